@@ -1,0 +1,1 @@
+"""Times everything against its peers. Nothing imports this room."""

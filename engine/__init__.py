@@ -1,0 +1,1 @@
+"""Tiles in, label maps out: everything mode, clustering, painting, the run folder."""

@@ -1,0 +1,35 @@
+"""The errors that ALPS raises on purpose. Each text says what, where, and how to mend it."""
+
+
+class AlpsError(Exception):
+    """Base class: something a user can act on. The command line prints it without a traceback."""
+
+    exit_code = 1
+
+
+class SettingsError(AlpsError):
+    """An option has a value that cannot work."""
+
+    exit_code = 2
+
+
+class SourceError(AlpsError):
+    """An image cannot be found, opened or read."""
+
+
+class ModelError(AlpsError):
+    """A checkpoint or model name cannot be used."""
+
+
+class FetchError(ModelError):
+    """A download did not yield the file that was asked for."""
+
+
+class RunFolderError(AlpsError):
+    """A run folder is in use, incomplete, unwritable, or belongs to another run."""
+
+
+class TooManyFailuresError(AlpsError):
+    """The run finished, but more tiles failed than the threshold allows."""
+
+    exit_code = 3

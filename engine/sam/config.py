@@ -1,0 +1,96 @@
+"""The dimensions of a SAM network and the thresholds that suit its weights."""
+
+from dataclasses import asdict, dataclass, field, fields
+
+from alps.engine.errors import ModelError
+
+
+@dataclass(frozen=True)
+class SamConfig:
+    """Every number that fixes the shapes of a SAM network.
+
+    Lengths are in pixels of the network's input, ``image_size`` x ``image_size``.
+    """
+
+    image_size: int = 1024
+    patch_size: int = 16
+    encoder_width: int = 768
+    encoder_depth: int = 12
+    encoder_heads: int = 12
+    window_size: int = 14  # in patches; 0 where every block attends globally
+    global_blocks: tuple[int, ...] = (2, 5, 8, 11)
+    relative_positions: bool = True
+    embedding_channels: int = 256
+    decoder_depth: int = 2
+    decoder_heads: int = 8
+    decoder_hidden: int = 2048
+    iou_head_hidden: int = 256
+    iou_head_depth: int = 3
+    mask_input_channels: int = 16
+    multimask_outputs: int = 3
+
+    @property
+    def embedding_size(self) -> int:
+        """Side of the image embedding, in patches."""
+        return self.image_size // self.patch_size
+
+    @property
+    def low_resolution_size(self) -> int:
+        """Side of the decoder's mask logits, in pixels."""
+        return 4 * self.embedding_size
+
+    def to_dict(self) -> dict:
+        """Plain values for JSON."""
+        return asdict(self) | {"global_blocks": list(self.global_blocks)}
+
+    @classmethod
+    def from_dict(cls, values: dict) -> "SamConfig":
+        """Read what ``to_dict`` wrote; unknown names are refused."""
+        known = {f.name for f in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ModelError(
+                f"the checkpoint names dimensions this version does not know: {', '.join(unknown)}; "
+                "it was probably written by a newer version of ALPS: upgrade alps-engine"
+            )
+        return cls(**values | {"global_blocks": tuple(values.get("global_blocks", ()))})
+
+
+@dataclass(frozen=True)
+class ModelDefaults:
+    """Settings of everything mode that belong to a set of weights, not to the method.
+
+    ``None`` leaves the choice to ``SegmentSettings``, whose defaults are stock SAM's.
+    """
+
+    points_per_side: int | None = None
+    pred_iou_thresh: float | None = None
+    stability_score_thresh: float | None = None
+    box_nms_thresh: float | None = None
+    tile: int | None = None
+    overlap: int | None = None
+
+    def given(self) -> dict:
+        """Only the settings that this model fixes."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+VIT_B = SamConfig()
+VIT_L = SamConfig(
+    encoder_width=1024, encoder_depth=24, encoder_heads=16, global_blocks=(5, 11, 17, 23)
+)
+VIT_H = SamConfig(
+    encoder_width=1280, encoder_depth=32, encoder_heads=16, global_blocks=(7, 15, 23, 31)
+)
+OFFICIAL: dict[str, SamConfig] = {"vit_b": VIT_B, "vit_l": VIT_L, "vit_h": VIT_H}
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What is known of a loaded checkpoint besides its weights."""
+
+    name: str
+    sha256: str
+    parameters: int
+    config: SamConfig
+    defaults: ModelDefaults = field(default_factory=ModelDefaults)

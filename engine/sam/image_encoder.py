@@ -1,0 +1,145 @@
+"""SAM's image encoder: a ViT with windowed and global attention and a convolutional neck."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from alps.engine.sam.config import SamConfig
+from alps.engine.sam.layers import LayerNorm2d, TwoLayerMLP
+
+
+class ImageEncoder(nn.Module):
+    """Pixels (B, 3, S, S), normalised -> image embedding (B, C, S / patch, S / patch)."""
+
+    def __init__(self, config: SamConfig) -> None:
+        super().__init__()
+        side, width, out = config.embedding_size, config.encoder_width, config.embedding_channels
+        self.patch_embed = PatchEmbedding(config.patch_size, width)
+        self.pos_embed = nn.Parameter(torch.zeros(1, side, side, width))
+        self.blocks = nn.ModuleList(
+            Block(
+                width,
+                config.encoder_heads,
+                window=0 if index in config.global_blocks else config.window_size,
+                grid=side,
+                relative_positions=config.relative_positions,
+            )
+            for index in range(config.encoder_depth)
+        )
+        self.neck = nn.Sequential(
+            nn.Conv2d(width, out, 1, bias=False),
+            LayerNorm2d(out),
+            nn.Conv2d(out, out, 3, padding=1, bias=False),
+            LayerNorm2d(out),
+        )
+
+    def tokens(self, pixels: Tensor) -> Tensor:
+        """Pixels (B, 3, S, S) -> tokens before the neck (B, h, w, width)."""
+        tokens = self.patch_embed(pixels) + self.pos_embed
+        for block in self.blocks:
+            tokens = block(tokens)
+        return tokens
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Pixels (B, 3, S, S) -> embedding (B, C, h, w)."""
+        return self.neck(self.tokens(pixels).permute(0, 3, 1, 2))
+
+
+class PatchEmbedding(nn.Module):
+    """One token a patch, (B, 3, S, S) -> (B, h, w, width)."""
+
+    def __init__(self, patch_size: int, width: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, width, patch_size, stride=patch_size)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Embed the patches."""
+        return self.proj(pixels).permute(0, 2, 3, 1)
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block on a grid of tokens, in windows of ``window`` (0: global)."""
+
+    def __init__(
+        self, width: int, heads: int, *, window: int, grid: int, relative_positions: bool
+    ) -> None:
+        super().__init__()
+        self.window = window
+        self.norm1 = nn.LayerNorm(width, eps=1e-6)
+        self.attn = GridAttention(width, heads, window or grid, relative_positions)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6)
+        self.mlp = TwoLayerMLP(width, 4 * width, nn.GELU)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, h, w, width) -> (B, h, w, width)."""
+        normed = self.norm1(tokens)
+        if self.window:
+            windows, padded = split_windows(normed, self.window)
+            attended = join_windows(self.attn(windows), padded, tokens.shape[1:3])
+        else:
+            attended = self.attn(normed)
+        tokens = tokens + attended
+        return tokens + self.mlp(self.norm2(tokens))
+
+
+class GridAttention(nn.Module):
+    """Multi-head attention over a grid, with decomposed relative positions (MViTv2, eq. 4)."""
+
+    def __init__(self, width: int, heads: int, side: int, relative_positions: bool) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+        self.relative_positions = relative_positions
+        if relative_positions:
+            self.rel_pos_h = nn.Parameter(torch.zeros(2 * side - 1, width // heads))
+            self.rel_pos_w = nn.Parameter(torch.zeros(2 * side - 1, width // heads))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, h, w, width) -> (B, h, w, width)."""
+        batch, height, width, channels = tokens.shape
+        qkv = self.qkv(tokens).reshape(batch, height * width, 3, self.heads, -1)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, h·w, d)
+        bias = self._position_bias(query, height, width) if self.relative_positions else None
+        out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        return self.proj(out.transpose(1, 2).reshape(batch, height, width, channels))
+
+    def _position_bias(self, query: Tensor, height: int, width: int) -> Tensor:
+        """Logit offsets from rows and columns apart, (B, heads, h·w, h·w).
+
+        They multiply the unscaled query; only query · key is divided by sqrt(d).
+        """
+        batch, heads, _, _ = query.shape
+        grid = query.reshape(batch, heads, height, width, -1)
+        rows = self.rel_pos_h[_offsets(height, query.device)]  # (h, h, d)
+        columns = self.rel_pos_w[_offsets(width, query.device)]
+        by_row = torch.einsum("bnhwd,hkd->bnhwk", grid, rows)
+        by_column = torch.einsum("bnhwd,wkd->bnhwk", grid, columns)
+        bias = by_row[..., :, None] + by_column[..., None, :]
+        return bias.reshape(batch, heads, height * width, height * width)
+
+
+def _offsets(side: int, device: torch.device) -> Tensor:
+    """Index into a table of 2·side - 1 offsets for each pair of positions, (side, side)."""
+    position = torch.arange(side, device=device)
+    return position[:, None] - position[None, :] + side - 1
+
+
+def split_windows(tokens: Tensor, window: int) -> tuple[Tensor, tuple[int, int]]:
+    """(B, h, w, C) -> windows (B·n, window, window, C), padded below and right with zeros."""
+    batch, height, width, channels = tokens.shape
+    below, right = -height % window, -width % window
+    tokens = F.pad(tokens, (0, 0, 0, right, 0, below))
+    rows, columns = (height + below) // window, (width + right) // window
+    grid = tokens.reshape(batch, rows, window, columns, window, channels)
+    windows = grid.transpose(2, 3).reshape(-1, window, window, channels)
+    return windows, (height + below, width + right)
+
+
+def join_windows(windows: Tensor, padded: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """Undo ``split_windows``: (B·n, window, window, C) -> (B, h, w, C)."""
+    window, channels = windows.shape[1], windows.shape[3]
+    rows, columns = padded[0] // window, padded[1] // window
+    grid = windows.reshape(-1, rows, columns, window, window, channels)
+    tokens = grid.transpose(2, 3).reshape(-1, *padded, channels)
+    return tokens[:, : size[0], : size[1]]

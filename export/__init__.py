@@ -1,0 +1,1 @@
+"""Runtime artefacts of a model, each proved equal to PyTorch."""

@@ -1,0 +1,1 @@
+"""Numeric kernels: arrays in, arrays out. Knows no files, no models, no torch modules."""

@@ -1,0 +1,92 @@
+"""Installs the rooms at the top of the repository as one package, ``alps``."""
+
+from pathlib import Path
+
+from setuptools import setup
+
+# A room is a folder at the top; installed it is a subpackage: kernels/ -> alps.kernels.
+# Plain `kernels` or `engine` would clash with packages that exist on PyPI.
+ROOMS = ("engine", "kernels", "export", "trainer", "bench")
+
+
+def room_packages() -> dict[str, str]:
+    """Map each package name, ``alps.engine.sam`` say, to its folder, ``engine/sam``."""
+    folders = {}
+    for room in ROOMS:
+        for init in sorted(Path(room).rglob("__init__.py")):
+            folder = init.parent.as_posix()
+            folders["alps." + folder.replace("/", ".")] = folder
+    return folders
+
+
+PACKAGES = room_packages()
+
+REQUIRES = [
+    "click>=8.1,<9",  # 8.1: Context.with_resource and shell completion as used; 9 may break
+    "filelock>=3.12,<5",  # released by the kernel when a process dies; no lock goes stale
+    "jinja2>=3.1,<4",  # autoescape is on for the report
+    "numpy>=1.26,<3",  # 1.26 is the first that torch 2.11+ and Python 3.12 agree on
+    "opencv-python-headless>=4.9,<6",  # drawing of scenes, connected components
+    "Pillow>=10.3,<14",  # the resize that stock SAM uses; palette PNG
+    "pyarrow>=15,<27",  # 15: float16 in fixed-size lists through Parquet
+    "rasterio>=1.3.9,<2",  # 1.3.9: wheels for 3.12, thread-safe environment
+    "requests>=2.31,<3",  # model downloads: ranges and redirects
+    "safetensors>=0.4.3,<1",  # 0.4.3: float16 and metadata without pickle
+    "scikit-learn>=1.4,<2",  # mutual information from a contingency table
+    "scipy>=1.11,<2",  # signal processing of scenes
+    # 2.13 is what a CPU machine installs; a range that admits newer pulls GB of CUDA packages.
+    "torch>=2.11,<2.14",
+    "tqdm>=4.66,<5",  # progress bars
+]
+
+EXTRAS = {
+    "cuda12": ["cupy-cuda12x>=13.3,<15", "numba-cuda[cu12]>=0.20,<1"],  # 13.3: NumPy 2
+    "cuda13": ["cupy-cuda13x>=13.6,<15", "numba-cuda[cu13]>=0.20,<1"],  # first for CUDA 13
+    "tensorrt": ["tensorrt>=10.3,<12"],  # 10.3: strongly typed networks
+    "cuml": ["cuml-cu13>=25.10,<27"],  # first wheels for CUDA 13
+    "ray": ["ray>=2.30,<3"],  # 2.30: Python 3.12
+    # What only training of `tiny` needs: region merging for self-made masks.
+    "train": ["scikit-image>=0.22,<1"],
+    "dev": [
+        "hypothesis>=6.100,<7",
+        "pycocotools>=2.0.7,<3",  # the oracle for run-length codes
+        "pytest>=8,<10",
+        "pytest-benchmark>=4,<6",
+        "ruff>=0.6,<1",
+        "scikit-image>=0.22,<1",  # SLIC and Felzenszwalb, the baselines of the quality table
+        "segment-anything==1.0",  # the original that our masks are held against
+    ],
+}
+
+setup(
+    name="alps-engine",
+    version="0.1.0",
+    description="Labels very large remote-sensing archives without human annotation",
+    long_description=Path("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11,<3.13",  # 3.11 and 3.12 are what is tested
+    packages=list(PACKAGES),
+    package_dir=PACKAGES,
+    package_data={
+        "alps.engine": ["weights/*.safetensors", "weights/*.md", "weights/*.json"],
+        "alps.engine.report": ["*.html", "*.css", "*.js"],
+    },
+    install_requires=REQUIRES,
+    extras_require=EXTRAS,
+    entry_points={
+        "console_scripts": ["alps = alps.engine.cli:main"],
+        # The program looks commands up here and loads only the one that is called.
+        "alps.commands": [
+            "demo = alps.engine.commands:demo",
+            "label = alps.engine.commands:label",
+            "segment = alps.engine.commands:segment",
+            "cluster = alps.engine.commands:cluster",
+            "paint = alps.engine.commands:paint",
+            "report = alps.engine.commands:report",
+            "quality = alps.engine.commands:quality",
+            "models = alps.engine.commands:models",
+            "train-tiny = alps.trainer.commands:train_tiny",
+        ],
+    },
+)

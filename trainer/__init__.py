@@ -1,0 +1,1 @@
+"""Label maps in, segmentation models out; and the making of the shipped `tiny`."""
