@@ -1,0 +1,249 @@
+"""Buildings: pitched roofs with faces, flat roofs with what stands on them, tanks."""
+
+import numpy as np
+from alps.engine.scenes.canvas import Canvas
+from alps.engine.scenes.classes import BUILDING
+from alps.engine.scenes.geometry import blobs, boxes, place
+from alps.engine.scenes.style import Style
+
+_SMALLEST_PIXELS = 3.0
+_FACE_PIXELS = 2.0  # narrower roof faces are no parts
+
+
+def add_pitched(
+    canvas: Canvas,
+    style: Style,
+    rng: np.random.Generator,
+    centres: np.ndarray,
+    sizes: np.ndarray,
+    angles: np.ndarray,
+    colours: np.ndarray,
+) -> None:
+    """Houses with gabled or hipped roofs, some with a wing (L and T shapes).
+
+    ``centres`` (n, 2) m, ``sizes`` (n, 2) length and width in m, ``angles`` (n,), ``colours`` (n, 3).
+    """
+    seen = canvas.visible(centres, float(sizes.max(initial=0.0)))
+    centres, sizes, angles, colours = centres[seen], sizes[seen], angles[seen], colours[seen]
+    if not len(centres):
+        return
+    small = canvas.pixels(1.0) * sizes.min(axis=1) < _SMALLEST_PIXELS
+    if small.any():
+        walls = place(boxes(*sizes[small].T), centres[small], angles[small])
+        canvas.detail(canvas.part_at(centres[small]), walls, colours[small], "roof")
+        keep = ~small
+        centres, sizes, angles, colours = centres[keep], sizes[keep], angles[keep], colours[keep]
+        if not len(centres):
+            return
+    count = len(centres)
+    segments = canvas.new_segments(BUILDING, count)
+    inset = np.where(rng.uniform(size=count) < style.hipped, 0.5 * sizes[:, 1], 0.0)
+    inset = np.minimum(inset, 0.42 * sizes[:, 0])
+    height = rng.uniform(3.5, 7.0, count)
+    # Wings first: the main ridge runs over theirs.
+    winged = np.flatnonzero((rng.uniform(size=count) < 0.45) & (sizes[:, 0] > 9))
+    if len(winged):
+        width = sizes[winged, 1] * rng.uniform(0.6, 0.9, len(winged))
+        length = sizes[winged, 1] * rng.uniform(1.2, 1.9, len(winged))
+        side = rng.choice([-1.0, 1.0], len(winged))
+        slide = (sizes[winged, 0] - width) * 0.5 * rng.choice([-1.0, 0.0, 1.0], len(winged))
+        local = np.stack([slide, side * length * 0.42], axis=-1)
+        cos, sin = np.cos(angles[winged]), np.sin(angles[winged])
+        shift = np.stack(
+            [local[:, 0] * cos - local[:, 1] * sin, local[:, 0] * sin + local[:, 1] * cos], axis=-1
+        )
+        _roof(
+            canvas,
+            style,
+            segments[winged],
+            (centres[winged] + shift, np.stack([length, width], -1), angles[winged] + 0.5 * np.pi),
+            np.minimum(inset[winged], 0.3 * length),
+            colours[winged],
+            height[winged] * 0.9,
+        )
+    parts = _roof(canvas, style, segments, (centres, sizes, angles), inset, colours, height)
+    if canvas.pixels(0.8) >= 1.0:
+        spots = rng.uniform(-0.3, 0.3, (count, 2)) * sizes
+        chimneys = boxes(np.full(count, 0.9), np.full(count, 0.7)) + spots[:, None, :]
+        dark = np.clip(colours * rng.uniform(0.5, 1.2, (count, 1)), 0, 255)
+        canvas.detail(parts, place(chimneys, centres, angles), dark, "roof")
+
+
+def _roof(
+    canvas: Canvas,
+    style: Style,
+    segments: np.ndarray,
+    where: tuple[np.ndarray, np.ndarray, np.ndarray],
+    inset: np.ndarray,
+    colours: np.ndarray,
+    height: np.ndarray,
+) -> np.ndarray:
+    """Four faces for each roof (two of them empty under a gable); returns one part id a roof."""
+    centres, sizes, angles = where
+    count = len(centres)
+    corners = boxes(sizes[:, 0], sizes[:, 1])
+    canvas.cast(place(corners, centres, angles), height[:, None] * style.shadow_per_metre)
+    end = 0.5 * sizes[:, 0] - inset
+    zero = np.zeros(count)
+    left, right = np.stack([-end, zero], -1), np.stack([end, zero], -1)
+    c = [corners[:, k] for k in range(4)]
+    faces = [
+        np.stack([c[0], c[1], right, left], axis=1),
+        np.stack([c[2], c[3], left, right], axis=1),
+        np.stack([c[1], c[2], right, right], axis=1),
+        np.stack([c[3], c[0], left, left], axis=1),
+    ]
+    facing = np.array([-0.5, 0.5, 0.0, 1.0]) * np.pi
+    wide = canvas.pixels(1.0) * 0.5 * sizes[:, 1] >= _FACE_PIXELS
+    shared = canvas.new_parts(segments)
+    first = shared
+    for k, face in enumerate(faces):
+        there = np.ones(count, bool) if k < 2 else inset > 0
+        if not there.any():
+            continue
+        direction = angles[there] + facing[k]
+        light = np.cos(direction) * style.towards_sun[0] + np.sin(direction) * style.towards_sun[1]
+        shade = 0.93 + 0.2 * light
+        own = canvas.new_parts(segments[there])
+        parts = np.where(wide[there], own, shared[there])
+        paints = canvas.new_paints(parts, colours[there] * shade[:, None], "roof")
+        canvas.fill(place(face[there], centres[there], angles[there]), paints)
+        if k == 0:
+            first = parts
+    return first
+
+
+def add_flat(
+    canvas: Canvas,
+    style: Style,
+    rng: np.random.Generator,
+    centres: np.ndarray,
+    sizes: np.ndarray,
+    angles: np.ndarray,
+    colours: np.ndarray,
+    heights: np.ndarray,
+) -> None:
+    """Flat-roofed buildings: block, L, T or U, parapet, machinery. Arrays as in ``add_pitched``."""
+    seen = canvas.visible(centres, float(sizes.max(initial=0.0)))
+    for i in np.flatnonzero(seen).tolist():
+        length, width = sizes[i]
+        if canvas.pixels(min(length, width)) < _SMALLEST_PIXELS:
+            box = place(boxes(*sizes[i : i + 1].T), centres[i : i + 1], angles[i : i + 1])
+            canvas.detail(canvas.part_at(centres[i : i + 1]), box, colours[i], "roof")
+            continue
+        pieces = _footprint(rng, length, width)
+        at, turn = centres[i : i + 1], angles[i : i + 1]
+        outlines = [place(piece[None], at, turn)[0] for piece in pieces]
+        segment = canvas.new_segments(BUILDING)
+        part = canvas.new_parts(segment)
+        canvas.cast(outlines, heights[i] * style.shadow_per_metre)
+        parts = np.repeat(part, len(pieces))
+        canvas.detail(parts, outlines, colours[i] * 1.12, "roof")
+        rim = 0.5
+        if canvas.pixels(rim) >= 0.5:
+            inner = [place(_inner(piece, rim)[None], at, turn)[0] for piece in pieces]
+            canvas.detail(parts, inner, colours[i] * 0.93, "gravel")
+        _machinery(canvas, style, rng, part, pieces[0], at, turn, colours[i])
+
+
+def _footprint(rng: np.random.Generator, length: float, width: float) -> list[np.ndarray]:
+    """Rectangles about the origin that together make a block, L, T or U."""
+
+    def box(x: float, y: float, long: float, wide: float) -> np.ndarray:
+        return boxes(np.array([long]), np.array([wide]))[0] + [x, y]
+
+    shape = rng.choice(["block", "block", "L", "T", "U"])
+    if shape == "block" or min(length, width) < 12:
+        return [box(0, 0, length, width)]
+    bar = width * rng.uniform(0.35, 0.5)
+    arm = length * rng.uniform(0.22, 0.33)
+    main = box(0, -(width - bar) / 2, length, bar)
+    if shape == "T":
+        return [main, box(0, 0, arm, width)]
+    left = box(-(length - arm) / 2, 0, arm, width)
+    if shape == "L":
+        return [main, left]
+    return [main, left, box((length - arm) / 2, 0, arm, width)]
+
+
+def _inner(piece: np.ndarray, rim: float) -> np.ndarray:
+    middle = piece.mean(axis=0)
+    half = np.abs(piece - middle)
+    return middle + np.sign(piece - middle) * np.maximum(half - rim, 0.1)
+
+
+def _machinery(
+    canvas: Canvas,
+    style: Style,
+    rng: np.random.Generator,
+    part: np.ndarray,
+    piece: np.ndarray,
+    at: np.ndarray,
+    turn: np.ndarray,
+    colour: np.ndarray,
+) -> None:
+    """Boxes on a roof, each with a small painted shadow."""
+    if canvas.pixels(2.0) < 1.5:
+        return
+    middle, span = piece.mean(axis=0), np.ptp(piece, axis=0)
+    count = int(min(12, rng.poisson(1 + span.prod() / 220)))
+    if not count:
+        return
+    size = rng.uniform(1.0, 3.2, (count, 2))
+    spots = middle + rng.uniform(-0.38, 0.38, (count, 2)) * span
+    outline = place(
+        boxes(*size.T) + spots[:, None, :], np.repeat(at, count, 0), np.repeat(turn, count)
+    )
+    parts = np.repeat(part, count)
+    canvas.detail(parts, outline + style.shadow_per_metre * 1.4, colour * 0.5, "roof")
+    canvas.detail(parts, outline, rng.uniform(120, 225, (count, 1)) * np.ones(3), "roof")
+
+
+def add_halls(
+    canvas: Canvas,
+    style: Style,
+    rng: np.random.Generator,
+    centres: np.ndarray,
+    sizes: np.ndarray,
+    angles: np.ndarray,
+) -> None:
+    """Barns and halls: a low ridge along the middle, sheet-metal ribs, skylights."""
+    count = len(centres)
+    colours = style.hall_colours(rng, count)
+    height = rng.uniform(5, 11, count)
+    for i in range(count):
+        segment = canvas.new_segments(BUILDING)
+        where = (centres[i : i + 1], sizes[i : i + 1], angles[i : i + 1])
+        part = _roof(
+            canvas, style, segment, where, np.zeros(1), colours[i : i + 1], height[i : i + 1]
+        )
+        if canvas.pixels(1.2) >= 1.0 and rng.uniform() < 0.6:
+            step = rng.uniform(5, 9)
+            x = np.arange(-sizes[i, 0] / 2 + 3, sizes[i, 0] / 2 - 3, step)
+            spots = np.concatenate(
+                [np.stack([x, 0 * x + s * sizes[i, 1] * 0.25], -1) for s in (-1, 1)]
+            )
+            lights = boxes(np.full(len(spots), 1.2), np.full(len(spots), sizes[i, 1] * 0.22))
+            outline = place(
+                lights + spots[:, None, :],
+                np.repeat(where[0], len(spots), 0),
+                np.repeat(where[2], len(spots)),
+            )
+            canvas.detail(np.repeat(part, len(spots)), outline, colours[i] * 1.12, "roof")
+
+
+def add_tanks(
+    canvas: Canvas,
+    style: Style,
+    rng: np.random.Generator,
+    centres: np.ndarray,
+    radii: np.ndarray,
+) -> None:
+    """Round storage tanks."""
+    count = len(centres)
+    discs = blobs(rng, radii, 28, 0.0) + centres[:, None, :]
+    canvas.cast(discs, radii[:, None] * 0.9 * style.shadow_per_metre)
+    shade = rng.uniform(190, 240, (count, 1)) * np.ones(3)
+    parts = canvas.add(BUILDING, discs, shade, "roof")
+    lit = blobs(rng, radii * 0.9, 28, 0.0) + centres[:, None, :]
+    canvas.detail(parts, lit, shade * 0.92, "roof")

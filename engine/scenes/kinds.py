@@ -1,0 +1,20 @@
+"""The kinds of scenes and the recipe that draws each."""
+
+from collections.abc import Callable
+
+import numpy as np
+from alps.engine.scenes.canvas import Canvas
+from alps.engine.scenes.rural import desert, farmland, forest, orchard
+from alps.engine.scenes.style import Style
+from alps.engine.scenes.urban import city, coast, industrial, suburb
+
+RECIPES: dict[str, Callable[[Canvas, Style, np.random.Generator], None]] = {
+    "farmland": farmland,
+    "orchard": orchard,
+    "forest": forest,
+    "desert": desert,
+    "suburb": suburb,
+    "city": city,
+    "industrial": industrial,
+    "coast": coast,
+}
