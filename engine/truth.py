@@ -8,17 +8,19 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import rasterio
+from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
 from alps.engine.errors import RunFolderError, SettingsError, SourceError
-from alps.engine.png import refuse_cut_png
+from alps.engine.raster import GDAL_OPTIONS
 
 LABEL_SUFFIXES = (".png", ".tif", ".tiff")
 TRUTH_SUFFIXES = (".png", ".tif", ".tiff", ".gif", ".jpg", ".jpeg")
 UNLABELLED = {"uint8": 255, "uint16": 65535}  # label map dtype -> its value for "no class"
 STRIP_PIXELS = 1 << 22
+GDAL_ERRORS = (RasterioError, CPLE_BaseError)  # some calls raise the second as it is
 # Grey JPEGs kept as three bands differ by rounding between bands; a picture differs by far more.
 JPEG_BAND_SPREAD = 16
 
@@ -166,21 +168,22 @@ def _grouped(names: list[str], key: Callable[[str], str]) -> dict[str, list[str]
 
 
 def _open(path: Path) -> rasterio.DatasetReader:
-    refuse_cut_png(path)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), rasterio.Env(**GDAL_OPTIONS):
             # Only pixels are compared: a truth PNG beside a GeoTIFF label map is fine.
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             return rasterio.open(path)
-    except RasterioError as error:
+    except GDAL_ERRORS as error:
         raise SourceError(f"{path} cannot be opened as an image: {error}; replace it") from error
 
 
 def _read(dataset: rasterio.DatasetReader, bands: int | list[int], window: Window) -> np.ndarray:
     try:
-        return dataset.read(bands, window=window)
-    except RasterioError as error:
-        raise SourceError(f"{dataset.name} is damaged: {error}; replace it") from error
+        with rasterio.Env(**GDAL_OPTIONS):  # or what a cut PNG lacks is read as zeros: class 0
+            return dataset.read(bands, window=window)
+    except GDAL_ERRORS as error:
+        reason = error.__cause__ or error  # rasterio's own text is "See previous exception"
+        raise SourceError(f"{dataset.name} is damaged: {reason}; copy it again") from error
 
 
 def _unlabelled_value(labels: rasterio.DatasetReader) -> int:
