@@ -1,0 +1,130 @@
+"""A download on its way: the bytes so far, their SHA-256, and what is needed to go on."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+READ_BYTES = 1 << 20
+
+
+class PartFile:
+    """``<target>.part`` with a running SHA-256, and a small JSON file beside it.
+
+    The JSON file holds what tells whether the server still has the same file: its ETag and
+    Last-Modified, the URL they came from, and the SHA-256 that the part is meant to reach.
+    """
+
+    def __init__(self, target: Path, url: str, sha256: str) -> None:
+        """Name the final file, where its bytes come from, and their SHA-256 in lower case."""
+        self.target = target
+        self._path = target.with_name(target.name + ".part")
+        self._notes_path = target.with_name(target.name + ".part.json")
+        self._about = {"url": url, "sha256": sha256}
+        self.etag: str | None = None
+        self.last_modified: str | None = None
+        self.size = 0
+        self.inherited = False  # begins with bytes of an earlier call
+
+    def __enter__(self) -> Self:
+        """Open the part and take over what an earlier call left, if it serves this file."""
+        self._file = self._path.open("ab+")
+        self._digest = hashlib.sha256()
+        try:
+            self._take_over()
+        except BaseException:
+            self._file.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+    def _take_over(self) -> None:
+        try:
+            notes = json.loads(self._notes_path.read_text(encoding="utf-8"))
+            if not all(isinstance(value, str | None) for value in notes.values()):
+                raise TypeError
+        except (FileNotFoundError, ValueError, TypeError, AttributeError):
+            notes = {}  # none, or cut short by a crash
+        if notes.get("sha256", self._about["sha256"]) != self._about["sha256"]:
+            self.restart()  # the part is on its way to another file
+            return
+        # Another mirror's ETag says nothing here, but its bytes are those we want all the same.
+        if notes.get("url") == self._about["url"]:
+            self.etag, self.last_modified = notes.get("etag"), notes.get("last_modified")
+        self._file.seek(0)
+        while chunk := self._file.read(READ_BYTES):
+            self._digest.update(chunk)
+            self.size += len(chunk)
+        self.inherited = self.size > 0
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the bytes so far, as hexadecimal digits."""
+        return self._digest.hexdigest()
+
+    def is_whole(self) -> bool:
+        """Whether the bytes so far are all of the file, and right."""
+        return self.digest() == self._about["sha256"]
+
+    def restart(self) -> None:
+        """Throw away the bytes so far."""
+        self._file.truncate(0)
+        self._digest = hashlib.sha256()
+        self.size = 0
+        self.inherited = False
+
+    def remember(self, headers: Mapping[str, str]) -> None:
+        """Keep what identifies the server's version of the file, for the next Range request."""
+        self.etag, self.last_modified = headers.get("ETag"), headers.get("Last-Modified")
+        notes = self._about | {"etag": self.etag, "last_modified": self.last_modified}
+        self._notes_path.write_text(json.dumps(notes), encoding="utf-8")
+
+    def append(self, chunk: bytes) -> None:
+        """Add bytes at the end."""
+        self._file.write(chunk)
+        self._digest.update(chunk)
+        self.size += len(chunk)
+
+    def publish(self) -> None:
+        """Give the file its final name, durably."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        os.replace(self._path, self.target)
+        self._notes_path.unlink(missing_ok=True)
+        if os.name == "posix":  # elsewhere a folder cannot be opened
+            folder = os.open(self.target.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+
+    def remove(self) -> None:
+        """Delete the part and what is noted about it."""
+        self._file.close()
+        self._path.unlink(missing_ok=True)
+        self._notes_path.unlink(missing_ok=True)
+
+    def is_other_version(self, headers: Mapping[str, str]) -> bool:
+        """Whether a response is of another version of the file than the bytes so far."""
+        now = (headers.get("ETag"), headers.get("Last-Modified"))
+        pairs = zip((self.etag, self.last_modified), now, strict=True)
+        return any(ours and theirs and ours != theirs for ours, theirs in pairs)
+
+    def range_headers(self) -> dict[str, str]:
+        """Headers that ask for the rest, or for all of it if the file has changed since."""
+        headers = {"Range": f"bytes={self.size}-"}
+        # A weak ETag may not stand in If-Range (RFC 9110, section 13.1.5).
+        strong = self.etag if self.etag and not self.etag.startswith("W/") else None
+        if validator := strong or self.last_modified:
+            headers["If-Range"] = validator
+        return headers
