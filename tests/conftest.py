@@ -1,0 +1,75 @@
+"""Fixtures shared by all tests: rasters of every kind, and the real data where it is at hand."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from hypothesis import settings
+from rasterio.enums import ColorInterp
+from rasterio.transform import from_origin
+
+# The same examples on each run, and no verdict that depends on how busy the machine is.
+settings.register_profile("alps", derandomize=True, deadline=None, database=None, max_examples=60)
+settings.load_profile("alps")
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """The folder of real images beside the repository, read only."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("needs real images in ../shared/data, which are not part of the repository")
+    return folder
+
+
+@dataclass(frozen=True)
+class MadeRaster:
+    path: Path
+    pixels: np.ndarray  # (B, H, W), as stored, alpha not counted
+    valid: np.ndarray  # (H, W) bool, what a reader should find
+
+
+@pytest.fixture
+def make_raster(tmp_path):
+    """A function that writes a GeoTIFF of 60 x 40 pixels whose left 7 columns hold no data.
+
+    missing: none (then those columns hold ordinary pixels), value, nan, alpha or mask.
+    """
+
+    def make(dtype="uint8", bands=3, missing="none", crs=None, width=60, height=40, **options):
+        rng = np.random.default_rng(3)
+        pixels = rng.integers(1, 120, (bands, height, width))
+        if np.dtype(dtype).kind == "f":
+            pixels = pixels / 7 - 5.5  # never 0, which is nodata below
+        elif np.dtype(dtype).itemsize > 1:
+            pixels = pixels * 90 + 1000
+        pixels = pixels.astype(dtype)
+        valid = np.ones((height, width), bool)
+        profile = {"driver": "GTiff", "width": width, "height": height, "dtype": dtype, **options}
+        if missing != "none":
+            valid[:, :7] = False
+        if missing == "value":
+            profile["nodata"] = 0
+            pixels[:, ~valid] = 0
+        if missing == "nan":
+            pixels[:, ~valid] = np.nan
+        if crs:
+            profile |= {"crs": crs, "transform": from_origin(500_000, 4_000_000, 0.5, 0.5)}
+        path = tmp_path / f"{dtype}-{bands}-{missing}-{len(list(tmp_path.iterdir()))}.tif"
+        alpha = missing == "alpha"
+        environment = rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True)
+        with environment, rasterio.open(path, "w", count=bands + alpha, **profile) as file:
+            for band in range(bands):
+                file.write(pixels[band], band + 1)
+            if alpha:
+                colours = [ColorInterp.red, ColorInterp.green, ColorInterp.blue]
+                first = colours if bands == 3 else [ColorInterp.gray] * bands
+                file.colorinterp = [*first, ColorInterp.alpha]
+                file.write((valid * np.iinfo(dtype).max).astype(dtype), bands + 1)
+            if missing == "mask":
+                file.write_mask(valid)
+        return MadeRaster(path, pixels, valid)
+
+    return make
