@@ -51,7 +51,7 @@ def test_scene_is_a_partition_into_connected_segments(kind, metres_per_pixel):
         _assert_partition(scene, SIZE)
         assert scene.kind == kind
         assert scene.metres_per_pixel == metres_per_pixel
-        pieces, _ = components(scene.segments)
+        pieces = components(scene.segments)
         assert pieces.max() == scene.segments.max()
         assert scene.image.std() > 3
 

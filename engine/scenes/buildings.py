@@ -21,7 +21,8 @@ def add_pitched(
 ) -> None:
     """Houses with gabled or hipped roofs, some with a wing (L and T shapes).
 
-    ``centres`` (n, 2) m, ``sizes`` (n, 2) length and width in m, ``angles`` (n,), ``colours`` (n, 3).
+    ``centres`` (n, 2) and ``sizes``, length and width, (n, 2) in metres, ``angles`` (n,),
+    ``colours`` (n, 3).
     """
     seen = canvas.visible(centres, float(sizes.max(initial=0.0)))
     centres, sizes, angles, colours = centres[seen], sizes[seen], angles[seen], colours[seen]
@@ -125,12 +126,12 @@ def add_flat(
 ) -> None:
     """Flat-roofed buildings: block, L, T or U, parapet, machinery. Arrays as in ``add_pitched``."""
     seen = canvas.visible(centres, float(sizes.max(initial=0.0)))
-    for i in np.flatnonzero(seen).tolist():
+    small = seen & (canvas.pixels(1.0) * sizes.min(axis=1) < _SMALLEST_PIXELS)
+    if small.any():
+        walls = place(boxes(*sizes[small].T), centres[small], angles[small])
+        canvas.detail(canvas.part_at(centres[small]), walls, colours[small], "roof")
+    for i in np.flatnonzero(seen & ~small).tolist():
         length, width = sizes[i]
-        if canvas.pixels(min(length, width)) < _SMALLEST_PIXELS:
-            box = place(boxes(*sizes[i : i + 1].T), centres[i : i + 1], angles[i : i + 1])
-            canvas.detail(canvas.part_at(centres[i : i + 1]), box, colours[i], "roof")
-            continue
         pieces = _footprint(rng, length, width)
         at, turn = centres[i : i + 1], angles[i : i + 1]
         outlines = [place(piece[None], at, turn)[0] for piece in pieces]
@@ -208,28 +209,31 @@ def add_halls(
     angles: np.ndarray,
 ) -> None:
     """Barns and halls: a low ridge along the middle, sheet-metal ribs, skylights."""
+    seen = canvas.visible(centres, float(sizes.max(initial=0.0)))
+    seen &= canvas.pixels(1.0) * sizes.min(axis=1, initial=1e9) >= _SMALLEST_PIXELS
+    centres, sizes, angles = centres[seen], sizes[seen], angles[seen]
     count = len(centres)
+    if not count:
+        return
     colours = style.hall_colours(rng, count)
     height = rng.uniform(5, 11, count)
-    for i in range(count):
-        segment = canvas.new_segments(BUILDING)
-        where = (centres[i : i + 1], sizes[i : i + 1], angles[i : i + 1])
-        part = _roof(
-            canvas, style, segment, where, np.zeros(1), colours[i : i + 1], height[i : i + 1]
+    segments = canvas.new_segments(BUILDING, count)
+    where = (centres, sizes, angles)
+    parts = _roof(canvas, style, segments, where, np.zeros(count), colours, height)
+    if canvas.pixels(1.2) < 0.8:
+        return
+    for i in np.flatnonzero(rng.uniform(size=count) < 0.6).tolist():
+        x = np.arange(-sizes[i, 0] / 2 + 3, sizes[i, 0] / 2 - 3, rng.uniform(5, 9))
+        y = np.full(len(x), 0.25 * sizes[i, 1])
+        spots = np.concatenate([np.stack([x, -y], axis=-1), np.stack([x, y], axis=-1)])
+        number = len(spots)
+        strips = boxes(np.full(number, 1.2), np.full(number, 0.22 * sizes[i, 1]))
+        outline = place(
+            strips + spots[:, None, :],
+            np.repeat(centres[i : i + 1], number, axis=0),
+            np.repeat(angles[i], number),
         )
-        if canvas.pixels(1.2) >= 1.0 and rng.uniform() < 0.6:
-            step = rng.uniform(5, 9)
-            x = np.arange(-sizes[i, 0] / 2 + 3, sizes[i, 0] / 2 - 3, step)
-            spots = np.concatenate(
-                [np.stack([x, 0 * x + s * sizes[i, 1] * 0.25], -1) for s in (-1, 1)]
-            )
-            lights = boxes(np.full(len(spots), 1.2), np.full(len(spots), sizes[i, 1] * 0.22))
-            outline = place(
-                lights + spots[:, None, :],
-                np.repeat(where[0], len(spots), 0),
-                np.repeat(where[2], len(spots)),
-            )
-            canvas.detail(np.repeat(part, len(spots)), outline, colours[i] * 1.12, "roof")
+        canvas.detail(np.repeat(parts[i], number), outline, colours[i] * 1.12, "roof")
 
 
 def add_tanks(

@@ -1,10 +1,10 @@
 """What a scene is drawn on: a map of paints, and what each paint stands for.
 
-Objects are polygons in metres, x to the right and y down, (0, 0) the image's upper left corner. They are
-painted in order, later over earlier, on a grid twice as fine as the image. A *paint* has a colour
-and a texture and belongs to a *part* (a roof face), which belongs to a *segment* (a house), which
-has a class. Details without a label of their own (a chimney, a lane marking) are paints of their
-host's part, so the labels stay exact whatever is drawn for looks.
+Objects are polygons in metres, x to the right and y down, (0, 0) the image's upper left corner.
+They are painted in order, later over earlier, on a grid twice as fine as the image. A *paint* has
+a colour and a texture and belongs to a *part* (a roof face), which belongs to a *segment* (a
+house), which has a class. Details without a label of their own (a chimney, a lane marking) are
+paints of their host's part, so the labels stay exact whatever is drawn for looks.
 """
 
 from collections.abc import Sequence
@@ -25,6 +25,7 @@ class Texture:
     middle: float = 0.04  # about a metre
     coarse: float = 0.05  # tens of metres
     tint: float = 0.0  # grey levels of slow change in hue
+    lumps: float = 0.0  # sunlit bumps as wide as tree crowns
     shaded: bool = True  # False for what stands above the ground, such as roofs
 
 
@@ -32,14 +33,15 @@ TEXTURES: dict[str, Texture] = {
     "crop": Texture(0.05, 0.04, 0.10, 7.0),
     "grass": Texture(0.05, 0.07, 0.12, 8.0),
     "lawn": Texture(0.03, 0.04, 0.05, 3.0),
-    "soil": Texture(0.04, 0.06, 0.16, 6.0),
-    "sand": Texture(0.02, 0.03, 0.10, 5.0),
+    "soil": Texture(0.04, 0.05, 0.10, 5.0),
+    "sand": Texture(0.02, 0.03, 0.06, 4.0),
     "asphalt": Texture(0.025, 0.03, 0.06, 0.0),
     "concrete": Texture(0.03, 0.05, 0.10, 3.0),
     "roof": Texture(0.03, 0.025, 0.0, 0.0, shaded=False),
     "gravel": Texture(0.03, 0.06, 0.06, 2.0, shaded=False),
-    "crown": Texture(0.10, 0.17, 0.06, 4.0, shaded=False),
+    "crown": Texture(0.10, 0.15, 0.06, 4.0, shaded=False),
     "understorey": Texture(0.10, 0.20, 0.10, 4.0, shaded=False),
+    "canopy": Texture(0.10, 0.05, 0.10, 6.0, lumps=0.24, shaded=False),
     "water": Texture(0.012, 0.02, 0.07, 4.0, shaded=False),
     "pool": Texture(0.03, 0.05, 0.0, 0.0),
     "metal": Texture(0.01, 0.0, 0.0, 0.0, shaded=False),
@@ -180,12 +182,22 @@ class Canvas:
         """Part id under each point, (n, 2) metres; points outside take the nearest edge's."""
         scale = OVERSAMPLING / self.metres_per_pixel
         index = np.clip((points * scale).astype(np.int64), 0, self.paint.shape[0] - 1)
-        return np.concatenate(self._paint_part)[self.paint[index[:, 1], index[:, 0]]]
+        return _joined(self._paint_part)[self.paint[index[:, 1], index[:, 0]]]
 
     def class_at(self, points: np.ndarray) -> np.ndarray:
         """Class id under each point, (n, 2) metres."""
-        segments = np.concatenate(self._part_segment)[self.part_at(points)]
-        return np.concatenate(self._segment_class)[segments]
+        segments = _joined(self._part_segment)[self.part_at(points)]
+        return _joined(self._segment_class)[segments]
+
+    def clear_of(self, polygons: np.ndarray, classes: Sequence[int]) -> np.ndarray:
+        """(n,) bool: which polygons, (n, k, 2) metres, touch none of the classes so far.
+
+        Looked up at the corners, the middles of the sides and the centre.
+        """
+        sides = 0.5 * (polygons + np.roll(polygons, -1, axis=1))
+        points = np.concatenate([polygons, sides, polygons.mean(axis=1, keepdims=True)], axis=1)
+        found = self.class_at(points.reshape(-1, 2)).reshape(points.shape[:2])
+        return ~np.isin(found, classes).any(axis=1)
 
     # --- results ---------------------------------------------------------------------------
 
@@ -211,6 +223,13 @@ class PaintTables:
     paint_colour: np.ndarray  # (N, 3) uint8
     paint_texture: np.ndarray  # (N,) uint8, index into TEXTURE_NAMES
     paint_furrows: np.ndarray  # (N, 4) float32: wave vector x, y (1/pixel), phase, strength
+
+
+def _joined(chunks: list[np.ndarray]) -> np.ndarray:
+    """The chunks as one array; the list then holds just that, so that asking again is cheap."""
+    if len(chunks) > 1:
+        chunks[:] = [np.concatenate(chunks)]
+    return chunks[0]
 
 
 def _fill(

@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 from alps.engine.scenes.canvas import Canvas
 from alps.engine.scenes.render import sample
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 SMALLEST_SEGMENT = 9  # pixels; smaller shreds join their surroundings
 SMALLEST_PART = 6
@@ -25,32 +27,28 @@ def extract_labels(canvas: Canvas) -> Labels:
     tables = canvas.tables()
     part = tables.paint_part.take(sample(canvas.paint))
     segment = tables.part_segment.take(part)
-    pieces, sizes = components(segment)
-    shreds = sizes.take(pieces) < SMALLEST_SEGMENT
+    part_pieces = components(part)
+    pieces = _join(part_pieces, segment)
+    shreds = np.bincount(pieces.ravel()).take(pieces) < SMALLEST_SEGMENT
     if shreds.any() and not shreds.all():
         part = _fill_from_nearest(part, shreds)
         segment = tables.part_segment.take(part)
-        pieces, _ = components(segment)
-    part_pieces, sizes = components(part)
-    shreds = sizes.take(part_pieces) < SMALLEST_PART
+        part_pieces = components(part)
+        pieces = _join(part_pieces, segment)
+    shreds = np.bincount(part_pieces.ravel()).take(part_pieces) < SMALLEST_PART
     if shreds.any() and not shreds.all():
-        nearest = _fill_from_nearest(part, shreds)
-        same = tables.part_segment.take(nearest) == segment
-        part_pieces, _ = components(np.where(same, nearest, part))
-    # A part stays inside its segment's piece even where shreds were joined to it.
-    both = pieces.astype(np.int64) * (int(part_pieces.max()) + 1) + part_pieces
+        nearest = _fill_from_nearest(part_pieces, shreds)
+        same = _fill_from_nearest(pieces, shreds) == pieces
+        part_pieces = _renumber(np.where(same, nearest, part_pieces))
     return Labels(
         classes=tables.segment_class.take(segment),
         segments=pieces,
-        parts=_renumber(both),
+        parts=part_pieces,
     )
 
 
-def components(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Split labels into 4-connected pieces.
-
-    Returns the piece of each pixel, (h, w) int32 from 1, and the sizes by piece (index 0 unused).
-    """
+def components(labels: np.ndarray) -> np.ndarray:
+    """Split labels, (h, w), into 4-connected pieces: (h, w) int32, numbered from 1."""
     height, width = labels.shape
     # Pixels become every other cell of a finer grid; the cells between them are open where two
     # neighbours have the same label. Its binary components are the pieces, whatever their number.
@@ -59,8 +57,23 @@ def components(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     grid[::2, 1::2] = labels[:, 1:] == labels[:, :-1]
     grid[1::2, ::2] = labels[1:] == labels[:-1]
     _, pieces = cv2.connectedComponents(grid, connectivity=4, ltype=cv2.CV_32S)
-    pieces = np.ascontiguousarray(pieces[::2, ::2])
-    return pieces, np.bincount(pieces.ravel())
+    return np.ascontiguousarray(pieces[::2, ::2])
+
+
+def _join(part_pieces: np.ndarray, segment: np.ndarray) -> np.ndarray:
+    """Pieces of segments from pieces of parts: neighbours within one segment belong together.
+
+    The pieces are few, so this is cheaper than finding the segments' components afresh.
+    """
+    pairs = []
+    for low, high in ((np.s_[:, :-1], np.s_[:, 1:]), (np.s_[:-1], np.s_[1:])):
+        touch = (segment[low] == segment[high]) & (part_pieces[low] != part_pieces[high])
+        pairs.append(np.stack([part_pieces[low][touch], part_pieces[high][touch]]))
+    first, second = np.concatenate(pairs, axis=1) - 1
+    count = int(part_pieces.max())
+    graph = coo_array((np.ones(len(first), np.int8), (first, second)), shape=(count, count))
+    _, group = connected_components(graph, directed=False)
+    return (group.astype(np.int32) + 1).take(part_pieces - 1)
 
 
 def _fill_from_nearest(labels: np.ndarray, holes: np.ndarray) -> np.ndarray:
@@ -70,10 +83,12 @@ def _fill_from_nearest(labels: np.ndarray, holes: np.ndarray) -> np.ndarray:
     )
     value_of = np.zeros(int(nearest.max()) + 1, labels.dtype)
     value_of[nearest[~holes]] = labels[~holes]
-    return np.where(holes, value_of[nearest], labels)
+    filled = labels.copy()
+    filled[holes] = value_of[nearest[holes]]
+    return filled
 
 
 def _renumber(labels: np.ndarray) -> np.ndarray:
-    """Ids 1..n in the order of the old ones."""
-    _, inverse = np.unique(labels, return_inverse=True)
-    return (inverse.reshape(labels.shape) + 1).astype(np.int32)
+    """Close the gaps in positive ids: 1..n in the order of the old ones, int32."""
+    used = np.bincount(labels.ravel()) > 0
+    return np.cumsum(used, dtype=np.int32).take(labels)

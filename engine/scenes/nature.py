@@ -3,9 +3,10 @@
 import numpy as np
 from alps.engine.scenes.canvas import Canvas
 from alps.engine.scenes.classes import GRASS, SAND, TREE, WATER
-from alps.engine.scenes.geometry import Warp, blobs, densify, polygon_area, ribbon, wander
+from alps.engine.scenes.geometry import Warp, blobs, densify, ribbon, wander
 from alps.engine.scenes.style import Style, vary
 
+_CROWN_PIXELS = 5.0  # crowns of smaller radius are not drawn one by one in a wood
 SMALLEST_PIXELS = 3.0  # narrower things are looks of their surroundings, not objects
 
 
@@ -60,26 +61,31 @@ def add_wood(canvas: Canvas, style: Style, rng: np.random.Generator, outline: np
     """A closed wood: one segment, its crowns are parts where they are wide enough to be seen."""
     segment = canvas.new_segments(TREE)
     floor = canvas.new_parts(segment)
-    dark = style.trees.mean(axis=0) * 0.62
     canvas.cast([outline], style.shadow_per_metre * rng.uniform(5, 12), 220)
-    canvas.detail(floor, [outline], dark, "understorey")
-    area = polygon_area(outline)
     radius = rng.uniform(2.2, 5.0)
-    # No more crowns than the time allows: a coarse image shows groups of trees instead.
-    radius = max(radius, 2.0 * canvas.metres_per_pixel, np.sqrt(min(area, canvas.extent**2) / 3600))
+    apart = canvas.pixels(radius) >= _CROWN_PIXELS
+    mean = style.trees.mean(axis=0)
+    if apart:
+        canvas.detail(floor, [outline], mean * 0.62, "understorey")
+        spacing, share = 1.45 * radius, 1.0
+    else:
+        # Crowns of a few pixels would be thousands: a texture, and here and there a larger one.
+        canvas.detail(floor, [outline], vary(rng, mean[None] * 0.92, 0.08), "canopy")
+        radius = max(1.3 * radius, 1.6 * canvas.metres_per_pixel)
+        spacing, share = max(4.5 * radius, 12 * canvas.metres_per_pixel), 0.7
     low = np.maximum(outline.min(axis=0), -radius)
     high = np.minimum(outline.max(axis=0), canvas.extent + radius)
     if (high <= low).any():
         return
-    spacing = 1.45 * radius
     counts = np.maximum(1, ((high - low) / spacing).astype(int) + 1)
     grid = np.stack(np.meshgrid(np.arange(counts[0]), np.arange(counts[1])), axis=-1).reshape(-1, 2)
     centres = low + (grid + rng.uniform(0, 1, grid.shape)) * spacing
+    centres = centres[rng.uniform(size=len(centres)) < share]
     centres = rng.permutation(centres[contains(outline, centres)])
     if not len(centres):
         return
     radii = radius * rng.uniform(0.65, 1.35, len(centres))
-    if canvas.pixels(2 * radius) >= 7:
+    if apart:
         parts = canvas.new_parts(np.repeat(segment, len(centres)))
     else:
         parts = np.repeat(floor, len(centres))
@@ -119,8 +125,9 @@ def add_orchard(
     """Trees of one age in rows over a convex polygon, (k, 2) before the warp."""
     radius = rng.uniform(1.3, 3.4)
     along, across = 2 * radius * rng.uniform(1.0, 1.5), 2 * radius * rng.uniform(1.3, 2.2)
-    grow = max(1.0, np.sqrt(polygon_area(polygon) / (along * across) / 700))
-    radius, along, across = radius * grow, along * grow, across * grow
+    # Not more trees than there is time for; a field of too many keeps its texture of rows.
+    if canvas.pixels(2 * radius) < SMALLEST_PIXELS or canvas.extent**2 / (along * across) > 9000:
+        return
     frame = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     local = polygon @ frame.T
     low, high = local.min(axis=0), local.max(axis=0)

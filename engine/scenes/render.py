@@ -6,12 +6,12 @@ from alps.engine.scenes.canvas import OVERSAMPLING, TEXTURES, Canvas, PaintTable
 from alps.engine.scenes.texture import grain, octaves
 
 
-def render(canvas: Canvas, rng: np.random.Generator) -> np.ndarray:
+def render(canvas: Canvas, rng: np.random.Generator, towards_sun: np.ndarray) -> np.ndarray:
     """The image of a canvas, (size, size, 3) uint8 RGB."""
     tables = canvas.tables()
     image = _flat_colours(canvas, tables)
     at_pixel = sample(canvas.paint)
-    _apply_textures(canvas, tables, at_pixel, image, rng)
+    _apply_textures(canvas, tables, at_pixel, image, rng, towards_sun)
     _apply_shadow(canvas, tables, at_pixel, image, rng)
     return _photograph(image, rng)
 
@@ -40,6 +40,7 @@ def _apply_textures(
     at_pixel: np.ndarray,
     image: np.ndarray,
     rng: np.random.Generator,
+    towards_sun: np.ndarray,
 ) -> None:
     """Multiply brightness by noise and furrows, shift hue slowly; in place."""
     size, pixels = canvas.size, canvas.pixels
@@ -54,15 +55,33 @@ def _apply_textures(
     bright = strength("fine") * grain(rng, size, 1.3)
     bright += strength("middle") * middle
     bright += strength("coarse") * coarse
-    if tables.paint_furrows.any():
-        wave = tables.paint_furrows.take(at_pixel, axis=0)
-        y, x = np.indices((size, size), dtype=np.float32)
-        angle = wave[..., 0] * x + wave[..., 1] * y + wave[..., 2] + 0.5 * middle
-        bright += wave[..., 3] * np.sin(angle) * (1 + 0.35 * coarse)
+    lumps = strength("lumps")
+    if lumps.any():
+        bright += lumps * _sunlit_bumps(rng, size, max(3.0, pixels(6.0)), towards_sun)
+    # Few paints have furrows, and a look-up of four numbers is dear: only their pixels are asked.
+    lined = np.flatnonzero((tables.paint_furrows[:, 3] > 0).take(at_pixel))
+    if len(lined):
+        wave = tables.paint_furrows.take(at_pixel.ravel()[lined], axis=0)
+        y, x = np.divmod(lined, size)
+        angle = wave[:, 0] * x + wave[:, 1] * y + wave[:, 2] + 0.5 * middle.ravel()[lined]
+        bright.ravel()[lined] += wave[:, 3] * np.sin(angle) * (1 + 0.35 * coarse.ravel()[lined])
     bright += 1
     image *= np.maximum(bright, 0.25)[..., None]
     hue = strength("tint") * octaves(rng, size, max(8.0, pixels(80.0)), 3)
     image += hue[..., None] * np.array([1.0, 0.35, -0.25], np.float32)
+
+
+def _sunlit_bumps(
+    rng: np.random.Generator, size: int, period: float, towards_sun: np.ndarray
+) -> np.ndarray:
+    """A canopy seen from above: slopes towards the sun are bright, (size, size) float32."""
+    height = grain(rng, size, period)
+    slope = towards_sun[0] * cv2.Sobel(height, -1, 1, 0) + towards_sun[1] * cv2.Sobel(
+        height, -1, 0, 1
+    )
+    # Rising away from the sun means facing it.
+    slope = -slope * np.float32(period / 20)
+    return 0.7 * slope.astype(np.float32) + 0.5 * height
 
 
 def _apply_shadow(

@@ -8,6 +8,7 @@ from alps.engine.scenes.style import Style, vary
 
 CAR_LENGTH, CAR_WIDTH = 4.5, 1.85
 _SMALLEST_CAR_PIXELS = 2.2  # of its width; narrower cars are looks of the road
+_FAINTEST_CAR_PIXELS = 0.6
 _MARKING_PIXELS = 0.3  # thinner paint is invisible
 
 
@@ -95,7 +96,7 @@ def add_cars(
     bodies = place(shape, centres, angles)
     colours = style.vehicle_colours(rng, count)
     if canvas.pixels(CAR_WIDTH) < _SMALLEST_CAR_PIXELS:
-        if canvas.pixels(CAR_WIDTH) > 0.4:
+        if canvas.pixels(CAR_WIDTH) >= _FAINTEST_CAR_PIXELS:
             canvas.detail(canvas.part_at(centres), bodies, colours, "metal")
         return
     canvas.cast(bodies, style.shadow_per_metre * (1.3 if stretch < 1.4 else 3.0), 235)
@@ -131,6 +132,8 @@ def add_traffic(
     parked: bool,
 ) -> None:
     """Cars along a road: in both lanes, or parked at both kerbs."""
+    if canvas.pixels(CAR_WIDTH) < _FAINTEST_CAR_PIXELS:
+        return
     length = line_length(line)
     for side in (-1, 1):
         count = int(length / spacing)
@@ -157,6 +160,8 @@ def add_parking(
     ground = place(boxes(np.array([length]), np.array([width])), centre[None], np.array([angle]))
     colour = style.asphalt * rng.uniform(0.9, 1.25)
     part = canvas.add(PAVEMENT, ground, colour, "asphalt")
+    if canvas.pixels(CAR_WIDTH) < _FAINTEST_CAR_PIXELS:
+        return
     slot, depth, aisle = 2.6, 5.2, 6.5
     rows, y, k = [], -width / 2 + 0.5, 0
     while y + depth < width / 2:

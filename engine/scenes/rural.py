@@ -3,21 +3,27 @@
 import numpy as np
 from alps.engine.scenes.buildings import add_halls, add_pitched
 from alps.engine.scenes.canvas import Canvas, Furrows
-from alps.engine.scenes.classes import FIELD, GRASS, SAND, SOIL
+from alps.engine.scenes.classes import BUILDING, FIELD, GRASS, ROAD, SAND, SOIL, WATER
 from alps.engine.scenes.geometry import (
     Subdivision,
     Warp,
     along_line,
     axes,
     blobs,
+    boxes,
+    chord,
     line_length,
     make_warp,
+    place,
     polygon_area,
+    ribbon,
     scatter,
     strips,
     subdivide,
+    wander,
 )
 from alps.engine.scenes.nature import (
+    SMALLEST_PIXELS,
     add_hedge,
     add_orchard,
     add_pond,
@@ -39,7 +45,7 @@ def base(canvas: Canvas, class_id: int, colour: np.ndarray, texture: str) -> Non
 def parcel_side(canvas: Canvas, rng: np.random.Generator, low: float, high: float) -> float:
     """Side of a parcel in metres, small enough that several fit into the image."""
     side = float(np.exp(rng.uniform(np.log(low), np.log(high))))
-    return float(np.clip(side, 18 * canvas.metres_per_pixel, canvas.extent / 2.4))
+    return float(np.clip(side, canvas.extent / 16, canvas.extent / 2.4))
 
 
 def farmland(canvas: Canvas, style: Style, rng: np.random.Generator) -> None:
@@ -66,12 +72,15 @@ def _parcels(
     step = max(side / 8, 4 * canvas.metres_per_pixel)
     base(canvas, GRASS, style.grass, "grass")
     planted = []
+    row_angle = angle + 0.5 * np.pi * rng.integers(0, 2)
     for block in layout.blocks:
         outline = warp.polygon(block, step)
         use = rng.uniform()
         if use < orchard:
             colour = style.grass * rng.uniform(0.85, 1.1) if rng.uniform() < 0.5 else style.soil
-            canvas.add(FIELD, [outline], vary(rng, colour[None], 0.06), "grass")
+            rows = Furrows(row_angle, rng.uniform(4, 8), rng.uniform(0.06, 0.2))
+            unseen = rows if canvas.pixels(4.0) < SMALLEST_PIXELS else None
+            canvas.add(FIELD, [outline], vary(rng, colour[None], 0.06), "grass", unseen)
             planted.append(block)
         elif use < orchard + wood:
             add_wood(canvas, style, rng, outline)
@@ -84,9 +93,8 @@ def _parcels(
     if rng.uniform() < 0.25:
         width = min(rng.uniform(5, 50), canvas.extent / 8)
         add_river(canvas, style, rng, max(width, 4 * canvas.metres_per_pixel))
-    frame_rows = angle + 0.5 * np.pi * rng.integers(0, 2)
     for block in planted:
-        add_orchard(canvas, style, rng, block, frame_rows + rng.normal(0, 0.05), warp)
+        add_orchard(canvas, style, rng, block, row_angle + rng.normal(0, 0.05), warp)
     lines = _network(canvas, style, rng, layout, warp, step)
     _hedges(canvas, style, rng, layout, warp, step)
     for _ in range(rng.integers(0, 3)):
@@ -127,18 +135,16 @@ def _field(
         shades = vary(rng, np.repeat(colour, len(pieces), axis=0), rng.uniform(0.02, 0.10))
         canvas.detail(parts, pieces, shades, "crop", furrows)
     elif rng.uniform() < 0.5 and canvas.pixels(0.5) > 0.25:
-        # Tramlines of the sprayer.
-        space = rng.uniform(15, 30)
+        # Tramlines: where the sprayer drives, every boom's width.
+        frame = axes(along)
+        local = block @ frame.T
+        boom = rng.uniform(15, 30)
         width = max(0.5, 0.8 * canvas.metres_per_pixel)
-        for piece in strips(block, along, max(1, int(narrow / space)))[:-1]:
-            local = piece @ axes(along).T
-            edge = local[:, 1].max() - width
-            thin = strips(piece, along, max(1, int(np.ptp(local[:, 1]) / width)))[-1:]
-            if thin and edge > 0:
-                pass
-            canvas.detail(
-                whole, [warp.polygon(p, step) for p in thin], colour * 0.88, "crop", furrows
-            )
+        for v in np.arange(local[:, 1].min() + boom / 2, local[:, 1].max(), boom):
+            line = chord(block, frame[1] * v, frame[1])
+            if len(line):
+                track = ribbon(warp.line(line, step), width)
+                canvas.detail(whole, [track], colour * 0.86, "crop", furrows)
 
 
 def _network(
@@ -160,8 +166,6 @@ def _network(
         elif rng.uniform() < tracks:
             add_track(canvas, style, line, rng.uniform(2.5, 4.5))
     verges = [w * 1.0 + rng.uniform(2, 5) for w in widths]
-    from alps.engine.scenes.geometry import ribbon
-
     for line, verge in zip(lines, verges, strict=True):
         canvas.add(GRASS, [ribbon(line, verge)], style.grass * 1.05, "grass")
     add_roads(canvas, style, rng, lines, widths)
@@ -203,15 +207,17 @@ def add_farm(canvas: Canvas, style: Style, rng: np.random.Generator, line: np.nd
     count = int(rng.integers(2, 5))
     spots = np.array([[-0.5, -0.35], [0.5, -0.35], [-0.45, 0.45], [0.45, 0.45]])[:count] * size
     sizes = np.stack([rng.uniform(18, 34, count), rng.uniform(10, 16, count)], axis=-1)
-    turn = heading[0] + rng.choice([0, 0.5 * np.pi], count) * 0 + rng.normal(0, 0.03, count)
+    turn = heading[0] + rng.normal(0, 0.03, count)
     sizes = np.minimum(sizes, size * 0.8)
-    add_halls(canvas, style, rng, middle + spots @ frame, sizes, turn)
-    house = middle + np.array([[0.0, side * -0.95 * size * 0.8]]) @ frame
-    add_pitched(
-        canvas, style, rng, house, np.array([[14.0, 9.0]]), turn[:1], style.roof_colours(rng, 1)
-    )
+    places = middle + spots @ frame
+    clear = canvas.clear_of(place(boxes(*sizes.T), places, turn), (ROAD, WATER, BUILDING))
+    add_halls(canvas, style, rng, places[clear], sizes[clear], turn[clear])
+    house = middle + np.array([[rng.choice([-1.05, 1.05]) * size, 0.0]]) @ frame
+    shape = np.array([[rng.uniform(11, 16), rng.uniform(8, 10)]])
+    if canvas.clear_of(place(boxes(*shape.T), house, turn[:1]), (ROAD, WATER, BUILDING))[0]:
+        add_pitched(canvas, style, rng, house, shape, turn[:1], style.roof_colours(rng, 1))
     trees = middle + blobs(rng, np.array([size * 1.0]), int(rng.integers(5, 14)), 0.4)[0]
-    trees = trees[canvas.class_at(trees) != 6]
+    trees = trees[~np.isin(canvas.class_at(trees), (ROAD, WATER, BUILDING))]
     add_trees(canvas, style, rng, trees, rng.uniform(2, 5, len(trees)))
 
 
@@ -267,8 +273,6 @@ def desert(canvas: Canvas, style: Style, rng: np.random.Generator) -> None:
         colour = vary(rng, (mix * style.soil + (1 - mix) * style.sand * 0.85)[None], 0.06)
         canvas.add(SOIL, [shape], colour, "soil")
     if rng.uniform() < 0.5:
-        from alps.engine.scenes.geometry import ribbon, wander
-
         bed = wander(rng, canvas.extent, 0.14)
         width = min(rng.uniform(8, 70), canvas.extent / 6) * rng.uniform(0.6, 1.5, len(bed))
         canvas.add(SAND, [ribbon(bed, width)], style.sand * 1.1, "sand")

@@ -67,7 +67,7 @@ def make_scene(seed: int, settings: SceneSettings | None = None) -> Scene:
     RECIPES[kind](canvas, style, layout)
     labels = extract_labels(canvas)
     return Scene(
-        image=render(canvas, photo),
+        image=render(canvas, photo, style.towards_sun),
         classes=labels.classes,
         segments=labels.segments,
         parts=labels.parts,

@@ -1,5 +1,7 @@
 """Recipes for built-up land: suburb, city, industry, and the coast."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from alps.engine.scenes.buildings import add_flat, add_halls, add_pitched, add_tanks
 from alps.engine.scenes.canvas import Canvas
@@ -24,8 +26,8 @@ from alps.engine.scenes.style import Style, vary
 
 
 def _sides(canvas: Canvas, long: float, wide: float) -> tuple[float, float]:
-    """Block sides in metres, small enough for a few blocks, large enough to be seen."""
-    low, high = 22 * canvas.metres_per_pixel, canvas.extent / 1.8
+    """Block sides in metres, small enough for a few blocks, large enough to be drawn in time."""
+    low, high = canvas.extent / 13, canvas.extent / 1.8
     return float(np.clip(long, low, high)), float(np.clip(wide, low, high))
 
 
@@ -48,30 +50,41 @@ def _streets(
     return layout.blocks, lines, broad
 
 
-def _house_plots(
-    block: np.ndarray, setback: float, depth: float, spacing: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Centres (n, 2) and street directions (n,) of plots along a convex block's edges."""
+@dataclass(frozen=True)
+class Plots:
+    """Building plots along streets; in a plot's own frame -y is the street side."""
+
+    centres: np.ndarray  # (n, 2) of the building, metres
+    angles: np.ndarray  # (n,)
+    depth: np.ndarray  # (n,) how far the plot reaches behind the building's centre, metres
+
+
+def _plots(
+    block: np.ndarray, setback: float, depth: float, spacing: float, all_sides: bool
+) -> Plots:
+    """Plots along a convex block's sides, or along its two longest only."""
     middle = block.mean(axis=0)
-    centres, angles = [], []
-    for start, end in zip(block, np.roll(block, -1, axis=0), strict=True):
-        along = end - start
-        length = float(np.hypot(*along))
-        count = int((length - 0.6 * spacing) / spacing)
+    sides = np.roll(block, -1, axis=0) - block
+    lengths = np.hypot(sides[:, 0], sides[:, 1])
+    order = np.argsort(-lengths, kind="stable")
+    chosen = order if all_sides else order[:2]
+    # Plots on two sides only meet no others at the corners.
+    spare = 0.6 * spacing if all_sides else 0.0
+    centres, angles, depths = [np.zeros((0, 2))], [np.zeros(0)], [np.zeros(0)]
+    for i in chosen.tolist():
+        count = int((lengths[i] - spare) / spacing)
         if count < 1:
             continue
-        along = along / length
+        along = sides[i] / lengths[i]
         inward = np.array([-along[1], along[0]])
-        if (middle - start) @ inward < 0:
+        if (middle - block[i]) @ inward < 0:
             inward = -inward
-        first = 0.5 * (length - (count - 1) * spacing)
-        t = first + spacing * np.arange(count)
-        centres.append(start + t[:, None] * along + inward * (setback + 0.5 * depth))
-        # The angle is chosen so that the house's -y side looks at the street.
+        t = 0.5 * (lengths[i] - (count - 1) * spacing) + spacing * np.arange(count)
+        setting = setback + 0.5 * depth
+        centres.append(block[i] + t[:, None] * along + inward * setting)
         angles.append(np.full(count, np.arctan2(-inward[0], inward[1])))
-    if not centres:
-        return np.zeros((0, 2)), np.zeros(0)
-    return np.concatenate(centres), np.concatenate(angles)
+        depths.append(np.full(count, (middle - block[i]) @ inward - setting))
+    return Plots(np.concatenate(centres), np.concatenate(angles), np.concatenate(depths))
 
 
 def _apart(centres: np.ndarray, distance: float) -> np.ndarray:
@@ -98,13 +111,14 @@ def _warp_frames(
 def suburb(canvas: Canvas, style: Style, rng: np.random.Generator) -> None:
     """Streets with rows of houses, gardens, driveways, pools, trees, cars."""
     warp = make_warp(rng, canvas.extent, rng.choice([0.0, 0.25, 0.7]))
-    sides = _sides(canvas, rng.uniform(110, 220), rng.uniform(58, 85))
+    sides = _sides(canvas, rng.uniform(110, 220), rng.uniform(56, 80))
     base(canvas, GRASS, style.grass, "lawn")
     blocks, lines, widths = _streets(canvas, style, rng, sides, warp, 0.15, (5.5, 8.5))
     add_roads(canvas, style, rng, lines, widths, rng.choice([0.0, 1.6, 2.2]))
-    spacing = rng.uniform(14, 26)
+    spacing = max(rng.uniform(14, 26), 5 * canvas.metres_per_pixel)
+    setback = rng.uniform(4, 9)
     step = max(8.0, 4 * canvas.metres_per_pixel)
-    found: list[tuple[np.ndarray, np.ndarray]] = []
+    found = []
     for block in blocks:
         inner = shrink(block, 0.5 * min(widths, default=6.0) + 2.0)
         if len(inner) < 3:
@@ -113,24 +127,21 @@ def suburb(canvas: Canvas, style: Style, rng: np.random.Generator) -> None:
         use = rng.uniform()
         if use < 0.05:
             add_wood(canvas, style, rng, outline)
-            continue
-        if use < 0.10:
+        elif use < 0.10:
             canvas.add(GRASS, [outline], vary(rng, style.grass[None], 0.1), "grass")
-            continue
-        canvas.add(GRASS, [outline], vary(rng, style.grass[None], 0.05), "lawn")
-        found.append(_house_plots(inner, rng.uniform(4, 9), 11.0, spacing))
-    if not found:
-        return
-    centres = np.concatenate([c for c, _ in found])
-    angles = np.concatenate([a for _, a in found])
-    keep = canvas.visible(warp(centres), 30.0)
-    centres, angles = centres[keep], angles[keep]
-    limit = 900
-    centres, angles = centres[:limit], angles[:limit]
-    keep = _apart(centres, 0.9 * spacing) & (rng.uniform(size=len(centres)) < 0.94)
-    centres, angles = _warp_frames(warp, centres[keep], angles[keep])
-    if len(centres):
-        _homes(canvas, style, rng, centres, angles, spacing)
+        else:
+            hedge = vary(rng, style.grass[None] * 0.85, 0.05)
+            canvas.add(GRASS, [outline], hedge, "lawn")
+            found.append(_plots(inner, setback, 11.0, spacing, all_sides=False))
+    if found:
+        centres = np.concatenate([plots.centres for plots in found])
+        angles = np.concatenate([plots.angles for plots in found])
+        depth = np.concatenate([plots.depth for plots in found])
+        keep = canvas.visible(warp(centres), 30.0) & (rng.uniform(size=len(centres)) < 0.95)
+        centres, angles = _warp_frames(warp, centres[keep], angles[keep])
+        if len(centres):
+            plots = Plots(centres, angles, depth[keep])
+            _homes(canvas, style, rng, plots, spacing, setback)
     for line, width in zip(lines, widths, strict=True):
         add_traffic(canvas, style, rng, line, width, rng.uniform(18, 60), parked=True)
 
@@ -139,26 +150,30 @@ def _homes(
     canvas: Canvas,
     style: Style,
     rng: np.random.Generator,
-    centres: np.ndarray,
-    angles: np.ndarray,
+    plots: Plots,
     spacing: float,
+    setback: float,
 ) -> None:
-    """Gardens, driveways, houses, pools, trees and cars of plots; -y is the street side."""
+    """Gardens, driveways, houses, pools, trees and cars of plots."""
+    centres, angles, depth = plots.centres, plots.angles, plots.depth
     count = len(centres)
 
     def at(local: np.ndarray, who: np.ndarray) -> np.ndarray:
         """Points given in the plots' own frames, (n, 2) -> metres of the scene."""
-        cos, sin = np.cos(angles[who]), np.sin(angles[who])
-        return centres[who] + np.stack(
-            [local[:, 0] * cos - local[:, 1] * sin, local[:, 0] * sin + local[:, 1] * cos], axis=-1
-        )
+        return place(local[:, None, :], centres[who], angles[who])[:, 0]
 
     everyone = np.arange(count)
+    front = setback + 5.5
     if canvas.pixels(spacing) > 14:
-        shape = boxes(np.full(count, spacing * 0.98), np.full(count, 30.0)) + np.array([0.0, 4.0])
-        who = np.flatnonzero(rng.uniform(size=count) < 0.6)
-        lawn = vary(rng, np.repeat(style.grass[None], len(who), 0), 0.11)
-        canvas.add(GRASS, place(shape[who], centres[who], angles[who]), lawn, "lawn")
+        who = np.flatnonzero((rng.uniform(size=count) < 0.85) & (depth > 4))
+        lot = boxes(np.full(len(who), spacing - 0.5), depth[who] + front - 0.5)
+        lot[:, :, 1] += 0.5 * (depth[who] - front)[:, None]
+        lawn = vary(rng, np.repeat(style.grass[None], len(who), 0), 0.09)
+        bare = rng.uniform(size=len(who)) < 0.12
+        lawn[bare] = vary(rng, np.repeat(style.soil[None], int(bare.sum()), 0), 0.08)
+        lots = place(lot, centres[who], angles[who])
+        canvas.add(GRASS, lots[~bare], lawn[~bare], "lawn")
+        canvas.add(SOIL, lots[bare], lawn[bare], "soil")
     sizes = np.stack(
         [np.minimum(rng.uniform(9, 19, count), spacing * 0.78), rng.uniform(7.5, 12, count)],
         axis=-1,
@@ -166,24 +181,26 @@ def _homes(
     drive = np.flatnonzero(rng.uniform(size=count) < 0.8)
     if len(drive) and canvas.pixels(3.0) >= 2.5:
         x = 0.38 * sizes[drive, 0]
-        centre = at(np.stack([x, np.full(len(drive), -8.0)], -1), drive)
+        centre = at(np.stack([x, np.full(len(drive), -0.5 * (front + 3))], -1), drive)
         paved = place(
-            boxes(np.full(len(drive), 3.2), np.full(len(drive), 11.0)), centre, angles[drive]
+            boxes(np.full(len(drive), 3.2), np.full(len(drive), front - 1.0)), centre, angles[drive]
         )
         shade = vary(rng, np.repeat(style.pavement[None], len(drive), 0), 0.08)
         canvas.add(PAVEMENT, paved, shade, "concrete")
     flat = rng.uniform(size=count) < style.flat
-    pool = np.flatnonzero(rng.uniform(size=count) < rng.choice([0.0, 0.05, 0.35]))
+    pool = np.flatnonzero((rng.uniform(size=count) < rng.choice([0.0, 0.05, 0.35])) & (depth > 14))
     if len(pool) and canvas.pixels(4.0) >= 4:
-        centre = at(np.stack([rng.uniform(-4, 4, len(pool)), np.full(len(pool), 13.0)], -1), pool)
+        centre = at(
+            np.stack([rng.uniform(-3, 3, len(pool)), np.minimum(13.0, depth[pool] - 4.5)], -1), pool
+        )
         turn = angles[pool]
         rim = boxes(rng.uniform(8, 11, len(pool)), rng.uniform(5, 7, len(pool)))
         canvas.add(PAVEMENT, place(rim, centre, turn), style.pavement * 1.1, "concrete")
         blue = vary(rng, np.repeat([[92.0, 178.0, 196.0]], len(pool), 0), 0.08)
         canvas.add(WATER, place(rim * 0.72, centre, turn), blue, "pool")
-    shed = np.flatnonzero(rng.uniform(size=count) < 0.3)
+    shed = np.flatnonzero((rng.uniform(size=count) < 0.3) & (depth > 12))
     if len(shed):
-        centre = at(np.stack([rng.uniform(-7, 7, len(shed)), np.full(len(shed), 15.5)], -1), shed)
+        centre = at(np.stack([rng.uniform(-7, 7, len(shed)), depth[shed] - 2.5], -1), shed)
         small = np.stack([rng.uniform(3, 5, len(shed)), rng.uniform(2.5, 3.5, len(shed))], -1)
         add_pitched(
             canvas, style, rng, centre, small, angles[shed], style.hall_colours(rng, len(shed))
@@ -199,11 +216,13 @@ def _homes(
         style.flat_roof_colours(rng, int(flat.sum())), rng.uniform(3.5, 8, int(flat.sum())),
     )  # fmt: skip
     parked = drive[rng.uniform(size=len(drive)) < 0.5]
-    spots = np.stack([0.38 * sizes[parked, 0], rng.uniform(-10.5, -8.5, len(parked))], -1)
+    spots = np.stack([0.38 * sizes[parked, 0], rng.uniform(-front + 2.3, -front + 3.0, len(parked))], -1)
     add_cars(canvas, style, rng, at(spots, parked), angles[parked] + 0.5 * np.pi)
-    trees = rng.integers(0, count, int(count * rng.uniform(0.4, 2.2)))
-    back = rng.uniform(size=len(trees)) < 0.7
-    y = np.where(back, rng.uniform(8.5, 17, len(trees)), rng.uniform(-11, -7.5, len(trees)))
+    number = min(int(count * rng.uniform(0.4, 3.0)), 1200)
+    trees = rng.integers(0, count, number)
+    back = rng.uniform(size=number) < 0.7
+    behind = 7.5 + rng.uniform(size=number) * np.maximum(depth[trees] - 7.5, 1.0)
+    y = np.where(back, behind, rng.uniform(-front + 1, -7.0, number))
     places = at(np.stack([rng.uniform(-0.5, 0.5, len(trees)) * spacing, y], -1), trees)
     free = np.isin(canvas.class_at(places), (GRASS, PAVEMENT))
     places = places[free]
@@ -219,19 +238,25 @@ def city(canvas: Canvas, style: Style, rng: np.random.Generator) -> None:
     add_roads(canvas, style, rng, lines, widths, 2.5)
     step = max(8.0, 4 * canvas.metres_per_pixel)
     tall = rng.uniform(8, 26)
+    buildings = []
     for block in blocks:
         inner = shrink(block, 0.5 * max(widths, default=10.0) + 2.5)
         if len(inner) < 3 or polygon_area(inner) < 150:
             continue
         use = rng.uniform()
         outline = warp.polygon(inner, step)
-        if use < 0.12:
+        if use < 0.1:
             _park(canvas, style, rng, outline)
             continue
-        ground = style.pavement * rng.uniform(0.75, 1.1) if use < 0.7 else style.grass
-        texture, class_id = ("concrete", PAVEMENT) if use < 0.7 else ("lawn", GRASS)
+        ground = style.pavement * rng.uniform(0.7, 1.02) if use < 0.75 else style.grass
+        texture, class_id = ("concrete", PAVEMENT) if use < 0.75 else ("lawn", GRASS)
         canvas.add(class_id, [outline], ground, texture)
-        _perimeter(canvas, style, rng, inner, warp, tall)
+        buildings.append(_block_of_buildings(canvas, style, rng, inner, warp))
+    if buildings:
+        centres, sizes, angles = (np.concatenate(kind) for kind in zip(*buildings, strict=True))
+        seen = canvas.visible(warp(centres), 40.0)
+        centres, angles = _warp_frames(warp, centres[seen], angles[seen])
+        _raise(canvas, style, rng, (centres, sizes[seen], angles), tall)
     for line, width in zip(lines, widths, strict=True):
         add_traffic(canvas, style, rng, line, width, rng.uniform(12, 40), parked=False)
         add_traffic(canvas, style, rng, line, width, rng.uniform(10, 40), parked=True)
@@ -251,43 +276,71 @@ def _park(canvas: Canvas, style: Style, rng: np.random.Generator, outline: np.nd
     add_trees(canvas, style, rng, spots, rng.uniform(2, 6, len(spots)))
 
 
-def _perimeter(
-    canvas: Canvas,
-    style: Style,
-    rng: np.random.Generator,
-    block: np.ndarray,
-    warp: Warp,
-    tall: float,
-) -> None:
-    """Buildings along a block's edges, or one or two large ones in it."""
+Footprints = tuple[np.ndarray, np.ndarray, np.ndarray]  # centres, sizes, angles
+
+
+def _block_of_buildings(
+    canvas: Canvas, style: Style, rng: np.random.Generator, block: np.ndarray, warp: Warp
+) -> Footprints:
+    """Buildings along a block's edges and a yard between them, or one large building."""
     middle = block.mean(axis=0)
-    if rng.uniform() < 0.25:
-        edge = block[1] - block[0]
-        size = np.sqrt(polygon_area(block)) * rng.uniform(0.5, 0.75)
-        centre, angle = _warp_frames(warp, middle[None], np.array([np.arctan2(edge[1], edge[0])]))
-        sizes = np.array([[size, size * rng.uniform(0.6, 0.9)]])
-        colour = style.flat_roof_colours(rng, 1)
-        add_flat(canvas, style, rng, centre, sizes, angle, colour, np.array([tall * 1.6]))
-        return
+    edge = block[1] - block[0]
+    angle = np.array([np.arctan2(edge[1], edge[0])])
+    root = np.sqrt(polygon_area(block))
+    if rng.uniform() < 0.2:
+        size = min(root * rng.uniform(0.5, 0.75), 120.0)
+        return middle[None], np.array([[size, size * rng.uniform(0.6, 0.9)]]), angle
     depth = rng.uniform(11, 17)
-    spacing = rng.uniform(16, 34)
+    spacing = max(rng.uniform(16, 34), 5 * canvas.metres_per_pixel)
     setback = rng.choice([0.0, 0.0, 3.0])
-    centres, angles = _house_plots(block, setback, depth, spacing)
-    if not len(centres):
-        return
-    keep = _apart(centres, 0.8 * min(spacing, depth + 6))
-    centres, angles = _warp_frames(warp, centres[keep], angles[keep])
-    count = len(centres)
+    yard = shrink(block, depth + setback + 4)
+    if len(yard) > 2 and polygon_area(yard) > 250:
+        use = rng.uniform()
+        if use < 0.45:
+            outline = warp.polygon(yard, 10.0)
+            canvas.add(GRASS, [outline], vary(rng, style.grass[None], 0.08), "lawn")
+        elif use < 0.7:
+            _parking_in(canvas, style, rng, yard, warp)
+        elif use < 0.8:
+            centre = _warp_frames(warp, middle[None], angle)[0][0]
+            radius = np.sqrt(polygon_area(yard)) * 0.25
+            canvas.add(
+                SOIL, [blobs(rng, np.array([radius]), 20, 0.3)[0] + centre], style.soil, "soil"
+            )
+    plots = _plots(block, setback, depth, spacing, all_sides=True)
+    keep = _apart(plots.centres, 0.8 * min(spacing, depth + 6))
+    count = int(keep.sum())
     sizes = np.stack(
         [spacing * rng.choice([0.8, 0.97, 1.0], count), depth * rng.uniform(0.85, 1.15, count)], -1
     )
+    return plots.centres[keep], sizes, plots.angles[keep]
+
+
+def _parking_in(
+    canvas: Canvas, style: Style, rng: np.random.Generator, yard: np.ndarray, warp: Warp
+) -> None:
+    """The largest parking ground, more or less, that fits into a convex yard."""
+    edge = yard[1] - yard[0]
+    angle = np.array([np.arctan2(edge[1], edge[0])])
+    spans = np.ptp(yard @ axes(float(angle[0])).T, axis=0) * 0.8
+    centre, angle = _warp_frames(warp, yard.mean(axis=0)[None], angle)
+    add_parking(canvas, style, rng, centre[0], (spans[0], spans[1]), float(angle[0]))
+
+
+def _raise(
+    canvas: Canvas, style: Style, rng: np.random.Generator, where: Footprints, tall: float
+) -> None:
+    """Flat roofs on some footprints, pitched roofs on the others."""
+    centres, sizes, angles = where
+    count = len(centres)
     heights = tall * rng.uniform(0.6, 1.3, count)
-    pitched = rng.uniform(size=count) > 0.4 + 0.5 * style.flat
-    flat = ~pitched
+    flat = rng.uniform(size=count) < 0.4 + 0.5 * style.flat
+    flat |= sizes.min(axis=1) > 22
     add_flat(
         canvas, style, rng, centres[flat], sizes[flat], angles[flat],
         style.flat_roof_colours(rng, int(flat.sum())), heights[flat],
     )  # fmt: skip
+    pitched = ~flat
     add_pitched(
         canvas, style, rng, centres[pitched], sizes[pitched], angles[pitched],
         style.roof_colours(rng, int(pitched.sum())),
