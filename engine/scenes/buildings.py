@@ -7,6 +7,7 @@ from alps.engine.scenes.geometry import blobs, boxes, place
 from alps.engine.scenes.style import Style
 
 _SMALLEST_PIXELS = 3.0
+_RIM = 0.5  # metres, width of a flat roof's parapet
 _FACE_PIXELS = 2.0  # narrower roof faces are no parts
 
 
@@ -62,12 +63,13 @@ def add_pitched(
             colours[winged],
             height[winged] * 0.9,
         )
-    parts = _roof(canvas, style, segments, (centres, sizes, angles), inset, colours, height)
+    _roof(canvas, style, segments, (centres, sizes, angles), inset, colours, height)
     if canvas.pixels(0.8) >= 1.0:
         spots = rng.uniform(-0.3, 0.3, (count, 2)) * sizes
         chimneys = boxes(np.full(count, 0.9), np.full(count, 0.7)) + spots[:, None, :]
         dark = np.clip(colours * rng.uniform(0.5, 1.2, (count, 1)), 0, 255)
-        canvas.detail(parts, place(chimneys, centres, angles), dark, "roof")
+        outline = place(chimneys, centres, angles)
+        canvas.detail(canvas.part_at(outline.mean(axis=1)), outline, dark, "roof")
 
 
 def _roof(
@@ -78,8 +80,8 @@ def _roof(
     inset: np.ndarray,
     colours: np.ndarray,
     height: np.ndarray,
-) -> np.ndarray:
-    """Four faces for each roof (two of them empty under a gable); returns one part id a roof."""
+) -> None:
+    """Four faces for each roof (two of them empty under a gable)."""
     centres, sizes, angles = where
     count = len(centres)
     corners = boxes(sizes[:, 0], sizes[:, 1])
@@ -97,7 +99,6 @@ def _roof(
     facing = np.array([-0.5, 0.5, 0.0, 1.0]) * np.pi
     wide = canvas.pixels(1.0) * 0.5 * sizes[:, 1] >= _FACE_PIXELS
     shared = canvas.new_parts(segments)
-    first = shared
     for k, face in enumerate(faces):
         there = np.ones(count, bool) if k < 2 else inset > 0
         if not there.any():
@@ -109,9 +110,6 @@ def _roof(
         parts = np.where(wide[there], own, shared[there])
         paints = canvas.new_paints(parts, colours[there] * shade[:, None], "roof")
         canvas.fill(place(face[there], centres[there], angles[there]), paints)
-        if k == 0:
-            first = parts
-    return first
 
 
 def add_flat(
@@ -130,32 +128,40 @@ def add_flat(
     if small.any():
         walls = place(boxes(*sizes[small].T), centres[small], angles[small])
         canvas.detail(canvas.part_at(centres[small]), walls, colours[small], "roof")
-    for i in np.flatnonzero(seen & ~small).tolist():
-        length, width = sizes[i]
-        pieces = _footprint(rng, length, width)
+    winged = seen & (rng.uniform(size=len(centres)) < 0.4) & (sizes.min(axis=1) > 12)
+    winged &= canvas.pixels(1.0) * sizes.min(axis=1) > 9
+    plain = np.flatnonzero(seen & ~small & ~winged)
+    if len(plain):
+        at, size, turn = centres[plain], sizes[plain], angles[plain]
+        outline = place(boxes(*size.T), at, turn)
+        canvas.cast(outline, heights[plain][:, None] * style.shadow_per_metre)
+        parts = canvas.add(BUILDING, outline, colours[plain] * 1.12, "roof")
+        if canvas.pixels(_RIM) >= 0.5:
+            inner = place(boxes(*(size - 2 * _RIM).T), at, turn)
+            canvas.detail(parts, inner, colours[plain] * 0.93, "gravel")
+        for k, i in enumerate(plain.tolist()):
+            piece = boxes(sizes[i : i + 1, 0], sizes[i : i + 1, 1])[0]
+            _machinery(canvas, style, rng, parts[k : k + 1], piece, at[k], turn[k], colours[i])
+    for i in np.flatnonzero(winged).tolist():
+        pieces = _footprint(rng, *sizes[i])
         at, turn = centres[i : i + 1], angles[i : i + 1]
         outlines = [place(piece[None], at, turn)[0] for piece in pieces]
-        segment = canvas.new_segments(BUILDING)
-        part = canvas.new_parts(segment)
+        parts = np.repeat(canvas.new_parts(canvas.new_segments(BUILDING)), len(pieces))
         canvas.cast(outlines, heights[i] * style.shadow_per_metre)
-        parts = np.repeat(part, len(pieces))
         canvas.detail(parts, outlines, colours[i] * 1.12, "roof")
-        rim = 0.5
-        if canvas.pixels(rim) >= 0.5:
-            inner = [place(_inner(piece, rim)[None], at, turn)[0] for piece in pieces]
+        if canvas.pixels(_RIM) >= 0.5:
+            inner = [place(_inner(piece, _RIM)[None], at, turn)[0] for piece in pieces]
             canvas.detail(parts, inner, colours[i] * 0.93, "gravel")
-        _machinery(canvas, style, rng, part, pieces[0], at, turn, colours[i])
+        _machinery(canvas, style, rng, parts[:1], pieces[0], at[0], turn[0], colours[i])
 
 
 def _footprint(rng: np.random.Generator, length: float, width: float) -> list[np.ndarray]:
-    """Rectangles about the origin that together make a block, L, T or U."""
+    """Rectangles about the origin that together make an L, T or U."""
 
     def box(x: float, y: float, long: float, wide: float) -> np.ndarray:
         return boxes(np.array([long]), np.array([wide]))[0] + [x, y]
 
-    shape = rng.choice(["block", "block", "L", "T", "U"])
-    if shape == "block" or min(length, width) < 12:
-        return [box(0, 0, length, width)]
+    shape = rng.choice(["L", "T", "U"])
     bar = width * rng.uniform(0.35, 0.5)
     arm = length * rng.uniform(0.22, 0.33)
     main = box(0, -(width - bar) / 2, length, bar)
@@ -180,7 +186,7 @@ def _machinery(
     part: np.ndarray,
     piece: np.ndarray,
     at: np.ndarray,
-    turn: np.ndarray,
+    turn: float,
     colour: np.ndarray,
 ) -> None:
     """Boxes on a roof, each with a small painted shadow."""
@@ -192,9 +198,8 @@ def _machinery(
         return
     size = rng.uniform(1.0, 3.2, (count, 2))
     spots = middle + rng.uniform(-0.38, 0.38, (count, 2)) * span
-    outline = place(
-        boxes(*size.T) + spots[:, None, :], np.repeat(at, count, 0), np.repeat(turn, count)
-    )
+    body = boxes(*size.T) + spots[:, None, :]
+    outline = place(body, np.tile(at, (count, 1)), np.full(count, turn))
     parts = np.repeat(part, count)
     canvas.detail(parts, outline + style.shadow_per_metre * 1.4, colour * 0.5, "roof")
     canvas.detail(parts, outline, rng.uniform(120, 225, (count, 1)) * np.ones(3), "roof")
@@ -219,7 +224,7 @@ def add_halls(
     height = rng.uniform(5, 11, count)
     segments = canvas.new_segments(BUILDING, count)
     where = (centres, sizes, angles)
-    parts = _roof(canvas, style, segments, where, np.zeros(count), colours, height)
+    _roof(canvas, style, segments, where, np.zeros(count), colours, height)
     if canvas.pixels(1.2) < 0.8:
         return
     for i in np.flatnonzero(rng.uniform(size=count) < 0.6).tolist():
@@ -233,7 +238,8 @@ def add_halls(
             np.repeat(centres[i : i + 1], number, axis=0),
             np.repeat(angles[i], number),
         )
-        canvas.detail(np.repeat(parts[i], number), outline, colours[i] * 1.12, "roof")
+        hosts = canvas.part_at(outline.mean(axis=1))
+        canvas.detail(hosts, outline, colours[i] * 1.12, "roof")
 
 
 def add_tanks(

@@ -153,6 +153,10 @@ class Canvas:
             hulls.append(cv2.convexHull(both)[:, 0])
         _fill(self.shadow, hulls, [darkness] * count, 1 / self.metres_per_pixel, cv2.LINE_AA)
 
+    def light(self, polygons: Polygons) -> None:
+        """Take away all shadow cast so far on polygons that are drawn over what cast it."""
+        _fill(self.shadow, polygons, [0] * len(polygons), 1 / self.metres_per_pixel, cv2.LINE_8)
+
     def add(
         self,
         class_id: int,

@@ -63,29 +63,34 @@ def make_warp(rng: np.random.Generator, extent: float, strength: float) -> Warp:
 def densify(points: np.ndarray, step: float, closed: bool) -> np.ndarray:
     """Insert corners so that no edge is much longer than ``step``."""
     points = np.asarray(points, np.float64)
-    following = np.roll(points, -1, axis=0)
-    last = len(points) if closed else len(points) - 1
-    pieces = []
-    for start, end in zip(points[:last], following[:last], strict=True):
-        count = max(1, min(64, int(np.hypot(*(end - start)) / step)))
-        pieces.append(start + (end - start) * (np.arange(count)[:, None] / count))
-    if not closed:
-        pieces.append(points[-1:])
-    return np.concatenate(pieces)
+    start = points if closed else points[:-1]
+    leap = (np.roll(points, -1, axis=0) if closed else points[1:]) - start
+    counts = np.clip(np.hypot(leap[:, 0], leap[:, 1]) / step, 1, 64).astype(np.int64)
+    edge = np.repeat(np.arange(len(start)), counts)
+    nth = np.arange(len(edge)) - np.repeat(np.cumsum(counts) - counts, counts)
+    dense = start[edge] + leap[edge] * (nth / counts[edge])[:, None]
+    return dense if closed else np.concatenate([dense, points[-1:]])
 
 
 def clip_half_plane(polygon: np.ndarray, point: np.ndarray, normal: np.ndarray) -> np.ndarray:
     """The part of a convex polygon on the side of the line that ``normal`` points to."""
-    distance = (polygon - point) @ normal
-    kept: list[np.ndarray] = []
-    for i in range(len(polygon)):
-        j = (i + 1) % len(polygon)
-        if distance[i] >= 0:
-            kept.append(polygon[i])
-        if (distance[i] >= 0) != (distance[j] >= 0):
-            t = distance[i] / (distance[i] - distance[j])
-            kept.append(polygon[i] + t * (polygon[j] - polygon[i]))
+    kept = _clip(polygon.tolist(), point.tolist(), normal.tolist())
     return np.array(kept) if len(kept) > 2 else np.zeros((0, 2))
+
+
+def _clip(polygon: list[list[float]], point: list[float], normal: list[float]) -> list[list[float]]:
+    """``clip_half_plane`` on plain lists: for a handful of corners far faster than arrays."""
+    away = [(x - point[0]) * normal[0] + (y - point[1]) * normal[1] for x, y in polygon]
+    kept = []
+    for i, here in enumerate(away):
+        j = i + 1 if i + 1 < len(away) else 0
+        if here >= 0:
+            kept.append(polygon[i])
+        if (here >= 0) != (away[j] >= 0):
+            t = here / (here - away[j])
+            (x0, y0), (x1, y1) = polygon[i], polygon[j]
+            kept.append([x0 + t * (x1 - x0), y0 + t * (y1 - y0)])
+    return kept
 
 
 def chord(polygon: np.ndarray, point: np.ndarray, normal: np.ndarray) -> np.ndarray:
@@ -177,20 +182,21 @@ def strips(polygon: np.ndarray, angle: float, count: int) -> list[np.ndarray]:
 
 def shrink(polygon: np.ndarray, distance: float) -> np.ndarray:
     """Move every edge of a convex polygon inwards; (0, 2) when nothing is left."""
-    middle = polygon.mean(axis=0)
-    result = polygon
-    for start, end in zip(polygon, np.roll(polygon, -1, axis=0), strict=True):
-        along = end - start
-        length = np.hypot(*along)
+    corners = polygon.tolist()
+    middle_x, middle_y = polygon.mean(axis=0).tolist()
+    result = corners
+    for i, (x, y) in enumerate(corners):
+        dx, dy = corners[i - 1][0] - x, corners[i - 1][1] - y
+        length = (dx * dx + dy * dy) ** 0.5
         if length < 1e-6:
             continue
-        normal = np.array([-along[1], along[0]]) / length
-        if (middle - start) @ normal < 0:
-            normal = -normal
-        result = clip_half_plane(result, start + normal * distance, normal)
+        nx, ny = -dy / length, dx / length
+        if (middle_x - x) * nx + (middle_y - y) * ny < 0:
+            nx, ny = -nx, -ny
+        result = _clip(result, [x + nx * distance, y + ny * distance], [nx, ny])
         if len(result) < 3:
             return np.zeros((0, 2))
-    return result
+    return np.array(result)
 
 
 def normals(line: np.ndarray) -> np.ndarray:
@@ -213,9 +219,8 @@ def along_line(line: np.ndarray, distances: np.ndarray) -> tuple[np.ndarray, np.
     steps = np.hypot(*np.diff(line, axis=0).T)
     travelled = np.concatenate([[0.0], np.cumsum(steps)])
     points = np.stack([np.interp(distances, travelled, line[:, k]) for k in (0, 1)], axis=1)
-    ahead = np.stack([np.interp(distances + 0.5, travelled, line[:, k]) for k in (0, 1)], axis=1)
-    behind = np.stack([np.interp(distances - 0.5, travelled, line[:, k]) for k in (0, 1)], axis=1)
-    heading = ahead - behind
+    piece = np.clip(np.searchsorted(travelled, distances) - 1, 0, len(line) - 2)
+    heading = (line[1:] - line[:-1])[piece]
     return points, np.arctan2(heading[:, 1], heading[:, 0])
 
 
@@ -250,6 +255,19 @@ def blobs(
     noise = 0.5 * noise + 0.25 * (np.roll(noise, 1, axis=1) + np.roll(noise, -1, axis=1))
     radius = radii[:, None] * np.clip(1 + roughness * noise, 0.4, 1.7)
     return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=-1)
+
+
+def lake(rng: np.random.Generator, radius: float) -> np.ndarray:
+    """A smooth irregular outline about the origin, as of a pond or a patch of soil: (72, 2)."""
+    angle = np.arange(72) * (2 * np.pi / 72)
+    waves = np.arange(1, 9)
+    strength = 0.30 * rng.standard_normal(8) / waves**1.1
+    strength[0] = 0.0  # the first wave only moves the shape
+    bumps = np.cos(angle[:, None] * waves + rng.uniform(0, 2 * np.pi, 8)) @ strength
+    size = radius * np.clip(1 + bumps, 0.3, 1.8)
+    stretch = rng.uniform(0.6, 1.0)
+    shape = np.stack([size * np.cos(angle), stretch * size * np.sin(angle)], axis=-1)
+    return shape @ axes(rng.uniform(0, np.pi))
 
 
 def wander(rng: np.random.Generator, extent: float, bend: float) -> np.ndarray:

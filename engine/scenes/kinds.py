@@ -4,9 +4,11 @@ from collections.abc import Callable
 
 import numpy as np
 from alps.engine.scenes.canvas import Canvas
+from alps.engine.scenes.coast import coast
 from alps.engine.scenes.rural import desert, farmland, forest, orchard
 from alps.engine.scenes.style import Style
-from alps.engine.scenes.urban import city, coast, industrial, suburb
+from alps.engine.scenes.suburb import suburb
+from alps.engine.scenes.urban import city, industrial
 
 RECIPES: dict[str, Callable[[Canvas, Style, np.random.Generator], None]] = {
     "farmland": farmland,

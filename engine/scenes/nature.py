@@ -2,8 +2,8 @@
 
 import numpy as np
 from alps.engine.scenes.canvas import Canvas
-from alps.engine.scenes.classes import GRASS, SAND, TREE, WATER
-from alps.engine.scenes.geometry import Warp, blobs, densify, ribbon, wander
+from alps.engine.scenes.classes import BUILDING, GRASS, ROAD, SAND, TREE, VEHICLE, WATER
+from alps.engine.scenes.geometry import Warp, blobs, densify, lake, ribbon, wander
 from alps.engine.scenes.style import Style, vary
 
 _CROWN_PIXELS = 5.0  # crowns of smaller radius are not drawn one by one in a wood
@@ -39,9 +39,15 @@ def add_trees(
     centres: np.ndarray,
     radii: np.ndarray,
 ) -> None:
-    """Single trees, (n, 2) and (n,) metres, each a segment unless too small to be one."""
+    """Single trees, (n, 2) and (n,) metres, each a segment unless too small to be one.
+
+    None grows on roads, water, buildings or cars.
+    """
     seen = canvas.visible(centres, float(radii.max(initial=0.0)))
     centres, radii = centres[seen], radii[seen]
+    if len(centres):
+        grows = ~np.isin(canvas.class_at(centres), (ROAD, WATER, BUILDING, VEHICLE))
+        centres, radii = centres[grows], radii[grows]
     if not len(centres):
         return
     height = radii * rng.uniform(1.2, 2.2, len(radii))
@@ -94,14 +100,13 @@ def add_wood(canvas: Canvas, style: Style, rng: np.random.Generator, outline: np
 
 def contains(outline: np.ndarray, points: np.ndarray) -> np.ndarray:
     """(n,) bool: which points lie inside a polygon (crossing number)."""
-    inside = np.zeros(len(points), bool)
-    x, y = points[:, 0], points[:, 1]
-    for (x0, y0), (x1, y1) in zip(outline, np.roll(outline, -1, axis=0), strict=True):
-        if y0 == y1:
-            continue
-        crosses = (y0 > y) != (y1 > y)
-        inside ^= crosses & (x < (x1 - x0) * (y - y0) / (y1 - y0) + x0)
-    return inside
+    x, y = points[:, :1], points[:, 1:]
+    x0, y0 = outline.T
+    x1, y1 = np.roll(outline, -1, axis=0).T
+    flat = y1 == y0
+    slope = (x1 - x0) / np.where(flat, 1.0, y1 - y0)
+    crosses = ((y0 > y) != (y1 > y)) & (x < slope * (y - y0) + x0)
+    return np.count_nonzero(crosses, axis=1) % 2 == 1
 
 
 def add_hedge(canvas: Canvas, style: Style, rng: np.random.Generator, line: np.ndarray) -> None:
@@ -143,11 +148,9 @@ def add_pond(
     canvas: Canvas, style: Style, rng: np.random.Generator, centre: np.ndarray, radius: float
 ) -> None:
     """Still water with a bank."""
-    shape = blobs(rng, np.array([radius]), 40, 0.35)[0]
-    for _ in range(3):
-        shape = 0.5 * shape + 0.25 * (np.roll(shape, 1, axis=0) + np.roll(shape, -1, axis=0))
-    shape = shape * rng.uniform(0.6, 1.2, 2)
+    shape = lake(rng, radius)
     bank = shape * (1 + rng.uniform(1, 4) / radius)
+    canvas.light([bank + centre])
     canvas.add(GRASS, [bank + centre], style.grass * rng.uniform(0.75, 1.05), "grass")
     colour = vary(rng, style.water[None], 0.08)[0]
     canvas.add(WATER, [shape + centre], colour, "water")
@@ -161,6 +164,7 @@ def add_river(
     waves = np.interp(np.arange(len(line)), np.arange(0, len(line), 8), rng.uniform(0.75, 1.3, 9))
     bank = width * waves * rng.uniform(1.15, 1.8)
     colour, texture = (style.sand, "sand") if bank_class == SAND else (style.grass * 0.9, "grass")
+    canvas.light([ribbon(line, bank)])
     canvas.add(bank_class, [ribbon(line, bank)], colour, texture)
     canvas.add(WATER, [ribbon(line, width * waves)], style.water, "water")
     return line

@@ -106,10 +106,13 @@ def _photograph(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     haze = rng.uniform(0.0, 0.22) * rng.uniform()
     contrast = rng.uniform(0.85, 1.2)
     gain = rng.uniform(0.85, 1.15) * (1 + 0.035 * rng.standard_normal(3))
-    air = np.array([165, 175, 190]) * haze
-    scale = (1 - haze) * contrast * gain
-    shift = 118 * (1 - contrast) + air
-    image = image * scale.astype(np.float32) + shift.astype(np.float32)
+    saturation = rng.uniform(0.55, 1.05)
+    # One affine map of colours: saturation about the grey, contrast about 118, haze, white balance.
+    grey_of = np.tile(np.array([0.30, 0.59, 0.11]), (3, 1))
+    mix = saturation * np.eye(3) + (1 - saturation) * grey_of
+    mix = (1 - haze) * contrast * gain[:, None] * mix
+    shift = 118 * (1 - contrast) + np.array([165, 175, 190]) * haze
+    image = cv2.transform(image, np.hstack([mix, shift[:, None]]).astype(np.float32))
     noise = rng.uniform(0.5, 3.5)
     grey = rng.standard_normal(image.shape[:2], dtype=np.float32) * np.float32(noise)
     image += grey[..., None]

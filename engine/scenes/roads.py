@@ -8,7 +8,7 @@ from alps.engine.scenes.style import Style, vary
 
 CAR_LENGTH, CAR_WIDTH = 4.5, 1.85
 _SMALLEST_CAR_PIXELS = 2.2  # of its width; narrower cars are looks of the road
-_FAINTEST_CAR_PIXELS = 0.6
+_FAINTEST_CAR_PIXELS = 1.0
 _MARKING_PIXELS = 0.3  # thinner paint is invisible
 
 
@@ -37,16 +37,22 @@ def add_roads(
     parts = canvas.new_parts(np.repeat(segment, len(lines)))
     colours = vary(rng, np.repeat(style.asphalt[None], len(lines), axis=0), 0.03)
     paints = canvas.new_paints(parts, colours, "asphalt")
-    order = np.argsort(widths, kind="stable")
+    # Side roads first, so that the wider road's surface covers where their markings end.
+    order = np.lexsort((-np.arange(len(lines)), widths))
+    edged = rng.uniform() < 0.6
     for i in order.tolist():
         canvas.fill([bands[i]], paints[i : i + 1])
-    for i in order.tolist():
-        _mark(canvas, rng, lines[i], widths[i], parts[i : i + 1])
+        _mark(canvas, rng, lines[i], widths[i], parts[i : i + 1], edged)
     return parts
 
 
 def _mark(
-    canvas: Canvas, rng: np.random.Generator, line: np.ndarray, width: float, part: np.ndarray
+    canvas: Canvas,
+    rng: np.random.Generator,
+    line: np.ndarray,
+    width: float,
+    part: np.ndarray,
+    edged: bool,
 ) -> None:
     """Centre and edge lines, where the resolution shows them."""
     if width < 5.5 or canvas.pixels(0.15) < _MARKING_PIXELS:
@@ -60,7 +66,7 @@ def _mark(
         points, angles = points[seen], angles[seen]
         dashes = place(boxes(np.full(len(points), 3.0), np.full(len(points), 0.16)), points, angles)
         canvas.detail(np.repeat(part, len(points)), dashes, white, "asphalt")
-    if width > 8:
+    if edged and width > 6.5:
         for side in (-1, 1):
             edge = ribbon(line, 0.16, side * (width / 2 - 0.4))
             canvas.detail(part, [edge], (200, 200, 196), "asphalt")
@@ -126,25 +132,35 @@ def add_traffic(
     canvas: Canvas,
     style: Style,
     rng: np.random.Generator,
-    line: np.ndarray,
-    width: float,
+    lines: list[np.ndarray],
+    widths: list[float],
     spacing: float,
     parked: bool,
 ) -> None:
-    """Cars along a road: in both lanes, or parked at both kerbs."""
+    """Cars along roads, about ``spacing`` metres apart: in both lanes, or parked at both kerbs."""
     if canvas.pixels(CAR_WIDTH) < _FAINTEST_CAR_PIXELS:
         return
-    length = line_length(line)
-    for side in (-1, 1):
-        count = int(length / spacing)
-        if count < 1 or count > 400:
+    centres, headings = [np.zeros((0, 2))], [np.zeros(0)]
+    for line, width in zip(lines, widths, strict=True):
+        length = line_length(line)
+        count = min(int(2 * length / spacing), 300)
+        if count < 1:
             continue
         distances = np.sort(rng.uniform(0, length, count))
-        distances = distances[np.concatenate([[True], np.diff(distances) > 6.0])]
+        distances = distances[np.diff(distances, prepend=-9.0) > 6.0]
         points, angles = along_line(line, distances)
+        side = rng.choice([-1.0, 1.0], len(points))
         shift = side * (width / 2 - 1.2 if parked else width / 4)
-        points = points + shift * np.stack([-np.sin(angles), np.cos(angles)], axis=-1)
-        add_cars(canvas, style, rng, points, angles + (np.pi if side < 0 else 0.0))
+        normal = np.stack([-np.sin(angles), np.cos(angles)], axis=-1)
+        centres.append(points + shift[:, None] * normal)
+        headings.append(angles + np.where(side < 0, np.pi, 0.0))
+    # Cars of two roads may meet on a junction; only those standing on free road are drawn.
+    where, turn = np.concatenate(centres), np.concatenate(headings)
+    seen = canvas.visible(where, 3.0)
+    where, turn = where[seen], turn[seen]
+    if len(where):
+        free = canvas.class_at(where) == ROAD
+        add_cars(canvas, style, rng, where[free], turn[free])
 
 
 def add_parking(

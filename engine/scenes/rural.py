@@ -12,6 +12,7 @@ from alps.engine.scenes.geometry import (
     blobs,
     boxes,
     chord,
+    lake,
     line_length,
     make_warp,
     place,
@@ -158,9 +159,10 @@ def _network(
     """Roads on the first cuts, tracks on some later ones; returns the roads' lines."""
     lines, widths = [], []
     tracks = rng.uniform(0.1, 0.5)
+    most = 1 if canvas.extent < 250 else 3
     for cut in layout.cuts:
         line = warp.line(cut.ends, step)
-        if cut.depth < 2 and rng.uniform() < 0.65:
+        if cut.depth < 2 and len(lines) < most and rng.uniform() < 0.65:
             lines.append(line)
             widths.append(rng.uniform(5, 10))
         elif rng.uniform() < tracks:
@@ -169,8 +171,7 @@ def _network(
     for line, verge in zip(lines, verges, strict=True):
         canvas.add(GRASS, [ribbon(line, verge)], style.grass * 1.05, "grass")
     add_roads(canvas, style, rng, lines, widths)
-    for line, width in zip(lines, widths, strict=True):
-        add_traffic(canvas, style, rng, line, width, rng.uniform(40, 200), parked=False)
+    add_traffic(canvas, style, rng, lines, widths, rng.uniform(40, 200), parked=False)
     return lines
 
 
@@ -202,7 +203,8 @@ def add_farm(canvas: Canvas, style: Style, rng: np.random.Generator, line: np.nd
     size = rng.uniform(28, 50)
     frame = axes(float(heading[0]))
     middle = at[0] + side * frame[1] * (size * 0.75 + 6)
-    yard = blobs(rng, np.array([size * 0.8]), 16, 0.15)[0] + middle
+    yard = lake(rng, size * 0.9) + middle
+    canvas.light([yard])
     canvas.add(SOIL, [yard], style.soil * 1.1, "soil")
     count = int(rng.integers(2, 5))
     spots = np.array([[-0.5, -0.35], [0.5, -0.35], [-0.45, 0.45], [0.45, 0.45]])[:count] * size
@@ -217,7 +219,6 @@ def add_farm(canvas: Canvas, style: Style, rng: np.random.Generator, line: np.nd
     if canvas.clear_of(place(boxes(*shape.T), house, turn[:1]), (ROAD, WATER, BUILDING))[0]:
         add_pitched(canvas, style, rng, house, shape, turn[:1], style.roof_colours(rng, 1))
     trees = middle + blobs(rng, np.array([size * 1.0]), int(rng.integers(5, 14)), 0.4)[0]
-    trees = trees[~np.isin(canvas.class_at(trees), (ROAD, WATER, BUILDING))]
     add_trees(canvas, style, rng, trees, rng.uniform(2, 5, len(trees)))
 
 
@@ -265,10 +266,7 @@ def desert(canvas: Canvas, style: Style, rng: np.random.Generator) -> None:
     side = parcel_side(canvas, rng, 60, 500)
     spots = scatter(rng, canvas.extent, side, 60)
     for spot in spots[: int(0.45 * len(spots)) + 1]:
-        shape = blobs(rng, np.array([side * rng.uniform(0.35, 0.9)]), 36, 0.45)[0]
-        for _ in range(2):
-            shape = 0.5 * shape + 0.25 * (np.roll(shape, 1, 0) + np.roll(shape, -1, 0))
-        shape = shape * rng.uniform(0.5, 1.4, 2) + spot
+        shape = lake(rng, side * rng.uniform(0.35, 0.9)) + spot
         mix = rng.uniform(0.2, 0.9)
         colour = vary(rng, (mix * style.soil + (1 - mix) * style.sand * 0.85)[None], 0.06)
         canvas.add(SOIL, [shape], colour, "soil")
@@ -284,7 +282,7 @@ def desert(canvas: Canvas, style: Style, rng: np.random.Generator) -> None:
     lines = [warp.line(cut.ends, step) for cut in layout.cuts[:1]]
     if lines and rng.uniform() < 0.7:
         add_roads(canvas, style, rng, lines, [rng.uniform(6, 14)])
-        add_traffic(canvas, style, rng, lines[0], 8.0, 60.0, parked=False)
+        add_traffic(canvas, style, rng, lines, [8.0], 60.0, parked=False)
         for _ in range(rng.integers(0, 4)):
             if canvas.pixels(1.0) > 0.25:
                 add_farm(canvas, style, rng, lines[0])
