@@ -1,6 +1,7 @@
 """Buildings: pitched roofs with faces, flat roofs with what stands on them, tanks."""
 
 import numpy as np
+
 from alps.engine.scenes.canvas import Canvas
 from alps.engine.scenes.classes import BUILDING
 from alps.engine.scenes.geometry import blobs, boxes, place

@@ -1,6 +1,7 @@
 """Recipe of a shore: sea and beach laid over another recipe's land."""
 
 import numpy as np
+
 from alps.engine.scenes.canvas import Canvas
 from alps.engine.scenes.classes import SAND, VEHICLE, WATER
 from alps.engine.scenes.geometry import (

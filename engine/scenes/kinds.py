@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import numpy as np
+
 from alps.engine.scenes.canvas import Canvas
 from alps.engine.scenes.coast import coast
 from alps.engine.scenes.rural import desert, farmland, forest, orchard

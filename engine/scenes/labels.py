@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from alps.engine.scenes.canvas import Canvas
-from alps.engine.scenes.render import sample
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
+
+from alps.engine.scenes.canvas import Canvas
+from alps.engine.scenes.render import sample
 
 SMALLEST_SEGMENT = 9  # pixels; smaller shreds join their surroundings
 SMALLEST_PART = 6

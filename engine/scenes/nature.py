@@ -1,6 +1,7 @@
 """Trees, woods, hedges and water."""
 
 import numpy as np
+
 from alps.engine.scenes.canvas import Canvas
 from alps.engine.scenes.classes import BUILDING, GRASS, ROAD, SAND, TREE, VEHICLE, WATER
 from alps.engine.scenes.geometry import Warp, blobs, densify, lake, ribbon, wander

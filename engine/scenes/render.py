@@ -2,6 +2,7 @@
 
 import cv2
 import numpy as np
+
 from alps.engine.scenes.canvas import OVERSAMPLING, TEXTURES, Canvas, PaintTables
 from alps.engine.scenes.texture import grain, octaves
 

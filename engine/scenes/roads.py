@@ -1,6 +1,7 @@
 """Roads and what is on them: markings, cars, parking."""
 
 import numpy as np
+
 from alps.engine.scenes.canvas import Canvas
 from alps.engine.scenes.classes import PAVEMENT, ROAD, SOIL, VEHICLE
 from alps.engine.scenes.geometry import along_line, boxes, line_length, place, ribbon

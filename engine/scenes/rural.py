@@ -1,6 +1,7 @@
 """Recipes for open land: farmland, orchards, forest, desert."""
 
 import numpy as np
+
 from alps.engine.scenes.buildings import add_halls, add_pitched
 from alps.engine.scenes.canvas import Canvas, Furrows
 from alps.engine.scenes.classes import BUILDING, FIELD, GRASS, ROAD, SAND, SOIL, WATER

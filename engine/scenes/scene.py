@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+
 from alps.engine.errors import SettingsError
 from alps.engine.scenes.canvas import Canvas
 from alps.engine.scenes.kinds import RECIPES

@@ -1,6 +1,7 @@
 """Recipe of a suburb: streets with rows of houses in their gardens."""
 
 import numpy as np
+
 from alps.engine.scenes.blocks import (
     Plots,
     block_sides,

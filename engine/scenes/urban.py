@@ -1,6 +1,7 @@
 """Recipes of cities and industrial estates."""
 
 import numpy as np
+
 from alps.engine.scenes.blocks import (
     apart,
     block_sides,
@@ -15,7 +16,9 @@ from alps.engine.scenes.geometry import (
     Warp,
     axes,
     blobs,
+    boxes,
     make_warp,
+    place,
     polygon_area,
     scatter,
     shrink,
