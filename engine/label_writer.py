@@ -16,13 +16,14 @@ from typing import Protocol, Self
 
 import numpy as np
 import rasterio
-from alps.engine import palette as palettes
-from alps.engine.errors import RunFolderError, SettingsError
-from alps.engine.raster import RasterReader
 from rasterio._err import CPLE_BaseError
 from rasterio.control import GroundControlPoint
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
+
+from alps.engine import palette as palettes
+from alps.engine.errors import RunFolderError, SettingsError
+from alps.engine.raster import RasterReader
 
 UNLABELLED = 255  # what mmseg, torchgeo and ignore_index expect
 UNLABELLED_WIDE = 65535  # where ids need 16 bits

@@ -12,15 +12,16 @@ from typing import Self
 import numpy as np
 import rasterio
 import rasterio.windows
-from alps.engine.errors import SourceError
-from alps.engine.sources import printable
-from alps.engine.windows import Window
-from alps.kernels.stretch import stretch_limits, stretch_to_uint8
 from rasterio._err import CPLE_BaseError  # raised as it is by some calls; nothing public has it
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader
 from rasterio.session import DummySession
+
+from alps.engine.errors import SourceError
+from alps.engine.sources import printable
+from alps.engine.windows import Window
+from alps.kernels.stretch import stretch_limits, stretch_to_uint8
 
 # GDAL opens text, XML and web services as rasters too; of those a renamed file must be refused.
 DRIVERS = (
@@ -34,6 +35,10 @@ GDAL_OPTIONS = {
     "GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO",
     # Opening one file of a folder of a million must not list the folder.
     "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE",
+    # A server that fell silent is a failed tile, not a run that waits for ever.
+    "GDAL_HTTP_CONNECTTIMEOUT": "30",
+    "GDAL_HTTP_LOW_SPEED_TIME": "60",
+    "GDAL_HTTP_LOW_SPEED_LIMIT": "1000",
 }
 # A scene's stretch is computed from at most this many pixels a side.
 SAMPLE_SIDE = 1024

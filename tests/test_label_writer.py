@@ -7,6 +7,11 @@ import sys
 import numpy as np
 import pytest
 import rasterio
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from rasterio.control import GroundControlPoint
+
 from alps.engine.errors import RunFolderError, SettingsError
 from alps.engine.label_writer import (
     UNLABELLED,
@@ -17,10 +22,6 @@ from alps.engine.label_writer import (
 )
 from alps.engine.palette import palette
 from alps.engine.raster import RasterReader
-from hypothesis import given
-from hypothesis import strategies as st
-from PIL import Image
-from rasterio.control import GroundControlPoint
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::rasterio.errors.NotGeoreferencedWarning", "ignore::PendingDeprecationWarning"
@@ -104,9 +105,11 @@ def test_ground_control_points_are_kept(tmp_path, make_raster):
 
 
 def test_a_png_of_a_georeferenced_source_is_plain(tmp_path, make_raster):
-    with RasterReader(make_raster(crs=UTM).path) as reader:
-        with LabelMapWriter.like(reader, tmp_path / "out" / "m.png", 5) as writer:
-            writer.write_rows(0, labels_of(60, 40, 5))
+    with (
+        RasterReader(make_raster(crs=UTM).path) as reader,
+        LabelMapWriter.like(reader, tmp_path / "out" / "m.png", 5) as writer,
+    ):
+        writer.write_rows(0, labels_of(60, 40, 5))
     assert os.listdir(tmp_path / "out") == ["m.png"]
 
 
@@ -117,9 +120,11 @@ def test_an_error_leaves_the_old_map_and_nothing_else(tmp_path, suffix):
     with pytest.raises(KeyError), LabelMapWriter(path, 50, 40, palette(5)) as writer:
         writer.write_rows(0, labels_of(50, 20, 5))
         raise KeyError
-    with pytest.raises(ValueError, match="20 of 40 rows"):
-        with LabelMapWriter(path, 50, 40, palette(5)) as writer:
-            writer.write_rows(0, labels_of(50, 20, 5))
+    with (
+        pytest.raises(ValueError, match="20 of 40 rows"),
+        LabelMapWriter(path, 50, 40, palette(5)) as writer,
+    ):
+        writer.write_rows(0, labels_of(50, 20, 5))
     assert os.listdir(tmp_path) == [path.name] and path.read_bytes() == before
 
 
@@ -144,9 +149,11 @@ def test_what_a_killed_run_left_is_overwritten(tmp_path, suffix):
     ],
 )
 def test_wrong_rows_are_refused(tmp_path, y, labels, text):
-    with pytest.raises(ValueError, match=text):
-        with LabelMapWriter(tmp_path / "m.png", 50, 40, palette(5)) as writer:
-            writer.write_rows(y, labels)
+    with (
+        pytest.raises(ValueError, match=text),
+        LabelMapWriter(tmp_path / "m.png", 50, 40, palette(5)) as writer,
+    ):
+        writer.write_rows(y, labels)
     assert not list(tmp_path.iterdir())
 
 

@@ -4,18 +4,22 @@ import io
 import itertools
 import os
 import struct
+import subprocess
+import sys
 import warnings
 import zlib
 
 import numpy as np
 import pytest
 import rasterio
+from PIL import Image
+from rasterio.enums import ColorInterp
+
 from alps.engine import raster
 from alps.engine.errors import SourceError
 from alps.engine.raster import RasterReader, probe
+from alps.engine.sources import find_sources
 from alps.engine.windows import Window, plan_windows
-from PIL import Image
-from rasterio.enums import ColorInterp
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::rasterio.errors.NotGeoreferencedWarning", "ignore::PendingDeprecationWarning"
@@ -405,6 +409,54 @@ def test_reading_leaves_no_file_behind(make_raster, tmp_path):
     before = sorted(tmp_path.iterdir())
     read(made.path)
     assert sorted(tmp_path.iterdir()) == before
+
+
+BUCKET = """
+import http.server, sys
+
+content = open(sys.argv[1], "rb").read()
+
+class Bucket(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        if self.path != "/bucket/scenes/one.tif":
+            return self.send_error(404)
+        first, last = self.headers.get("Range", "bytes=0-").removeprefix("bytes=").split("-")
+        part = content[int(first) : int(last or len(content)) + 1]
+        self.send_response(206)
+        end = int(first) + len(part) - 1
+        self.send_header("Content-Range", f"bytes {first}-{end}/{len(content)}")
+        self.send_header("Content-Length", str(len(part)))
+        self.end_headers()
+        self.wfile.write(part)
+
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Bucket)
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+
+
+def test_an_object_on_s3_is_read_by_ranges(make_raster, monkeypatch):
+    """A server on loopback stands in for S3; a process, because GDAL opens holding the GIL."""
+    made = make_raster("uint16", 3, "value", width=700, height=600, tiled=True)
+    command = [sys.executable, "-c", BUCKET, str(made.path)]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        settings = {
+            "AWS_S3_ENDPOINT": f"127.0.0.1:{server.stdout.readline().strip()}",
+            "AWS_HTTPS": "NO", "AWS_VIRTUAL_HOSTING": "FALSE", "AWS_NO_SIGN_REQUEST": "YES",
+            "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1",
+        }  # fmt: skip
+        for name, value in settings.items():
+            monkeypatch.setenv(name, value)
+        (source,) = find_sources("s3://bucket/scenes/one.tif")
+        tile = read(source.path)
+        (gone,) = find_sources("s3://bucket/scenes/gone.tif")
+        with pytest.raises(SourceError, match="gone"):
+            read(gone.path)
+    finally:
+        server.kill()
+        server.communicate()
+    assert (tile.valid == made.valid).all() and (tile.rgb == read(made.path).rgb).all()
 
 
 def test_ground_control_points_are_a_georeference(make_raster):

@@ -3,10 +3,11 @@
 import os
 
 import pytest
-from alps.engine.errors import SourceError
-from alps.engine.sources import find_sources, label_names
 from hypothesis import given
 from hypothesis import strategies as st
+
+from alps.engine.errors import SourceError
+from alps.engine.sources import find_sources, label_names
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+
 from alps.kernels.stretch import stretch_limits, stretch_to_uint8
 
 DTYPES = ["int8", "uint8", "uint16", "int16", "uint32", "int32", "float16", "float32", "float64"]

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
-from alps.engine.errors import SettingsError
-from alps.engine.windows import Window, cores, plan_windows
 from hypothesis import given
 from hypothesis import strategies as st
+
+from alps.engine.errors import SettingsError
+from alps.engine.windows import Window, cores, plan_windows
 
 
 @st.composite
