@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from alps.engine.errors import SettingsError
 from alps.engine.scenes import (
     CLASS_COLOURS,

@@ -134,7 +134,7 @@ def _field(
     if rng.uniform() < 0.4 and canvas.pixels(narrow / count) > 8:
         pieces = [warp.polygon(piece, step) for piece in strips(block, along, count)]
         parts = canvas.new_parts(np.repeat(segment, len(pieces)))
-        shades = vary(rng, np.repeat(colour, len(pieces), axis=0), rng.uniform(0.02, 0.10))
+        shades = vary(rng, np.repeat(colour, len(pieces), axis=0), rng.uniform(0.05, 0.12))
         canvas.detail(parts, pieces, shades, "crop", furrows)
     elif rng.uniform() < 0.5 and canvas.pixels(0.5) > 0.25:
         # Tramlines: where the sprayer drives, every boom's width.

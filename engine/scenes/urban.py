@@ -11,7 +11,16 @@ from alps.engine.scenes.blocks import (
 )
 from alps.engine.scenes.buildings import add_flat, add_halls, add_pitched, add_tanks
 from alps.engine.scenes.canvas import Canvas, Furrows
-from alps.engine.scenes.classes import GRASS, PAVEMENT, SOIL
+from alps.engine.scenes.classes import (
+    BUILDING,
+    GRASS,
+    PAVEMENT,
+    ROAD,
+    SOIL,
+    TREE,
+    VEHICLE,
+    WATER,
+)
 from alps.engine.scenes.geometry import (
     Warp,
     axes,
@@ -59,6 +68,7 @@ def city(canvas: Canvas, style: Style, rng: np.random.Generator) -> None:
         _raise(canvas, style, rng, (centres, sizes[seen], angles), tall)
     add_traffic(canvas, style, rng, lines, widths, rng.uniform(12, 50), parked=False)
     add_traffic(canvas, style, rng, lines, widths, rng.uniform(10, 40), parked=True)
+    _close_up(canvas, style, rng)
     spots = scatter(rng, canvas.extent, max(rng.uniform(9, 20), 8 * canvas.metres_per_pixel), 900)
     spots = spots[np.isin(canvas.class_at(spots), (PAVEMENT, GRASS))]
     spots = spots[rng.uniform(size=len(spots)) < rng.uniform(0.1, 0.7)]
@@ -76,6 +86,24 @@ def _park(canvas: Canvas, style: Style, rng: np.random.Generator, outline: np.nd
         add_pond(canvas, style, rng, middle + rng.normal(0, 0.08 * radius, 2), 0.16 * radius)
     spots = middle + rng.uniform(-0.45, 0.45, (int(rng.integers(10, 40)), 2)) * radius
     add_trees(canvas, style, rng, spots, rng.uniform(2, 6, len(spots)))
+
+
+def _close_up(canvas: Canvas, style: Style, rng: np.random.Generator) -> None:
+    """Beds, repaired surfaces and stray cars, without which a small paved view would be empty."""
+    if canvas.extent > 90:
+        return
+    count = 14
+    at = rng.uniform(-0.05, 1.05, (count, 2)) * canvas.extent
+    turn = rng.uniform(0, np.pi) + 0.5 * np.pi * rng.integers(0, 2, count)
+    most = min(9.0, 0.3 * canvas.extent)
+    shapes = place(boxes(*rng.uniform(0.25 * most, most, (2, count))), at, turn)
+    clear = canvas.clear_of(shapes, (ROAD, BUILDING, WATER, VEHICLE, TREE))
+    shapes, at, turn = shapes[clear], at[clear], turn[clear]
+    thirds = len(shapes) // 3
+    tones = vary(rng, np.repeat(style.pavement[None], len(shapes), 0), 0.14)
+    canvas.add(PAVEMENT, shapes[thirds:], tones[thirds:], "concrete")
+    canvas.add(GRASS, shapes[:thirds], style.grass, "grass")
+    add_cars(canvas, style, rng, at[2 * thirds :], turn[2 * thirds :])
 
 
 def _pitch(
@@ -199,6 +227,7 @@ def industrial(canvas: Canvas, style: Style, rng: np.random.Generator) -> None:
         canvas.add(PAVEMENT, [inner], vary(rng, mix[None], 0.06), "concrete")
         _works(canvas, style, rng, inner)
     add_traffic(canvas, style, rng, lines, widths, rng.uniform(25, 80), parked=False)
+    _close_up(canvas, style, rng)
     spots = scatter(rng, canvas.extent, max(16.0, 8 * canvas.metres_per_pixel), 700)
     spots = spots[canvas.class_at(spots) == GRASS]
     spots = spots[rng.uniform(size=len(spots)) < 0.5]
