@@ -1,0 +1,88 @@
+"""Crops of an image, the points asked in each, and the pixels the network gets to see."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from alps.engine.sam.model import PIXEL_MEAN, PIXEL_STD
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A part of an image that goes through the network once."""
+
+    x0: int
+    y0: int
+    x1: int  # exclusive
+    y1: int  # exclusive
+    layer: int  # 0: the whole image
+
+    @property
+    def height(self) -> int:
+        """Rows of image pixels."""
+        return self.y1 - self.y0
+
+    @property
+    def width(self) -> int:
+        """Columns of image pixels."""
+        return self.x1 - self.x0
+
+    def of(self, image: np.ndarray) -> np.ndarray:
+        """View of the crop in an array (H, W, …)."""
+        return image[self.y0 : self.y1, self.x0 : self.x1]
+
+    def input_size(self, image_size: int) -> tuple[int, int]:
+        """Rows and columns that the crop fills of the network's input of side ``image_size``."""
+        scale = image_size / max(self.height, self.width)
+        # At least one: a strip of 1 x 3000 pixels would otherwise vanish.
+        return tuple(max(1, int(side * scale + 0.5)) for side in (self.height, self.width))
+
+
+def crops_of(height: int, width: int, layers: int, overlap_ratio: float) -> list[Crop]:
+    """The whole image, then the crops of each layer, column by column as stock SAM has them.
+
+    Layer n has 2^n x 2^n crops; in layer 1 they overlap by ``overlap_ratio`` of the image's
+    short side, in each further layer by half as much.
+    """
+    crops = [Crop(0, 0, width, height, 0)]
+    for layer in range(1, layers + 1):
+        count = 2**layer
+        overlap = int(overlap_ratio * min(height, width) * 2 / count)
+        across, down = (
+            math.ceil((overlap * (count - 1) + side) / count) for side in (width, height)
+        )
+        for column in range(count):
+            for row in range(count):
+                x0, y0 = column * (across - overlap), row * (down - overlap)
+                x1, y1 = min(x0 + across, width), min(y0 + down, height)
+                # An image of a few pixels has fewer crops than the layer asks for.
+                if x0 < x1 and y0 < y1:
+                    crops.append(Crop(x0, y0, x1, y1, layer))
+    return crops
+
+
+def point_grid(per_side: int) -> np.ndarray:
+    """Centres of per_side x per_side cells of the unit square, row by row: (n², 2) x, y."""
+    margin = 1 / (2 * per_side)
+    centres = np.linspace(margin, 1 - margin, per_side)
+    x, y = np.meshgrid(centres, centres)
+    return np.stack([x.ravel(), y.ravel()], axis=-1)
+
+
+def network_pixels(image: np.ndarray, crop: Crop, image_size: int) -> Tensor:
+    """Bring a crop to the network's input.
+
+    image: (H, W, 3) uint8 RGB. Returns (3, S, S) float32: resized with Pillow's bilinear filter
+    so that the longer side is S, normalised, then padded with zeros below or to the right.
+    """
+    height, width = crop.input_size(image_size)
+    part = np.ascontiguousarray(crop.of(image))
+    if part.shape[:2] != (height, width):
+        part = np.array(Image.fromarray(part).resize((width, height), Image.Resampling.BILINEAR))
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (PIXEL_MEAN, PIXEL_STD))
+    pixels = (torch.from_numpy(part).permute(2, 0, 1) - mean) / std
+    return torch.nn.functional.pad(pixels, (0, image_size - width, 0, image_size - height))
