@@ -50,7 +50,7 @@ class SamConfig:
         unknown = sorted(set(values) - known)
         if unknown:
             raise ModelError(
-                f"the checkpoint names dimensions this version does not know: {', '.join(unknown)}; "
+                f"the checkpoint names unknown dimensions: {', '.join(unknown)}; "
                 "it was probably written by a newer version of ALPS: upgrade alps-engine"
             )
         return cls(**values | {"global_blocks": tuple(values.get("global_blocks", ()))})
@@ -67,6 +67,7 @@ class ModelDefaults:
     pred_iou_thresh: float | None = None
     stability_score_thresh: float | None = None
     box_nms_thresh: float | None = None
+    max_area: float | None = None
     tile: int | None = None
     overlap: int | None = None
 

@@ -1,5 +1,7 @@
 """Layers that SAM's encoders and its decoder share."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -43,7 +45,7 @@ class HeadMLP(nn.Module):
         super().__init__()
         widths = [width] + [hidden] * (depth - 1) + [out]
         self.layers = nn.ModuleList(
-            nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:], strict=True)
+            nn.Linear(a, b) for a, b in pairwise(widths)
         )
 
     def forward(self, tokens: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ class FourierPositions(nn.Module):
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
     def grid(self, side: int) -> Tensor:
-        """The encoding of every cell centre of a side x side grid, (2 · frequencies, side, side)."""
+        """The encoding of all cell centres of a grid, (2 · frequencies, side, side)."""
         centres = (torch.arange(side, device=self.device, dtype=self.dtype) + 0.5) / side
         y, x = torch.meshgrid(centres, centres, indexing="ij")
         return self(torch.stack([x, y], dim=-1)).permute(2, 0, 1)

@@ -1,0 +1,148 @@
+"""Online k-means over embeddings that come in chunks, from memory or from a run folder.
+
+k-means++ on a sample chooses the first centroids; mini-batches drawn over all chunks in shuffled
+order move them (Sculley, "Web-scale k-means clustering", WWW 2010: a centroid's step is its share
+of what it has received); centroids that receive nothing are placed anew on the worst-served
+vectors. Memory is one chunk and the sample, whatever the archive's size.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from alps.engine.errors import SettingsError
+from alps.engine.settings import ClusterSettings
+from alps.kernels import kmeans
+
+SAMPLE_PER_CLUSTER = 256  # vectors a centroid in the sample of k-means++
+BATCH_ROWS = 4096
+SETTLED = 1e-4  # relative change of inertia over a pass at which passes stop
+
+
+class Chunks(Protocol):
+    """Embeddings in pieces that fit in memory."""
+
+    sizes: Sequence[int]  # vectors a piece
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """(n, C) floating point, n may differ from piece to piece and be 0."""
+        ...
+
+
+@dataclass(frozen=True)
+class ClusterModel:
+    """Centroids and how vectors are brought to them."""
+
+    centroids: np.ndarray  # (K, C) float32
+    counts: np.ndarray  # (K,) int64 vectors of each in the last pass
+    inertia: float  # mean squared distance to the own centroid
+    normalised: bool
+    seed: int
+
+    def assign(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Cluster (N,) int32 and margin (N,) float32 of embeddings (N, C).
+
+        The margin is 1 - nearest / second nearest distance: 0 on the fence, 1 on the centroid.
+        """
+        found = kmeans.assign(prepare(vectors, self.normalised), self.centroids)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            ratio = np.sqrt(found.nearest / found.second)
+        # Two centroids in one place: nothing tells them apart.
+        margin = np.where(found.second > 0, 1 - ratio, 0).astype(np.float32)
+        return found.labels, margin
+
+
+def prepare(vectors: np.ndarray, normalised: bool) -> np.ndarray:
+    """float32, rows scaled to length 1 where asked; a zero row stays zero."""
+    vectors = np.asarray(vectors, dtype=np.float32)
+    if not normalised:
+        return vectors
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.where(lengths > 0, lengths, 1)
+
+
+def fit_clusters(chunks: Chunks, settings: ClusterSettings) -> ClusterModel:
+    """Fit K centroids; the same chunks and seed give the same centroids.
+
+    Raises:
+        SettingsError: more clusters asked for than there are vectors.
+    """
+    rng = np.random.default_rng(settings.seed)
+    total, clusters = sum(chunks.sizes), settings.clusters
+    if total < clusters:
+        raise SettingsError(
+            f"--clusters {clusters}: the archive has only {total} segments; give at most that, or "
+            "let more masks through the gate (--points-per-side up, --pred-iou-thresh down)"
+        )
+    sample = _sample(chunks, clusters * SAMPLE_PER_CLUSTER, settings.normalise, rng)
+    centroids = plus_plus(sample, clusters, rng)
+    received = np.zeros(clusters, dtype=np.int64)
+    before = np.inf
+    for _ in range(settings.passes):
+        inertia = 0.0
+        counts = np.zeros(clusters, dtype=np.int64)
+        for index in rng.permutation(len(chunks.sizes)):
+            vectors = prepare(chunks[index], settings.normalise)
+            vectors = vectors[rng.permutation(len(vectors))]
+            for start in range(0, len(vectors), BATCH_ROWS):
+                batch = vectors[start : start + BATCH_ROWS]
+                found = kmeans.assign(batch, centroids)
+                sums, new = kmeans.partial_sums(batch, found.labels, clusters)
+                received += new
+                counts += new
+                inertia += float(found.nearest.sum(dtype=np.float64))
+                hit = new > 0
+                step = (sums[hit] - new[hit, None] * centroids[hit]) / received[hit, None]
+                centroids[hit] += step.astype(np.float32)
+        inertia /= total
+        if before - inertia <= SETTLED * inertia and (counts > 0).all():
+            break
+        before = inertia
+        centroids = _revive(centroids, counts, sample)
+        # Forget half: early batches, drawn to poor centroids, must not hold them for ever.
+        received //= 2
+    return ClusterModel(centroids, counts, inertia, settings.normalise, settings.seed)
+
+
+def plus_plus(sample: np.ndarray, clusters: int, rng: np.random.Generator) -> np.ndarray:
+    """k-means++ (Arthur and Vassilvitskii, SODA 2007): (S, C) -> (clusters, C) float32."""
+    chosen = [int(rng.integers(len(sample)))]
+    distance = ((sample - sample[chosen[0]]) ** 2).sum(1, dtype=np.float64)
+    while len(chosen) < clusters:
+        total = distance.sum()
+        if total > 0:
+            pick = int(np.searchsorted(np.cumsum(distance), rng.random() * total, side="right"))
+        else:  # fewer distinct vectors than clusters: the rest coincide and receive nothing
+            pick = int(rng.integers(len(sample)))
+        chosen.append(min(pick, len(sample) - 1))
+        new = ((sample - sample[chosen[-1]]) ** 2).sum(1, dtype=np.float64)
+        distance = np.minimum(distance, new)
+    return sample[chosen].astype(np.float32)
+
+
+def _sample(chunks: Chunks, rows: int, normalised: bool, rng: np.random.Generator) -> np.ndarray:
+    """Up to ``rows`` vectors drawn without replacement over all chunks, prepared."""
+    total = sum(chunks.sizes)
+    chosen = np.sort(rng.choice(total, min(rows, total), replace=False))
+    edges = np.concatenate([[0], np.cumsum(chunks.sizes)])
+    pieces = []
+    for index in range(len(chunks.sizes)):
+        low, high = np.searchsorted(chosen, edges[index : index + 2])
+        if high > low:
+            pieces.append(np.asarray(chunks[index])[chosen[low:high] - edges[index]])
+    return prepare(np.concatenate(pieces), normalised)
+
+
+def _revive(centroids: np.ndarray, counts: np.ndarray, sample: np.ndarray) -> np.ndarray:
+    """Put centroids that received nothing on the sample's worst-served distinct vectors."""
+    dead = np.flatnonzero(counts == 0)
+    if not len(dead):
+        return centroids
+    found = kmeans.assign(sample, centroids)
+    worst = np.argsort(-found.nearest, kind="stable")[: len(dead)]
+    worst = worst[found.nearest[worst] > 0]
+    centroids = centroids.copy()
+    centroids[dead[: len(worst)]] = sample[worst]
+    return centroids

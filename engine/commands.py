@@ -1,0 +1,159 @@
+"""The commands of the engine. torch and the stages are imported when one is called, not before."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from alps.engine.model_commands import models
+from alps.engine.options import ShardOf, pick, settings_options
+from alps.engine.quality_command import quality
+from alps.engine.settings import ClusterSettings, RunSettings, SegmentSettings, SourceSettings
+
+if TYPE_CHECKING:
+    from alps.engine.label import RunSummary
+
+__all__ = ["cluster", "demo", "label", "models", "paint", "quality", "report", "segment"]
+
+out_argument = click.argument("out", type=click.Path(path_type=Path, file_okay=False))
+model_option = click.option(
+    "--model", default="tiny", show_default=True, help="tiny, vit_b, vit_l, vit_h or a checkpoint."
+)
+device_option = click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
+)
+max_failed_option = click.option(
+    "--max-failed",
+    default=0.1,
+    show_default=True,
+    type=click.FloatRange(0, 1),
+    help="Exit with an error where a larger share of tiles cannot be read.",
+)
+
+
+def _run_settings(values: dict[str, Any]) -> RunSettings:
+    return RunSettings(
+        pick(SourceSettings, values), pick(SegmentSettings, values), pick(ClusterSettings, values)
+    )
+
+
+@click.command()
+@click.argument("src")
+@out_argument
+@model_option
+@device_option
+@max_failed_option
+@settings_options(SourceSettings, SegmentSettings, ClusterSettings)
+def label(src: str, out: Path, model: str, device: str, max_failed: float, **values: Any) -> None:
+    """Label every image of SRC: segment, gate, pool, cluster, align, report.
+
+    SRC is an image, a folder (searched recursively), a glob, or a text file with a path a line.
+    OUT receives label maps and everything that led to them; run the same command again after an
+    interruption, and it goes on where it was.
+    """
+    from alps.engine.label import RunOptions, label_archive
+
+    options = RunOptions(model=model, device=device, max_failed=max_failed)
+    _say(label_archive(src, out, _run_settings(values), options))
+
+
+@click.command()
+@click.argument("src")
+@out_argument
+@model_option
+@device_option
+@click.option(
+    "--shard", "part", type=ShardOf(), default="1/1", help="This machine's share of the tiles, i/n."
+)
+@settings_options(SourceSettings, SegmentSettings)
+def segment(
+    src: str, out: Path, model: str, device: str, part: tuple[int, int], **values: Any
+) -> None:
+    """Only segment SRC: masks and their embeddings, into OUT/segments."""
+    from alps.engine.label import RunOptions, segment_stage
+    from alps.engine.run_folder import RunFolder
+    from alps.engine.segment import shards_missing
+
+    folder = RunFolder(out)
+    with folder.locked():
+        options = RunOptions(model=model, device=device, part=part)
+        segment_stage(folder, src, _run_settings(values), options)
+        missing = shards_missing(folder)
+    rest = f"; {missing} shards are left to other machines" if missing else ""
+    click.echo(f"segmented into {out}{rest}; next: alps cluster {out}")
+
+
+@click.command()
+@out_argument
+@settings_options(ClusterSettings)
+def cluster(out: Path, **values: Any) -> None:
+    """Cluster the segments of OUT again, with another K say; runs no SAM."""
+    from alps.engine.label import cluster_stage
+    from alps.engine.run_folder import RunFolder
+
+    folder = RunFolder(out)
+    folder.read_run()  # before a lock makes a folder of a mistyped path
+    with folder.locked():
+        cluster_stage(folder, pick(ClusterSettings, values))
+    click.echo(f"clustered {out}; next: alps paint {out}")
+
+
+@click.command()
+@out_argument
+@max_failed_option
+def paint(out: Path, max_failed: float) -> None:
+    """Paint the label maps of OUT with its clusters, and write the report."""
+    from alps.engine.label import finish, paint_stage
+    from alps.engine.run_folder import RunFolder
+
+    folder = RunFolder(out)
+    folder.read_run()
+    with folder.locked():
+        paint_stage(folder)
+        _say(finish(folder, max_failed))
+
+
+@click.command()
+@out_argument
+def report(out: Path) -> None:
+    """Write OUT/report/index.html: the run as one self-contained page."""
+    from alps.engine.report import build_report
+
+    click.echo(build_report(out))
+
+
+@click.command()
+@click.argument("out", type=click.Path(path_type=Path, file_okay=False), default="alps-demo")
+@model_option
+@device_option
+@click.option("--scenes", default=8, show_default=True, type=click.IntRange(1, 10_000))
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
+def demo(out: Path, model: str, device: str, scenes: int, seed: int) -> None:
+    """Label a small archive that needs no download, and say how right the labels are.
+
+    The scenes are generated with exact classes, so the labels can be scored: OUT/images and
+    OUT/truth hold them, OUT/run the label maps and the report.
+    """
+    from alps.engine.demo import run_demo
+
+    found = run_demo(out, scenes=scenes, seed=seed, model=model, device=device)
+    _say(found.summary)
+    score = found.quality
+    click.echo(
+        f"against the scenes' exact classes: majority-mapped mIoU {score.miou:.2f}, "
+        f"NMI {score.nmi:.2f}, purity {score.purity:.2f}"
+    )
+
+
+def _say(summary: "RunSummary") -> None:
+    """What a person wants to know at the end of a run."""
+    tiles = ", ".join(f"{count} {status}" for status, count in summary.tiles.items())
+    click.echo(f"{summary.sources} sources, tiles: {tiles}; {summary.segments} segments")
+    click.echo(f"coverage: {summary.coverage:.1%} of valid pixels lie under a segment")
+    if summary.seconds_per_tile:
+        stages = ", ".join(f"{s} {v:.2f}" for s, v in summary.seconds_per_tile.items())
+        click.echo(f"seconds a tile: {stages}")
+    for reason, count in summary.failed_reasons.items():
+        click.echo(f"failed ({count} tiles): {reason}")
+    click.echo(f"label maps: {summary.folder / 'labels'}")
+    click.echo(f"report: {summary.folder / 'report' / 'index.html'}")

@@ -1,0 +1,293 @@
+"""The main job, top to bottom like the method: segment, gate, pool, cluster, align, report.
+
+Each stage leaves its mark in run.json; a run that was stopped goes on where it was, and one with
+other clusters segments nothing anew.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from alps.engine.checkpoints import load_sam
+from alps.engine.cluster import cluster_archive
+from alps.engine.device import choose_device
+from alps.engine.errors import RunFolderError, SettingsError, TooManyFailuresError
+from alps.engine.everything import MaskGenerator
+from alps.engine.model_store import find_model
+from alps.engine.paint import paint_archive
+from alps.engine.plan import make_plan
+from alps.engine.report import build_report
+from alps.engine.run_folder import STAGES, RunFolder, read_table, write_table
+from alps.engine.sam.config import ModelInfo
+from alps.engine.segment import collect_tiles, segment_archive, shards_missing
+from alps.engine.settings import ClusterSettings, RunSettings, fingerprint
+from alps.engine.sources import find_sources
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What does not change the result: where and how a run is carried out."""
+
+    model: str = "tiny"
+    device: str = "auto"
+    max_failed: float = 0.1
+    part: tuple[int, int] = (0, 1)
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a run came to."""
+
+    folder: Path
+    sources: int
+    tiles: dict[str, int]  # number by status
+    segments: int
+    coverage: float  # share of valid pixels under at least one segment, over the archive
+    seconds_per_tile: dict[str, float]  # by stage, over tiles that were segmented
+    failed_reasons: dict[str, int]
+
+
+def label_archive(
+    src: str | Path,
+    out: str | Path,
+    settings: RunSettings | None = None,
+    options: RunOptions | None = None,
+) -> RunSummary:
+    """Label every image of ``src`` into the run folder ``out``.
+
+    Started again with the same settings it goes on where it stopped, and ends with the label
+    maps and segments that an undisturbed run writes.
+
+    Raises:
+        SourceError: nothing found at ``src``.
+        SettingsError: a setting cannot work.
+        RunFolderError: ``out`` is in use, unwritable, or holds another run.
+        TooManyFailuresError: everything is written, but more than ``options.max_failed`` of the
+            tiles could not be read.
+    """
+    settings, options = settings or RunSettings(), options or RunOptions()
+    folder = RunFolder(Path(out))
+    with folder.locked():
+        segment_stage(folder, src, settings, options)
+        cluster_stage(folder, settings.cluster)
+        paint_stage(folder)
+        return finish(folder, options.max_failed)
+
+
+def segment_stage(
+    folder: RunFolder, src: str | Path, settings: RunSettings, options: RunOptions
+) -> None:
+    """Plan the run where it is new, then segment what is missing. The folder must be locked."""
+    device = choose_device(options.device)
+    model, info = load_sam(find_model(options.model), name=options.model, device=device)
+    settings = settings.for_model(info.defaults)
+    _open_run(folder, src, settings, info)
+    with _timed(folder, "segment"):
+        segment_archive(folder, _generator(model, settings), info, settings, options.part)
+    if shards_missing(folder) == 0:
+        collect_tiles(folder)
+
+
+def cluster_stage(folder: RunFolder, settings: ClusterSettings) -> None:
+    """Cluster all segments of the run, unless that was done with these settings."""
+    run = folder.read_run()
+    missing = shards_missing(folder)
+    if missing:
+        raise RunFolderError(
+            f"{missing} shards of {folder.root} are not segmented yet; "
+            "run the rest with: alps segment SRC OUT"
+        )
+    if not folder.tiles.exists():
+        collect_tiles(folder)
+    wanted = fingerprint(run["config_hash"], asdict(settings))
+    if run["done"].get("cluster") == wanted:
+        return
+    # From here on clusters are in doubt until all shards carry the new ones.
+    run["done"].pop("cluster", None)
+    run["settings"]["cluster"] = asdict(settings)
+    folder.update_run(done=run["done"], settings=run["settings"], seed=settings.seed)
+    with _timed(folder, "cluster"):
+        cluster_archive(folder, settings)
+    _mark(folder, "cluster", wanted)
+
+
+def paint_stage(folder: RunFolder) -> None:
+    """Paint all sources with the clusters of the run, unless that was done."""
+    run = folder.read_run()
+    wanted = run["done"].get("cluster")
+    if wanted is None:
+        raise RunFolderError(f"{folder.root} has no clusters yet; run: alps cluster OUT")
+    with _timed(folder, "paint"):
+        paint_archive(folder, run["settings"]["cluster"]["clusters"], wanted)
+    _mark(folder, "paint", wanted)
+
+
+def finish(folder: RunFolder, max_failed: float) -> RunSummary:
+    """Write the report and sum up.
+
+    Raises:
+        TooManyFailuresError: a larger share of tiles than ``max_failed`` failed.
+    """
+    folder.update_run(finished=_now())
+    build_report(folder.root)
+    summary = summarise(folder)
+    failed, total = summary.tiles.get("failed", 0), sum(summary.tiles.values())
+    if failed > max_failed * total:
+        reason = max(summary.failed_reasons, key=lambda text: summary.failed_reasons[text])
+        raise TooManyFailuresError(
+            f"{failed} of {total} tiles failed, more than --max-failed {max_failed:g} allows; all "
+            f"others are labelled. The commonest reason: {reason}. "
+            f"Every one is in {folder.tiles}"
+        )
+    return summary
+
+
+def summarise(folder: RunFolder) -> RunSummary:
+    """Read tiles.parquet back."""
+    table = read_table(folder.tiles)
+    statuses = np.array(table.column("status").to_pylist())
+    ran = np.isin(statuses, ["ok", "empty"])
+    valid = table.column("valid_pixels").to_numpy().sum()
+    reasons = np.array(table.column("reason").to_pylist())[statuses == "failed"]
+    return RunSummary(
+        folder=folder.root,
+        sources=len(np.unique(table.column("source_index").to_numpy())),
+        tiles={s: int((statuses == s).sum()) for s in sorted(set(statuses))},
+        segments=int(table.column("segments").to_numpy().sum()),
+        coverage=float(table.column("covered_pixels").to_numpy().sum() / max(valid, 1)),
+        seconds_per_tile={
+            stage: float(table.column(f"{stage}_seconds").to_numpy()[ran].mean())
+            for stage in STAGES
+            if ran.any()
+        },
+        failed_reasons={r: int((reasons == r).sum()) for r in sorted(set(reasons))},
+    )
+
+
+def _open_run(
+    folder: RunFolder, src: str | Path, settings: RunSettings, info: ModelInfo
+) -> dict[str, Any]:
+    """Go on with the run in ``folder``, or plan a new one there."""
+    decides = _what_decides(src, settings, info)
+    config_hash = fingerprint(decides)
+    if folder.run_json.exists():
+        run = folder.read_run()
+        if run["config_hash"] != config_hash:
+            raise RunFolderError(
+                f"{folder.root} holds a run with other settings ({_differences(run, decides)}); "
+                "give another OUT, or the settings in its run.json"
+            )
+        return run
+    _refuse_foreign(folder)
+    sources = find_sources(src, exclude=folder.root)
+    plan = make_plan(sources, settings.source)
+    _refuse_unreadable(plan, src)
+    write_table(plan, folder.plan)
+    # Written after the plan: a folder with a run.json has a plan.
+    return folder.update_run(
+        source=str(src),
+        started=_now(),
+        config_hash=config_hash,
+        model={"name": info.name, "sha256": info.sha256, "parameters": info.parameters},
+        settings=settings.to_dict(),
+        defaults=RunSettings().for_model(info.defaults).to_dict(),
+        versions=_versions(),
+        seed=settings.cluster.seed,
+        stages={},
+        done={},
+    )
+
+
+def _what_decides(src: str | Path, settings: RunSettings, info: ModelInfo) -> dict[str, Any]:
+    """All that the segments depend on; clusters may change without segmenting anew."""
+    values = settings.to_dict()
+    return {
+        "SRC": str(Path(src)) if "://" not in str(src) else str(src),
+        "model": info.sha256,
+        **values["source"],
+        **values["segment"],
+    }
+
+
+def _differences(run: dict[str, Any], decides: dict[str, Any]) -> str:
+    """Name what differs between a run and what was asked for now."""
+    was = {
+        "SRC": str(Path(run["source"])) if "://" not in run["source"] else run["source"],
+        "model": run["model"]["sha256"],
+        **run["settings"]["source"],
+        **run["settings"]["segment"],
+    }
+    differing = [
+        f"{name} {was.get(name)} there, {value} now"
+        for name, value in decides.items()
+        if was.get(name) != value
+    ]
+    return "; ".join(differing) or "written by another version"
+
+
+def _refuse_foreign(folder: RunFolder) -> None:
+    """Do not mix label maps into a folder that holds something else."""
+    ours = {"journal", "segments"}  # what a run killed while planning leaves
+    others = sorted(path.name for path in folder.root.iterdir() if path.name not in ours)
+    others = [name for name in others if not name.startswith(".run.json")]
+    if others:
+        raise RunFolderError(
+            f"{folder.root} is not empty and no run folder (it holds {others[0]}); "
+            "give a new or empty folder as OUT"
+        )
+
+
+def _refuse_unreadable(plan: pa.Table, src: str | Path) -> None:
+    """An archive of which nothing can be opened is a mistake in the call, not a run."""
+    reasons = plan.column("reason").to_pylist()
+    if all(reasons):
+        raise SettingsError(f"none of the images at {src} can be opened; the first: {reasons[0]}")
+
+
+def _generator(model: Any, settings: RunSettings) -> MaskGenerator:
+    segment = settings.segment
+    return MaskGenerator(
+        model,
+        points_per_side=segment.points_per_side,
+        points_per_batch=segment.points_per_batch,
+        pred_iou_thresh=segment.pred_iou_thresh,
+        stability_score_thresh=segment.stability_score_thresh,
+        box_nms_thresh=segment.box_nms_thresh,
+    )
+
+
+@contextmanager
+def _timed(folder: RunFolder, stage: str) -> Iterator[None]:
+    """Add the seconds of a stage to run.json; a run in pieces adds up."""
+    began = time.perf_counter()
+    yield
+    stages = folder.read_run()["stages"]
+    stages[stage] = round(stages.get(stage, 0) + time.perf_counter() - began, 3)
+    folder.update_run(stages=stages)
+
+
+def _mark(folder: RunFolder, stage: str, value: str) -> None:
+    done = folder.read_run()["done"] | {stage: value}
+    folder.update_run(done=done)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in ("alps-engine", "torch", "numpy", "rasterio", "pyarrow"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # run from a checkout that was never installed
+            found[name] = "unknown"
+    return found

@@ -1,0 +1,73 @@
+"""Turns settings dataclasses into command-line options: name, default and help stand once."""
+
+from collections.abc import Callable
+from dataclasses import MISSING, fields
+from typing import Any, get_args, get_type_hints
+
+import click
+
+
+class BandList(click.ParamType):
+    """Band numbers, ``4,3,2``."""
+
+    name = "bands"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Text to a tuple of integers."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            return tuple(int(part) for part in value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not a list of band numbers such as 4,3,2", param, ctx)
+
+
+class ShardOf(click.ParamType):
+    """One machine of several, ``i/n`` with i from 1."""
+
+    name = "i/n"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """``2/8`` to (1, 8)."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            index, count = (int(part) for part in value.split("/"))
+        except ValueError:
+            self.fail(f"{value!r} is not of the form i/n, 2/8 say", param, ctx)
+        if not 1 <= index <= count:
+            self.fail(f"{value!r}: i must be between 1 and n", param, ctx)
+        return index - 1, count
+
+
+def settings_options(*classes: type) -> Callable[[Callable], Callable]:
+    """Add an option for every field of the dataclasses that carries a help text."""
+
+    def decorate(command: Callable) -> Callable:
+        for cls in reversed(classes):
+            hints = get_type_hints(cls)
+            for item in reversed(fields(cls)):
+                if "help" in item.metadata:
+                    command = _option(item.name, hints[item.name], item)(command)
+        return command
+
+    return decorate
+
+
+def _option(name: str, hint: Any, item: Any) -> Callable[[Callable], Callable]:
+    kinds = [kind for kind in (*get_args(hint), hint) if kind in (int, float, bool, str)]
+    flag = "--" + name.replace("_", "-")
+    text = item.metadata["help"]
+    default = None if item.default is MISSING else item.default
+    shown = default is not None
+    if kinds and kinds[0] is bool:
+        both = f"{flag}/--no-{name.replace('_', '-')}"
+        return click.option(both, name, default=default, show_default=True, help=text)
+    if not kinds or "tuple" in str(hint):
+        return click.option(flag, name, default=default, type=BandList(), help=text)
+    return click.option(flag, name, default=default, type=kinds[0], show_default=shown, help=text)
+
+
+def pick(cls: type, values: dict[str, Any]) -> Any:
+    """An instance of a settings dataclass from a command's keyword arguments."""
+    return cls(**{item.name: values[item.name] for item in fields(cls) if item.name in values})

@@ -1,0 +1,214 @@
+"""Segment and pool: every tile of the plan through everything mode, shard by shard."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from alps.engine.errors import SourceError
+from alps.engine.everything import MaskGenerator, Segments
+from alps.engine.plan import PlannedTile, shard_count, tiles_of_shard
+from alps.engine.progress import Progress
+from alps.engine.raster import RasterReader, Tile
+from alps.engine.run_folder import (
+    STAGES,
+    TILE_SCHEMA,
+    RunFolder,
+    read_table,
+    segment_schema,
+    write_table,
+)
+from alps.engine.sam.config import ModelInfo
+from alps.engine.settings import RunSettings
+from alps.kernels import rle
+
+# How many tiles wait, read and decoded, for the model.
+READ_AHEAD = 2
+
+
+@dataclass
+class ReadTile:
+    """A tile's pixels, or why there are none."""
+
+    planned: PlannedTile
+    tile: Tile | None
+    reason: str
+    seconds: float
+
+
+def segment_archive(
+    folder: RunFolder,
+    generator: MaskGenerator,
+    info: ModelInfo,
+    settings: RunSettings,
+    part: tuple[int, int] = (0, 1),
+) -> None:
+    """Segment all shards of the plan that are not done yet.
+
+    Args:
+        folder: a run folder that holds a plan.
+        generator: everything mode with the settings of the run.
+        info: the model, for the width of its embeddings.
+        settings: filled in for the model.
+        part: (i, n), of n machines this one takes every n-th shard, starting with the i-th.
+    """
+    plan = read_table(folder.plan)
+    mine = range(part[0], shard_count(plan), part[1])
+    missing = [shard for shard in mine if not folder.shard_tiles(shard).exists()]
+    tiles = [tile for shard in missing for tile in tiles_of_shard(plan, shard)]
+    total = sum(len(tiles_of_shard(plan, shard)) for shard in mine)
+    schema = segment_schema(info.config.embedding_channels)
+    with (
+        Progress(total, "tiles", "segmenting", initial=total - len(tiles)) as progress,
+        ExitStack() as stack,
+    ):
+        reads = stack.enter_context(_reading_ahead(tiles, settings.source.bands))
+        for shard in missing:
+            tile_rows, tables = [], []
+            for _ in tiles_of_shard(plan, shard):
+                row, table = _segment_tile(next(reads.results), generator, settings, schema)
+                tile_rows.append(row)
+                tables.append(table)
+                progress.advance(1)
+            began = time.perf_counter()
+            write_table(pa.concat_tables(tables), folder.segments(shard))
+            share = (time.perf_counter() - began) / len(tile_rows)
+            for row in tile_rows:
+                row["write_seconds"] = share
+            # Written last: from here on the shard is done.
+            write_table(
+                pa.Table.from_pylist(tile_rows, schema=TILE_SCHEMA), folder.shard_tiles(shard)
+            )
+
+
+def collect_tiles(folder: RunFolder) -> pa.Table:
+    """Write tiles.parquet from the shards' rows and return it; all shards must be done."""
+    shards = shard_count(read_table(folder.plan, ["tile_id"]))
+    table = pa.concat_tables([read_table(folder.shard_tiles(shard)) for shard in range(shards)])
+    write_table(table, folder.tiles)
+    return table
+
+
+def shards_missing(folder: RunFolder) -> int:
+    """How many shards of the plan are not done."""
+    shards = shard_count(read_table(folder.plan, ["tile_id"]))
+    return sum(not folder.shard_tiles(shard).exists() for shard in range(shards))
+
+
+def _segment_tile(
+    read: ReadTile, generator: MaskGenerator, settings: RunSettings, schema: pa.Schema
+) -> tuple[dict, pa.Table]:
+    """A tile's row and its segments."""
+    planned, tile = read.planned, read.tile
+    row = planned.row() | {
+        "status": "failed",
+        "reason": read.reason,
+        "segments": 0,
+        "points": 0,
+        "valid_pixels": 0,
+        "covered_pixels": 0,
+        **{f"{stage}_seconds": 0.0 for stage in STAGES},
+        "read_seconds": read.seconds,
+    }
+    if tile is None:
+        return row, schema.empty_table()
+    valid = int(tile.valid.sum())
+    if valid == 0:
+        return row | {"status": "skipped", "reason": "no valid pixel"}, schema.empty_table()
+    segments = generator.segment(
+        tile.rgb, tile.valid, max_area=settings.segment.max_area, min_area=settings.segment.min_area
+    )
+    covered = np.zeros(tile.valid.shape, dtype=bool)
+    for counts in segments.counts:
+        covered |= rle.decode(counts, *segments.size)
+    row |= {
+        "status": "ok" if len(segments) else "empty",
+        "reason": "" if len(segments) else "no mask passed the gate",
+        "segments": len(segments),
+        "points": segments.prompted,
+        "valid_pixels": valid,
+        "covered_pixels": int(covered.sum()),
+        **{f"{stage}_seconds": seconds for stage, seconds in segments.seconds.items()},
+    }
+    return row, _segment_table(planned.tile_id, segments, schema)
+
+
+def _segment_table(tile_id: int, segments: Segments, schema: pa.Schema) -> pa.Table:
+    count = len(segments)
+    embeddings = np.ascontiguousarray(segments.embeddings, dtype=np.float16)
+    columns = {
+        "tile_id": np.full(count, tile_id, dtype=np.int64),
+        "segment_id": np.arange(count, dtype=np.int32),
+        **{name: segments.boxes[:, i] for i, name in enumerate(("x", "y", "width", "height"))},
+        "area": segments.area,
+        "predicted_iou": segments.predicted_iou,
+        "stability_score": segments.stability_score,
+        "point_x": segments.points[:, 0],
+        "point_y": segments.points[:, 1],
+        "counts": segments.counts,
+        "embedding": pa.FixedSizeListArray.from_arrays(
+            pa.array(embeddings.ravel()), schema.field("embedding").type.list_size
+        ),
+        "cluster": np.full(count, -1, dtype=np.int32),
+        "margin": np.zeros(count, dtype=np.float32),
+    }
+    return pa.table(columns, schema=schema)
+
+
+class _reading_ahead:
+    """Context manager: ``results`` yields tiles in order, read by one thread ahead of their use."""
+
+    def __init__(self, tiles: list[PlannedTile], bands: tuple[int, ...] | None) -> None:
+        self._tiles, self._bands = tiles, bands
+
+    def __enter__(self) -> "_reading_ahead":
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="alps-read")
+        self._reader: tuple[str, RasterReader] | None = None
+        self.results = self._run()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._close()
+
+    def _run(self) -> Iterator[ReadTile]:
+        waiting = [self._pool.submit(self._read, tile) for tile in self._tiles[:READ_AHEAD]]
+        for tile in self._tiles[READ_AHEAD:]:
+            yield waiting.pop(0).result()
+            waiting.append(self._pool.submit(self._read, tile))
+        for future in waiting:
+            yield future.result()
+
+    def _read(self, planned: PlannedTile) -> ReadTile:
+        began = time.perf_counter()
+        if planned.reason:
+            return ReadTile(planned, None, planned.reason, 0.0)
+        try:
+            tile, reason = self._open(planned).read(planned.window), ""
+        except SourceError as error:
+            tile, reason = None, str(error)
+        return ReadTile(planned, tile, reason, time.perf_counter() - began)
+
+    def _open(self, planned: PlannedTile) -> RasterReader:
+        """The reader of a tile's source; neighbours in the plan share it."""
+        if self._reader is None or self._reader[0] != planned.path:
+            self._close()
+            reader = RasterReader(planned.path, self._bands)
+            self._reader = (planned.path, reader)
+            size = (reader.width, reader.height)
+            if size != (planned.source_width, planned.source_height):
+                self._close()
+                raise SourceError(
+                    f"{planned.path} is now {size[0]} x {size[1]} pixels, but the run was planned "
+                    f"for {planned.source_width} x {planned.source_height}; give it another OUT"
+                )
+        return self._reader[1]
+
+    def _close(self) -> None:
+        if self._reader is not None:
+            self._reader[1].close()
+            self._reader = None

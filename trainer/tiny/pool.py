@@ -1,0 +1,211 @@
+"""The training pool of `tiny`: images, nested masks, and the frozen encoder's tokens.
+
+Generated scenes bring their exact parts and objects; real images bring the regions that they make
+of themselves. No human annotation is read. Everything lies in flat arrays on disk (``.npy``,
+memory-mapped), so a pool larger than memory works, and building one goes on where it stopped.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from alps.engine.errors import SourceError
+from alps.engine.progress import Progress
+from alps.engine.raster import RasterReader
+from alps.engine.sam import Sam
+from alps.engine.scenes import SceneSettings, make_scene
+from alps.engine.sources import Source
+from alps.engine.windows import Window
+from alps.trainer.tiny.recipe import PoolSettings
+from alps.trainer.tiny.regions import region_hierarchy
+
+LEVELS = 3
+LEVEL_SIDE = 256  # label maps are kept at half the input's resolution, twice the logits'
+
+
+@dataclass
+class Pool:
+    """Memory-mapped arrays of N training images."""
+
+    images: np.ndarray  # (N, S, S, 3) uint8 RGB
+    levels: np.ndarray  # (N, 3, 256, 256) uint16 region ids, fine to coarse, 0 none
+    tokens: np.ndarray  # (N, h·w, width) float16, before the encoder's last block's mean is removed
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+def build_pool(folder: Path, sources: list[Source], model: Sam, settings: PoolSettings) -> Pool:
+    """Fill ``folder`` with crops of ``sources`` and with scenes; go on where it stopped."""
+    total = settings.scenes + settings.crops
+    size, grid = model.config.image_size, model.config.embedding_size
+    shapes = {
+        "images": ((total, size, size, 3), np.uint8),
+        "levels": ((total, LEVELS, LEVEL_SIDE, LEVEL_SIDE), np.uint16),
+        "tokens": ((total, grid * grid, model.config.encoder_width), np.float16),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = {
+        name: _open_array(folder / f"{name}.npy", shape, dtype)
+        for name, (shape, dtype) in shapes.items()
+    }
+    pool = Pool(**arrays)
+    made = folder / "made.json"
+    done = json.loads(made.read_text())["items"] if made.exists() else 0
+    weights = _source_weights(sources)
+    with Progress(total - done, "images", "building the pool") as progress:
+        for index in range(done, total):
+            if index < settings.crops:
+                image = _crop(index, sources, weights, size, settings)
+                tokens, features = _encode(model, image)
+                levels = region_hierarchy(image, features, settings.regions)
+            else:
+                image, levels = _scene(index, size, settings)
+                tokens, _ = _encode(model, image)
+            pool.images[index], pool.tokens[index] = image, tokens
+            pool.levels[index] = [
+                cv2.resize(
+                    level.astype(np.uint16), (LEVEL_SIDE,) * 2, interpolation=cv2.INTER_NEAREST
+                )
+                for level in levels
+            ]
+            progress.advance(1)
+            if index % 50 == 49 or index == total - 1:
+                for array in arrays.values():
+                    array.flush()
+                made.write_text(json.dumps({"items": index + 1, "settings": asdict(settings)}))
+    return pool
+
+
+def _open_array(path: Path, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+    if path.exists():
+        array = np.lib.format.open_memmap(path, mode="r+")
+        if array.shape != shape:
+            raise SourceError(f"{path} is of another pool: {array.shape}, not {shape}; remove it")
+        return array
+    return np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+
+
+def _scene(index: int, size: int, settings: PoolSettings) -> tuple[np.ndarray, list[np.ndarray]]:
+    """A generated scene; a house is known as its roof faces and as the house."""
+    rng = np.random.default_rng([settings.seed, index])
+    low, high = np.log(settings.scene_metres)
+    metres = float(np.exp(rng.uniform(low, high)))
+    seed = int(rng.integers(2**31))
+    scene = make_scene(seed, SceneSettings(size=size, metres_per_pixel=metres))
+    return scene.image, [scene.parts, scene.segments, scene.segments]
+
+
+def _source_weights(sources: list[Source]) -> np.ndarray:
+    """How often each image is cropped: by its side, so large ones do not drown small ones."""
+    sides = []
+    for source in sources:
+        with RasterReader(source.path) as reader:
+            sides.append(np.sqrt(reader.width * reader.height))
+    return np.array(sides) / np.sum(sides)
+
+
+def _crop(
+    index: int, sources: list[Source], weights: np.ndarray, size: int, settings: PoolSettings
+) -> np.ndarray:
+    """A square piece of a real image, flipped and turned, scaled to the input's size."""
+    rng = np.random.default_rng([settings.seed, index])
+    for _ in range(20):
+        source = sources[rng.choice(len(sources), p=weights)]
+        with RasterReader(source.path) as reader:
+            scale = rng.uniform(*settings.crop_scale)
+            side = int(min(size * scale, reader.width, reader.height))
+            x, y = rng.integers(reader.width - side + 1), rng.integers(reader.height - side + 1)
+            tile = reader.read(Window(int(x), int(y), side, side))
+        if tile.valid.mean() > 0.9:
+            break
+    how = cv2.INTER_AREA if side > size else cv2.INTER_CUBIC
+    image = cv2.resize(np.rot90(tile.rgb, rng.integers(4)), (size, size), interpolation=how)
+    return np.ascontiguousarray(image[:, ::-1] if rng.random() < 0.5 else image)
+
+
+def _encode(model: Sam, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens (h·w, width) float16 and the image's first 16 principal components (h, w, 16)."""
+    pixels = model.normalise(torch.from_numpy(image).permute(2, 0, 1)[None])
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        grid = model.image_encoder.tokens(pixels)[0].float()
+    tokens = grid.flatten(0, 1)
+    centred = tokens - tokens.mean(0)
+    _, directions = torch.linalg.eigh(centred.T @ centred)  # ascending
+    components = centred @ directions[:, -16:].flip(1)
+    components = components / components[:, 0].std()
+    return tokens.numpy().astype(np.float16), components.unflatten(0, grid.shape[:2]).numpy()
+
+
+@dataclass
+class Prompts:
+    """Points on B images with all true masks at each."""
+
+    index: np.ndarray  # (B,) rows of the pool
+    xy: Tensor  # (B, N, 2) float32, input pixels
+    truth: Tensor  # (B·N, 3, 128, 128) float32 share of each pixel
+    valid: Tensor  # (B·N, 3) bool
+
+
+def draw_prompts(
+    levels: np.ndarray, rng: np.random.Generator, points: int, min_pixels: int, max_share: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Points on one image, half uniform over pixels, half over regions, and the masks there.
+
+    Args:
+        levels: (3, s, s) region ids.
+
+    Returns:
+        xy (points, 2) pixels of ``levels``, truth (points, 3, s/2, s/2) float32, valid (points, 3)
+    """
+    count, side, _ = levels.shape
+    xy = rng.integers(0, side, (points, 2))
+    for row in range(points // 2):
+        level = levels[rng.integers(count)]
+        ids = np.unique(level)
+        ys, xs = np.nonzero(level == ids[rng.integers(len(ids))])
+        pick = rng.integers(len(ys))
+        xy[row] = xs[pick], ys[pick]
+    at_points = levels[:, xy[:, 1], xy[:, 0]].T  # (points, 3)
+    masks = (levels[None] == at_points[:, :, None, None]) & (at_points > 0)[:, :, None, None]
+    area = masks.sum((2, 3))
+    valid = (area >= min_pixels) & (area <= max_share * side * side)
+    valid[:, 1:] &= area[:, 1:] != area[:, :-1]  # nested: the same area is the same mask
+    covered = masks.view(np.uint8)
+    quarters = (covered[..., y::2, x::2] for y in (0, 1) for x in (0, 1))
+    truth = np.float32(0.25) * sum(quarters)
+    return xy, truth, valid
+
+
+def batches(
+    pool: Pool,
+    *,
+    seed: int,
+    start: int,
+    images: int,
+    points: int,
+    min_pixels: int,
+    max_share: float,
+    size: int,
+) -> Iterator[Prompts]:
+    """Endless batches; batch number ``start`` is the same however the run got there."""
+    for step in range(start, 2**31):
+        rng = np.random.default_rng([seed, step])
+        index = np.sort(rng.choice(len(pool), images, replace=False))
+        drawn = [
+            draw_prompts(np.asarray(pool.levels[i]), rng, points, min_pixels, max_share)
+            for i in index
+        ]
+        xy = np.stack([d[0] for d in drawn]).astype(np.float32)
+        yield Prompts(
+            index=index,
+            xy=torch.from_numpy((xy + 0.5) * (size / LEVEL_SIDE) - 0.5),
+            truth=torch.from_numpy(np.concatenate([d[1] for d in drawn])),
+            valid=torch.from_numpy(np.concatenate([d[2] for d in drawn])),
+        )

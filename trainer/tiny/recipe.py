@@ -1,0 +1,68 @@
+"""Every number that the making of `tiny` depends on, in one place."""
+
+from dataclasses import dataclass, field
+
+from alps.engine.sam import ModelDefaults, SamConfig
+from alps.trainer.tiny.regions import RegionSettings
+
+# ViT-S of DINOv2, its first 6 of 12 layers, on 32 x 32 patches of a 512 px tile. No windows and no
+# relative positions: at 1024 tokens global attention is cheap, and DINOv2 has neither.
+TINY = SamConfig(
+    image_size=512,
+    patch_size=16,
+    encoder_width=384,
+    encoder_depth=6,
+    encoder_heads=6,
+    window_size=0,
+    global_blocks=(),
+    relative_positions=False,
+    embedding_channels=128,
+    decoder_heads=4,
+    decoder_hidden=512,
+    iou_head_hidden=128,
+)
+
+
+@dataclass(frozen=True)
+class PoolSettings:
+    """What `tiny` is trained on."""
+
+    scenes: int = 500
+    crops: int = 500
+    # A crop's side over the input's: objects come larger and smaller than on a whole tile.
+    crop_scale: tuple[float, float] = (0.35, 1.25)
+    scene_metres: tuple[float, float] = (0.1, 2.5)
+    regions: RegionSettings = field(default_factory=RegionSettings)
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How it is trained. Steps are of ``images`` x ``points`` prompts."""
+
+    decoder_steps: int = 2600  # encoder frozen, its tokens read from the pool
+    joint_steps: int = 0  # the whole network, images flipped and turned
+    images: int = 4
+    points: int = 16
+    decoder_rate: float = 1e-3
+    joint_rate: float = 1.5e-4
+    encoder_rate: float = 2e-5
+    warmup: int = 60
+    weight_decay: float = 0.01
+    average: float = 0.998  # of the weights, over steps
+    balance: tuple[float, float] = (1.0, 0.1)  # class-balanced BCE, first and last weight
+    balance_steps: int = 800
+    min_pixels: int = 12  # of a mask, at half the input's resolution
+    max_share: float = 0.7
+    checkpoint_every: int = 100
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class TinyRecipe:
+    """The whole recipe."""
+
+    model: SamConfig = TINY
+    pool: PoolSettings = field(default_factory=PoolSettings)
+    train: TrainSettings = field(default_factory=TrainSettings)
+    defaults: ModelDefaults = field(default_factory=ModelDefaults)
