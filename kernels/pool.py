@@ -4,6 +4,8 @@ Bytes moved by ``cell_shares``: S x H x W (bool in) + S x H x W x 4 (the float c
 multiplied, one mask at a time) + S x h x w x 4 out.
 """
 
+from functools import lru_cache
+
 import numpy as np
 
 
@@ -38,7 +40,7 @@ def pool_embeddings(embedding: np.ndarray, shares: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: a mask covers no cell; it has no mean, and zeros would look like one.
     """
-    weights = shares.reshape(len(shares), -1).astype(np.float32)
+    weights = shares.reshape(len(shares), embedding[0].size).astype(np.float32)
     total = weights.sum(axis=1, dtype=np.float64)
     if not (total > 0).all():
         empty = np.flatnonzero(~(total > 0))
@@ -49,6 +51,7 @@ def pool_embeddings(embedding: np.ndarray, shares: np.ndarray) -> np.ndarray:
     return ((weights @ features) / total[:, None]).astype(np.float32)
 
 
+@lru_cache(maxsize=8)  # the same for all masks of all tiles of a size
 def _overlaps(pixels: int, cells: int, scale: float) -> np.ndarray:
     """Length that pixel p, [p, p + 1], shares with cell c, [c·scale, (c + 1)·scale]: (c, p)."""
     left = np.arange(pixels)[None, :]

@@ -1,11 +1,20 @@
 """Everything mode: against the original, and what the pipeline needs beyond it."""
 
+import inspect
+
 import numpy as np
 import pytest
 import torch
-from stock_sam import original_generator, ours_like, picture, stock_sam
+from pycocotools import mask as coco
+from stock_sam import SMALL, original_generator, ours_like, picture, stock_sam
 
-from alps.engine.everything import MaskGenerator
+from alps.engine import candidates
+from alps.engine.errors import ModelError, SettingsError, SourceError
+from alps.engine.everything import EverythingSettings, MaskGenerator
+from alps.engine.runtime import DecodedMasks, TorchRuntime
+
+# pycocotools' own, under NumPy 2
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
 # Random weights are sure of nothing: their logits are small and their predicted IoU is anything.
 LENIENT = {
@@ -99,3 +108,312 @@ def test_point_grids_as_in_the_original(stock, ours):
     theirs, mine = both(stock, ours, picture(40, 60), points_per_side=None, point_grids=[grid])
     assert theirs
     assert_same_records(theirs, mine)
+
+
+def test_nothing_passes(stock, ours):
+    theirs, mine = both(stock, ours, picture(40, 60), pred_iou_thresh=1e6)
+    assert theirs == mine == []
+    segments = MaskGenerator(ours, **LENIENT | {"pred_iou_thresh": 1e6}).segment(picture(40, 60))
+    assert_empty(segments, (40, 60))
+    assert segments.prompted == 36
+
+
+def assert_empty(segments, size):
+    assert len(segments) == 0
+    assert segments.size == size
+    assert segments.counts == []
+    assert segments.boxes.shape == (0, 4)
+    assert segments.embeddings.shape == (0, SMALL.embedding_channels)
+    assert segments.points.shape == (0, 2)
+    for array in (segments.area, segments.predicted_iou, segments.stability_score):
+        assert array.shape == (0,)
+
+
+def test_segments_are_the_records_as_arrays(ours):
+    image = picture(90, 110)
+    generator = MaskGenerator(ours, **LENIENT)
+    records = [r for r in generator.generate(image) if r["area"]]
+    segments = generator.segment(image)
+    assert len(segments) == len(records) > 2
+    for i, record in enumerate(records):
+        code = coco.encode(np.asfortranarray(record["segmentation"], dtype=np.uint8))
+        assert segments.counts[i] == code["counts"]
+        assert segments.boxes[i].tolist() == coco.toBbox(code).tolist()
+        assert segments.area[i] == record["area"]
+        assert segments.points[i].tolist() == pytest.approx(record["point_coords"][0])
+        assert segments.predicted_iou[i] == np.float32(record["predicted_iou"])
+        assert segments.stability_score[i] == np.float32(record["stability_score"])
+    types = {
+        "boxes": np.int32,
+        "area": np.int32,
+        "predicted_iou": np.float32,
+        "stability_score": np.float32,
+        "points": np.float32,
+        "embeddings": np.float32,
+    }
+    assert {name: getattr(segments, name).dtype for name in types} == types
+    assert set(segments.seconds) == {"encode", "decode", "filter", "pool"}
+    assert segments.prompted == 36
+
+
+def masks_of(segments):
+    return [
+        coco.decode({"size": list(segments.size), "counts": counts}).astype(bool)
+        for counts in segments.counts
+    ]
+
+
+def test_best_first_and_the_same_twice(ours):
+    image = picture(120, 100)
+    generator = MaskGenerator(ours, **LENIENT, crop_n_layers=1)
+    first, second = generator.segment(image), generator.segment(image)
+    assert (np.diff(first.predicted_iou) <= 0).all()
+    assert first.counts == second.counts
+    np.testing.assert_array_equal(first.embeddings, second.embeddings)
+
+
+def test_embeddings_are_means_over_the_mask(stock, ours):
+    image = picture(64, 48)
+    segments = MaskGenerator(ours, **LENIENT | {"box_nms_thresh": 1.0}).segment(image)
+    with torch.inference_mode():
+        pixels = stock.preprocess(torch.from_numpy(image).permute(2, 0, 1).float())
+        embedding = stock.image_encoder(pixels[None])[0].numpy()
+    full = embedding.repeat(8, axis=1).repeat(8, axis=2)[:, :64, :48]
+    assert len(segments) > 1
+    for mask, pooled in zip(masks_of(segments), segments.embeddings, strict=True):
+        np.testing.assert_allclose(pooled, full[:, mask].mean(axis=1), atol=1e-4)
+
+
+class Squares:
+    """A runtime that answers each point with a square of 8 input pixels around it.
+
+    Its embedding is, in every channel, 100 x how often it encoded before + the cell's column.
+    """
+
+    config = SMALL
+
+    def __init__(self):
+        self.encoded = 0
+
+    def encode(self, pixels):
+        columns = torch.arange(8.0).expand(len(pixels), SMALL.embedding_channels, 8, 8)
+        self.encoded += 1
+        return columns + 100 * (self.encoded - 1)
+
+    def decode(self, embedding, points, pred_iou_thresh):
+        pixel = torch.arange(32.0) * 2 + 1  # centres of the logits' pixels
+        x, y = points.float().T[..., None]
+        column, row = (pixel - x).abs() < 4, (pixel - y).abs() < 4
+        inside = row[:, :, None] & column[:, None, :]
+        return DecodedMasks(
+            logits=torch.where(inside, 9.0, -9.0),
+            predicted_iou=torch.full((len(points),), 0.9),
+            point_index=torch.arange(len(points)),
+        )
+
+
+def test_masks_of_crops_are_pooled_in_their_crop():
+    generator = MaskGenerator(
+        Squares(), 8, stability_score_thresh=0.2, crop_n_layers=1, crop_overlap_ratio=0.0
+    )
+    segments = generator.segment(np.zeros((128, 128, 3), np.uint8))
+    origins = {1: (0, 0), 2: (0, 64), 3: (64, 0), 4: (64, 64)}  # x, y; columns of crops first
+    seen = set()
+    for mask, pooled in zip(masks_of(segments), segments.embeddings, strict=True):
+        crop, mean_column = divmod(float(pooled[0]), 100)
+        seen.add(crop)
+        y, x = np.nonzero(mask)
+        if crop == 0:  # halved to fit the input: a cell of 8 input pixels is 16 of the image
+            assert mean_column == pytest.approx((x // 16).mean(), abs=1e-3)
+            continue
+        left, top = origins[crop]
+        assert left <= x.min() <= x.max() < left + 64
+        assert top <= y.min() <= y.max() < top + 64
+        assert mean_column == pytest.approx(((x - left) // 8).mean(), abs=1e-3)
+    assert seen == {0, 1, 2, 3, 4}
+
+
+def test_encoder_runs_once_a_crop(ours):
+    class Counting(TorchRuntime):
+        encoded = 0
+
+        def encode(self, pixels):
+            self.encoded += len(pixels)
+            return super().encode(pixels)
+
+    runtime = Counting(ours)
+    MaskGenerator(runtime, **LENIENT, crop_n_layers=1).segment(picture(70, 80))
+    assert runtime.encoded == 5
+
+
+def test_nodata_everywhere_asks_nothing(ours):
+    class NoEncoder(TorchRuntime):
+        def encode(self, pixels):
+            raise AssertionError("there is nothing to encode")
+
+    generator = MaskGenerator(NoEncoder(ours), **LENIENT, crop_n_layers=1)
+    segments = generator.segment(picture(40, 30), np.zeros((40, 30), bool))
+    assert_empty(segments, (40, 30))
+    assert segments.prompted == 0
+
+
+def test_nodata_is_neither_prompted_nor_covered(ours):
+    image, valid = picture(60, 90), np.ones((60, 90), bool)
+    valid[:, :40] = False
+    valid[20:30] = False
+    segments = MaskGenerator(ours, **LENIENT).segment(image, valid)
+    grid = (np.arange(6) + 0.5) / 6
+    x, y = np.meshgrid(grid * 90, grid * 60)
+    assert segments.prompted == valid[y.astype(int), x.astype(int)].sum() < 36
+    assert len(segments) > 1
+    for i, mask in enumerate(masks_of(segments)):
+        assert not (mask & ~valid).any()
+        assert segments.area[i] == mask.sum() > 0
+        left, top, width, height = segments.boxes[i]
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        assert (left, left + width - 1) == (columns[0], columns[-1])
+        assert (top, top + height - 1) == (rows[0], rows[-1])
+        assert valid[int(segments.points[i, 1]), int(segments.points[i, 0])]
+
+
+def test_masks_are_clipped_not_changed(ours):
+    """Without NMS each mask under nodata is the mask without it, minus nodata."""
+    image, valid = picture(60, 60), np.ones((60, 60), bool)
+    valid[:, 57:] = False  # no point lies there
+    generator = MaskGenerator(ours, **LENIENT | {"box_nms_thresh": 1.0})
+    plain, clipped = generator.segment(image), generator.segment(image, valid)
+    expected = [mask & valid for mask in masks_of(plain)]
+    expected = [mask for mask in expected if mask.any()]
+    assert len(clipped) == len(expected)
+    assert any((mask & ~valid).any() for mask in masks_of(plain))
+    for mask, wanted in zip(masks_of(clipped), expected, strict=True):
+        np.testing.assert_array_equal(mask, wanted)
+
+
+def test_area_gate_comes_before_nms(ours):
+    image = picture(64, 64)
+    everything = MaskGenerator(ours, **LENIENT | {"box_nms_thresh": 1.0}).segment(image)
+    gated = MaskGenerator(ours, **LENIENT | {"box_nms_thresh": 1.0}).segment(
+        image, max_area=0.3, min_area=20
+    )
+    small = (everything.area <= 0.3 * 64 * 64) & (everything.area >= 20)
+    assert 0 < small.sum() < len(small)
+    np.testing.assert_array_equal(gated.area, everything.area[small])
+    # With NMS: large masks that would have suppressed small ones are gone before.
+    plain = MaskGenerator(ours, **LENIENT | {"box_nms_thresh": 0.5})
+    kept = plain.segment(image, max_area=0.3)
+    assert len(kept) >= (plain.segment(image).area <= 0.3 * 64 * 64).sum()
+    assert len(kept) > 0
+
+
+def test_small_regions_in_segments(ours):
+    image, valid = picture(80, 70), np.ones((80, 70), bool)
+    valid[30:40, 30:40] = False
+    segments = MaskGenerator(ours, **LENIENT, min_mask_region_area=150).segment(image, valid)
+    assert len(segments) > 0
+    for i, mask in enumerate(masks_of(segments)):
+        assert segments.area[i] == mask.sum()
+        assert not (mask & ~valid).any()
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 70_000, 1 << 30])
+def test_memory_chunks_change_nothing(ours, monkeypatch, chunk_bytes):
+    image = picture(70, 50)
+    expected = MaskGenerator(ours, **LENIENT).segment(image)
+    monkeypatch.setattr(candidates, "CHUNK_BYTES", chunk_bytes)
+    got = MaskGenerator(ours, **LENIENT).segment(image)
+    assert got.counts == expected.counts
+    np.testing.assert_array_equal(got.stability_score, expected.stability_score)
+
+
+@pytest.mark.parametrize("batch", [1, 7, 1000])
+def test_batches_of_points_change_nothing(ours, batch):
+    image = picture(70, 50)
+    expected = MaskGenerator(ours, **LENIENT).segment(image)
+    got = MaskGenerator(ours, **LENIENT | {"points_per_batch": batch}).segment(image)
+    assert got.counts == expected.counts
+    np.testing.assert_allclose(got.predicted_iou, expected.predicted_iou, atol=1e-5)
+
+
+def test_blank_image(stock, ours):
+    blank = np.zeros((48, 64, 3), np.uint8)
+    theirs, mine = both(stock, ours, blank)
+    assert_same_records(theirs, mine)
+
+
+def test_runtime_gives_only_what_passes(ours):
+    runtime = TorchRuntime(ours)
+    embedding = runtime.encode(torch.zeros(1, 3, 64, 64))[0]
+    points = torch.from_numpy(np.random.default_rng(0).uniform(0, 64, (9, 2)))
+    everything = runtime.decode(embedding, points, 0.0)
+    assert everything.logits.shape == (27, 32, 32)
+    assert everything.point_index.tolist() == np.repeat(np.arange(9), 3).tolist()
+    threshold = float(everything.predicted_iou.quantile(0.8))
+    assert threshold > 0
+    some = runtime.decode(embedding, points, threshold)
+    passed = everything.predicted_iou > threshold
+    assert 0 < passed.sum() < 27
+    assert torch.equal(some.point_index, everything.point_index[passed])
+    torch.testing.assert_close(some.logits, everything.logits[passed])
+    assert len(runtime.decode(embedding, points[:0], 0.0).logits) == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"points_per_side": None}, "exactly one"),
+        ({"point_grids": [np.zeros((1, 2))]}, "exactly one"),
+        ({"points_per_side": 0}, "points_per_side is 0"),
+        ({"points_per_side": 2.5}, "whole number"),
+        ({"points_per_batch": 0}, "points_per_batch"),
+        ({"pred_iou_thresh": float("nan")}, "finite"),
+        ({"box_nms_thresh": 1.5}, "within 0 and 1"),
+        ({"crop_n_layers": -1}, "crop_n_layers"),
+        ({"crop_n_layers": 6, "crop_n_points_downscale_factor": 2}, "no point"),
+        ({"points_per_side": None, "point_grids": [np.ones((2, 3))]}, r"\(n, 2\)"),
+        ({"points_per_side": None, "point_grids": [np.full((1, 2), 1.2)]}, r"\(n, 2\)"),
+        (
+            {"points_per_side": None, "point_grids": [np.ones((1, 2))], "crop_n_layers": 1},
+            "need 2",
+        ),
+        ({"output_mode": "png"}, "coco_rle"),
+        ({"min_mask_region_area": -3}, "min_mask_region_area"),
+    ],
+)
+def test_settings_that_cannot_work(settings, says):
+    with pytest.raises(SettingsError, match=says):
+        EverythingSettings(**settings)
+
+
+def test_settings_are_stocks_settings():
+    stock = inspect.signature(original_generator()).parameters
+    ours = inspect.signature(EverythingSettings).parameters
+    assert list(stock)[1:] == list(ours)
+    assert [p.default for p in list(stock.values())[1:]] == [p.default for p in ours.values()]
+    grid = [np.array([[0.25, 0.5]])]
+    assert EverythingSettings(None, point_grids=grid) == EverythingSettings(None, point_grids=grid)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((5, 5), np.uint8),
+        np.zeros((5, 5, 4), np.uint8),
+        np.zeros((5, 5, 3), np.float32),
+        np.zeros((0, 5, 3), np.uint8),
+        [[1]],
+    ],
+    ids=["grey", "rgba", "float", "empty", "list"],
+)
+def test_images_that_are_none(ours, image):
+    generator = MaskGenerator(ours, **LENIENT)
+    for call in (generator.generate, generator.segment):
+        with pytest.raises(SourceError, match=r"\(H, W, 3\)"):
+            call(image)
+
+
+def test_other_bad_arguments(ours):
+    with pytest.raises(SourceError, match="valid"):
+        MaskGenerator(ours).segment(picture(8, 8), np.ones((9, 8), bool))
+    with pytest.raises(ModelError, match="load_sam"):
+        MaskGenerator("vit_b")
