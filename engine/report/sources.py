@@ -1,0 +1,60 @@
+"""Opens the images that the page shows pieces of, one at a time."""
+
+from collections.abc import Callable
+from typing import Self
+
+from alps.engine.errors import SourceError
+from alps.engine.raster import RasterReader, Tile
+from alps.engine.report.tile_rows import TileRow
+from alps.engine.windows import Window
+
+# Reads a window of a source, given the source's name as tiles.parquet has it.
+ReadTile = Callable[[str, Window], Tile]
+
+
+class SourcePixels:
+    """Reads windows of tiles' sources; a source that is gone is noted once and gives None.
+
+    read_tile: reads instead of this class where it is given. It may raise SourceError, OSError
+    or ValueError for what cannot be read.
+    """
+
+    def __init__(self, bands: tuple[int, ...] | None, read_tile: ReadTile | None = None) -> None:
+        self.gone: dict[str, str] = {}  # source name: why it cannot be read
+        self._bands = bands
+        self._read_tile = read_tile
+        self._reader: RasterReader | None = None  # of the source read last
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._close()
+
+    def read(self, row: TileRow, inside: Window | None = None) -> Tile | None:
+        """The pixels of a tile, or of a part of it, ``inside`` in pixels of the tile."""
+        if row.source in self.gone:
+            return None
+        part = inside or Window(0, 0, row.window.width, row.window.height)
+        x, y = row.window.x + part.x, row.window.y + part.y
+        window = Window(x, y, part.width, part.height)
+        try:
+            if self._read_tile is not None:
+                return self._read_tile(row.source, window)
+            return self._open(row).read(window)
+        except (SourceError, OSError, ValueError) as error:
+            self.gone[row.source] = " ".join(str(error).split())
+            return None
+
+    def _open(self, row: TileRow) -> RasterReader:
+        if not row.path:
+            raise SourceError("tiles.parquet does not say what to open (column path).")
+        if self._reader is None or self._reader.path != row.path:
+            self._close()
+            self._reader = RasterReader(row.path, bands=self._bands)
+        return self._reader
+
+    def _close(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
