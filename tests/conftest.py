@@ -73,3 +73,41 @@ def make_raster(tmp_path):
         return MadeRaster(path, pixels, valid)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def speck(tmp_path_factory):
+    """The checkpoint of a tiny random SAM that takes milliseconds a tile."""
+    from speck import save_speck
+
+    return save_speck(tmp_path_factory.mktemp("model") / "speck.safetensors")
+
+
+@pytest.fixture
+def archive(tmp_path):
+    """A folder of five small images in two folders, PNG, JPEG and GeoTIFF."""
+    from PIL import Image
+
+    from alps.engine.scenes import SceneSettings, make_scene
+
+    folder = tmp_path / "archive"
+    (folder / "north").mkdir(parents=True)
+    for seed, name in enumerate(("a.png", "b.jpg", "north/c.png", "north/d.png")):
+        image = make_scene(seed, SceneSettings(size=200)).image
+        Image.fromarray(image[: 200 - 20 * seed]).save(folder / name)
+    image = make_scene(9, SceneSettings(size=300)).image
+    image[:, :60] = 0
+    with rasterio.open(
+        folder / "north" / "e.tif",
+        "w",
+        driver="GTiff",
+        width=300,
+        height=300,
+        count=3,
+        dtype="uint8",
+        nodata=0,
+        crs="EPSG:32631",
+        transform=from_origin(500_000, 4_000_000, 0.5, 0.5),
+    ) as dataset:
+        dataset.write(image.transpose(2, 0, 1))
+    return folder
