@@ -40,7 +40,7 @@ class PoolSettings:
 class TrainSettings:
     """How it is trained. Steps are of ``images`` x ``points`` prompts."""
 
-    decoder_steps: int = 1800  # encoder frozen, its tokens read from the pool
+    decoder_steps: int = 2200  # encoder frozen, its tokens read from the pool
     joint_steps: int = 0  # the whole network, images flipped and turned
     images: int = 4
     points: int = 16

@@ -9,6 +9,7 @@ that was stopped goes on at its last checkpoint: batches depend on the step's nu
 """
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -227,7 +228,7 @@ def _schedule(step: int, steps: int, warmup: int) -> float:
     if step < warmup:
         return (step + 1) / warmup
     done = (step - warmup) / max(1, steps - warmup)
-    return 0.02 + 0.98 * 0.5 * (1 + np.cos(np.pi * done))
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done))
 
 
 @torch.no_grad()
