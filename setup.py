@@ -65,7 +65,7 @@ setup(
     long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    python_requires=">=3.11,<3.13",  # 3.11 and 3.12 are what is tested
+    python_requires=">=3.11",  # 3.11: typing.Self, datetime.UTC; 3.11 and 3.12 are what is tested
     packages=list(PACKAGES),
     package_dir=PACKAGES,
     package_data={

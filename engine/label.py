@@ -193,7 +193,7 @@ def _open_run(
     write_table(plan, folder.plan)
     # Written after the plan: a folder with a run.json has a plan.
     return folder.update_run(
-        source=str(src),
+        source=_absolute(src),
         started=_now(),
         config_hash=config_hash,
         model={"name": info.name, "sha256": info.sha256, "parameters": info.parameters},
@@ -210,17 +210,22 @@ def _what_decides(src: str | Path, settings: RunSettings, info: ModelInfo) -> di
     """All that the segments depend on; clusters may change without segmenting anew."""
     values = settings.to_dict()
     return {
-        "SRC": str(Path(src)) if "://" not in str(src) else str(src),
+        "SRC": _absolute(src),
         "model": info.sha256,
         **values["source"],
         **values["segment"],
     }
 
 
+def _absolute(src: str | Path) -> str:
+    """SRC as it is known from any working directory."""
+    return str(src) if "://" in str(src) else str(Path(src).absolute())
+
+
 def _differences(run: dict[str, Any], decides: dict[str, Any]) -> str:
     """Name what differs between a run and what was asked for now."""
     was = {
-        "SRC": str(Path(run["source"])) if "://" not in run["source"] else run["source"],
+        "SRC": run["source"],
         "model": run["model"]["sha256"],
         **run["settings"]["source"],
         **run["settings"]["segment"],
@@ -268,10 +273,12 @@ def _generator(model: Any, settings: RunSettings) -> MaskGenerator:
 def _timed(folder: RunFolder, stage: str) -> Iterator[None]:
     """Add the seconds of a stage to run.json; a run in pieces adds up."""
     began = time.perf_counter()
-    yield
-    stages = folder.read_run()["stages"]
-    stages[stage] = round(stages.get(stage, 0) + time.perf_counter() - began, 3)
-    folder.update_run(stages=stages)
+    try:
+        yield
+    finally:  # after Ctrl-C too; only what a SIGKILL took is missing
+        stages = folder.read_run()["stages"]
+        stages[stage] = round(stages.get(stage, 0) + time.perf_counter() - began, 3)
+        folder.update_run(stages=stages)
 
 
 def _mark(folder: RunFolder, stage: str, value: str) -> None:

@@ -51,9 +51,11 @@ def make_plan(sources: list[Source], settings: SourceSettings) -> pa.Table:
         for index, source in enumerate(sources):
             reason, width, height = "", 0, 0
             windows = [Window(0, 0, 0, 0)]
-            path = printable(source.path)
+            # Absolute: the report reads tiles again, from another working directory perhaps.
+            opened = source.path if isinstance(source.path, str) else source.path.absolute()
+            path = printable(opened)
             try:
-                if path != str(source.path):
+                if path != str(opened):
                     raise SourceError(f"{path}: the file name is not UTF-8; rename it")
                 with RasterReader(source.path, settings.bands) as reader:
                     width, height = reader.width, reader.height
