@@ -45,15 +45,18 @@ EXTRAS = {
     "tensorrt": ["tensorrt>=10.3,<12"],  # 10.3: strongly typed networks
     "cuml": ["cuml-cu13>=25.10,<27"],  # first wheels for CUDA 13
     "ray": ["ray>=2.30,<3"],  # 2.30: Python 3.12
-    # What only training of `tiny` needs: region merging for self-made masks.
-    "train": ["scikit-image>=0.22,<1"],
+    # What only training of `tiny` needs: region merging for self-made masks, and a reader of the
+    # ONNX file that the pre-trained backbone comes in.
+    "train": ["onnx>=1.17,<2", "scikit-image>=0.22,<1"],  # onnx 1.17: the first with NumPy 2
     "dev": [
         "hypothesis>=6.100,<7",
+        "onnx>=1.17,<2",  # the trainer's tests make a small file of the backbone's layout
         "pycocotools>=2.0.7,<3",  # the oracle for run-length codes
         "pytest>=8,<10",
         "pytest-benchmark>=4,<6",
         "ruff>=0.6,<1",
-        "scikit-image>=0.22,<1",  # SLIC and Felzenszwalb, the baselines of the quality table
+        # SLIC and Felzenszwalb, the baselines of the quality table; the trainer's regions
+        "scikit-image>=0.22,<1",
         "segment-anything==1.0",  # the original that our masks are held against
     ],
 }
