@@ -31,19 +31,32 @@ def assign(vectors: np.ndarray, centroids: np.ndarray) -> Assignment:
     labels = np.empty(count, dtype=np.int32)
     nearest = np.empty(count, dtype=np.float32)
     second = np.full(count, np.inf, dtype=np.float32)
-    lengths = (centroids.astype(np.float64) ** 2).sum(1).astype(np.float32)
+    # |x|² - 2 x·c + |c|² finds the two nearest fast, but loses digits where vectors lie far from
+    # the origin or on a centroid: so the origin moves, and those two are measured directly.
+    middle = centroids.mean(0)
+    moved = centroids - middle
+    lengths = (moved**2).sum(1)
     for start in range(0, count, BLOCK_ROWS):
         block = vectors[start : start + BLOCK_ROWS]
         rows = slice(start, start + len(block))
-        own = (block**2).sum(1)
-        distance = lengths - 2 * (block @ centroids.T)
-        labels[rows] = distance.argmin(1)
-        at = (np.arange(len(block)), labels[rows])
-        nearest[rows] = np.maximum(distance[at] + own, 0)
+        distance = lengths - 2 * ((block - middle) @ moved.T)  # less |x|², which all share
+        first = distance.argmin(1)
+        labels[rows] = first
+        nearest[rows] = near = _squared_distance(block, centroids[first])
         if clusters > 1:
-            distance[at] = np.inf
-            second[rows] = np.maximum(distance.min(1) + own, 0)
+            distance[np.arange(len(block)), first] = np.inf
+            other = distance.argmin(1)
+            far = _squared_distance(block, centroids[other])
+            swap = (far < near) | ((far == near) & (other < first))
+            labels[rows] = np.where(swap, other, first)
+            nearest[rows], second[rows] = np.minimum(near, far), np.maximum(near, far)
     return Assignment(labels, nearest, second)
+
+
+def _squared_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Row by row, (N, C) and (N, C) -> (N,)."""
+    difference = a - b
+    return np.einsum("nc,nc->n", difference, difference)
 
 
 def partial_sums(
