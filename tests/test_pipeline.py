@@ -269,7 +269,7 @@ def test_other_settings_on_one_out_are_refused_and_named(archive, tmp_path, opti
 def test_more_clusters_than_segments_loses_nothing(archive, tmp_path, options):
     out = tmp_path / "out"
     many = RunSettings(cluster=ClusterSettings(clusters=5000))
-    with pytest.raises(SettingsError, match="only .* segments"):
+    with pytest.raises(SettingsError, match=r"only .* segments"):
         label_archive(archive, out, many, options)
     summary = label_archive(archive, out, SETTINGS, options)
     assert summary.coverage > 0

@@ -44,9 +44,7 @@ class HeadMLP(nn.Module):
     def __init__(self, width: int, hidden: int, out: int, depth: int) -> None:
         super().__init__()
         widths = [width] + [hidden] * (depth - 1) + [out]
-        self.layers = nn.ModuleList(
-            nn.Linear(a, b) for a, b in pairwise(widths)
-        )
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(…, width) -> (…, out)."""
