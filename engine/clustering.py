@@ -27,7 +27,7 @@ class Chunks(Protocol):
     sizes: Sequence[int]  # vectors a piece
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """(n, C) floating point, n may differ from piece to piece and be 0."""
+        """(n, C) floating point, finite; n may differ from piece to piece and be 0."""
         ...
 
 
@@ -55,8 +55,13 @@ class ClusterModel:
 
 
 def prepare(vectors: np.ndarray, normalised: bool) -> np.ndarray:
-    """float32, rows scaled to length 1 where asked; a zero row stays zero."""
+    """float32, rows scaled to length 1 where asked; a zero row stays zero.
+
+    Raises ValueError for NaN and infinity, which would spread to all centroids unseen.
+    """
     vectors = np.asarray(vectors, dtype=np.float32)
+    if not np.isfinite(vectors).all():
+        raise ValueError("embeddings hold NaN or infinity")
     if not normalised:
         return vectors
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -100,26 +105,43 @@ def fit_clusters(chunks: Chunks, settings: ClusterSettings) -> ClusterModel:
         if before - inertia <= SETTLED * inertia and (counts > 0).all():
             break
         before = inertia
-        centroids = _revive(centroids, counts, sample)
+        dead = np.flatnonzero(counts == 0)
+        centroids = _revive(centroids, dead, sample)
         # Forget half: early batches, drawn to poor centroids, must not hold them for ever.
         received //= 2
+        received[dead] = 0
     return ClusterModel(centroids, counts, inertia, settings.normalise, settings.seed)
 
 
 def plus_plus(sample: np.ndarray, clusters: int, rng: np.random.Generator) -> np.ndarray:
-    """k-means++ (Arthur and Vassilvitskii, SODA 2007): (S, C) -> (clusters, C) float32."""
+    """k-means++ (Arthur and Vassilvitskii, SODA 2007): (S, C) -> (clusters, C) float32.
+
+    Each centroid is the best of a few candidates (their section 5): drawn once, well separated
+    groups too often share a centroid, which no later pass mends.
+    """
+    trials = 2 + int(np.log(clusters))
+    centred = sample - sample.mean(0)
+    lengths = (centred**2).sum(1)
     chosen = [int(rng.integers(len(sample)))]
-    distance = ((sample - sample[chosen[0]]) ** 2).sum(1, dtype=np.float64)
+    distance = _squared_distance(sample, sample[chosen[0]])
     while len(chosen) < clusters:
-        total = distance.sum()
-        if total > 0:
-            pick = int(np.searchsorted(np.cumsum(distance), rng.random() * total, side="right"))
+        edges = np.cumsum(distance)
+        if edges[-1] > 0:
+            drawn = np.searchsorted(edges, rng.random(trials) * edges[-1], side="right")
+            drawn = np.minimum(drawn, len(sample) - 1)
+            reached = lengths[:, None] - 2 * (centred @ centred[drawn].T) + lengths[drawn]
+            left = np.minimum(distance[:, None], np.maximum(reached, 0)).sum(0)
+            pick = int(drawn[left.argmin()])
         else:  # fewer distinct vectors than clusters: the rest coincide and receive nothing
             pick = int(rng.integers(len(sample)))
-        chosen.append(min(pick, len(sample) - 1))
-        new = ((sample - sample[chosen[-1]]) ** 2).sum(1, dtype=np.float64)
-        distance = np.minimum(distance, new)
+        chosen.append(pick)
+        distance = np.minimum(distance, _squared_distance(sample, sample[pick]))
     return sample[chosen].astype(np.float32)
+
+
+def _squared_distance(vectors: np.ndarray, one: np.ndarray) -> np.ndarray:
+    """(N, C) and (C,) -> (N,) float64."""
+    return ((vectors - one) ** 2).sum(1, dtype=np.float64)
 
 
 def _sample(chunks: Chunks, rows: int, normalised: bool, rng: np.random.Generator) -> np.ndarray:
@@ -135,14 +157,16 @@ def _sample(chunks: Chunks, rows: int, normalised: bool, rng: np.random.Generato
     return prepare(np.concatenate(pieces), normalised)
 
 
-def _revive(centroids: np.ndarray, counts: np.ndarray, sample: np.ndarray) -> np.ndarray:
+def _revive(centroids: np.ndarray, dead: np.ndarray, sample: np.ndarray) -> np.ndarray:
     """Put centroids that received nothing on the sample's worst-served distinct vectors."""
-    dead = np.flatnonzero(counts == 0)
     if not len(dead):
         return centroids
-    found = kmeans.assign(sample, centroids)
-    worst = np.argsort(-found.nearest, kind="stable")[: len(dead)]
-    worst = worst[found.nearest[worst] > 0]
+    distance = kmeans.assign(sample, np.delete(centroids, dead, axis=0)).nearest
     centroids = centroids.copy()
-    centroids[dead[: len(worst)]] = sample[worst]
+    for index in dead:
+        worst = int(distance.argmax())
+        if distance[worst] == 0:  # every vector has a centroid of its own
+            break
+        centroids[index] = sample[worst]
+        distance = np.minimum(distance, _squared_distance(sample, sample[worst]))
     return centroids
