@@ -1,6 +1,7 @@
 """Cluster: fit k-means to the embeddings of a run folder and write each segment's class."""
 
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import pyarrow as pa
@@ -23,18 +24,20 @@ class RunFolderEmbeddings:
     def __init__(self, folder: RunFolder) -> None:
         shards = range(shard_count(read_table(folder.plan, ["tile_id"])))
         self._paths = [folder.segments(shard) for shard in shards]
-        files = [pq.read_metadata(path) for path in self._paths]
-        self.sizes = [file.num_rows for file in files]
+        tables = [read_table(path, ["segment_id"]) for path in self._paths]
+        self.sizes = [table.num_rows for table in tables]
         schema = pq.read_schema(self._paths[0])
         self._channels = schema.field("embedding").type.list_size
         self._keep = sum(self.sizes) * self._channels * 2 <= KEEP_BYTES
         self._kept: dict[int, np.ndarray] = {}
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """(n, C) float16."""
+        """(n, C) float16. Raises RunFolderError where one is not finite."""
         if index in self._kept:
             return self._kept[index]
-        vectors = _embeddings(read_table(self._paths[index], ["embedding"]), self._channels)
+        path = self._paths[index]
+        vectors = _embeddings(read_table(path, ["embedding"]), self._channels)
+        _refuse_unusable(vectors, path)
         if self._keep:
             self._kept[index] = vectors
         return vectors
@@ -87,8 +90,21 @@ def load_clusters(path: Path) -> ClusterModel:
                 bool(data["normalised"]),
                 int(data["seed"]),
             )
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, EOFError, KeyError, ValueError, BadZipFile) as error:
         raise RunFolderError(f"cannot read clusters from {path}: {error}") from error
+
+
+def _refuse_unusable(vectors: np.ndarray, path: Path) -> None:
+    """Say whose embedding is not finite: it would spread to all centroids."""
+    unusable = ~np.isfinite(vectors).all(1)
+    if unusable.any():
+        first = read_table(path, ["tile_id", "segment_id"]).slice(int(unusable.argmax()), 1)
+        tile, segment = (column[0].as_py() for column in first.columns)
+        raise RunFolderError(
+            f"{path}: {unusable.sum()} of {len(vectors)} embeddings hold NaN or infinity, the first "
+            f"that of tile {tile}, segment {segment}; the model's weights are damaged, or its "
+            "embeddings leave the range of float16: segment into another OUT with another --model"
+        )
 
 
 def _embeddings(table: pa.Table, channels: int) -> np.ndarray:
