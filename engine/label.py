@@ -21,7 +21,7 @@ from alps.engine.cluster import cluster_archive
 from alps.engine.device import choose_device
 from alps.engine.errors import RunFolderError, SettingsError, TooManyFailuresError
 from alps.engine.everything import MaskGenerator
-from alps.engine.model_store import find_model
+from alps.engine.model_store import MODELS, find_model
 from alps.engine.paint import paint_archive
 from alps.engine.plan import make_plan
 from alps.engine.report import build_report
@@ -87,7 +87,9 @@ def segment_stage(
 ) -> None:
     """Plan the run where it is new, then segment what is missing. The folder must be locked."""
     device = choose_device(options.device)
-    model, info = load_sam(find_model(options.model), name=options.model, device=device)
+    path = find_model(options.model)
+    known = options.model in MODELS
+    model, info = load_sam(path, name=options.model if known else path.stem, device=device)
     settings = settings.for_model(info.defaults)
     _open_run(folder, src, settings, info)
     with _timed(folder, "segment"):
@@ -265,6 +267,7 @@ def _generator(model: Any, settings: RunSettings) -> MaskGenerator:
         points_per_batch=segment.points_per_batch,
         pred_iou_thresh=segment.pred_iou_thresh,
         stability_score_thresh=segment.stability_score_thresh,
+        stability_score_offset=segment.stability_score_offset,
         box_nms_thresh=segment.box_nms_thresh,
     )
 

@@ -43,6 +43,9 @@ class SegmentSettings:
     stability_score_thresh: float | None = setting(
         None, "Masks with a lower stability score are dropped. Default: the model's."
     )
+    stability_score_offset: float | None = setting(
+        None, "How far logits move to and fro in that score. Default: the model's."
+    )
     box_nms_thresh: float | None = setting(
         None, "Of two masks whose boxes overlap more, one is dropped. Default: the model's."
     )
@@ -58,6 +61,7 @@ FALLBACKS = ModelDefaults(
     points_per_side=32,
     pred_iou_thresh=0.88,
     stability_score_thresh=0.95,
+    stability_score_offset=1.0,
     box_nms_thresh=0.7,
     max_area=0.3,
     tile=1024,
@@ -129,6 +133,7 @@ def check(settings: RunSettings) -> None:
     _in_range("--points-per-batch", segment.points_per_batch, 1, 1 << 16)
     _in_range("--pred-iou-thresh", segment.pred_iou_thresh, 0, 1)
     _in_range("--stability-score-thresh", segment.stability_score_thresh, 0, 1)
+    _in_range("--stability-score-offset", segment.stability_score_offset, 0, 100)
     _in_range("--box-nms-thresh", segment.box_nms_thresh, 0, 1)
     _in_range("--max-area", segment.max_area, 0, 1)
     _in_range("--min-area", segment.min_area, 0, 1 << 40)

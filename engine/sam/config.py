@@ -66,6 +66,7 @@ class ModelDefaults:
     points_per_side: int | None = None
     pred_iou_thresh: float | None = None
     stability_score_thresh: float | None = None
+    stability_score_offset: float | None = None
     box_nms_thresh: float | None = None
     max_area: float | None = None
     tile: int | None = None

@@ -42,8 +42,8 @@ class TrainSettings:
 
     decoder_steps: int = 2200  # encoder frozen, its tokens read from the pool
     joint_steps: int = 0  # the whole network, images flipped and turned
-    images: int = 4
-    points: int = 16
+    images: int = 3
+    points: int = 24
     decoder_rate: float = 1e-3
     joint_rate: float = 1.5e-4
     encoder_rate: float = 2e-5
@@ -51,8 +51,8 @@ class TrainSettings:
     weight_decay: float = 0.01
     average: float = 0.998  # of the weights, over steps
     balance: tuple[float, float] = (1.0, 0.1)  # class-balanced BCE, first and last weight
-    balance_steps: int = 800
-    min_pixels: int = 12  # of a mask, at half the input's resolution
+    balance_steps: int = 500
+    min_pixels: int = 40  # of a mask, at half the input's resolution
     max_share: float = 0.7
     checkpoint_every: int = 100
     seed: int = 0
