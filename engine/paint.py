@@ -6,6 +6,7 @@ no more than three rows of them are in memory.
 """
 
 import json
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -14,7 +15,7 @@ import pyarrow as pa
 from alps.engine.errors import RunFolderError, SourceError
 from alps.engine.label_writer import LabelMapWriter, label_dtype, unlabelled_value
 from alps.engine.palette import palette
-from alps.engine.plan import SHARD_TILES, PlannedTile, sources_of
+from alps.engine.plan import SHARD_TILES, PlannedTile, check_size, sources_of
 from alps.engine.progress import Progress
 from alps.engine.raster import RasterReader
 from alps.engine.run_folder import RunFolder, read_table, write_text
@@ -65,7 +66,12 @@ def paint_archive(folder: RunFolder, clusters: int, fingerprint: str) -> None:
             first = tiles[0]
             counted = done.get(first.source_index)
             if counted is None or not folder.label(first.label).exists():
-                counted = _paint_source(folder, tiles, store, clusters)
+                try:
+                    counted = _paint_source(folder, tiles, store, clusters)
+                except SourceError as error:  # it was readable when planned
+                    print(f"{first.source}: no label map: {error}", file=sys.stderr)
+                    folder.label(first.label).unlink(missing_ok=True)  # of other clusters
+                    counted = []
                 line = {"source_index": first.source_index, "of": fingerprint, "pixels": counted}
                 journal.write(json.dumps(line) + "\n")
                 journal.flush()
@@ -94,24 +100,24 @@ def _painted(folder: RunFolder, fingerprint: str) -> dict[int, list[int]]:
 def _paint_source(
     folder: RunFolder, tiles: list[PlannedTile], store: SegmentStore, clusters: int
 ) -> list[int]:
-    """Write one label map; returns pixels a class, the unlabelled last. Empty: no label map."""
+    """Write one label map; returns pixels a class, the unlabelled last. Empty: no label map.
+
+    Raises SourceError where the source cannot be opened or has changed its size.
+    """
     first = tiles[0]
     if first.reason:
         return []
     counts = np.zeros(clusters + 1, dtype=np.int64)
-    try:
-        with (
-            RasterReader(first.path) as reader,
-            LabelMapWriter.like(reader, folder.label(first.label), clusters) as writer,
-        ):
-            for y, strip in paint_strips(tiles, store, clusters):
-                writer.write_rows(y, strip)
-                found = np.bincount(strip.ravel(), minlength=unlabelled_value(clusters) + 1)
-                counts[:clusters] += found[:clusters]
-                counts[clusters] += found[unlabelled_value(clusters)]
-    except SourceError:
-        # It was readable when planned; its tiles say what happened.
-        return []
+    with (
+        RasterReader(first.path) as reader,
+        LabelMapWriter.like(reader, folder.label(first.label), clusters) as writer,
+    ):
+        check_size(reader, first)
+        for y, strip in paint_strips(tiles, store, clusters):
+            writer.write_rows(y, strip)
+            found = np.bincount(strip.ravel(), minlength=unlabelled_value(clusters) + 1)
+            counts[:clusters] += found[:clusters]
+            counts[clusters] += found[unlabelled_value(clusters)]
     return counts.tolist()
 
 

@@ -74,6 +74,15 @@ def make_plan(sources: list[Source], settings: SourceSettings) -> pa.Table:
     return pa.table(columns, schema=PLAN_SCHEMA)
 
 
+def check_size(reader: RasterReader, planned: PlannedTile) -> None:
+    """Raise SourceError where a source is no longer of the size it was planned with."""
+    if (reader.width, reader.height) != (planned.source_width, planned.source_height):
+        raise SourceError(
+            f"{planned.path} is now {reader.width} x {reader.height} pixels, but the run was "
+            f"planned for {planned.source_width} x {planned.source_height}; give it another OUT"
+        )
+
+
 def shard_count(plan: pa.Table) -> int:
     """Number of shards the plan falls into."""
     return -(-plan.num_rows // SHARD_TILES)

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from alps.engine.errors import SourceError
 from alps.engine.everything import MaskGenerator, Segments
-from alps.engine.plan import PlannedTile, shard_count, tiles_of_shard
+from alps.engine.plan import PlannedTile, check_size, shard_count, tiles_of_shard
 from alps.engine.progress import Progress
 from alps.engine.raster import RasterReader, Tile
 from alps.engine.run_folder import (
@@ -199,13 +199,11 @@ class _reading_ahead:
             self._close()
             reader = RasterReader(planned.path, self._bands)
             self._reader = (planned.path, reader)
-            size = (reader.width, reader.height)
-            if size != (planned.source_width, planned.source_height):
+            try:
+                check_size(reader, planned)
+            except SourceError:
                 self._close()
-                raise SourceError(
-                    f"{planned.path} is now {size[0]} x {size[1]} pixels, but the run was planned "
-                    f"for {planned.source_width} x {planned.source_height}; give it another OUT"
-                )
+                raise
         return self._reader[1]
 
     def _close(self) -> None:
