@@ -101,9 +101,10 @@ def _refuse_unusable(vectors: np.ndarray, path: Path) -> None:
         first = read_table(path, ["tile_id", "segment_id"]).slice(int(unusable.argmax()), 1)
         tile, segment = (column[0].as_py() for column in first.columns)
         raise RunFolderError(
-            f"{path}: {unusable.sum()} of {len(vectors)} embeddings hold NaN or infinity, the first "
-            f"that of tile {tile}, segment {segment}; the model's weights are damaged, or its "
-            "embeddings leave the range of float16: segment into another OUT with another --model"
+            f"{path}: {unusable.sum()} of {len(vectors)} embeddings hold NaN or infinity, the "
+            f"first that of tile {tile}, segment {segment}; the model's weights are damaged, or "
+            "its embeddings leave the range of float16: segment into another OUT with another "
+            "--model"
         )
 
 
