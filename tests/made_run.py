@@ -11,7 +11,8 @@ def make_run(root, windows, segments, channels=4):
     """A folder with one source, and its segments in shards of the plan's size.
 
     windows: of a whole grid, in order. segments: for each window a list of dictionaries with
-    columns of the segment table; ``mask`` (H, W) bool gives counts and area, the rest is 0.
+    columns of the segment table; ``mask`` (H, W) bool gives counts and, where none is given,
+    area; the rest is 0.
     """
     folder = RunFolder(root)
     (root / "journal").mkdir(parents=True)
@@ -32,11 +33,11 @@ def make_run(root, windows, segments, channels=4):
         table = []
         for tile in range(start, min(start + planning.SHARD_TILES, len(windows))):
             for index, segment in enumerate(segments[tile]):
-                row = nothing | {"tile_id": tile, "segment_id": index} | segment
-                mask = row.pop("mask", None)
-                if mask is not None:
+                row = nothing | {"tile_id": tile, "segment_id": index}
+                if "mask" in segment:
+                    mask = segment["mask"]
                     row |= {"counts": rle.encode(mask), "area": int(mask.sum())}
-                table.append(row)
+                table.append(row | {k: v for k, v in segment.items() if k != "mask"})
         path = folder.segments(start // planning.SHARD_TILES)
         write_table(pa.Table.from_pylist(table, schema=schema), path)
     return folder
