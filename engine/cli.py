@@ -7,6 +7,7 @@ imports no torch.
 
 import sys
 from importlib.metadata import EntryPoint, entry_points
+from typing import Any
 
 import click
 
@@ -30,6 +31,14 @@ class InstalledCommands(click.Group):
         point = self._entry_points().get(cmd_name)
         return point.load() if point else None
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; click would say no more than "Aborted!" of an interruption."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("alps: interrupted; run the same command again to go on", err=True)
+            ctx.exit(130)  # 128 + SIGINT, as shells count
+
 
 @click.command(cls=InstalledCommands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="alps-engine", prog_name="alps")
@@ -38,15 +47,12 @@ def commands() -> None:
 
 
 def main() -> None:
-    """Run the command line; an expected error is one line on stderr and exit code 1."""
+    """Run the command line; an expected error is one line on stderr and its exit code."""
     try:
         commands(prog_name="alps")
     except AlpsError as error:
-        click.echo(f"alps: {error}", err=True)
+        click.echo(f"alps: {' '.join(str(error).splitlines())}", err=True)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        click.echo("alps: interrupted; run the same command again to go on", err=True)
-        sys.exit(130)
 
 
 if __name__ == "__main__":
