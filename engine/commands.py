@@ -126,8 +126,16 @@ def report(out: Path) -> None:
 @click.argument("out", type=click.Path(path_type=Path, file_okay=False), default="alps-demo")
 @model_option
 @device_option
-@click.option("--scenes", default=8, show_default=True, type=click.IntRange(1, 10_000))
-@click.option("--seed", default=0, show_default=True, type=click.IntRange(0))
+@click.option(
+    "--scenes",
+    default=8,
+    show_default=True,
+    type=click.IntRange(1, 10_000),
+    help="Number of images in the archive.",
+)
+@click.option(
+    "--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of the scenes."
+)
 def demo(out: Path, model: str, device: str, scenes: int, seed: int) -> None:
     """Label a small archive that needs no download, and say how right the labels are.
 
