@@ -6,6 +6,7 @@ What follows -- goes to `alps label`. WORK must be new; it receives both run fol
 """
 
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -46,26 +47,39 @@ def main(src: str, work: Path, kills: int, seed: int, options: tuple[str, ...]) 
     length = time.monotonic() - began
     click.echo(f"undisturbed: {length:.0f} s")
     draw = random.Random(seed)
-    killed = 0
-    for number in range(1, kills + 1):
+    killed, runs = 0, 1
+    while killed < kills:
         process = start("killed")
-        # A run that goes on has less left each time: short and long lives, all of them early enough
-        # for most to end by the signal.
+        # A run that goes on has less left each time, so lives are short next to the whole run.
         moment = draw.uniform(0.02, 0.35) * length
-        time.sleep(moment)
-        process.send_signal(signal.SIGKILL)
-        by_signal = process.wait() == -signal.SIGKILL
-        killed += by_signal
-        how = "killed" if by_signal else "had ended already"
-        click.echo(f"{number}: after {moment:.1f} s: {how}")
+        try:
+            if process.wait(moment):
+                raise SystemExit(f"a start failed: see {work / 'killed.log'}")
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            killed += 1
+            click.echo(f"killed after {moment:.1f} s")
+            continue
+        compare(work)
+        shutil.rmtree(work / "killed")
+        runs += 1
     if start("killed").wait():
         raise SystemExit(f"the last start failed: see {work / 'killed.log'}")
+    files = compare(work)
+    click.echo(f"killed {killed} times in {runs} runs; {files} files, all the same bytes")
+
+
+def compare(work: Path) -> int:
+    """Number of result files; ends the program where the two runs differ."""
     whole, stopped = results(work / "whole"), results(work / "killed")
     differing = sorted(
         name for name in whole.keys() | stopped.keys() if whole.get(name) != stopped.get(name)
     )
-    click.echo(f"killed {killed} times; {len(whole)} files, {len(differing)} differ {differing[:5]}")
-    raise SystemExit(bool(differing))
+    if differing:
+        raise SystemExit(f"{len(differing)} of {len(whole)} files differ: {differing[:5]}")
+    click.echo(f"a run that was killed ended with the same {len(whole)} files")
+    return len(whole)
 
 
 if __name__ == "__main__":
