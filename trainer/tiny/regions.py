@@ -110,8 +110,12 @@ def _neighbours(labels: np.ndarray, count: int) -> sparse.coo_matrix:
 def _cut(children: np.ndarray, distances: np.ndarray, leaves: int, height: float) -> np.ndarray:
     """The region of each leaf, ids from 1, when merges above ``height`` are undone."""
     parent = np.arange(leaves + len(children))
+    # Along neighbours a merge may cost less than one below it. It goes with that one all the same:
+    # what it joined may touch only there.
+    undone = np.zeros(len(parent), dtype=bool)
     for merge, (pair, distance) in enumerate(zip(children, distances, strict=True)):
-        if distance <= height:
+        undone[leaves + merge] = distance > height or undone[pair].any()
+        if not undone[leaves + merge]:
             parent[pair] = leaves + merge
     for node in range(len(parent) - 1, -1, -1):  # parents come after children
         parent[node] = parent[parent[node]]
