@@ -72,15 +72,20 @@ def mask_loss(
         real = iou.max(1).values  # a mask is as good as the true mask it fits best
         asked = valid.any(1)
         best = (iou.max(2).values * weight).sum() / count
-        pick = real.gather(1, predicted_iou.argmax(1, keepdim=True))[asked].mean()
-    error = predicted_iou.float() - real
-    iou_loss = (error[asked] ** 2).mean()
+        pick = _mean(real.gather(1, predicted_iou.argmax(1, keepdim=True))[asked])
+    error = (predicted_iou.float() - real)[asked]
+    iou_loss = _mean(error**2)
     return MaskLoss(
         total=assigned + 0.05 * everywhere + iou_loss,
         best_iou=best,
         picked_iou=pick,
-        iou_error=error[asked].abs().mean().detach(),
+        iou_error=_mean(error.abs()).detach(),
     )
+
+
+def _mean(values: Tensor) -> Tensor:
+    """The mean; 0 of nothing, where torch's is NaN, which would spoil all weights at once."""
+    return values.mean() if values.numel() else values.sum()
 
 
 def _iou(masks: Tensor, truth: Tensor) -> Tensor:
