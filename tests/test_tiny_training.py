@@ -1,0 +1,442 @@
+"""The training of `tiny`: its loss, its prompts, its regions, and its two stages."""
+
+import json
+from itertools import pairwise, permutations
+
+import numpy as np
+import pytest
+import torch
+from scipy import ndimage
+from torch.nn import functional as F
+
+pytest.importorskip("skimage", reason="training needs scikit-image: pip install -e .[train]")
+
+from alps.engine.sam import Sam, SamConfig
+from alps.engine.scenes import SceneSettings, make_scene
+from alps.trainer.tiny import pool as pools
+from alps.trainer.tiny import train
+from alps.trainer.tiny.loss import mask_loss
+from alps.trainer.tiny.pool import Pool, batches, draw_prompts
+from alps.trainer.tiny.recipe import TinyRecipe, TrainSettings
+from alps.trainer.tiny.regions import RegionSettings, _cut, region_hierarchy
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+# --- the loss
+
+
+def some_prompts(count=6, side=8, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    logits = 2 * torch.randn(count, 3, side, side, generator=generator)
+    iou = torch.rand(count, 3, generator=generator)
+    truth = torch.randn(count, 3, side, side, generator=generator).clamp(0, 1)
+    valid = torch.rand(count, 3, generator=generator) > 0.3
+    valid[0], valid[1] = True, False  # all three, and a point with no mask at all
+    return logits, iou, truth, valid
+
+
+def pair_cost(logits, truth, balance):
+    """One output against one true mask, pixel by pixel."""
+    p, t = 1 / (1 + np.exp(-logits)), truth
+    inside, outside = -np.log(p), -np.log(1 - p)
+    dice = 1 - (2 * (p * t).sum() + 1) / (p.sum() + t.sum() + 1)
+    focal = (t * (1 - p) ** 2 * inside + (1 - t) * p**2 * outside).mean() / 2
+    balanced = (t * inside).sum() / (t.sum() + 1)
+    balanced += ((1 - t) * outside).sum() / ((1 - t).sum() + 1)
+    return dice + 10 * focal + balance * balanced
+
+
+def naive_loss(logits, iou, truth, valid, balance):
+    """(total, best IoU, picked IoU, IoU error), prompt by prompt."""
+    logits, iou, truth = (x.double().numpy() for x in (logits, iou, truth))
+    costs, everywhere, best, picked, errors = [], [], [], [], []
+    for s in range(len(logits)):
+        there = [g for g in range(3) if valid[s, g]]
+        if not there:
+            continue
+        cost = {
+            (g, m): pair_cost(logits[s, m], truth[s, g], balance) for g in there for m in range(3)
+        }
+        costs.append(min(sum(cost[g, order[g]] for g in there) for order in permutations(range(3))))
+        everywhere += cost.values()
+        overlap = np.zeros((3, 3))
+        for g in there:
+            for m in range(3):
+                a, b = logits[s, m] > 0, truth[s, g] > 0.5
+                overlap[g, m] = (a & b).sum() / max((a | b).sum(), 1)
+        best += [overlap[g].max() for g in there]
+        picked.append(overlap[:, iou[s].argmax()].max())
+        errors += [iou[s, m] - overlap[:, m].max() for m in range(3)]
+    masks = valid.sum().item()
+    total = sum(costs) / masks + 0.05 * sum(everywhere) / (3 * masks) + np.mean(np.square(errors))
+    return total, np.mean(best), np.mean(picked), np.mean(np.abs(errors))
+
+
+@pytest.mark.parametrize("balance", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_loss_prompt_by_prompt(balance, seed):
+    prompts = some_prompts(seed=seed)
+    loss = mask_loss(*prompts, balance=balance)
+    found = (loss.total, loss.best_iou, loss.picked_iou, loss.iou_error)
+    expected = naive_loss(*prompts, balance)
+    assert [value.item() for value in found] == pytest.approx(expected, rel=1e-5)
+
+
+def test_loss_does_not_care_which_output_fits():
+    """Outputs and true masks may be named in any order; the best assignment is the same."""
+    logits, iou, truth, valid = some_prompts()
+    valid[:] = True
+    expected = mask_loss(logits, iou, truth, valid, 0.5).total
+    for order in permutations(range(3)):
+        order = list(order)
+        turned = mask_loss(logits[:, order], iou[:, order], truth, valid, 0.5).total
+        assert turned.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_right_masks_cost_next_to_nothing():
+    truth = torch.zeros(1, 3, 8, 8)
+    truth[0, 0, :2], truth[0, 1, :4], truth[0, 2, :6] = 1, 1, 1
+    logits = (40 * truth - 20)[:, [2, 0, 1]]
+    loss = mask_loss(logits, torch.ones(1, 3), truth, torch.ones(1, 3, dtype=torch.bool), 1.0)
+    assert loss.best_iou == loss.picked_iou == 1 and loss.iou_error == 0
+    swapped = mask_loss(-logits, torch.zeros(1, 3), truth, torch.ones(1, 3, dtype=torch.bool), 1.0)
+    assert 20 * loss.total < swapped.total  # not 0: each pair counts a little
+
+
+def test_gradient_descends():
+    logits, iou, truth, valid = some_prompts()
+    logits.requires_grad_(), iou.requires_grad_()
+    loss = mask_loss(logits, iou, truth, valid, 0.5).total
+    loss.backward()
+    assert not logits.grad[1].any() and not iou.grad[1].any()  # nothing is true of prompt 1
+    step = mask_loss(logits - 0.1 * logits.grad, iou - 0.1 * iou.grad, truth, valid, 0.5).total
+    assert step < loss
+
+
+def test_a_batch_with_no_true_mask_teaches_nothing():
+    logits, iou, truth, valid = some_prompts()
+    logits.requires_grad_(), iou.requires_grad_()
+    loss = mask_loss(logits, iou, truth, valid & False, 0.5)
+    loss.total.backward()
+    assert loss.total == 0 and not logits.grad.any() and not iou.grad.any()
+    assert all(torch.isfinite(v) for v in (loss.best_iou, loss.picked_iou, loss.iou_error))
+
+
+# --- prompts
+
+
+def nested_levels(side=64, seed=0):
+    """(3, side, side) uint16, fine to coarse: unequal rectangles, merged twice; 0 is no region."""
+    rng = np.random.default_rng(seed)
+    cuts = [np.sort(rng.choice(np.arange(2, side - 1), 7, replace=False)) for _ in range(2)]
+    rows, columns = (np.searchsorted(c, np.arange(side), side="right") for c in cuts)
+    fine = 8 * rows[:, None] + columns[None]  # 0 … 63
+    middle = 8 * (rows[:, None] // 2) + columns[None] // 2
+    coarse = np.where(rows[:, None] < 4, middle, 100 + columns[None] // 4)  # above as in the middle
+    gap = (rows[:, None] == 5) & (columns[None] < 3)
+    return np.stack([np.where(gap, 0, level + 1) for level in (fine, middle, coarse)]).astype(
+        np.uint16
+    )
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_points_lie_in_their_masks(seed):
+    levels = nested_levels(seed=seed)
+    least, most = 30, 0.2
+    xy, truth, valid = draw_prompts(levels, np.random.default_rng(seed), 40, least, most)
+    assert xy.shape == (40, 2) and truth.shape == (40, 3, 32, 32) and valid.shape == (40, 3)
+    assert truth.dtype == np.float32 and valid.dtype == bool
+    assert xy.min() >= 0 and xy.max() < 64
+    seen = set()
+    for (x, y), masks, flags in zip(xy, truth, valid, strict=True):
+        areas = []
+        for level in range(3):
+            number = levels[level, y, x]
+            mask = (levels[level] == number) & (number > 0)
+            assert (masks[level] == mask.reshape(32, 2, 32, 2).mean((1, 3))).all()
+            fits = least <= mask.sum() <= most * 64 * 64
+            again = level > 0 and mask.sum() == areas[-1]
+            assert flags[level] == (fits and not again)
+            seen.add((bool(fits), bool(again)))
+            areas.append(mask.sum())
+            if flags[level]:
+                assert masks[level, y // 2, x // 2] > 0
+    assert seen >= {(True, False), (True, True), (False, False)}
+
+
+def test_small_regions_are_asked_too():
+    """Uniform over pixels alone, a region of one pixel would hardly be met."""
+    levels = np.ones((3, 64, 64), np.uint16)
+    levels[:, 10, 20] = 2
+    xy, _, _ = draw_prompts(levels, np.random.default_rng(0), 40, 1, 1.0)
+    assert 5 < (xy == [20, 10]).all(1).sum() < 20
+
+
+@pytest.fixture
+def small_levels(monkeypatch):
+    """Label maps of 64 pixels instead of 256, to be fast."""
+    monkeypatch.setattr(pools, "LEVEL_SIDE", 64)
+
+
+CONFIG = SamConfig(
+    image_size=128,
+    patch_size=16,
+    encoder_width=24,
+    encoder_depth=2,
+    encoder_heads=2,
+    window_size=0,
+    global_blocks=(),
+    relative_positions=False,
+    embedding_channels=16,
+    decoder_heads=2,
+    decoder_hidden=16,
+    iou_head_hidden=16,
+    mask_input_channels=8,
+)
+
+
+@pytest.fixture(scope="module")
+def pool():
+    """Five images whose red is the fine region's id, green the coarse one's."""
+    levels = np.stack([nested_levels(seed=seed) for seed in range(5)])
+    large = levels.repeat(2, axis=2).repeat(2, axis=3)
+    blue = np.random.default_rng(0).integers(0, 255, large[:, 0].shape)
+    images = np.stack([large[:, 0], large[:, 2], blue], axis=-1).astype(np.uint8)
+    torch.manual_seed(3)
+    encoder = Sam(CONFIG)
+    with torch.no_grad():
+        pixels = encoder.normalise(torch.from_numpy(images).permute(0, 3, 1, 2))
+        tokens = encoder.image_encoder.tokens(pixels).flatten(1, 2)
+    return Pool(images, levels, tokens.numpy().astype(np.float16))
+
+
+SETTINGS = TrainSettings(
+    decoder_steps=6, joint_steps=6, images=2, points=4, warmup=2, balance_steps=4,
+    checkpoint_every=2, decoder_rate=3e-3, joint_rate=3e-3, encoder_rate=1e-3,
+)  # fmt: skip
+RECIPE = TinyRecipe(model=CONFIG, train=SETTINGS)
+
+
+def draw(pool, start=0, seed=1):
+    settings = {"images": 3, "points": 10, "min_pixels": 20, "max_share": 0.5, "size": 128}
+    return batches(pool, seed=seed, start=start, **settings)
+
+
+def test_batches_depend_on_the_step_alone(pool, small_levels):
+    through = draw(pool)
+    for step in range(4):
+        expected, found = next(through), next(draw(pool, start=step))
+        assert (expected.index == found.index).all()
+        for name in ("xy", "truth", "valid"):
+            assert torch.equal(getattr(expected, name), getattr(found, name))
+    assert not torch.equal(next(draw(pool)).xy, next(draw(pool, seed=2)).xy)
+
+
+def assert_points_in_place(prompts, images):
+    """In images (B, 3, 128, 128) whose red is the fine region, as truth and points have it."""
+    red, green = images[:, 0].round().int(), images[:, 1].round().int()
+    asked = 0
+    for image, per_image in enumerate(prompts.xy):
+        for point, (x, y) in enumerate(per_image):
+            row = image * prompts.xy.shape[1] + point
+            for level, shown in ((0, red[image]), (2, green[image])):
+                if not prompts.valid[row, level]:
+                    continue
+                asked += 1
+                mask = shown == shown[int(y), int(x)]
+                truth = prompts.truth[row, level]
+                assert torch.equal(F.avg_pool2d(mask[None].float(), 4)[0], truth)
+                assert truth[int(y) // 4, int(x) // 4] > 0
+    assert asked > 10
+
+
+def test_batches_put_points_into_input_pixels(pool, small_levels):
+    prompts = next(draw(pool))
+    assert prompts.xy.shape == (3, 10, 2) and prompts.xy.dtype == torch.float32
+    assert prompts.truth.shape == (30, 3, 32, 32) and prompts.valid.shape == (30, 3)
+    images = torch.from_numpy(pool.images[prompts.index]).permute(0, 3, 1, 2).float()
+    assert_points_in_place(prompts, images)
+
+
+def test_flips_and_turns_take_points_and_truth_along(pool, small_levels):
+    model = Sam(CONFIG)
+    seen = {}
+    model.encode = lambda pixels: seen.setdefault(
+        "images", pixels * model.pixel_std + model.pixel_mean
+    )
+    stage = train.joint_stage(model, pool, SETTINGS)
+    prompts = next(draw(pool))
+    turned_images = []
+    for step in range(8):
+        seen.clear()
+        _, turned = stage.embed(prompts, step)
+        assert_points_in_place(turned, seen["images"])
+        turned_images.append(seen["images"])
+        assert torch.equal(turned.valid, prompts.valid)
+        assert (turned.index == prompts.index).all()
+    for a in range(8):
+        for b in range(a):
+            assert not torch.equal(turned_images[a], turned_images[b])
+
+
+# --- regions
+
+
+def assert_nested_and_connected(levels):
+    for level in levels:
+        assert set(np.unique(level)) == set(range(1, level.max() + 1))
+        for number in range(1, level.max() + 1):  # superpixels may hang together by a corner
+            assert ndimage.label(level == number, np.ones((3, 3)))[1] == 1
+    for fine, coarse in pairwise(levels):
+        pairs = {*zip(fine.ravel().tolist(), coarse.ravel().tolist(), strict=True)}
+        assert len(pairs) == fine.max() and fine.max() >= coarse.max()
+
+
+@pytest.mark.parametrize("seed", [0, 3, 4, 8])
+@pytest.mark.parametrize("size", [(128, 128), (99, 126)])
+def test_regions_are_nested_and_connected(seed, size):
+    image = make_scene(seed, SceneSettings(size=128)).image[: size[0], : size[1]]
+    features = np.random.default_rng(seed).normal(size=(8, 9, 5))
+    cuts = (2.0, 4.5, 5.5, 6.25, 12.0)
+    levels = region_hierarchy(image, features, RegionSettings(cuts=cuts))
+    assert levels.shape == (5, *size) and levels.dtype == np.int32
+    assert levels[0].max() > levels[2].max() > 1
+    assert_nested_and_connected(levels)
+
+
+def test_merges_that_come_too_cheap_afterwards_are_undone_too():
+    """Ward's criterion along neighbours is not monotone: here 2 and 3 meet only through 0 and 1."""
+    children = np.array([[0, 1], [4, 2], [5, 3]])
+    assert _cut(children, np.array([10.0, 3.0, 4.0]), 4, 5.0).tolist() == [1, 2, 3, 4]
+    assert _cut(children, np.array([2.0, 3.0, 4.0]), 4, 3.0).tolist() == [2, 2, 2, 1]
+    assert len(set(_cut(children, np.array([10.0, 3.0, 4.0]), 4, 10.0))) == 1
+    assert len(set(_cut(children, np.array([2.0, 3.0, 4.0]), 4, 1.0))) == 4
+
+
+def test_an_image_of_one_colour_is_one_region():
+    levels = region_hierarchy(np.full((64, 64, 3), 90, np.uint8), np.zeros((4, 4, 3)))
+    assert levels.shape == (3, 64, 64) and (levels == 1).all()
+
+
+# --- the stages
+
+
+def start_training(pool):
+    """What make_tiny does before the first stage, in miniature."""
+    torch.manual_seed(3)
+    model = Sam(CONFIG)
+    mean = train.initialise(model, pool, seed=0)
+    torch.manual_seed(3)
+    averaged = Sam(CONFIG)
+    averaged.load_state_dict(model.state_dict())
+    return model, averaged, mean
+
+
+def stages(model, pool, mean):
+    return (
+        train.decoder_stage(model, pool, mean, SETTINGS),
+        train.joint_stage(model, pool, SETTINGS),
+    )
+
+
+def train_through(pool, out):
+    """Both stages; returns the weights, and those averaged."""
+    out.mkdir(exist_ok=True)
+    model, averaged, mean = start_training(pool)
+    for stage in stages(model, pool, mean):
+        train.run_stage(stage, model, averaged, pool, RECIPE, out)
+    return model.state_dict() | {"a." + k: v for k, v in averaged.state_dict().items()}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(pool, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pools, "LEVEL_SIDE", 64)
+        out = tmp_path_factory.mktemp("undisturbed")
+        return train_through(pool, out), out
+
+
+def test_frozen_tokens_are_what_the_encoder_would_say(pool, small_levels):
+    model, _, mean = start_training(pool)
+    stage, _ = stages(model, pool, mean)
+    prompts = next(draw(pool))
+    with torch.no_grad():
+        cached, same = stage.embed(prompts, 0)
+        images = torch.from_numpy(pool.images[prompts.index]).permute(0, 3, 1, 2)
+        encoded = model.encode(model.normalise(images))
+    assert same is prompts and cached.std() > 0.1
+    torch.testing.assert_close(cached, encoded, rtol=0, atol=0.05)  # tokens are kept as float16
+
+
+def test_training_learns_and_writes_its_log(undisturbed):
+    weights, out = undisturbed
+    assert all(torch.isfinite(tensor).all() for tensor in weights.values())
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert [(line["stage"], line["step"]) for line in lines] == [
+        (stage, step) for stage in ("decoder", "joint") for step in range(6)
+    ]
+    loss = [line["loss"] for line in lines if line["stage"] == "decoder"]
+    assert np.mean(loss[-3:]) < np.mean(loss[:3])
+
+
+def test_the_decoder_stage_leaves_the_encoder_alone(pool, small_levels, tmp_path):
+    model, averaged, mean = start_training(pool)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    stage, _ = stages(model, pool, mean)
+    train.run_stage(stage, model, averaged, pool, RECIPE, tmp_path)
+    changed = {n for n, tensor in model.state_dict().items() if not torch.equal(tensor, before[n])}
+    assert not {n for n in changed if n.startswith("image_encoder") and "neck" not in n}
+    assert {"image_encoder.neck.0.weight", "mask_decoder.iou_token.weight"} <= changed
+    assert "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix" not in changed
+
+
+@pytest.mark.parametrize("killed_at", [(1, 3), (5, 7), (10,)])
+def test_killed_and_resumed_ends_with_the_same_weights(
+    pool, small_levels, undisturbed, tmp_path, monkeypatch, killed_at
+):
+    real = train._average
+    for steps in killed_at:  # counted from each start, lost ones again
+        left = [steps]
+
+        def average(*arguments, left=left):
+            if left[0] == 0:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            real(*arguments)
+
+        monkeypatch.setattr(train, "_average", average)
+        with pytest.raises(KeyboardInterrupt):
+            train_through(pool, tmp_path)
+    monkeypatch.setattr(train, "_average", real)
+    found, (expected, _) = train_through(pool, tmp_path), undisturbed
+    assert found.keys() == expected.keys()
+    assert [name for name in found if not torch.equal(found[name], expected[name])] == []
+
+
+def test_killed_while_writing_a_checkpoint(pool, small_levels, undisturbed, tmp_path, monkeypatch):
+    def fail(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train.os, "replace", fail)
+    with pytest.raises(KeyboardInterrupt):
+        train_through(pool, tmp_path)
+    assert not (tmp_path / "decoder.pt").exists()
+    monkeypatch.undo()
+    monkeypatch.setattr(pools, "LEVEL_SIDE", 64)
+    found, (expected, _) = train_through(pool, tmp_path), undisturbed
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert {path.name for path in tmp_path.iterdir()} == {"decoder.pt", "joint.pt", "log.jsonl"}
+
+
+def test_a_finished_training_does_nothing_more(pool, small_levels, undisturbed, monkeypatch):
+    expected, out = undisturbed
+    monkeypatch.setattr(train, "_step", lambda *_: pytest.fail("trained again"))
+    found = train_through(pool, out)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
