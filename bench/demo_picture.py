@@ -1,6 +1,6 @@
 """The README's picture: a demo scene, its masks, its label map and its exact classes side by side.
 
-    alps demo demo && python -m alps.bench.demo_picture demo bench/results/demo.png
+alps demo demo && python -m alps.bench.demo_picture demo bench/results/demo.png
 """
 
 from pathlib import Path
