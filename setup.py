@@ -72,7 +72,7 @@ setup(
     packages=list(PACKAGES),
     package_dir=PACKAGES,
     package_data={
-        "alps.engine": ["weights/*.safetensors", "weights/*.md", "weights/*.json"],
+        "alps.engine": ["weights/*.safetensors", "weights/*.md"],
         "alps.engine.report": ["*.html", "*.css", "*.js"],
     },
     install_requires=REQUIRES,

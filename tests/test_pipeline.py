@@ -284,11 +284,11 @@ def test_no_mask_at_all_says_what_to_lower(archive, tmp_path, options):
 def test_wide_labels_beyond_255_clusters(archive, tmp_path, options):
     out = tmp_path / "out"
     finer = RunSettings(
-        segment=SegmentSettings(points_per_side=24),
-        source=SourceSettings(tile=64, overlap=8),
-        cluster=ClusterSettings(clusters=300),
+        segment=SegmentSettings(points_per_side=8),
+        source=SourceSettings(tile=24, overlap=4),
+        cluster=ClusterSettings(clusters=260),
     )
-    label_archive(archive, out, finer, options)
+    label_archive(archive / "a.png", out, finer, options)
     with Image.open(out / "labels" / "a.png") as labels:
         values = np.asarray(labels)
     assert values.max() <= 65535 and values.max() > 255
