@@ -1,5 +1,6 @@
 """Cluster: fit k-means to the embeddings of a run folder and write each segment's class."""
 
+from dataclasses import replace
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -10,6 +11,7 @@ import pyarrow.parquet as pq
 from alps.engine.clustering import ClusterModel, fit_clusters
 from alps.engine.errors import RunFolderError
 from alps.engine.plan import shard_count
+from alps.engine.position import PositionEffect, fit_position_effect
 from alps.engine.progress import Progress
 from alps.engine.run_folder import RunFolder, read_table, whole, write_table
 from alps.engine.settings import ClusterSettings
@@ -19,28 +21,50 @@ KEEP_BYTES = 1 << 30
 
 
 class RunFolderEmbeddings:
-    """The embeddings of a run folder, a piece a shard."""
+    """The embeddings of a run folder, a piece a shard, without their position where asked."""
 
     def __init__(self, folder: RunFolder) -> None:
-        shards = range(shard_count(read_table(folder.plan, ["tile_id"])))
-        self._paths = [folder.segments(shard) for shard in shards]
+        plan = read_table(folder.plan, ["tile_id", "width", "height"])
+        # Longer side of each tile, which the network's input is scaled to; ids count from 0.
+        self._sides = np.maximum(*(plan.column(n).to_numpy() for n in ("width", "height")))
+        self._paths = [folder.segments(shard) for shard in range(shard_count(plan))]
+        self._position: PositionEffect | None = None
         tables = [read_table(path, ["segment_id"]) for path in self._paths]
         self.sizes = [table.num_rows for table in tables]
         schema = pq.read_schema(self._paths[0])
         self._channels = schema.field("embedding").type.list_size
-        self._keep = sum(self.sizes) * self._channels * 2 <= KEEP_BYTES
+        self._keep = sum(self.sizes) * self._channels * 4 <= KEEP_BYTES
         self._kept: dict[int, np.ndarray] = {}
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """(n, C) float16. Raises RunFolderError where one is not finite."""
+        """(n, C) floating point. Raises RunFolderError where one is not finite."""
         if index in self._kept:
             return self._kept[index]
-        path = self._paths[index]
-        vectors = _embeddings(read_table(path, ["embedding"]), self._channels)
-        _refuse_unusable(vectors, path)
+        vectors, places = self._read(index)
+        if self._position is not None:
+            vectors = self._position.remove(vectors, places)
         if self._keep:
             self._kept[index] = vectors
         return vectors
+
+    def without_position(self) -> PositionEffect:
+        """From now on yield embeddings without what their place predicts; returns the effect."""
+        pieces = (self._read(index) for index in range(len(self.sizes)))
+        self._position = fit_position_effect(pieces, sum(self.sizes))
+        self._kept.clear()
+        return self._position
+
+    def _read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Embeddings (n, C) float16 and the middles of their boxes (n, 2), 1 the longer side."""
+        path = self._paths[index]
+        table = read_table(path, ["tile_id", "x", "y", "width", "height", "embedding"])
+        vectors = _embeddings(table, self._channels)
+        _refuse_unusable(vectors, path)
+        column = {name: table.column(name).to_numpy() for name in table.column_names[:5]}
+        middle = np.stack(
+            [column["x"] + column["width"] / 2, column["y"] + column["height"] / 2], axis=1
+        )
+        return vectors, middle / self._sides[column["tile_id"]][:, None]
 
 
 def cluster_archive(folder: RunFolder, settings: ClusterSettings) -> ClusterModel:
@@ -51,7 +75,8 @@ def cluster_archive(folder: RunFolder, settings: ClusterSettings) -> ClusterMode
             f"{folder.root} holds no segment to cluster: no mask passed the gate; lower "
             "--pred-iou-thresh or --stability-score-thresh (tiles.parquet has the reasons)"
         )
-    model = fit_clusters(embeddings, settings)
+    position = embeddings.without_position() if settings.remove_position else None
+    model = replace(fit_clusters(embeddings, settings), position=position)
     save_clusters(model, folder.clusters)
     with Progress(len(embeddings.sizes), "shards", "assigning") as progress:
         for shard in range(len(embeddings.sizes)):
@@ -67,7 +92,8 @@ def cluster_archive(folder: RunFolder, settings: ClusterSettings) -> ClusterMode
 
 
 def save_clusters(model: ClusterModel, path: Path) -> None:
-    """Write clusters.npz."""
+    """Write clusters.npz; ``position`` is there where it was removed."""
+    position = {} if model.position is None else {"position": model.position.coefficients}
     with whole(path) as part, open(part, "wb") as file:
         np.savez(
             file,
@@ -76,6 +102,7 @@ def save_clusters(model: ClusterModel, path: Path) -> None:
             inertia=np.float64(model.inertia),
             normalised=np.bool_(model.normalised),
             seed=np.int64(model.seed),
+            **position,
         )
 
 
@@ -89,6 +116,7 @@ def load_clusters(path: Path) -> ClusterModel:
                 float(data["inertia"]),
                 bool(data["normalised"]),
                 int(data["seed"]),
+                PositionEffect(data["position"]) if "position" in data else None,
             )
     except (OSError, EOFError, KeyError, ValueError, BadZipFile) as error:
         raise RunFolderError(f"cannot read clusters from {path}: {error}") from error

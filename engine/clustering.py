@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from alps.engine.errors import SettingsError
+from alps.engine.position import PositionEffect
 from alps.engine.settings import ClusterSettings
 from alps.kernels import kmeans
 
@@ -40,6 +41,7 @@ class ClusterModel:
     inertia: float  # mean squared distance to the own centroid
     normalised: bool
     seed: int
+    position: PositionEffect | None = None  # to be removed from embeddings before ``assign``
 
     def assign(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Cluster (N,) int32 and margin (N,) float32 of embeddings (N, C).

@@ -74,6 +74,9 @@ class ClusterSettings:
     """How segments become pseudo-classes."""
 
     clusters: int = setting(46, "Number of pseudo-classes, K.")
+    remove_position: bool = setting(
+        True, "Subtract from embeddings what their place in the window predicts."
+    )
     normalise: bool = setting(True, "Scale each embedding to length 1 before clustering.")
     passes: int = setting(12, "Passes over the archive at most; stops when inertia settles.")
     seed: int = setting(0, "Seed of everything random; the same seed gives the same labels.")

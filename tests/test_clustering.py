@@ -304,10 +304,23 @@ def test_every_segment_gets_its_cluster(run):
     assert table.schema.equals(before.schema)
     others = [name for name in table.column_names if name not in ("cluster", "margin")]
     assert table.select(others).equals(before.select(others))
-    labels, margin = model.assign(vectors)
+    # All boxes of this folder lie at the origin.
+    left = model.position.remove(vectors, np.zeros((len(vectors), 2)))
+    labels, margin = model.assign(left)
     assert (table.column("cluster").to_numpy() == labels).all()
     assert (table.column("margin").to_numpy() == margin).all()
-    assert (load_clusters(folder.clusters).centroids == model.centroids).all()
+    read = load_clusters(folder.clusters)
+    assert (read.centroids == model.centroids).all()
+    assert (read.position.coefficients == model.position.coefficients).all()
+
+
+def test_position_is_removed_only_where_asked(run):
+    folder, vectors = run
+    model = cluster_archive(folder, ClusterSettings(clusters=4, remove_position=False))
+    assert model.position is None and load_clusters(folder.clusters).position is None
+    labels, _ = model.assign(vectors)
+    table = pq.read_table(folder.root / "segments", columns=["cluster"])
+    assert (table.column("cluster").to_numpy() == labels).all()
 
 
 def test_read_again_or_kept_in_memory_is_the_same(run, monkeypatch):
