@@ -5,6 +5,7 @@ Each room declares its own commands and setup.py registers them under the entry-
 imports no torch.
 """
 
+import os
 import sys
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -48,6 +49,9 @@ def commands() -> None:
 
 def main() -> None:
     """Run the command line; an expected error is one line on stderr and its exit code."""
+    # OpenMP's threads burn their cores while they wait for each other; two runs on one machine were
+    # six times slower for it, and one alone is no faster. Read when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         commands(prog_name="alps")
     except AlpsError as error:
