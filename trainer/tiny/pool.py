@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alps.engine.errors import SourceError
+from alps.engine.errors import SettingsError, SourceError
 from alps.engine.progress import Progress
 from alps.engine.raster import RasterReader
 from alps.engine.sam import Sam
@@ -57,7 +57,7 @@ def build_pool(folder: Path, sources: list[Source], model: Sam, settings: PoolSe
     }
     pool = Pool(**arrays)
     made = folder / "made.json"
-    done = json.loads(made.read_text())["items"] if made.exists() else 0
+    done = _items_made(made, settings)
     weights = _source_weights(sources)
     with Progress(total - done, "images", "building the pool") as progress:
         for index in range(done, total):
@@ -81,6 +81,19 @@ def build_pool(folder: Path, sources: list[Source], model: Sam, settings: PoolSe
                     array.flush()
                 made.write_text(json.dumps({"items": index + 1, "settings": asdict(settings)}))
     return pool
+
+
+def _items_made(made: Path, settings: PoolSettings) -> int:
+    """How much of the pool there is; it must have been begun with these settings."""
+    if not made.exists():
+        return 0
+    state = json.loads(made.read_text())
+    wanted = json.loads(json.dumps(asdict(settings)))
+    if state["settings"] != wanted:
+        raise SettingsError(
+            f"{made.parent} was begun with other pool settings; remove it, or give another OUT"
+        )
+    return state["items"]
 
 
 def _open_array(path: Path, shape: tuple[int, ...], dtype: type) -> np.ndarray:
