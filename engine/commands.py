@@ -75,7 +75,7 @@ def segment(
     from alps.engine.segment import shards_missing
 
     folder = RunFolder(out)
-    with folder.locked():
+    with folder.locked(part):
         options = RunOptions(model=model, device=device, part=part)
         segment_stage(folder, src, _run_settings(values), options)
         missing = shards_missing(folder)

@@ -91,11 +91,13 @@ def segment_stage(
     known = options.model in MODELS
     model, info = load_sam(path, name=options.model if known else path.stem, device=device)
     settings = settings.for_model(info.defaults)
-    _open_run(folder, src, settings, info)
-    with _timed(folder, "segment"):
+    with folder.alone(options.part):
+        _open_run(folder, src, settings, info)
+    with _timed(folder, "segment", options.part):
         segment_archive(folder, _generator(model, settings), info, settings, options.part)
-    if shards_missing(folder) == 0:
-        collect_tiles(folder)
+    with folder.alone(options.part):
+        if shards_missing(folder) == 0:
+            collect_tiles(folder)
 
 
 def cluster_stage(folder: RunFolder, settings: ClusterSettings) -> None:
@@ -273,15 +275,17 @@ def _generator(model: Any, settings: RunSettings) -> MaskGenerator:
 
 
 @contextmanager
-def _timed(folder: RunFolder, stage: str) -> Iterator[None]:
+def _timed(folder: RunFolder, stage: str, part: tuple[int, int] = (0, 1)) -> Iterator[None]:
     """Add the seconds of a stage to run.json; a run in pieces adds up."""
     began = time.perf_counter()
     try:
         yield
     finally:  # after Ctrl-C too; only what a SIGKILL took is missing
-        stages = folder.read_run()["stages"]
-        stages[stage] = round(stages.get(stage, 0) + time.perf_counter() - began, 3)
-        folder.update_run(stages=stages)
+        seconds = time.perf_counter() - began
+        with folder.alone(part):
+            stages = folder.read_run()["stages"]
+            stages[stage] = round(stages.get(stage, 0) + seconds, 3)
+            folder.update_run(stages=stages)
 
 
 def _mark(folder: RunFolder, stage: str, value: str) -> None:

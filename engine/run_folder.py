@@ -35,6 +35,8 @@ PLAN_SCHEMA = pa.schema(
         ("reason", pa.string()),
     ]
 )
+# How long one machine waits for another to plan the run, which opens every source once.
+MOMENT_SECONDS = 3600
 STAGES = ("read", "encode", "decode", "filter", "pool", "write")
 TILE_SCHEMA = pa.schema(
     [
@@ -140,22 +142,61 @@ class RunFolder:
         return run
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the folder for this process; the kernel lets go of it when the process dies."""
+    def locked(self, part: tuple[int, int] = (0, 1)) -> Iterator[None]:
+        """Hold the folder for this process; the kernel lets go of it when the process dies.
+
+        part: (i, n), this machine's share of the shards. With n > 1 only that share is held, so
+        that other machines can work on theirs; files that all share are written ``alone``.
+        """
+        self._make()
         try:
-            (self.root / "journal").mkdir(parents=True, exist_ok=True)
-            (self.root / "segments").mkdir(exist_ok=True)
-            lock = FileLock(self.root / "journal" / "lock")
-            lock.acquire(timeout=0)
+            with self._hold("lock" if part[1] == 1 else f"lock-{part[0] + 1}-of-{part[1]}"):
+                if part[1] == 1:
+                    for other in sorted((self.root / "journal").glob("lock-*-of-*")):
+                        with self._hold(other.name):
+                            pass
+                yield
         except Timeout:
             raise RunFolderError(
                 f"another run is writing to {self.root}; wait for it, or give another OUT"
             ) from None
+
+    def _make(self) -> None:
+        try:
+            (self.root / "journal").mkdir(parents=True, exist_ok=True)
+            (self.root / "segments").mkdir(exist_ok=True)
         except OSError as error:
+            raise self._unwritable(error) from error
+
+    def _unwritable(self, error: OSError) -> RunFolderError:
+        return RunFolderError(
+            f"cannot write to {self.root}: {error.strerror or error}; "
+            "check the path, its permissions and the space left"
+        )
+
+    @contextmanager
+    def alone(self, part: tuple[int, int]) -> Iterator[None]:
+        """Hold the whole folder for a moment, waiting for other machines' moments."""
+        if part[1] == 1:  # held anyway
+            yield
+            return
+        try:
+            with self._hold("lock", wait=MOMENT_SECONDS):
+                yield
+        except Timeout:
             raise RunFolderError(
-                f"cannot write to {self.root}: {error.strerror or error}; "
-                "check the path, its permissions and the space left"
-            ) from error
+                f"another run holds {self.root} as a whole; wait for it, or give another OUT"
+            ) from None
+
+    @contextmanager
+    def _hold(self, name: str, wait: float = 0) -> Iterator[None]:
+        lock = FileLock(self.root / "journal" / name)
+        try:
+            lock.acquire(timeout=wait)
+        except Timeout:
+            raise
+        except OSError as error:
+            raise self._unwritable(error) from error
         try:
             yield
         finally:

@@ -180,7 +180,7 @@ def test_machines_share_the_shards(archive, tmp_path, options, shards_of_two):
     label_archive(archive, tmp_path / "alone", SETTINGS, options)
     folder = RunFolder(tmp_path / "shared")
     for part in ((1, 2), (0, 2)):
-        with folder.locked():
+        with folder.locked(part):
             both = RunOptions(**{**vars(options), "part": part})
             segment_stage(folder, archive, SETTINGS, both)
         assert (shards_missing(folder) == 0) == (part == (0, 2))
@@ -254,6 +254,19 @@ def test_second_run_on_one_out_is_refused(archive, tmp_path, options):
     folder = RunFolder(tmp_path / "out")
     with folder.locked(), pytest.raises(RunFolderError, match="another run"):
         label_archive(archive, folder.root, SETTINGS, options)
+
+
+def test_machines_work_side_by_side_but_not_on_one_share(tmp_path):
+    folder = RunFolder(tmp_path / "out")
+    with folder.locked((0, 2)):
+        with folder.locked((1, 2)), folder.alone((1, 2)):
+            pass
+        with pytest.raises(RunFolderError, match="another run"), folder.locked((0, 2)):
+            pass
+        with pytest.raises(RunFolderError, match="another run"), folder.locked():
+            pass
+    with folder.locked():
+        pass
 
 
 def test_other_settings_on_one_out_are_refused_and_named(archive, tmp_path, options):
