@@ -78,11 +78,7 @@ def fit_clusters(chunks: Chunks, settings: ClusterSettings) -> ClusterModel:
     """
     rng = np.random.default_rng(settings.seed)
     total, clusters = sum(chunks.sizes), settings.clusters
-    if total < clusters:
-        raise SettingsError(
-            f"--clusters {clusters}: the archive has only {total} segments; give at most that, or "
-            "let more masks through the gate (--points-per-side up, --pred-iou-thresh down)"
-        )
+    check_enough(total, clusters)
     sample = _sample(chunks, clusters * SAMPLE_PER_CLUSTER, settings.normalise, rng)
     centroids = plus_plus(sample, clusters, rng)
     received = np.zeros(clusters, dtype=np.int64)
@@ -113,6 +109,15 @@ def fit_clusters(chunks: Chunks, settings: ClusterSettings) -> ClusterModel:
         received //= 2
         received[dead] = 0
     return ClusterModel(centroids, counts, inertia, settings.normalise, settings.seed)
+
+
+def check_enough(total: int, clusters: int) -> None:
+    """Raise SettingsError where there are fewer segments than clusters."""
+    if total < clusters:
+        raise SettingsError(
+            f"--clusters {clusters}: the archive has only {total} segments; give at most that, or "
+            "let more masks through the gate (--points-per-side up, --pred-iou-thresh down)"
+        )
 
 
 def plus_plus(sample: np.ndarray, clusters: int, rng: np.random.Generator) -> np.ndarray:

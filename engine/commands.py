@@ -31,6 +31,9 @@ max_failed_option = click.option(
 )
 
 
+MOST_REASONS = 5  # that the end of a run names
+
+
 def _run_settings(values: dict[str, Any]) -> RunSettings:
     return RunSettings(
         pick(SourceSettings, values), pick(SegmentSettings, values), pick(ClusterSettings, values)
@@ -70,11 +73,12 @@ def segment(
     src: str, out: Path, model: str, device: str, part: tuple[int, int], **values: Any
 ) -> None:
     """Only segment SRC: masks and their embeddings, into OUT/segments."""
-    from alps.engine.label import RunOptions, segment_stage
+    from alps.engine.label import RunOptions, refuse_foreign, segment_stage
     from alps.engine.run_folder import RunFolder
     from alps.engine.segment import shards_missing
 
     folder = RunFolder(out)
+    refuse_foreign(folder)
     with folder.locked(part):
         options = RunOptions(model=model, device=device, part=part)
         segment_stage(folder, src, _run_settings(values), options)
@@ -109,8 +113,8 @@ def paint(out: Path, max_failed: float) -> None:
     folder = RunFolder(out)
     folder.read_run()
     with folder.locked():
-        paint_stage(folder)
-        _say(finish(folder, max_failed))
+        unpainted = paint_stage(folder)
+        _say(finish(folder, max_failed, unpainted))
 
 
 @click.command()
@@ -118,7 +122,9 @@ def paint(out: Path, max_failed: float) -> None:
 def report(out: Path) -> None:
     """Write OUT/report/index.html: the run as one self-contained page."""
     from alps.engine.report import build_report
+    from alps.engine.run_folder import RunFolder
 
+    RunFolder(out).refuse_unpainted()
     click.echo(build_report(out))
 
 
@@ -161,7 +167,12 @@ def _say(summary: "RunSummary") -> None:
     if summary.seconds_per_tile:
         stages = ", ".join(f"{s} {v:.2f}" for s, v in summary.seconds_per_tile.items())
         click.echo(f"seconds a tile: {stages}")
-    for reason, count in summary.failed_reasons.items():
+    reasons = sorted(summary.failed_reasons.items(), key=lambda item: -item[1])
+    for reason, count in reasons[:MOST_REASONS]:
         click.echo(f"failed ({count} tiles): {reason}")
+    if len(reasons) > MOST_REASONS:
+        click.echo(
+            f"{len(reasons) - MOST_REASONS} more reasons: {summary.folder / 'tiles.parquet'}"
+        )
     click.echo(f"label maps: {summary.folder / 'labels'}")
     click.echo(f"report: {summary.folder / 'report' / 'index.html'}")

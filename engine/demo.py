@@ -1,14 +1,16 @@
 """A small archive of generated scenes, labelled and scored against its exact classes."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from alps.engine.errors import RunFolderError
 from alps.engine.label import RunOptions, RunSummary, finish, label_archive
 from alps.engine.quality import Quality, QualitySettings, measure_quality
-from alps.engine.run_folder import RunFolder
+from alps.engine.run_folder import RunFolder, write_text
 from alps.engine.scenes import CLASS_NAMES, SceneSettings, make_scene
 from alps.engine.settings import ClusterSettings, RunSettings
 
@@ -29,7 +31,12 @@ class DemoResult:
 
 
 def run_demo(out: Path, *, scenes: int, seed: int, model: str, device: str) -> DemoResult:
-    """Generate ``scenes`` scenes, label them, score the labels, and put the score on the report."""
+    """Generate ``scenes`` scenes, label them, score the labels, and put the score on the report.
+
+    Raises:
+        RunFolderError: ``out`` holds something else, or the demo of other scenes.
+    """
+    _claim(out, {"scenes": scenes, "seed": seed})
     make_archive(out, scenes, seed)
     options = RunOptions(model=model, device=device)
     settings = RunSettings(cluster=ClusterSettings(clusters=CLUSTERS))
@@ -41,6 +48,19 @@ def run_demo(out: Path, *, scenes: int, seed: int, model: str, device: str) -> D
     with folder.locked():
         folder.update_run(quality=quality.as_dict())
         return DemoResult(finish(folder, options.max_failed), quality)
+
+
+def _claim(out: Path, scenes: dict[str, int]) -> None:
+    """Write nothing over what is not an earlier demo of the same scenes."""
+    mark = out / "demo.json"
+    if mark.exists():
+        if json.loads(mark.read_text(encoding="utf-8")) != scenes:
+            raise RunFolderError(f"{out} holds the demo of other scenes; give a new folder")
+        return
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RunFolderError(f"{out} is not an empty folder; give a new one for the demo")
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(mark, json.dumps(scenes) + "\n")
 
 
 def make_archive(out: Path, scenes: int, seed: int) -> None:

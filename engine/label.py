@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from alps.engine.checkpoints import load_sam
 from alps.engine.cluster import cluster_archive
+from alps.engine.clustering import check_enough
 from alps.engine.device import choose_device
 from alps.engine.errors import RunFolderError, SettingsError, TooManyFailuresError
 from alps.engine.everything import MaskGenerator
@@ -75,11 +76,12 @@ def label_archive(
     """
     settings, options = settings or RunSettings(), options or RunOptions()
     folder = RunFolder(Path(out))
+    refuse_foreign(folder)
     with folder.locked():
         segment_stage(folder, src, settings, options)
         cluster_stage(folder, settings.cluster)
-        paint_stage(folder)
-        return finish(folder, options.max_failed)
+        unpainted = paint_stage(folder)
+        return finish(folder, options.max_failed, unpainted)
 
 
 def segment_stage(
@@ -92,7 +94,9 @@ def segment_stage(
     model, info = load_sam(path, name=options.model if known else path.stem, device=device)
     settings = settings.for_model(info.defaults)
     with folder.alone(options.part):
-        _open_run(folder, src, settings, info)
+        run = _open_run(folder, src, settings, info)
+        if run["done"] and shards_missing(folder):  # segments were deleted: new ones have no class
+            folder.update_run(done={})
     with _timed(folder, "segment", options.part):
         segment_archive(folder, _generator(model, settings), info, settings, options.part)
     with folder.alone(options.part):
@@ -102,7 +106,7 @@ def segment_stage(
 
 def cluster_stage(folder: RunFolder, settings: ClusterSettings) -> None:
     """Cluster all segments of the run, unless that was done with these settings."""
-    run = folder.read_run()
+    run = _read_run(folder)
     missing = shards_missing(folder)
     if missing:
         raise RunFolderError(
@@ -114,6 +118,9 @@ def cluster_stage(folder: RunFolder, settings: ClusterSettings) -> None:
     wanted = fingerprint(run["config_hash"], asdict(settings))
     if run["done"].get("cluster") == wanted:
         return
+    total = int(read_table(folder.tiles, ["segments"]).column("segments").to_numpy().sum())
+    if total:  # none at all has its own message
+        check_enough(total, settings.clusters)  # before the old clusters are given up
     # From here on clusters are in doubt until all shards carry the new ones.
     run["done"].pop("cluster", None)
     run["settings"]["cluster"] = asdict(settings)
@@ -123,22 +130,28 @@ def cluster_stage(folder: RunFolder, settings: ClusterSettings) -> None:
     _mark(folder, "cluster", wanted)
 
 
-def paint_stage(folder: RunFolder) -> None:
-    """Paint all sources with the clusters of the run, unless that was done."""
-    run = folder.read_run()
+def paint_stage(folder: RunFolder) -> dict[str, str]:
+    """Paint all sources with the clusters of the run, unless that was done.
+
+    Returns sources that could not be painted, with reasons.
+    """
+    run = _read_run(folder)
     wanted = run["done"].get("cluster")
     if wanted is None:
         raise RunFolderError(f"{folder.root} has no clusters yet; run: alps cluster OUT")
     with _timed(folder, "paint"):
-        paint_archive(folder, run["settings"]["cluster"]["clusters"], wanted)
+        unpainted = paint_archive(folder, run["settings"]["cluster"]["clusters"], wanted)
     _mark(folder, "paint", wanted)
+    return unpainted
 
 
-def finish(folder: RunFolder, max_failed: float) -> RunSummary:
+def finish(
+    folder: RunFolder, max_failed: float, unpainted: dict[str, str] | None = None
+) -> RunSummary:
     """Write the report and sum up.
 
     Raises:
-        TooManyFailuresError: a larger share of tiles than ``max_failed`` failed.
+        TooManyFailuresError: a larger share of tiles, or of label maps, than ``max_failed`` failed.
     """
     folder.update_run(finished=_now())
     build_report(folder.root)
@@ -148,8 +161,14 @@ def finish(folder: RunFolder, max_failed: float) -> RunSummary:
         reason = max(summary.failed_reasons, key=lambda text: summary.failed_reasons[text])
         raise TooManyFailuresError(
             f"{failed} of {total} tiles failed, more than --max-failed {max_failed:g} allows; all "
-            f"others are labelled. The commonest reason: {reason}. "
+            f"others are labelled. The commonest reason: {reason.rstrip('.')}. "
             f"Every one is in {folder.tiles}"
+        )
+    if unpainted and len(unpainted) > max_failed * summary.sources:
+        source, reason = next(iter(unpainted.items()))
+        raise TooManyFailuresError(
+            f"{len(unpainted)} of {summary.sources} label maps could not be painted; the first, "
+            f"of {source}: {reason.rstrip('.')}. Mend that and run: alps paint {folder.root}"
         )
     return summary
 
@@ -160,7 +179,15 @@ def summarise(folder: RunFolder) -> RunSummary:
     statuses = np.array(table.column("status").to_pylist())
     ran = np.isin(statuses, ["ok", "empty"])
     valid = table.column("valid_pixels").to_numpy().sum()
-    reasons = np.array(table.column("reason").to_pylist())[statuses == "failed"]
+    # One kind of failure is one reason, whichever files it befell.
+    reasons = np.array(
+        [
+            reason.replace(path, "a file")
+            for reason, path in zip(
+                table.column("reason").to_pylist(), table.column("path").to_pylist(), strict=True
+            )
+        ]
+    )[statuses == "failed"]
     return RunSummary(
         folder=folder.root,
         sources=len(np.unique(table.column("source_index").to_numpy())),
@@ -183,14 +210,13 @@ def _open_run(
     decides = _what_decides(src, settings, info)
     config_hash = fingerprint(decides)
     if folder.run_json.exists():
-        run = folder.read_run()
+        run = _read_run(folder)
         if run["config_hash"] != config_hash:
             raise RunFolderError(
                 f"{folder.root} holds a run with other settings ({_differences(run, decides)}); "
                 "give another OUT, or the settings in its run.json"
             )
         return run
-    _refuse_foreign(folder)
     sources = find_sources(src, exclude=folder.root)
     plan = make_plan(sources, settings.source)
     _refuse_unreadable(plan, src)
@@ -208,6 +234,18 @@ def _open_run(
         stages={},
         done={},
     )
+
+
+def _read_run(folder: RunFolder) -> dict[str, Any]:
+    """run.json with all that the stages need."""
+    run = folder.read_run()
+    needed = {"config_hash", "settings", "done", "stages", "model", "source"}
+    if lacking := sorted(needed - run.keys()):
+        raise RunFolderError(
+            f"{folder.run_json} is damaged: it lacks {', '.join(lacking)}; put back a copy, or "
+            "give another OUT"
+        )
+    return run
 
 
 def _what_decides(src: str | Path, settings: RunSettings, info: ModelInfo) -> dict[str, Any]:
@@ -242,8 +280,10 @@ def _differences(run: dict[str, Any], decides: dict[str, Any]) -> str:
     return "; ".join(differing) or "written by another version"
 
 
-def _refuse_foreign(folder: RunFolder) -> None:
+def refuse_foreign(folder: RunFolder) -> None:
     """Do not mix label maps into a folder that holds something else."""
+    if folder.run_json.exists() or not folder.root.is_dir():
+        return
     ours = {"journal", "segments"}  # what a run killed while planning leaves
     others = sorted(path.name for path in folder.root.iterdir() if path.name not in ours)
     others = [name for name in others if not name.startswith(".run.json")]

@@ -8,12 +8,18 @@ no more than three rows of them are in memory.
 import json
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from alps.engine.errors import RunFolderError, SourceError
-from alps.engine.label_writer import LabelMapWriter, label_dtype, unlabelled_value
+from alps.engine.label_writer import (
+    Georeference,
+    LabelMapWriter,
+    label_dtype,
+    unlabelled_value,
+)
 from alps.engine.palette import palette
 from alps.engine.plan import SHARD_TILES, PlannedTile, check_size, sources_of
 from alps.engine.progress import Progress
@@ -45,15 +51,19 @@ class SegmentStore:
         return table.slice(start, end - start)
 
 
-def paint_archive(folder: RunFolder, clusters: int, fingerprint: str) -> None:
+def paint_archive(folder: RunFolder, clusters: int, fingerprint: str) -> dict[str, str]:
     """Paint every source that is not painted with these clusters yet, and write classes.json.
 
     Args:
         folder: a run folder whose segments carry clusters.
         clusters: K
         fingerprint: of all that decides the labels; a label map made under another is redone.
+
+    Returns:
+        Sources that have no label map although they could be opened when planned, with reasons.
     """
     plan = read_table(folder.plan)
+    unpainted: dict[str, str] = {}
     done = _painted(folder, fingerprint)
     pixels = np.zeros(clusters + 1, dtype=np.int64)
     store = SegmentStore(folder)
@@ -70,7 +80,7 @@ def paint_archive(folder: RunFolder, clusters: int, fingerprint: str) -> None:
                     counted = _paint_source(folder, tiles, store, clusters)
                 except SourceError as error:  # it was readable when planned
                     print(f"{first.source}: no label map: {error}", file=sys.stderr)
-                    folder.label(first.label).unlink(missing_ok=True)  # of other clusters
+                    unpainted[first.source] = str(error)
                     counted = []
                 line = {"source_index": first.source_index, "of": fingerprint, "pixels": counted}
                 journal.write(json.dumps(line) + "\n")
@@ -79,6 +89,7 @@ def paint_archive(folder: RunFolder, clusters: int, fingerprint: str) -> None:
                 pixels += np.array(counted)
             progress.advance(1)
     _write_classes(folder, pixels, clusters)
+    return unpainted
 
 
 def _painted(folder: RunFolder, fingerprint: str) -> dict[int, list[int]]:
@@ -102,23 +113,40 @@ def _paint_source(
 ) -> list[int]:
     """Write one label map; returns pixels a class, the unlabelled last. Empty: no label map.
 
-    Raises SourceError where the source cannot be opened or has changed its size.
+    Raises SourceError where the source has changed its size, or its place is not to be found.
     """
     first = tiles[0]
     if first.reason:
         return []
     counts = np.zeros(clusters + 1, dtype=np.int64)
-    with (
-        RasterReader(first.path) as reader,
-        LabelMapWriter.like(reader, folder.label(first.label), clusters) as writer,
-    ):
-        check_size(reader, first)
+    path = folder.label(first.label)
+    size = (first.source_width, first.source_height)
+    place = _place_of(first, path)
+    with LabelMapWriter(path, *size, palette(clusters), georeference=place) as writer:
         for y, strip in paint_strips(tiles, store, clusters):
             writer.write_rows(y, strip)
             found = np.bincount(strip.ravel(), minlength=unlabelled_value(clusters) + 1)
             counts[:clusters] += found[:clusters]
             counts[clusters] += found[unlabelled_value(clusters)]
     return counts.tolist()
+
+
+def _place_of(first: PlannedTile, label: Path) -> Georeference:
+    """Where a source lies, from itself or, on a disk that is not there now, its last label map."""
+    try:
+        with RasterReader(first.path) as reader:
+            check_size(reader, first)
+            return Georeference.of(reader)
+    except SourceError:
+        if Path(first.path).exists():  # another image by now
+            label.unlink(missing_ok=True)
+            raise
+        if label.suffix == ".png":
+            return Georeference()
+        if not label.exists():
+            raise
+    with RasterReader(label) as old:
+        return Georeference.of(old)
 
 
 def paint_strips(

@@ -97,6 +97,9 @@ def quality(
         fit_only=fit_only,
         class_names=tuple(name.strip() for name in class_names.split(",")) if class_names else (),
     )
+    from alps.engine.run_folder import RunFolder  # not before: it brings pyarrow along
+
+    RunFolder(out).refuse_unpainted()
     result = measure_quality(out, truth, settings)
     click.echo(quality_text(result))
     if json_file is not None:

@@ -126,14 +126,30 @@ class RunFolder:
     def read_run(self) -> dict[str, Any]:
         """The content of run.json."""
         try:
-            return json.loads(self.run_json.read_text(encoding="utf-8"))
+            run = json.loads(self.run_json.read_text(encoding="utf-8"))
+            if not isinstance(run, dict):
+                raise ValueError("it holds no object")
+            return run
         except FileNotFoundError:
             raise RunFolderError(
                 f"{self.root} is not a run folder: it has no run.json; "
                 "make one with: alps label SRC OUT"
             ) from None
         except (OSError, ValueError) as error:
-            raise RunFolderError(f"cannot read {self.run_json}: {error}") from error
+            raise RunFolderError(
+                f"cannot read {self.run_json}: {error}; put back a copy, or give another OUT"
+            ) from error
+
+    def refuse_unpainted(self) -> None:
+        """Raise RunFolderError where label maps are of older clusters than the segments."""
+        if not self.run_json.exists():  # a folder of somebody's label maps
+            return
+        done = self.read_run().get("done", {})
+        if done.get("paint") != done.get("cluster"):
+            raise RunFolderError(
+                f"the label maps of {self.root} are older than its clusters; "
+                f"run: alps paint {self.root}"
+            )
 
     def update_run(self, **values: Any) -> dict[str, Any]:
         """Set keys of run.json and return its new content."""
@@ -256,4 +272,7 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
         # One file is one table; partitioning="hive" would read names of folders as columns.
         return pq.read_table(path, columns=columns, partitioning=None)
     except (OSError, pa.ArrowInvalid) as error:
-        raise RunFolderError(f"cannot read {path}: {error}") from error
+        raise RunFolderError(
+            f"cannot read {path}: {error}; if it is one of segments/, delete it and give the "
+            "command that made it again: its tiles are segmented anew"
+        ) from error

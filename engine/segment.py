@@ -58,7 +58,7 @@ def segment_archive(
     """
     plan = read_table(folder.plan)
     mine = range(part[0], shard_count(plan), part[1])
-    missing = [shard for shard in mine if not folder.shard_tiles(shard).exists()]
+    missing = [shard for shard in mine if not _is_done(folder, shard)]
     tiles = [tile for shard in missing for tile in tiles_of_shard(plan, shard)]
     total = sum(len(tiles_of_shard(plan, shard)) for shard in mine)
     schema = segment_schema(info.config.embedding_channels)
@@ -96,7 +96,12 @@ def collect_tiles(folder: RunFolder) -> pa.Table:
 def shards_missing(folder: RunFolder) -> int:
     """How many shards of the plan are not done."""
     shards = shard_count(read_table(folder.plan, ["tile_id"]))
-    return sum(not folder.shard_tiles(shard).exists() for shard in range(shards))
+    return sum(not _is_done(folder, shard) for shard in range(shards))
+
+
+def _is_done(folder: RunFolder, shard: int) -> bool:
+    """The journal decides; but segments that somebody deleted since are made again."""
+    return folder.shard_tiles(shard).exists() and folder.segments(shard).exists()
 
 
 def _segment_tile(

@@ -346,3 +346,63 @@ def test_out_inside_src_is_not_labelled_itself(archive, options):
     label_archive(archive, archive / "out", SETTINGS, options)
     summary = label_archive(archive, archive / "out", SETTINGS, options)
     assert summary.sources == 5
+
+
+def test_deleted_segments_are_made_again(archive, tmp_path, options):
+    out = tmp_path / "out"
+    label_archive(archive, out, SETTINGS, options)
+    before = results(out)
+    (out / "segments" / "part-00000.parquet").unlink()
+    label_archive(archive, out, SETTINGS, options)
+    assert results(out) == before
+
+
+def test_a_refused_number_of_clusters_leaves_the_run_as_it_was(archive, tmp_path, options):
+    out = tmp_path / "out"
+    label_archive(archive, out, SETTINGS, options)
+    folder, run = RunFolder(out), (out / "run.json").read_text()
+    with pytest.raises(SettingsError, match=r"only .* segments"):
+        cluster_stage(folder, ClusterSettings(clusters=5000))
+    assert (out / "run.json").read_text() == run
+    assert paint_stage(folder) == {}
+
+
+def test_an_archive_that_is_away_can_still_be_painted(archive, tmp_path, options):
+    out = tmp_path / "out"
+    label_archive(archive, out, SETTINGS, options)
+    folder, before = RunFolder(out), results(out)
+    archive.rename(tmp_path / "elsewhere")
+    cluster_stage(folder, ClusterSettings(clusters=3))
+    with pytest.raises(RunFolderError, match="alps paint"):
+        folder.refuse_unpainted()
+    assert paint_stage(folder) == {}
+    folder.refuse_unpainted()
+    with rasterio.open(out / "labels" / "north" / "e.tif") as labels:
+        assert labels.crs == "EPSG:32631" and labels.read(1).min() < 3
+    cluster_stage(folder, SETTINGS.cluster)
+    paint_stage(folder)
+    assert results(out) == before
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "null", '{"config_hash": 1}', '{"cut'])
+def test_a_damaged_run_json_is_named(archive, tmp_path, options, content):
+    out = tmp_path / "out"
+    label_archive(archive, out, SETTINGS, options)
+    (out / "run.json").write_text(content)
+    with pytest.raises(RunFolderError, match=r"run\.json"):
+        label_archive(archive, out, SETTINGS, options)
+
+
+def test_a_refused_folder_is_left_alone(archive, options):
+    before = sorted(archive.rglob("*"))
+    with pytest.raises(RunFolderError, match="not empty"):
+        label_archive(archive, archive, SETTINGS, options)
+    assert sorted(archive.rglob("*")) == before
+
+
+def test_the_demo_overwrites_nothing(tmp_path, speck):
+    from alps.engine.demo import run_demo
+
+    (tmp_path / "thesis.doc").write_text("years of work")
+    with pytest.raises(RunFolderError, match="empty folder"):
+        run_demo(tmp_path, scenes=1, seed=0, model=str(speck), device="cpu")
