@@ -4,6 +4,7 @@ Each stage leaves its mark in run.json; a run that was stopped goes on where it 
 other clusters segments nothing anew.
 """
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from alps.engine.checkpoints import load_sam
 from alps.engine.cluster import cluster_archive
 from alps.engine.clustering import check_enough
 from alps.engine.device import choose_device
-from alps.engine.errors import RunFolderError, SettingsError, TooManyFailuresError
+from alps.engine.errors import RunFolderError, SettingsError, SourceError, TooManyFailuresError
 from alps.engine.everything import MaskGenerator
 from alps.engine.model_store import MODELS, find_model
 from alps.engine.paint import paint_archive
@@ -30,7 +31,7 @@ from alps.engine.run_folder import STAGES, RunFolder, read_table, write_table
 from alps.engine.sam.config import ModelInfo
 from alps.engine.segment import collect_tiles, segment_archive, shards_missing
 from alps.engine.settings import ClusterSettings, RunSettings, fingerprint
-from alps.engine.sources import find_sources
+from alps.engine.sources import find_sources, printable
 
 
 @dataclass(frozen=True)
@@ -216,6 +217,7 @@ def _open_run(
                 f"{folder.root} holds a run with other settings ({_differences(run, decides)}); "
                 "give another OUT, or the settings in its run.json"
             )
+        _say_what_is_new(folder, src)
         return run
     sources = find_sources(src, exclude=folder.root)
     plan = make_plan(sources, settings.source)
@@ -234,6 +236,21 @@ def _open_run(
         stages={},
         done={},
     )
+
+
+def _say_what_is_new(folder: RunFolder, src: str | Path) -> None:
+    """Images that came after the plan are not labelled; that must not pass in silence."""
+    try:
+        found = {printable(source.name) for source in find_sources(src, exclude=folder.root)}
+    except SourceError:  # away by now; what is left to read will say so
+        return
+    planned = set(read_table(folder.plan, ["source"]).column("source").unique().to_pylist())
+    if new := sorted(found - planned):
+        print(
+            f"{len(new)} images at {src} came after this run was planned and are not labelled "
+            f"({new[0]}, say); give another OUT to label all",
+            file=sys.stderr,
+        )
 
 
 def _read_run(folder: RunFolder) -> dict[str, Any]:

@@ -142,7 +142,9 @@ def _search(root: Path, exclude: str | Path | None) -> list[Path]:
 
     for folder, subfolders, files in os.walk(root, followlinks=True, onerror=unreadable):
         real = os.path.realpath(folder)
-        if real in visited or _inside(Path(folder), exclude):
+        # The label maps of an earlier run that lies in the archive are no images of it.
+        is_run = "run.json" in files and "journal" in subfolders
+        if real in visited or is_run or _inside(Path(folder), exclude):
             subfolders.clear()
             continue
         visited.add(real)

@@ -348,6 +348,20 @@ def test_out_inside_src_is_not_labelled_itself(archive, options):
     assert summary.sources == 5
 
 
+def test_images_that_came_later_are_named(archive, tmp_path, options, capsys):
+    out = tmp_path / "out"
+    label_archive(archive, out, SETTINGS, options)
+    assert "came after" not in capsys.readouterr().err
+    shutil.copy(archive / "a.png", archive / "late.png")
+    assert label_archive(archive, out, SETTINGS, options).sources == 5
+    assert "1 images" in (said := capsys.readouterr().err) and "late.png" in said
+
+
+def test_an_earlier_run_inside_src_is_not_labelled(archive, tmp_path, options):
+    label_archive(archive, archive / "first", SETTINGS, options)
+    assert label_archive(archive, tmp_path / "second", SETTINGS, options).sources == 5
+
+
 def test_deleted_segments_are_made_again(archive, tmp_path, options):
     out = tmp_path / "out"
     label_archive(archive, out, SETTINGS, options)
