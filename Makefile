@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 # the build that fits its driver into .venv first, and it is kept.
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test bench lint clean
+.PHONY: demo test lint clean
 
 demo: $(VENV)/installed
 	$(BIN)/alps demo demo
@@ -18,9 +18,6 @@ test: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest
-
-bench: $(VENV)/installed-dev
-	$(BIN)/python -m pytest bench
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .

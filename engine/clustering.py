@@ -123,7 +123,7 @@ def check_enough(total: int, clusters: int) -> None:
 def plus_plus(sample: np.ndarray, clusters: int, rng: np.random.Generator) -> np.ndarray:
     """k-means++ (Arthur and Vassilvitskii, SODA 2007): (S, C) -> (clusters, C) float32.
 
-    Each centroid is the best of a few candidates (their section 5): drawn once, well separated
+    Each centroid is the best of a few candidates (greedy k-means++): drawn once, well separated
     groups too often share a centroid, which no later pass mends.
     """
     trials = 2 + int(np.log(clusters))

@@ -9,7 +9,7 @@ from torch import Tensor
 from alps.engine.sam import Sam, SamConfig
 
 # Image tokens of the prompts in one pass. A prompt of an official model has 4 MB of them; on a
-# CPU a pass that overflows the last-level cache runs at half the speed (design, section 4).
+# CPU a pass that overflows the last-level cache runs at half the speed.
 _PASS_BYTES = {"cpu": 16 << 20}
 _PASS_BYTES_ELSEWHERE = 512 << 20
 

@@ -56,7 +56,8 @@ class SegmentSettings:
 
 
 # What SegmentSettings and SourceSettings take where neither the user nor the model has a say:
-# SAM's own values, and the area gate of the paper (section III).
+# SAM's own values, and the area gate of the ALPS paper (arXiv 2406.10855). A test holds that they
+# are those of EverythingSettings, which cannot be read here: it would bring torch along.
 FALLBACKS = ModelDefaults(
     points_per_side=32,
     pred_iou_thresh=0.88,

@@ -417,3 +417,14 @@ def test_other_bad_arguments(ours):
         MaskGenerator(ours).segment(picture(8, 8), np.ones((9, 8), bool))
     with pytest.raises(ModelError, match="load_sam"):
         MaskGenerator("vit_b")
+
+
+def test_settings_of_a_run_fall_back_to_those_of_everything_mode():
+    from dataclasses import fields
+
+    from alps.engine.settings import FALLBACKS
+
+    shared = {f.name for f in fields(EverythingSettings)} & FALLBACKS.given().keys()
+    assert {"points_per_side", "pred_iou_thresh", "stability_score_thresh"} <= shared
+    stock = EverythingSettings()
+    assert {n: getattr(FALLBACKS, n) for n in shared} == {n: getattr(stock, n) for n in shared}

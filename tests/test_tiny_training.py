@@ -1,6 +1,8 @@
 """The training of `tiny`: its loss, its prompts, its regions, and its two stages."""
 
 import json
+import sys
+from dataclasses import replace
 from itertools import pairwise, permutations
 
 import numpy as np
@@ -11,7 +13,9 @@ from torch.nn import functional as F
 
 pytest.importorskip("skimage", reason="training needs scikit-image: pip install -e .[train]")
 
-from alps.engine.sam import Sam, SamConfig
+import speck
+
+from alps.engine.sam import Sam
 from alps.engine.scenes import SceneSettings, make_scene
 from alps.trainer.tiny import pool as pools
 from alps.trainer.tiny import train
@@ -185,21 +189,7 @@ def small_levels(monkeypatch):
     monkeypatch.setattr(pools, "LEVEL_SIDE", 64)
 
 
-CONFIG = SamConfig(
-    image_size=128,
-    patch_size=16,
-    encoder_width=24,
-    encoder_depth=2,
-    encoder_heads=2,
-    window_size=0,
-    global_blocks=(),
-    relative_positions=False,
-    embedding_channels=16,
-    decoder_heads=2,
-    decoder_hidden=16,
-    iou_head_hidden=16,
-    mask_input_channels=8,
-)
+CONFIG = replace(speck.CONFIG, encoder_width=24, encoder_depth=2)
 
 
 @pytest.fixture(scope="module")
@@ -440,3 +430,19 @@ def test_a_finished_training_does_nothing_more(pool, small_levels, undisturbed, 
     monkeypatch.setattr(train, "_step", lambda *_: pytest.fail("trained again"))
     found = train_through(pool, out)
     assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_a_missing_package_is_one_line_that_names_the_extra(tmp_path, monkeypatch):
+    from click.testing import CliRunner
+
+    from alps.engine.errors import SettingsError
+    from alps.trainer.commands import train_tiny
+
+    for module in ("onnx", "alps.trainer.tiny.make", "alps.trainer.tiny.backbone"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    wheel = tmp_path / "backbone.whl"
+    wheel.touch()
+    found = CliRunner().invoke(train_tiny, ["images", str(tmp_path), "--backbone", str(wheel)])
+    assert isinstance(found.exception, SettingsError)
+    assert "onnx" in str(found.exception) and "[train]" in str(found.exception)

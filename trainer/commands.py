@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from alps.engine.errors import SettingsError
+
 
 @click.command(name="train-tiny")
 @click.argument("src")
@@ -23,7 +25,13 @@ def train_tiny(src: str, out: Path, backbone: Path, threads: int) -> None:
     import torch
 
     from alps.engine.sources import find_sources
-    from alps.trainer.tiny.make import make_tiny
+
+    try:
+        from alps.trainer.tiny.make import make_tiny
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"training needs {error.name}, which is not installed: pip install 'alps-engine[train]'"
+        ) from error
 
     torch.set_num_threads(threads)
     click.echo(make_tiny(find_sources(src), out, backbone))

@@ -83,7 +83,7 @@ class Block(nn.Module):
 
 
 class GridAttention(nn.Module):
-    """Multi-head attention over a grid, with decomposed relative positions (MViTv2, eq. 4)."""
+    """Multi-head attention over a grid, with decomposed relative positions (arXiv 2112.01526)."""
 
     def __init__(self, width: int, heads: int, side: int, relative_positions: bool) -> None:
         super().__init__()

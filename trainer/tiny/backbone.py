@@ -123,7 +123,7 @@ def resample_patches(kernel: Tensor, size: int) -> Tensor:
     """A patch kernel (W, 3, p, p) for patches of ``size`` pixels.
 
     Chosen so that it answers to a patch as the old kernel answers to that patch scaled to p
-    (the adjoint of the scaling; FlexiViT, arXiv 2212.08013, section 3.4).
+    (the adjoint of the scaling; FlexiViT, arXiv 2212.08013, takes the pseudo-inverse instead).
     """
     old = kernel.shape[-1]
     basis = torch.eye(size * size).reshape(size * size, 1, size, size)
