@@ -25,6 +25,7 @@ REQUIRES = [
     "click>=8.1,<9",  # 8.1: Context.with_resource and shell completion as used; 9 may break
     "filelock>=3.12,<5",  # released by the kernel when a process dies; no lock goes stale
     "jinja2>=3.1,<4",  # autoescape is on for the report
+    "numba>=0.61,<1",  # 0.61: NumPy 2.1 and Python 3.13; the compiled kernels
     "numpy>=1.26,<3",  # 1.26 is the first that torch 2.11+ and Python 3.12 agree on
     "opencv-python-headless>=4.9,<6",  # drawing of scenes, connected components
     "Pillow>=10.3,<14",  # the resize that stock SAM uses; palette PNG
@@ -50,7 +51,9 @@ EXTRAS = {
     "train": ["onnx>=1.17,<2", "scikit-image>=0.22,<1"],  # onnx 1.17: the first with NumPy 2
     "dev": [
         "hypothesis>=6.100,<7",
+        "numba-cuda>=0.20,<1",  # the simulator in which CUDA kernels are tested without a GPU
         "onnx>=1.17,<2",  # the trainer's tests make a small file of the backbone's layout
+        "psutil>=5.9,<8",  # memory of a process, as the system counts it
         "pycocotools>=2.0.7,<3",  # the oracle for run-length codes
         "pytest>=8,<10",
         "pytest-benchmark>=4,<6",

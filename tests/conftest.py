@@ -1,5 +1,6 @@
 """Fixtures shared by all tests: rasters of every kind, and the real data where it is at hand."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,11 @@ import rasterio
 from hypothesis import settings
 from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
+
+# Without a GPU the CUDA kernels run in Numba's simulator, which must be asked for before numba is
+# imported; nothing above does.
+if not Path("/dev/nvidiactl").exists():
+    os.environ.setdefault("NUMBA_ENABLE_CUDASIM", "1")
 
 # The same examples on each run, and no verdict that depends on how busy the machine is.
 settings.register_profile("alps", derandomize=True, deadline=None, database=None, max_examples=60)
@@ -111,3 +117,11 @@ def archive(tmp_path):
     ) as dataset:
         dataset.write(image.transpose(2, 0, 1))
     return folder
+
+
+@pytest.fixture
+def to_gpu():
+    """A function that puts a NumPy array on the GPU, or into the simulator's."""
+    from numba import cuda
+
+    return cuda.to_device
