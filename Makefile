@@ -1,5 +1,6 @@
 # Two commands do the work: `make demo` labels a small archive, `make test` runs the tests.
-# Each makes its own environment in .venv and needs no more than Python 3.11 or newer.
+# `make bench` times the kernels beside what they replace. Each makes its own environment in .venv
+# and needs no more than Python 3.11 or newer.
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,7 +10,7 @@ BIN := $(VENV)/bin
 # the build that fits its driver into .venv first, and it is kept.
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test lint clean
+.PHONY: demo test bench lint clean
 
 demo: $(VENV)/installed
 	$(BIN)/alps demo demo
@@ -18,6 +19,9 @@ test: $(VENV)/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest
+
+bench: $(VENV)/installed-dev
+	$(BIN)/python -m pytest bench --benchmark-quiet
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .
