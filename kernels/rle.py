@@ -1,117 +1,250 @@
-"""Run-length codes of masks, bit-exact with COCO's (pycocotools).
+"""COCO's compressed code of masks, bit-exact with pycocotools.
 
-A mask is read column by column; runs alternate between zeros and ones and start with zeros (a
-first run of length 0 where the first pixel is set). The compressed form writes each run, from
-the fourth on as its difference to the run two before, in groups of 5 bits from the lowest,
-bit 5 of a byte meaning "more follows", the last group's top bit giving the sign, 48 added to
-make it printable (cocoapi, common/maskApi.c: rleToString).
+The code writes each run length, from the fourth on as its difference to the run two before, in
+groups of 5 bits from the lowest, bit 5 of a byte meaning "more follows", the last group's top bit
+giving the sign, 48 added to make it printable (cocoapi, common/maskApi.c: rleToString).
 
-Bytes moved by ``encode``: 2 x H x W (transpose) + H x W (scan).
+Bytes moved: 4 a run, and some 1.5 a run of code, each twice (once to count, once to write).
 """
 
+from collections.abc import Sequence
+
 import numpy as np
+from numba import njit
+
+from alps.kernels.masks import (
+    areas,
+    boxes,
+    mask_of,
+    masks_of,
+    place,
+    reference_masks_of,
+    reference_runs_of,
+    runs_of,
+)
+from alps.kernels.runs import Runs, checked_size, starts_of
+from alps.kernels.threads import spread
+
+__all__ = [
+    "areas",
+    "boxes",
+    "decode",
+    "encode",
+    "encode_mask",
+    "mask_of",
+    "masks_of",
+    "place",
+    "reference_decode",
+    "reference_encode",
+    "reference_masks_of",
+    "reference_runs_of",
+    "runs_of",
+]
 
 _FIRST_DELTA = 3  # runs 0, 1 and 2 are written as they are
 _OFFSET = 48
 _MAX_GROUPS = 12  # 60 bits: longer codes cannot be a run length
+_GRAIN = 64  # masks of some KB of runs each
+
+# What can be wrong with a code, as the compiled decoder reports it.
+_SOUND, _BAD_BYTE, _CUT_OFF, _TOO_LONG, _NEGATIVE, _WRONG_TOTAL = range(6)
+
+
+def encode(runs: Runs) -> list[bytes]:
+    """COCO compressed counts of each mask, as pycocotools writes them."""
+    if not isinstance(runs, Runs):
+        return encode_mask(runs)
+    sizes = np.zeros(len(runs), np.int64)
+    lengths, starts = runs.lengths, runs.starts
+    spread(lambda a, b: _code_sizes(lengths, starts, sizes, a, b), len(runs), _GRAIN)
+    places = starts_of(sizes)
+    code = np.empty(places[-1], np.uint8)
+    spread(lambda a, b: _write_codes(lengths, starts, places, code, a, b), len(runs), _GRAIN)
+    return [code[places[i] : places[i + 1]].tobytes() for i in range(len(runs))]
+
+
+def encode_mask(mask: np.ndarray) -> bytes:
+    """COCO compressed counts of one mask (H, W) bool."""
+    return encode(runs_of(mask[None]))[0]
+
+
+def reference_encode(lengths: np.ndarray) -> bytes:
+    """As ``encode``, in NumPy, for the run lengths (R,) of one mask."""
+    values = np.array(lengths, np.int64)
+    values[_FIRST_DELTA:] -= np.asarray(lengths, np.int64)[_FIRST_DELTA - 2 : -2]
+    code = bytearray()
+    for value in values.tolist():
+        more = True
+        while more:
+            group = value & 0x1F
+            value >>= 5
+            # Done where the rest is the sign of the group just taken.
+            more = value != (-1 if group & 0x10 else 0)
+            code.append(group + (0x20 if more else 0) + _OFFSET)
+    return bytes(code)
+
+
+def decode(counts: Sequence[bytes], size: tuple[int, int], width: int | None = None) -> Runs:
+    """Run lengths of M masks of ``size`` (H, W) from their COCO compressed counts.
+
+    Raises:
+        ValueError: a code is damaged, or is not of a mask of this size; or masks of that size
+            have 2^31 pixels or more.
+    """
+    if isinstance(counts, bytes):
+        return masks_of(decode([counts], (size, width)))[0]
+    height, width = checked_size(size)
+    code = np.frombuffer(b"".join(counts), np.uint8)
+    places = starts_of(np.array([len(one) for one in counts], np.int64))
+    runs = np.zeros(len(counts), np.int64)
+    spread(lambda a, b: _count_runs(code, places, runs, a, b), len(counts), _GRAIN)
+    starts = starts_of(runs)
+    lengths = np.empty(starts[-1], np.int32)
+    verdict = np.zeros((len(counts), 2), np.int64)
+    total = height * width
+    spread(
+        lambda a, b: _read_codes(code, places, starts, total, lengths, verdict, a, b),
+        len(counts),
+        _GRAIN,
+    )
+    damaged = np.flatnonzero(verdict[:, 0] != _SOUND)
+    if damaged.size:
+        fault, number = verdict[damaged[0]].tolist()
+        what = {
+            _BAD_BYTE: f"the byte {number}, which no COCO run-length code has",
+            _CUT_OFF: "an end in the middle of a run",
+            _TOO_LONG: f"a run of more than {5 * _MAX_GROUPS} bits",
+            _NEGATIVE: f"a negative run, {number}",
+            _WRONG_TOTAL: f"runs that add up to {number} pixels; a mask of {height} x {width} has "
+            f"{total}",
+        }[fault]
+        raise ValueError(f"the counts of mask {damaged[0]} of {len(counts)} have {what}")
+    return Runs((height, width), lengths, starts)
+
+
+def reference_decode(counts: bytes) -> np.ndarray:
+    """As ``decode``, in plain Python, for one sound code: run lengths (R,) int64."""
+    values, value, groups = [], 0, 0
+    for byte in counts:
+        group = byte - _OFFSET
+        value |= (group & 0x1F) << (5 * groups)
+        groups += 1
+        if not group & 0x20:
+            if group & 0x10:
+                value -= 1 << (5 * groups)
+            values.append(value + (values[-2] if len(values) >= _FIRST_DELTA else 0))
+            value, groups = 0, 0
+    return np.array(values, np.int64)
+
+
+@njit(nogil=True, cache=True)
+def _value(lengths: np.ndarray, first: int, i: int) -> int:
+    """What is written for run i of the mask whose runs begin at ``first``: int64."""
+    value = np.int64(lengths[i])
+    return value - lengths[i - 2] if i - first >= _FIRST_DELTA else value
+
+
+@njit(nogil=True, cache=True)
+def _code_sizes(
+    lengths: np.ndarray, starts: np.ndarray, sizes: np.ndarray, first: int, last: int
+) -> None:
+    """Bytes of the codes of masks [first, last)."""
+    for m in range(first, last):
+        size = 0
+        for i in range(starts[m], starts[m + 1]):
+            value = _value(lengths, starts[m], i)
+            # k groups hold values from -2^(5k-1) up to 2^(5k-1) - 1.
+            magnitude = ~value if value < 0 else value
+            size += 1
+            while magnitude > 0x0F:
+                magnitude >>= 5
+                size += 1
+        sizes[m] = size
+
+
+@njit(nogil=True, cache=True)
+def _write_codes(
+    lengths: np.ndarray,
+    starts: np.ndarray,
+    places: np.ndarray,
+    code: np.ndarray,
+    first: int,
+    last: int,
+) -> None:
+    for m in range(first, last):
+        at = places[m]
+        for i in range(starts[m], starts[m + 1]):
+            value = _value(lengths, starts[m], i)
+            while value > 0x0F or value < -0x10:
+                code[at] = (value & 0x1F) + 0x20 + _OFFSET
+                at += 1
+                value >>= 5
+            code[at] = (value & 0x1F) + _OFFSET
+            at += 1
+
+
+@njit(nogil=True, cache=True)
+def _count_runs(
+    code: np.ndarray, places: np.ndarray, runs: np.ndarray, first: int, last: int
+) -> None:
+    for m in range(first, last):
+        count = 0
+        for at in range(places[m], places[m + 1]):
+            count += ((code[at] - _OFFSET) & 0x20) == 0
+        runs[m] = count
+
+
+@njit(nogil=True, cache=True)
+def _read_codes(
+    code: np.ndarray,
+    places: np.ndarray,
+    starts: np.ndarray,
+    total: int,
+    lengths: np.ndarray,
+    verdict: np.ndarray,
+    first: int,
+    last: int,
+) -> None:
+    """Lengths of masks [first, last), and what is wrong with each code with the number that
+    says so.
+    """
+    for m in range(first, last):
+        verdict[m, 0], verdict[m, 1] = _read_code(
+            code[places[m] : places[m + 1]], total, lengths[starts[m] : starts[m + 1]]
+        )
+
+
+@njit(nogil=True, cache=True)
+def _read_code(code: np.ndarray, total: int, lengths: np.ndarray) -> tuple[int, int]:
+    run, groups, value, pixels = 0, 0, 0, 0
+    for at in range(code.size):
+        group = np.int64(code[at]) - _OFFSET
+        if group < 0 or group > 0x3F:
+            return _BAD_BYTE, np.int64(code[at])
+        if groups == _MAX_GROUPS:
+            return _TOO_LONG, 0
+        value |= (group & 0x1F) << (5 * groups)
+        groups += 1
+        if group & 0x20:
+            continue
+        if group & 0x10:
+            value -= 1 << (5 * groups)
+        if run >= _FIRST_DELTA:
+            value += lengths[run - 2]
+        if value < 0:
+            return _NEGATIVE, value
+        pixels += value
+        if pixels > total:  # before a length that int32 cannot hold is stored
+            return _WRONG_TOTAL, pixels
+        lengths[run] = value
+        run, groups, value = run + 1, 0, 0
+    if groups:
+        return _CUT_OFF, 0
+    if pixels != total:
+        return _WRONG_TOTAL, pixels
+    return _SOUND, 0
 
 
 def run_lengths(mask: np.ndarray) -> np.ndarray:
-    """Return the runs of a mask (H, W) bool, column by column: (R,) int64, zeros first.
-
-    The runs add up to H x W. A mask without pixels has the single run 0.
-    """
-    # C order of the transpose is column order; contiguous, so that the scan below is one sweep.
-    flat = np.ascontiguousarray(mask.T).reshape(-1)
-    if flat.size == 0:
-        return np.zeros(1, np.int64)
-    changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
-    lead = [0, 0] if flat[0] else [0]
-    return np.diff(np.concatenate([lead, changes, [flat.size]])).astype(np.int64)
-
-
-def mask_from_runs(runs: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Return the mask (height, width) bool, C order, whose ``run_lengths`` these are.
-
-    Raises:
-        ValueError: a run is negative, or they do not add up to height x width.
-    """
-    runs = np.asarray(runs)
-    if runs.size and runs.min() < 0:
-        raise ValueError(f"run lengths hold {runs.min()}; a run cannot be negative")
-    if runs.sum() != height * width:
-        raise ValueError(
-            f"run lengths add up to {runs.sum()} pixels, a mask of {height} x {width} has "
-            f"{height * width}"
-        )
-    flat = np.repeat(np.arange(runs.size) % 2 == 1, runs)
-    return np.ascontiguousarray(flat.reshape(width, height).T)
-
-
-def encode(mask: np.ndarray) -> bytes:
-    """Return the COCO compressed counts of a mask (H, W) bool, as pycocotools writes them."""
-    return encode_runs(run_lengths(mask))
-
-
-def encode_runs(runs: np.ndarray) -> bytes:
-    """Return the COCO compressed counts of runs (R,) int."""
-    values = np.array(runs, np.int64)
-    values[_FIRST_DELTA:] -= np.asarray(runs, np.int64)[_FIRST_DELTA - 2 : -2]
-    # A value needs the least k groups with -2^(5k-1) <= value < 2^(5k-1).
-    magnitude = np.where(values < 0, ~values, values)
-    groups = np.ones(values.size, np.int64)
-    for count in range(1, _MAX_GROUPS):
-        longer = (magnitude >> (5 * count - 1)) > 0
-        if not longer.any():
-            break
-        groups += longer
-    start = np.cumsum(groups) - groups
-    code = np.empty(int(groups.sum()), np.uint8)
-    for group in range(int(groups.max(initial=0))):
-        at = np.flatnonzero(groups > group)
-        bits = (values[at] >> (5 * group)) & 0x1F
-        more = np.where(groups[at] > group + 1, 0x20, 0)
-        code[start[at] + group] = bits + more + _OFFSET
-    return code.tobytes()
-
-
-def decode_runs(counts: bytes) -> np.ndarray:
-    """Return the runs (R,) int64 of COCO compressed counts.
-
-    Raises:
-        ValueError: the bytes are not such a code.
-    """
-    code = np.frombuffer(counts, np.uint8).astype(np.int64) - _OFFSET
-    if code.size == 0:
-        return np.zeros(0, np.int64)
-    if code.min() < 0 or code.max() > 0x3F:
-        raise ValueError("counts hold bytes that no COCO run-length code has")
-    last = np.flatnonzero((code & 0x20) == 0)
-    if last.size == 0 or last[-1] != code.size - 1:
-        raise ValueError("counts end in the middle of a run")
-    start = np.concatenate([[0], last[:-1] + 1])
-    groups = last - start + 1
-    if groups.max() > _MAX_GROUPS:
-        raise ValueError("counts hold a run of more than 60 bits")
-    place = np.arange(code.size) - np.repeat(start, groups)
-    values = np.add.reduceat((code & 0x1F) << (5 * place), start)
-    negative = (code[last] & 0x10) != 0
-    values[negative] -= np.int64(1) << (5 * groups[negative])
-    # Undo the differences: odd runs add up from run 1, even ones from run 2.
-    values[1::2] = np.cumsum(values[1::2])
-    values[2::2] = np.cumsum(values[2::2])
-    return values
-
-
-def decode(counts: bytes, height: int, width: int) -> np.ndarray:
-    """Return the mask (height, width) bool, C order, of COCO compressed counts.
-
-    Raises:
-        ValueError: the bytes are not such a code, or not of a mask of this size.
-    """
-    return mask_from_runs(decode_runs(counts), height, width)
-
-
-def area(counts: bytes) -> int:
-    """Return the number of pixels in the mask of COCO compressed counts."""
-    return int(decode_runs(counts)[1::2].sum())
+    """Return the runs of a mask (H, W) bool, column by column: (R,) int64, zeros first."""
+    return runs_of(mask[None]).lengths.astype(np.int64)

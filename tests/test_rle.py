@@ -1,4 +1,4 @@
-"""Run-length codes against pycocotools."""
+"""Run lengths and their COCO codes against pycocotools and NumPy."""
 
 import numpy as np
 import pytest
@@ -8,10 +8,11 @@ from hypothesis.extra import numpy as hnp
 from pycocotools import mask as coco
 
 from alps.kernels import rle
+from alps.kernels.runs import Runs
 
 
-def coco_counts(mask):
-    return coco.encode(np.asfortranarray(mask, dtype=np.uint8))["counts"]
+def coco_code(mask):
+    return coco.encode(np.asfortranarray(mask, dtype=np.uint8))
 
 
 def blobs(height, width, seed):
@@ -25,75 +26,187 @@ def blobs(height, width, seed):
     return mask
 
 
-def some_masks():
-    rng = np.random.default_rng(0)
-    for height, width in ((1, 1), (1, 7), (7, 1), (5, 9), (33, 64), (257, 131)):
-        yield np.zeros((height, width), bool)
-        yield np.ones((height, width), bool)
-        for y, x in ((0, 0), (height - 1, width - 1), (height // 2, width // 2)):
-            one = np.zeros((height, width), bool)
-            one[y, x] = True
-            yield one
-            yield ~one
-        yield rng.random((height, width)) < 0.5
-        yield blobs(height, width, 1)
-    yield blobs(1024, 1000, 2)
-    yield np.zeros((3000, 2000), bool)
+def masks_of_size(height, width):
+    """Empty, full, one pixel set or clear, noise, smooth: (M, height, width) bool."""
+    masks = [np.zeros((height, width), bool), np.ones((height, width), bool)]
+    for y, x in ((0, 0), (height - 1, width - 1), (height // 2, width // 2)):
+        one = np.zeros((height, width), bool)
+        one[y, x] = True
+        masks += [one, ~one]
+    masks += [np.random.default_rng(0).random((height, width)) < 0.5, blobs(height, width, 1)]
+    return np.stack(masks)
 
 
-@pytest.mark.parametrize("mask", list(some_masks()), ids=lambda m: f"{m.shape}-{m.sum()}")
-def test_same_bytes_as_pycocotools(mask):
-    counts = rle.encode(mask)
-    assert counts == coco_counts(mask)
-    assert rle.encode(np.asfortranarray(mask)) == counts
-    assert rle.encode(mask[::-1][::-1]) == counts
-    decoded = rle.decode(counts, *mask.shape)
-    assert decoded.dtype == bool
-    assert decoded.flags.c_contiguous
-    np.testing.assert_array_equal(decoded, mask)
-    assert rle.area(counts) == mask.sum()
+SIZES = (1, 1), (1, 7), (7, 1), (1, 200), (200, 1), (5, 9), (33, 64), (70, 131), (257, 190)
+BOUND = 2**31 - 1
+
+any_masks = hnp.arrays(bool, hnp.array_shapes(min_dims=3, max_dims=3, min_side=1, max_side=80))
 
 
-@given(hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, max_side=40)))
-def test_any_mask(mask):
-    runs = rle.run_lengths(mask)
-    assert runs.dtype == np.int64
-    assert runs.sum() == mask.size
-    assert (runs[1:] > 0).all()
-    np.testing.assert_array_equal(rle.mask_from_runs(runs, *mask.shape), mask)
-    assert rle.encode(mask) == coco_counts(mask)
-    np.testing.assert_array_equal(rle.decode(rle.encode(mask), *mask.shape), mask)
+def check(runs, masks):
+    """All that can be said of runs, against the masks they should be."""
+    assert runs.lengths.dtype == np.int32
+    assert runs.starts.dtype == np.int64
+    expected = rle.reference_runs_of(masks)
+    np.testing.assert_array_equal(runs.starts, expected.starts)
+    np.testing.assert_array_equal(runs.lengths, expected.lengths)
+    codes = rle.encode(runs)
+    coco_codes = [coco_code(mask) for mask in masks]
+    assert codes == [code["counts"] for code in coco_codes]
+    decoded = rle.decode(codes, runs.size)
+    np.testing.assert_array_equal(decoded.lengths, runs.lengths)
+    np.testing.assert_array_equal(decoded.starts, runs.starts)
+    np.testing.assert_array_equal(rle.masks_of(runs), masks)
+    np.testing.assert_array_equal(rle.reference_masks_of(runs), masks)
+    np.testing.assert_array_equal(rle.areas(runs), coco.area(coco_codes))
+    x0, y0, x1, y1 = rle.boxes(runs).T
+    full = masks.any((1, 2))
+    as_coco = np.stack([x0, y0, (x1 - x0 + 1) * full, (y1 - y0 + 1) * full], 1)
+    np.testing.assert_array_equal(as_coco, coco.toBbox(coco_codes))
 
 
-@given(st.lists(st.integers(0, 200_000_000), min_size=1, max_size=30))
-def test_any_runs(runs):
-    """Far larger images than fit a test: long codes, large differences of either sign."""
-    counts = rle.encode_runs(np.array(runs))
-    np.testing.assert_array_equal(rle.decode_runs(counts), runs)
-    total = sum(runs)
-    if 0 < total < 2**32:
-        assert counts == coco.frPyObjects({"size": [total, 1], "counts": runs}, total, 1)["counts"]
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_same_as_pycocotools(size):
+    masks = masks_of_size(*size)
+    check(rle.runs_of(masks), masks)
 
 
-def test_runs_in_their_order():
-    mask = np.array([[1, 0], [1, 1], [0, 1]], bool)
-    assert rle.run_lengths(mask).tolist() == [0, 2, 2, 2]
-    assert rle.run_lengths(np.zeros((0, 5), bool)).tolist() == [0]
-    assert rle.decode(b"0", 0, 5).shape == (0, 5)
+def test_masks_of_a_tile():
+    masks = np.stack([blobs(1024, 1000, seed) for seed in range(3)])
+    check(rle.runs_of(masks), masks)
+
+
+@given(any_masks)
+def test_any_masks(masks):
+    check(rle.runs_of(masks), masks)
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_any_order_of_memory(size):
+    masks = masks_of_size(*size)
+    for arranged in (
+        np.asfortranarray(masks),
+        masks.transpose(0, 2, 1).copy().transpose(0, 2, 1),  # each mask column-major
+        masks.repeat(2, axis=2)[:, :, ::2],
+        masks[::-1, ::-1].copy()[::-1, ::-1],
+    ):
+        check(rle.runs_of(arranged), masks)
+
+
+def test_one_mask():
+    mask = blobs(50, 40, 3)
+    assert rle.encode_mask(mask) == coco_code(mask)["counts"]
+    assert rle.encode_mask(np.asfortranarray(mask)) == coco_code(mask)["counts"]
+    runs = rle.runs_of(np.stack([~mask, mask]))
+    alone = rle.mask_of(runs, 1)
+    assert alone.dtype == bool
+    assert alone.flags.c_contiguous
+    np.testing.assert_array_equal(alone, mask)
+
+
+def test_no_pixels_no_masks():
+    for size in (0, 5), (5, 0), (0, 0):
+        runs = rle.runs_of(np.zeros((2, *size), bool))
+        assert runs.lengths.tolist() == [0, 0]
+        assert rle.encode(runs) == [b"0", b"0"]
+        assert rle.masks_of(rle.decode([b"0", b""], size)).shape == (2, *size)
+        assert rle.areas(runs).tolist() == [0, 0]
+        assert rle.boxes(runs).tolist() == [[0] * 4] * 2
+    none = rle.runs_of(np.zeros((0, 4, 6), bool))
+    assert (len(none), none.size, rle.encode(none)) == (0, (4, 6), [])
+    assert rle.masks_of(none).shape == (0, 4, 6)
+    assert rle.boxes(none).shape == (0, 4)
+    assert len(rle.place(none, (9, 9), 0, 0)) == 0
+
+
+@given(st.lists(st.integers(0, 200_000_000), min_size=1, max_size=12))
+def test_any_run_lengths(lengths):
+    """Images far larger than fit a test: long codes, large differences of either sign."""
+    total = sum(lengths)
+    if not 0 < total <= BOUND:
+        return
+    runs = Runs.from_lengths([np.array(lengths), np.array([total])], (total, 1))
+    codes = rle.encode(runs)
+    assert codes[0] == coco.frPyObjects({"size": [total, 1], "counts": lengths}, total, 1)["counts"]
+    assert codes == [rle.reference_encode(runs.of(i)) for i in range(2)]
+    assert rle.reference_decode(codes[0]).tolist() == lengths
+    np.testing.assert_array_equal(rle.decode(codes, runs.size).lengths, runs.lengths)
+
+
+def test_runs_of_length_zero():
+    """Other writers' codes may have them; pycocotools reads them too."""
+    lengths = np.array([0, 0, 3, 0, 0, 2, 5, 0, 2])
+    runs = Runs.from_lengths([lengths], (4, 3))
+    mask = np.zeros(12, bool)
+    mask[3:5] = True
+    mask = mask.reshape(3, 4).T[None]
+    np.testing.assert_array_equal(rle.masks_of(runs), mask)
+    assert rle.areas(runs).tolist() == [2]
+    assert rle.boxes(runs).tolist() == rle.boxes(rle.runs_of(mask)).tolist()
+    np.testing.assert_array_equal(rle.masks_of(rle.place(runs, (4, 3), 0, 0)), mask)
+
+
+@given(any_masks, st.tuples(*[st.integers(0, 3)] * 4))
+def test_place(masks, margins):
+    above, below, left, right = margins
+    size = masks.shape[1] + above + below, masks.shape[2] + left + right
+    placed = rle.place(rle.runs_of(masks), size, left, above)
+    larger = np.pad(masks, ((0, 0), (above, below), (left, right)))
+    check(placed, larger)
+
+
+@pytest.mark.parametrize("where", [((4, 5), 1, 0), ((5, 4), 0, 2), ((9, 9), -1, 0), ((9, 9), 0, 6)])
+def test_place_that_does_not_fit(where):
+    with pytest.raises(ValueError, match="do not fit"):
+        rle.place(rle.runs_of(np.ones((1, 4, 5), bool)), *where)
 
 
 @pytest.mark.parametrize(
     ("counts", "says"),
     [
-        (b"\x10", "bytes that no"),
-        (b"\xff", "bytes that no"),
+        (b"\x10", "the byte 16"),
+        (b"\xff", "the byte 255"),
         (b"P", "middle of a run"),
+        (b"6P", "middle of a run"),
         (b"P" * 20 + b"0", "60 bits"),
         (b"5", "add up to 5 pixels"),
+        (b"7", "add up to 7 pixels"),
         (b"", "add up to 0 pixels"),
         (b"O7", "negative"),
+        (b"111O", "add up to 3 pixels"),
+        (b"111N", "negative run, -1"),
+        (b"oooooooooooO", "negative"),
+        (b"ooooooooooo?", "add up to"),
     ],
 )
 def test_damaged_counts(counts, says):
-    with pytest.raises(ValueError, match=says):
-        rle.decode(counts, 2, 3)
+    with pytest.raises(ValueError, match=f"mask 1 of 3 .*{says}"):
+        rle.decode([b"6", counts, b"6"], (2, 3))
+
+
+@given(st.binary(max_size=20))
+def test_any_bytes(counts):
+    """Whatever the bytes, they are refused or are masks."""
+    try:
+        runs = rle.decode([counts], (4, 4))
+    except ValueError:
+        return
+    assert runs.lengths.min(initial=0) >= 0
+    assert runs.lengths.sum() == 16
+    assert runs.lengths.tolist() == rle.reference_decode(counts).tolist()
+
+
+def test_too_many_pixels():
+    size = 46341, 46341  # the least square of more than 2^31 - 1
+    with pytest.raises(ValueError, match="cut the image into tiles"):
+        rle.decode([b"0"], size)
+    with pytest.raises(ValueError, match="cut the image into tiles"):
+        rle.runs_of(np.broadcast_to(np.zeros(1, bool), (1, *size)))
+    with pytest.raises(ValueError, match="cut the image into tiles"):
+        rle.place(rle.runs_of(np.ones((1, 1, 1), bool)), size, 0, 0)
+
+
+@pytest.mark.parametrize("masks", [np.zeros((4, 5), bool), np.zeros((1, 4, 5), np.uint8)])
+def test_not_masks(masks):
+    with pytest.raises(ValueError, match="must be"):
+        rle.runs_of(masks)

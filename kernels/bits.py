@@ -1,0 +1,39 @@
+"""Two machine instructions that Numba has no word for: compare 64 bytes, find the lowest bit."""
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+BLOCK = 64  # bytes compared at a time, the bits of a word
+
+
+@intrinsic
+def differing(typing_context: Any, left: Any, i: Any, right: Any, j: Any) -> Any:
+    """uint64 whose bit k says whether left[i + k] != right[j + k], for 64 k.
+
+    left, right: uint8, one axis, C order; both must have 64 elements from there on (unchecked).
+    """
+
+    def code(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        lanes = ir.VectorType(ir.IntType(8), BLOCK)
+
+        def load(array: int, at: int) -> ir.Value:
+            data = context.make_array(signature.args[array])(context, builder, args[array]).data
+            place = builder.bitcast(builder.gep(data, [args[at]]), lanes.as_pointer())
+            return builder.load(place, align=1)
+
+        return builder.bitcast(builder.icmp_unsigned("!=", load(0, 1), load(2, 3)), ir.IntType(64))
+
+    return types.uint64(left, types.int64, right, types.int64), code
+
+
+@intrinsic
+def lowest_bit(typing_context: Any, word: Any) -> Any:
+    """Index of the lowest bit set in a uint64 that is not 0: int64."""
+
+    def code(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.uint64), code
