@@ -1,14 +1,25 @@
 """Paint segments into a label map: the smaller lies on top.
 
-Bytes moved: about the sum of the segments' areas times the label's size, each written once, and
-H x W for the background.
+The map is painted column by column, as run lengths go: a run is then one stretch of memory, filled
+as fast as memory is, straight from the compressed code. One transposition at the end turns columns
+into rows. One thread does it all: two would need longer to find each other than to paint.
+
+Bytes moved: the codes, about 1.2 a run; the areas of the segments and H x W of background, written
+once into a map that stays in the second-level cache; 2 x H x W to transpose; each pixel times the
+bytes of a label.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
+import cv2
 import numpy as np
+from numba import njit
 
-from alps.kernels import rle
+from alps.kernels.cuda import is_on_gpu
+
+OFFSET = 48  # of a byte of COCO's code
+MOST_BITS = 60  # of a run: a longer code is no run length
 
 
 def paint_order(area: np.ndarray, predicted_iou: np.ndarray) -> np.ndarray:
@@ -25,21 +36,101 @@ def paint_order(area: np.ndarray, predicted_iou: np.ndarray) -> np.ndarray:
 
 def paint(
     counts: Sequence[bytes],
-    values: np.ndarray,
+    values: Any,
     order: np.ndarray,
     size: tuple[int, int],
     background: int,
 ) -> np.ndarray:
-    """Label map (H, W) of the dtype of ``values``.
+    """Label map (H, W) of the dtype of ``values``, NumPy, in C order.
 
     Args:
         counts: S masks as COCO compressed run lengths of (H, W).
-        values: (S,) unsigned integer, the label of each.
+        values: (S,) uint8, uint16 or uint32, the label of each; on a GPU: painted there.
         order: (S,) indices, bottom first.
         size: (H, W)
         background: label of pixels under no mask.
+
+    Raises:
+        ValueError: counts are damaged or of another size, or the arguments do not fit together.
     """
-    labels = np.full(size, background, dtype=values.dtype)
+    order = np.asarray(order, np.int64)
+    check(len(counts), values, order)
+    if is_on_gpu(values):
+        from alps.kernels.cuda.paint import paint as on_gpu
+
+        return on_gpu(counts, values, order, size, background)
+    columns = np.full(size[::-1], background, dtype=values.dtype)
+    codes = np.frombuffer(b"".join(counts), np.uint8)
+    ends = np.cumsum([len(code) for code in counts], dtype=np.int64)
+    damaged = _fill(codes, ends, order, np.ascontiguousarray(values), columns.reshape(-1))
+    if damaged >= 0:
+        raise ValueError(
+            f"the counts of mask {damaged} of {len(counts)} are damaged, or not those of a mask "
+            f"of {size[0]} x {size[1]} pixels"
+        )
+    if columns.size == 0:
+        return columns.T.copy()
+    # OpenCV moves 16 x 16 labels in vector registers; it knows no uint32 but moves them as int32.
+    signed = columns.view(np.int32) if columns.dtype == np.uint32 else columns
+    return cv2.transpose(signed).view(columns.dtype)
+
+
+def reference_paint(
+    masks: np.ndarray, values: np.ndarray, order: np.ndarray, background: int
+) -> np.ndarray:
+    """The same of masks (S, H, W) bool, one laid upon the other."""
+    labels = np.full(masks.shape[1:], background, dtype=values.dtype)
     for index in order:
-        labels[rle.decode(counts[index], *size)] = values[index]
+        labels[masks[index]] = values[index]
     return labels
+
+
+def check(masks: int, values: Any, order: np.ndarray) -> None:
+    """Raise ValueError where the arguments of ``paint`` do not fit together."""
+    if values.shape != (masks,):
+        raise ValueError(f"{masks} masks need as many labels, not an array of {values.shape}")
+    if values.dtype not in (np.uint8, np.uint16, np.uint32):
+        raise ValueError(f"labels are uint8, uint16 or uint32, not {values.dtype}")
+    if len(order) and not 0 <= order.min() <= order.max() < masks:
+        raise ValueError(f"the order of {masks} masks names {order.min()} to {order.max()}")
+
+
+@njit(nogil=True, cache=True)
+def _fill(
+    codes: np.ndarray, ends: np.ndarray, order: np.ndarray, values: np.ndarray, labels: np.ndarray
+) -> int:
+    """Fill labels (W x H,), columns end to end; return a mask with wrong counts, -1 if none.
+
+    The masks before that one are painted then, nothing beyond ``labels`` is.
+    """
+    for mask in order:
+        at = ends[mask - 1] if mask > 0 else 0
+        value = values[mask]
+        pixel, run = 0, 0
+        last, last_but_one = 0, 0
+        while at < ends[mask]:
+            length, bits, more = 0, 0, True
+            while more:
+                if at == ends[mask] or bits == MOST_BITS:
+                    return mask
+                group = np.int64(codes[at]) - OFFSET
+                if group < 0 or group > 0x3F:
+                    return mask
+                at += 1
+                length |= (group & 0x1F) << bits
+                bits += 5
+                more = group & 0x20 != 0
+            if group & 0x10:
+                length -= np.int64(1) << bits
+            if run > 2:
+                length += last_but_one
+            if length < 0 or length > labels.size - pixel:
+                return mask
+            last_but_one, last = last, length
+            if run & 1:
+                labels[pixel : pixel + length] = value
+            pixel += length
+            run += 1
+        if pixel != labels.size:
+            return mask
+    return -1
