@@ -1,7 +1,7 @@
-"""Masks to run lengths and back, and what run lengths say of masks without unpacking them.
+"""Masks to run lengths and back.
 
 Bytes moved: ``runs_of`` reads M x H x W once; ``masks_of`` writes M x H x W and reads and writes
-it once more; all others read 4 bytes a run.
+it once more; 4 bytes a run besides.
 """
 
 import numpy as np
@@ -9,11 +9,11 @@ from numba import njit
 
 from alps.kernels.bits import BLOCK, differing, lowest_bit
 from alps.kernels.cuda import is_on_gpu
+from alps.kernels.run_algebra import room_for
 from alps.kernels.runs import Runs, checked_size
 from alps.kernels.threads import spread
 
 _GRAIN = 4  # masks of some 1 MB each
-_GRAIN_RUNS = 64  # masks of some KB of runs each
 _PIECE = 4096  # pixels of a column-major mask looked at between two checks for room
 
 
@@ -86,52 +86,11 @@ def reference_masks_of(runs: Runs) -> np.ndarray:
     return masks
 
 
-def areas(runs: Runs) -> np.ndarray:
-    """Pixels in each mask: (M,) int64."""
-    found = np.zeros(len(runs), np.int64)
-    _areas(runs.lengths, runs.starts, found)
-    return found
-
-
-def boxes(runs: Runs) -> np.ndarray:
-    """First column, first row, last column, last row of each mask: (M, 4) int64.
-
-    Zeros for a mask without pixels.
-    """
-    found = np.zeros((len(runs), 4), np.int64)
-    _boxes(runs.lengths, runs.starts, runs.size[0], found)
-    return found
-
-
-def place(runs: Runs, size: tuple[int, int], x0: int, y0: int) -> Runs:
-    """The masks put into larger ones of ``size`` (H, W), their first pixel at column x0, row y0.
-
-    Raises:
-        ValueError: they do not fit in, or ``size`` has 2^31 pixels or more.
-    """
-    height, width = checked_size(size)
-    bottom, right = y0 + runs.size[0], x0 + runs.size[1]
-    if x0 < 0 or y0 < 0 or bottom > height or right > width:
-        raise ValueError(
-            f"masks of {runs.size[0]} x {runs.size[1]} at column {x0}, row {y0} do not fit into "
-            f"{height} x {width}"
-        )
-
-    def make(first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
-        starts = runs.starts[first : last + 1]
-        return _place(runs.lengths, starts, runs.size[0], height, width, x0, y0)
-
-    return Runs.in_pieces(make, len(runs), (height, width), _GRAIN_RUNS)
-
-
-@njit(nogil=True, cache=True)
-def room_for(buffer: np.ndarray, used: int, more: int) -> np.ndarray:
-    """The buffer, or a larger one that begins with what is used of it."""
-    if used + more <= buffer.size:
-        return buffer
-    larger = np.empty(max(2 * buffer.size, used + more), buffer.dtype)
-    larger[:used] = buffer[:used]
-    return larger
+def union(runs: Runs) -> np.ndarray:
+    """Pixels (H, W) bool that at least one of the masks has, in column-major order of memory."""
+    covered = np.zeros(runs.size[::-1], bool)
+    _cover(runs.lengths, runs.starts, covered.view(np.uint8).reshape(-1))
+    return covered.T
 
 
 @njit(nogil=True, cache=True)
@@ -261,80 +220,11 @@ def _fill(
 
 
 @njit(nogil=True, cache=True)
-def _areas(lengths: np.ndarray, starts: np.ndarray, found: np.ndarray) -> None:
-    for m in range(found.size):
-        area = 0
-        for i in range(starts[m] + 1, starts[m + 1], 2):
-            area += lengths[i]
-        found[m] = area
-
-
-@njit(nogil=True, cache=True)
-def _boxes(lengths: np.ndarray, starts: np.ndarray, height: int, found: np.ndarray) -> None:
-    for m in range(len(found)):
-        first_column, first_row, last_column, last_row = -1, height, -1, -1
-        end = 0
-        for i in range(starts[m], starts[m + 1]):
-            begin, end = end, end + lengths[i]
-            if (i - starts[m]) % 2 == 0 or begin == end:
-                continue
-            column = begin // height
-            if first_column < 0:
-                first_column = column
-            last_column = (end - 1) // height
-            if column == last_column:
-                first_row = min(first_row, begin - column * height)
-                last_row = max(last_row, end - 1 - column * height)
-            else:  # from one column into the next: by way of the bottom and the top
-                first_row, last_row = 0, height - 1
-        if first_column >= 0:
-            found[m, 0], found[m, 1] = first_column, first_row
-            found[m, 2], found[m, 3] = last_column, last_row
-
-
-@njit(nogil=True, cache=True)
-def add_ones(lengths: np.ndarray, begin: int, used: int, end: int, start: int, stop: int) -> int:
-    """Append pixels [start, stop) to the mask whose runs are lengths[begin:used] and end at
-    ``end``; return the new ``used``. Needs room for 2 more.
-    """
-    if start == end and used > begin:
-        lengths[used - 1] += stop - start
-        return used
-    lengths[used] = start - end
-    lengths[used + 1] = stop - start
-    return used + 2
-
-
-@njit(nogil=True, cache=True)
-def _place(
-    lengths: np.ndarray,
-    starts: np.ndarray,
-    old_height: int,
-    height: int,
-    width: int,
-    x0: int,
-    y0: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    placed, used = np.empty(1024, np.int32), 0
-    counts = np.empty(starts.size - 1, np.int64)
+def _cover(lengths: np.ndarray, starts: np.ndarray, pixels: np.ndarray) -> None:
     for m in range(starts.size - 1):
-        first_run = used
-        old_end = end = 0
+        at, one = 0, False
         for i in range(starts[m], starts[m + 1]):
-            at, old_end = old_end, old_end + lengths[i]
-            if (i - starts[m]) % 2 == 0:
-                continue
-            while at < old_end:  # column by column
-                column = at // old_height
-                stop = min(old_end, (column + 1) * old_height)
-                to = (column + x0) * height + y0 + at - column * old_height
-                placed = room_for(placed, used, 3)
-                used = add_ones(placed, first_run, used, end, to, to + stop - at)
-                end = to + stop - at
-                at = stop
-        if end < height * width or used == first_run:
-            placed = room_for(placed, used, 1)
-            placed[used] = height * width - end
-            used += 1
-        counts[m] = used - first_run
-    return placed[:used].copy(), counts
+            if one:
+                pixels[at : at + lengths[i]] = 1
+            at += lengths[i]
+            one = not one

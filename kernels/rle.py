@@ -13,15 +13,14 @@ import numpy as np
 from numba import njit
 
 from alps.kernels.masks import (
-    areas,
-    boxes,
     mask_of,
     masks_of,
-    place,
     reference_masks_of,
     reference_runs_of,
     runs_of,
+    union,
 )
+from alps.kernels.run_algebra import areas, boxes, intersect, place
 from alps.kernels.runs import Runs, checked_size, starts_of
 from alps.kernels.threads import spread
 
@@ -29,8 +28,10 @@ __all__ = [
     "areas",
     "boxes",
     "decode",
+    "decode_mask",
     "encode",
     "encode_mask",
+    "intersect",
     "mask_of",
     "masks_of",
     "place",
@@ -39,6 +40,7 @@ __all__ = [
     "reference_masks_of",
     "reference_runs_of",
     "runs_of",
+    "union",
 ]
 
 _FIRST_DELTA = 3  # runs 0, 1 and 2 are written as they are
@@ -66,6 +68,11 @@ def encode(runs: Runs) -> list[bytes]:
 def encode_mask(mask: np.ndarray) -> bytes:
     """COCO compressed counts of one mask (H, W) bool."""
     return encode(runs_of(mask[None]))[0]
+
+
+def decode_mask(counts: bytes, size: tuple[int, int]) -> np.ndarray:
+    """One mask (H, W) bool of ``size`` from its COCO compressed counts; errors as ``decode``'s."""
+    return mask_of(decode([counts], size), 0)
 
 
 def reference_encode(lengths: np.ndarray) -> bytes:

@@ -40,7 +40,8 @@ def masks_of_size(height, width):
 SIZES = (1, 1), (1, 7), (7, 1), (1, 200), (200, 1), (5, 9), (33, 64), (70, 131), (257, 190)
 BOUND = 2**31 - 1
 
-any_masks = hnp.arrays(bool, hnp.array_shapes(min_dims=3, max_dims=3, min_side=1, max_side=80))
+sides = st.integers(1, 80)
+any_masks = hnp.arrays(bool, st.tuples(st.integers(1, 3), sides, sides))
 
 
 def check(runs, masks):
@@ -95,6 +96,7 @@ def test_any_order_of_memory(size):
 
 def test_one_mask():
     mask = blobs(50, 40, 3)
+    np.testing.assert_array_equal(rle.decode_mask(rle.encode_mask(mask), (50, 40)), mask)
     assert rle.encode_mask(mask) == coco_code(mask)["counts"]
     assert rle.encode_mask(np.asfortranarray(mask)) == coco_code(mask)["counts"]
     runs = rle.runs_of(np.stack([~mask, mask]))
@@ -210,3 +212,25 @@ def test_too_many_pixels():
 def test_not_masks(masks):
     with pytest.raises(ValueError, match="must be"):
         rle.runs_of(masks)
+
+
+@given(any_masks, st.integers(0, 2**32))
+def test_intersect(masks, seed):
+    one = np.random.default_rng(seed).random(masks[0].shape) < 0.7
+    for other in (one, np.zeros_like(one), np.ones_like(one), masks[0]):
+        check(rle.intersect(rle.runs_of(masks), rle.runs_of(other[None])), masks & other)
+
+
+def test_intersect_of_other_sizes():
+    masks = rle.runs_of(np.ones((2, 4, 5), bool))
+    for other in (masks, rle.runs_of(np.ones((1, 5, 4), bool))):
+        with pytest.raises(ValueError, match="one mask of"):
+            rle.intersect(masks, other)
+
+
+@given(any_masks)
+def test_union(masks):
+    covered = rle.union(rle.runs_of(masks))
+    assert covered.dtype == bool
+    np.testing.assert_array_equal(covered, masks.any(0))
+    assert not rle.union(rle.runs_of(masks[:0])).any()
