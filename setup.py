@@ -35,6 +35,7 @@ REQUIRES = [
     "safetensors>=0.4.3,<1",  # 0.4.3: float16 and metadata without pickle
     "scikit-learn>=1.4,<2",  # mutual information from a contingency table
     "scipy>=1.11,<2",  # signal processing of scenes
+    "threadpoolctl>=3.1,<4",  # 3.1: limits kept by a controller; one BLAS thread in each of ours
     # 2.13 is what a CPU machine installs; a range that admits newer pulls GB of CUDA packages.
     "torch>=2.11,<2.14",
     "tqdm>=4.66,<5",  # progress bars
@@ -92,6 +93,7 @@ setup(
             "report = alps.engine.commands:report",
             "quality = alps.engine.commands:quality",
             "models = alps.engine.commands:models",
+            "distill = alps.trainer.commands:distill",
             "train-tiny = alps.trainer.commands:train_tiny",
         ],
     },

@@ -34,7 +34,7 @@ def masks_of(run: Path, source: str, size: tuple[int, int]) -> np.ndarray:
     numbers = np.full(size, -1, np.int32)
     for index, segment in enumerate(sorted(segments, key=lambda s: -s["area"])):
         tile = tiles[segment["tile_id"]]
-        mask = rle.decode(segment["counts"], tile["height"], tile["width"])
+        mask = rle.decode_mask(segment["counts"], (tile["height"], tile["width"]))
         window = numbers[
             tile["y"] : tile["y"] + tile["height"], tile["x"] : tile["x"] + tile["width"]
         ]

@@ -57,7 +57,7 @@ def score_crop(
     pixels = network_pixels(rgb, Crop(0, 0, side, side, 0), size)
     embedding = runtime.encode(pixels[None])[0]
     scaled = torch.from_numpy((points * size / side).astype(np.float32))
-    decoded = runtime.decode(embedding, scaled, pred_iou_thresh=0.0)
+    (decoded,) = runtime.decode(embedding, scaled, 0.0, points_per_batch=len(scaled))
     logits = torch.nn.functional.interpolate(
         decoded.logits[None], (side, side), mode="bilinear", align_corners=False
     )[0]

@@ -1,23 +1,20 @@
-"""From logits to masks: upsampled, checked for stability, clipped, boxed and packed.
-
-Full-size logits exist for a few masks at a time only; what passes is kept as bits of its box.
-"""
+"""From logits to masks: full size, checked for stability, clipped, boxed, as run lengths."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from alps.engine.crops import Crop
 from alps.engine.runtime import DecodedMasks
+from alps.kernels import rle
+from alps.kernels.runs import Runs
+from alps.kernels.upscale import upscale_masks
 
 MASK_THRESHOLD = 0.0  # of the logits, SAM's
 EDGE_PIXELS = 20.0  # a box this near to a crop's edge is taken for cut off
-CHUNK_BYTES = 16 << 20  # of full-size logits at a time
 
 
 @dataclass(frozen=True)
@@ -43,51 +40,50 @@ class StabilityRule:
 
 @dataclass
 class Candidates:
-    """N masks of one image, each as the packed bits of its box."""
+    """N masks of one image."""
 
-    boxes: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), np.int64))
-    """(N, 4) first column, first row, last column, last row; all 0 for a mask without pixels."""
-    area: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # (N,) pixels
-    predicted_iou: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))  # (N,)
-    stability_score: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))  # (N,)
-    points: np.ndarray = field(default_factory=lambda: np.zeros((0, 2)))  # (N, 2) x, y
-    crop: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))  # (N,) index
-    bits: list[np.ndarray] = field(default_factory=list)  # N x uint8, rows of the box end to end
+    runs: Runs
+    boxes: np.ndarray  # (N, 4) int64 first column, first row, last column, last row; 0 if empty
+    area: np.ndarray  # (N,) int64 pixels
+    predicted_iou: np.ndarray  # (N,) float32
+    stability_score: np.ndarray  # (N,) float32
+    points: np.ndarray  # (N, 2) float64 x, y
+    crop: np.ndarray  # (N,) int64 index
 
     def __len__(self) -> int:
         return len(self.area)
+
+    @staticmethod
+    def none(size: tuple[int, int]) -> "Candidates":
+        """No mask of an image of this height and width."""
+        return Candidates(
+            runs=Runs.from_lengths([], size),
+            boxes=np.zeros((0, 4), np.int64),
+            area=np.zeros(0, np.int64),
+            predicted_iou=np.zeros(0, np.float32),
+            stability_score=np.zeros(0, np.float32),
+            points=np.zeros((0, 2)),
+            crop=np.zeros(0, np.int64),
+        )
 
     def take(self, which: np.ndarray) -> "Candidates":
         """Those at ``which``, indices or (N,) bool, in that order."""
         indices = np.flatnonzero(which) if which.dtype == bool else which
         return Candidates(
-            boxes=self.boxes[indices],
-            area=self.area[indices],
-            predicted_iou=self.predicted_iou[indices],
-            stability_score=self.stability_score[indices],
-            points=self.points[indices],
-            crop=self.crop[indices],
-            bits=[self.bits[i] for i in indices],
+            runs=self.runs.take(indices), **{name: getattr(self, name)[indices] for name in _ARRAYS}
         )
-
-    def mask(self, index: int, height: int, width: int) -> np.ndarray:
-        """One mask (height, width) bool; height and width are the image's."""
-        x0, y0, x1, y1 = self.boxes[index]
-        shape = y1 - y0 + 1, x1 - x0 + 1
-        mask = np.zeros((height, width), bool)
-        pixels = np.unpackbits(self.bits[index], count=shape[0] * shape[1])
-        mask[y0 : y1 + 1, x0 : x1 + 1] = pixels.reshape(shape)
-        return mask
 
     @staticmethod
-    def join(parts: Sequence["Candidates"]) -> "Candidates":
-        """All of several, in their order."""
-        parts = [Candidates(), *parts]
-        arrays = ("boxes", "area", "predicted_iou", "stability_score", "points", "crop")
+    def join(parts: Sequence["Candidates"], size: tuple[int, int]) -> "Candidates":
+        """All of several of one image, in their order."""
+        parts = [Candidates.none(size), *parts]
         return Candidates(
-            **{name: np.concatenate([getattr(part, name) for part in parts]) for name in arrays},
-            bits=[bits for part in parts for bits in part.bits],
+            runs=Runs.join([part.runs for part in parts], size),
+            **{name: np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAYS},
         )
+
+
+_ARRAYS = ("boxes", "area", "predicted_iou", "stability_score", "points", "crop")
 
 
 def candidates_of(
@@ -116,82 +112,33 @@ def candidates_of(
     Returns:
         The masks that pass, in image pixels, in their order.
     """
-    per_chunk = max(1, CHUNK_BYTES // (4 * max(image_size**2, crop.height * crop.width)))
-    parts = []
-    for first in range(0, len(decoded.logits), per_chunk):
-        some = slice(first, first + per_chunk)
-        logits = upsample(decoded.logits[some], crop, image_size)
-        score = stability_scores(logits, stability.offset)
-        stable = np.ones(len(score), bool)
-        if stability.at_least > 0:
-            stable = score >= stability.at_least  # NaN, no pixel at either threshold, is dropped
-        if not stable.any():
-            continue
-        masks = (logits[torch.from_numpy(stable).to(logits.device)] > MASK_THRESHOLD).cpu().numpy()
-        if gate.valid is not None:
-            masks &= crop.of(gate.valid)
-        point_index = decoded.point_index[some].cpu().numpy()[stable]
-        predicted_iou = decoded.predicted_iou[some].cpu().numpy()[stable]
-        boxes = np.array([box_of(mask) for mask in masks], np.int64)
-        found = Candidates(
-            boxes=boxes + np.array([crop.x0, crop.y0] * 2),
-            area=np.array([np.count_nonzero(mask) for mask in masks], np.int64),
-            predicted_iou=predicted_iou,
-            stability_score=score[stable],
-            points=points[point_index],
-            crop=np.full(len(masks), crop_index, np.int64),
-            bits=[pack(mask, box) for mask, box in zip(masks, boxes, strict=True)],
-        )
-        parts.append(found.take(gate.passes(found.area) & ~cut_off(found.boxes, crop, whole)))
-    return Candidates.join(parts)
-
-
-def upsample(logits: Tensor, crop: Crop, image_size: int) -> Tensor:
-    """Logits (M, 4h, 4w) of the network's input -> (M, H, W) of the crop, in SAM's two steps."""
-    height, width = crop.input_size(image_size)
-    square = _resize(logits, (image_size, image_size))
-    return _resize(square[:, :height, :width], (crop.height, crop.width))
-
-
-def _resize(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    if logits.shape[1:] == size:
-        return logits  # bilinear interpolation would give back the same numbers
-    return F.interpolate(logits[:, None], size, mode="bilinear", align_corners=False)[:, 0]
-
-
-def stability_scores(logits: Tensor, offset: float) -> np.ndarray:
-    """IoU of each mask (M, H, W) cut at a high and at a low threshold: (M,) float32.
-
-    The high mask lies within the low one, so their areas tell. NaN where both are empty.
-    """
-    high, low = (
-        _count(logits > threshold).astype(np.float32)
-        for threshold in (MASK_THRESHOLD + offset, MASK_THRESHOLD - offset)
+    masks = upscale_masks(
+        _as_array(decoded.logits),
+        image_size,
+        crop.input_size(image_size),
+        (crop.height, crop.width),
+        threshold=MASK_THRESHOLD,
+        offset=stability.offset,
+        min_stability=stability.at_least,
+        valid=None if gate.valid is None else crop.of(gate.valid),
     )
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return high / low
+    boxes = masks.boxes + np.array([crop.x0, crop.y0] * 2)
+    passes = np.flatnonzero(gate.passes(masks.area) & ~cut_off(boxes, crop, whole))
+    kept = masks.kept[passes]
+    return Candidates(
+        runs=rle.place(masks.runs.take(passes), whole, crop.x0, crop.y0),
+        boxes=boxes[passes],
+        area=masks.area[passes],
+        predicted_iou=decoded.predicted_iou.cpu().numpy()[kept],
+        stability_score=masks.stability[passes],
+        points=points[decoded.point_index.cpu().numpy()[kept]],
+        crop=np.full(len(kept), crop_index, np.int64),
+    )
 
 
-def _count(masks: Tensor) -> np.ndarray:
-    """Pixels set in each of (M, H, W) bool: (M,) int64."""
-    if masks.device.type == "cpu":  # NumPy counts bytes many times faster than a torch sum
-        return np.array([np.count_nonzero(mask) for mask in masks.numpy()], np.int64)
-    return masks.sum((1, 2)).cpu().numpy()
-
-
-def box_of(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """First column, first row, last column, last row of a mask (H, W); zeros if it is empty."""
-    rows = np.flatnonzero(mask.any(axis=1))
-    if rows.size == 0:
-        return 0, 0, 0, 0
-    columns = np.flatnonzero(mask[rows[0] : rows[-1] + 1].any(axis=0))
-    return int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1])
-
-
-def pack(mask: np.ndarray, box: Sequence[int]) -> np.ndarray:
-    """Bits of a mask (H, W) within its box, rows end to end: uint8."""
-    x0, y0, x1, y1 = box
-    return np.packbits(mask[y0 : y1 + 1, x0 : x1 + 1])
+def _as_array(logits: Tensor) -> np.ndarray | Tensor:
+    """What kernels take: NumPy's where the CPU has it, else the GPU's own, not moved."""
+    return logits.numpy() if logits.device.type == "cpu" else logits
 
 
 def cut_off(boxes: np.ndarray, crop: Crop, whole: tuple[int, int]) -> np.ndarray:

@@ -1,26 +1,33 @@
 """Where SAM's network runs: the two calls that everything mode makes, and their PyTorch version."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
+from alps.engine.errors import SettingsError
 from alps.engine.sam import Sam, SamConfig
+from alps.engine.sam.absorbed import AbsorbedDecoder, DecodedPoints, SharedImage
 
-# Image tokens of the prompts in one pass. A prompt of an official model has 4 MB of them; on a
-# CPU a pass that overflows the last-level cache runs at half the speed.
+# Image tokens of the points in one pass. A point of an official model has 4 MB of them; on a CPU a
+# pass that overflows the last-level cache runs at half the speed.
 _PASS_BYTES = {"cpu": 16 << 20}
-_PASS_BYTES_ELSEWHERE = 512 << 20
+# Elsewhere a pass takes a part of what is free, its temporary values being some times as large.
+_PASS_SHARE_OF_FREE = 1 / 12
+_PASS_BYTES_AT_MOST = 512 << 20
+
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass
 class DecodedMasks:
-    """Masks of a batch of points whose predicted IoU passed, ordered by point, then output."""
+    """Masks of some points whose predicted IoU passed, ordered by point, then output."""
 
     logits: Tensor  # (M, 4h, 4w) float32
     predicted_iou: Tensor  # (M,) float32
-    point_index: Tensor  # (M,) int64, into the points that were asked
+    point_index: Tensor  # (M,) int64, into all points that were asked
 
 
 @runtime_checkable
@@ -40,7 +47,9 @@ class Runtime(Protocol):
         """
         ...
 
-    def decode(self, embedding: Tensor, points: Tensor, pred_iou_thresh: float) -> DecodedMasks:
+    def decode(
+        self, embedding: Tensor, points: Tensor, pred_iou_thresh: float, points_per_batch: int
+    ) -> Iterator[DecodedMasks]:
         """Ask one foreground point at a time for its three masks.
 
         Args:
@@ -48,61 +57,128 @@ class Runtime(Protocol):
             points: (N, 2) x, y in pixels of the network's input, on any device.
             pred_iou_thresh: only masks with a greater predicted IoU are upscaled and returned;
                 0 or less keeps all.
+            points_per_batch: masks of so many points are handed out at a time; it bounds what is
+                alive at once, and changes no mask.
         """
         ...
 
 
 class TorchRuntime:
-    """SAM in PyTorch on the device its weights lie on: the reference for every other runtime."""
+    """SAM in PyTorch on the device its weights lie on: the reference for every other runtime.
 
-    def __init__(self, sam: Sam) -> None:
+    Args:
+        sam: the network.
+        precision: fp32 gives stock SAM's masks. bf16 and fp16 compute products in that precision
+            (norms and softmax stay in fp32) and change some masks.
+        decoder: how points are decoded. ``absorbed`` moves projections to the tokens' side;
+            ``compiled`` is that with the pixel side in the CPU's kernels; ``plain`` is the network
+            as it was trained. ``auto``: compiled on a CPU, absorbed elsewhere.
+
+    Raises:
+        SettingsError: an argument is none of these, or not possible on this device.
+    """
+
+    def __init__(self, sam: Sam, *, precision: str = "fp32", decoder: str = "auto") -> None:
         self.sam = sam.eval()
         self.config = sam.config
+        if precision not in PRECISIONS:
+            raise SettingsError(f"precision {precision!r}: give one of {', '.join(PRECISIONS)}")
+        self.precision = precision
+        on_cpu = sam.device.type == "cpu"
+        if decoder == "auto":
+            decoder = "compiled" if on_cpu else "absorbed"
+        if decoder not in ("compiled", "absorbed", "plain"):
+            raise SettingsError(f"decoder {decoder!r}: give auto, compiled, absorbed or plain")
+        if decoder == "compiled" and not on_cpu:
+            raise SettingsError("the compiled decoder runs on a CPU only; give decoder='absorbed'")
+        self._decoder = (
+            _PlainDecoder(sam)
+            if decoder == "plain"
+            else AbsorbedDecoder(sam, compiled=decoder == "compiled")
+        )
+        # The compiled kernels know float32 only; the few products left beside them gain nothing.
+        self._decoder_precision = "fp32" if decoder == "compiled" else precision
 
     @torch.inference_mode()
     def encode(self, pixels: Tensor) -> Tensor:
         """Pixels (B, 3, S, S), normalised -> embeddings (B, C, h, w); see ``Runtime``."""
-        return self.sam.encode(pixels.to(self.sam.device))
+        with self._autocast(self.precision):
+            return self.sam.encode(pixels.to(self.sam.device)).float()
 
     @torch.inference_mode()
-    def decode(self, embedding: Tensor, points: Tensor, pred_iou_thresh: float) -> DecodedMasks:
+    def decode(
+        self,
+        embedding: Tensor,
+        points: Tensor,
+        pred_iou_thresh: float,
+        points_per_batch: int = 64,
+    ) -> Iterator[DecodedMasks]:
         """Masks of points (N, 2) whose predicted IoU passes; see ``Runtime``."""
         points = points.to(embedding.device, torch.float32)
-        per_pass = self._points_per_pass(embedding)
-        side = self.config.low_resolution_size
-        found = [  # so that there is something to join where no mask passes
-            DecodedMasks(
-                logits=embedding.new_zeros(0, side, side),
-                predicted_iou=embedding.new_zeros(0),
-                point_index=torch.zeros(0, dtype=torch.int64, device=embedding.device),
+        per_pass = min(points_per_batch, self._points_per_pass(embedding))
+        image = None
+        for first in range(0, len(points), points_per_batch):
+            batch = points[first : first + points_per_batch]
+            parts = []
+            with self._autocast(self._decoder_precision):
+                if image is None:
+                    image = self._decoder.share(embedding)
+                for start in range(0, len(batch), per_pass):
+                    some = batch[start : start + per_pass]
+                    masks = self._decode_pass(image, some, pred_iou_thresh)
+                    masks.point_index += first + start
+                    parts.append(masks)
+            yield DecodedMasks(
+                logits=torch.cat([part.logits for part in parts]),
+                predicted_iou=torch.cat([part.predicted_iou for part in parts]),
+                point_index=torch.cat([part.point_index for part in parts]),
             )
-        ]
-        for first in range(0, len(points), per_pass):
-            some = self._decode_pass(embedding, points[first : first + per_pass], pred_iou_thresh)
-            some.point_index += first
-            found.append(some)
-        return DecodedMasks(
-            logits=torch.cat([masks.logits for masks in found]),
-            predicted_iou=torch.cat([masks.predicted_iou for masks in found]),
-            point_index=torch.cat([masks.point_index for masks in found]),
-        )
 
-    def _decode_pass(self, embedding: Tensor, points: Tensor, threshold: float) -> DecodedMasks:
-        decoded = self.sam.decode_points(embedding[None], points[None])
-        predicted_iou = decoded.predicted_iou[0, :, 1:]  # output 0 is the single mask, not asked
+    def _decode_pass(self, image: SharedImage, points: Tensor, threshold: float) -> DecodedMasks:
+        decoded = self._decoder.transform(image, points)
+        predicted_iou = decoded.predicted_iou[:, 1:].float()  # output 0, the single mask: not asked
         passed = predicted_iou > threshold if threshold > 0 else torch.ones_like(predicted_iou) > 0
         point_index, output = passed.nonzero(as_tuple=True)
-        # Only prompts with a mask left are upscaled; `row` finds a prompt among them.
-        prompts, row = point_index.unique(return_inverse=True)
-        if len(prompts):
-            logits = self.sam.mask_decoder.masks(
-                decoded.mask_tokens[0, prompts], decoded.image_tokens[0, prompts]
-            )[row, output + 1]
-        else:
-            side = self.config.low_resolution_size
-            logits = embedding.new_zeros(0, side, side)
+        side = self.config.low_resolution_size
+        logits = (
+            self._decoder.masks(decoded, point_index, output + 1).float()
+            if len(point_index)
+            else predicted_iou.new_zeros(0, side, side)
+        )
         return DecodedMasks(logits, predicted_iou[passed], point_index)
 
     def _points_per_pass(self, embedding: Tensor) -> int:
-        budget = _PASS_BYTES.get(embedding.device.type, _PASS_BYTES_ELSEWHERE)
+        device = embedding.device
+        budget = _PASS_BYTES.get(device.type)
+        if budget is None:
+            free, _ = torch.cuda.mem_get_info(device)
+            budget = min(_PASS_BYTES_AT_MOST, int(free * _PASS_SHARE_OF_FREE))
         return max(1, budget // (embedding.numel() * embedding.element_size()))
+
+    def _autocast(self, precision: str) -> torch.autocast:
+        kind = self.sam.device.type
+        dtype = PRECISIONS[precision]
+        return torch.autocast(kind, dtype, enabled=dtype is not None)
+
+
+class _PlainDecoder:
+    """The network as it was trained, with the absorbed decoder's face."""
+
+    def __init__(self, sam: Sam) -> None:
+        self.sam = sam
+
+    def share(self, embedding: Tensor) -> Tensor:
+        return embedding
+
+    def transform(self, embedding: Tensor, xy: Tensor) -> DecodedPoints:
+        decoded = self.sam.decode_points(embedding[None], xy[None])
+        return DecodedPoints(
+            decoded.mask_tokens[0], decoded.image_tokens[0], decoded.predicted_iou[0]
+        )
+
+    def masks(self, decoded: DecodedPoints, point: Tensor, output: Tensor) -> Tensor:
+        prompts, row = point.unique(return_inverse=True)
+        logits = self.sam.mask_decoder.masks(
+            decoded.mask_tokens[prompts], decoded.image_tokens[prompts]
+        )
+        return logits[row, output]

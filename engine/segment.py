@@ -127,9 +127,9 @@ def _segment_tile(
     segments = generator.segment(
         tile.rgb, tile.valid, max_area=settings.segment.max_area, min_area=settings.segment.min_area
     )
-    covered = np.zeros(tile.valid.shape, dtype=bool)
-    for counts in segments.counts:
-        covered |= rle.decode(counts, *segments.size)
+    covered = rle.union(rle.decode(segments.counts, segments.size))
+    seconds = dict(segments.seconds)
+    seconds["filter"] += seconds.pop("runs")
     row |= {
         "status": "ok" if len(segments) else "empty",
         "reason": "" if len(segments) else "no mask passed the gate",
@@ -137,7 +137,7 @@ def _segment_tile(
         "points": segments.prompted,
         "valid_pixels": valid,
         "covered_pixels": int(covered.sum()),
-        **{f"{stage}_seconds": seconds for stage, seconds in segments.seconds.items()},
+        **{f"{stage}_seconds": value for stage, value in seconds.items()},
     }
     return row, _segment_table(planned.tile_id, segments, schema)
 

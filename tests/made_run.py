@@ -36,7 +36,7 @@ def make_run(root, windows, segments, channels=4):
                 row = nothing | {"tile_id": tile, "segment_id": index}
                 if "mask" in segment:
                     mask = segment["mask"]
-                    row |= {"counts": rle.encode(mask), "area": int(mask.sum())}
+                    row |= {"counts": rle.encode_mask(mask), "area": int(mask.sum())}
                 table.append(row | {k: v for k, v in segment.items() if k != "mask"})
         path = folder.segments(start // planning.SHARD_TILES)
         write_table(pa.Table.from_pylist(table, schema=schema), path)

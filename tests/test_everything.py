@@ -1,5 +1,6 @@
 """Everything mode: against the original, and what the pipeline needs beyond it."""
 
+import copy
 import inspect
 
 import numpy as np
@@ -8,7 +9,6 @@ import torch
 from pycocotools import mask as coco
 from stock_sam import SMALL, original_generator, ours_like, picture, stock_sam
 
-from alps.engine import candidates
 from alps.engine.errors import ModelError, SettingsError, SourceError
 from alps.engine.everything import EverythingSettings, MaskGenerator
 from alps.engine.runtime import DecodedMasks, TorchRuntime
@@ -152,7 +152,7 @@ def test_segments_are_the_records_as_arrays(ours):
         "embeddings": np.float32,
     }
     assert {name: getattr(segments, name).dtype for name in types} == types
-    assert set(segments.seconds) == {"encode", "decode", "filter", "pool"}
+    assert set(segments.seconds) == {"encode", "decode", "filter", "runs", "pool"}
     assert segments.prompted == 36
 
 
@@ -200,12 +200,12 @@ class Squares:
         self.encoded += 1
         return columns + 100 * (self.encoded - 1)
 
-    def decode(self, embedding, points, pred_iou_thresh):
+    def decode(self, embedding, points, pred_iou_thresh, points_per_batch):
         pixel = torch.arange(32.0) * 2 + 1  # centres of the logits' pixels
         x, y = points.float().T[..., None]
         column, row = (pixel - x).abs() < 4, (pixel - y).abs() < 4
         inside = row[:, :, None] & column[:, None, :]
-        return DecodedMasks(
+        yield DecodedMasks(
             logits=torch.where(inside, 9.0, -9.0),
             predicted_iou=torch.full((len(points),), 0.9),
             point_index=torch.arange(len(points)),
@@ -316,16 +316,6 @@ def test_small_regions_in_segments(ours):
         assert not (mask & ~valid).any()
 
 
-@pytest.mark.parametrize("chunk_bytes", [1, 70_000, 1 << 30])
-def test_memory_chunks_change_nothing(ours, monkeypatch, chunk_bytes):
-    image = picture(70, 50)
-    expected = MaskGenerator(ours, **LENIENT).segment(image)
-    monkeypatch.setattr(candidates, "CHUNK_BYTES", chunk_bytes)
-    got = MaskGenerator(ours, **LENIENT).segment(image)
-    assert got.counts == expected.counts
-    np.testing.assert_array_equal(got.stability_score, expected.stability_score)
-
-
 @pytest.mark.parametrize("batch", [1, 7, 1000])
 def test_batches_of_points_change_nothing(ours, batch):
     image = picture(70, 50)
@@ -341,21 +331,131 @@ def test_blank_image(stock, ours):
     assert_same_records(theirs, mine)
 
 
-def test_runtime_gives_only_what_passes(ours):
-    runtime = TorchRuntime(ours)
+def decoded_at_once(runtime, embedding, points, threshold):
+    (decoded,) = runtime.decode(embedding, points, threshold, points_per_batch=1000)
+    return decoded
+
+
+@pytest.mark.parametrize("decoder", ["plain", "absorbed", "compiled"])
+def test_runtime_gives_only_what_passes(ours, decoder):
+    runtime = TorchRuntime(ours, decoder=decoder)
     embedding = runtime.encode(torch.zeros(1, 3, 64, 64))[0]
     points = torch.from_numpy(np.random.default_rng(0).uniform(0, 64, (9, 2)))
-    everything = runtime.decode(embedding, points, 0.0)
+    everything = decoded_at_once(runtime, embedding, points, 0.0)
     assert everything.logits.shape == (27, 32, 32)
     assert everything.point_index.tolist() == np.repeat(np.arange(9), 3).tolist()
     threshold = float(everything.predicted_iou.quantile(0.8))
     assert threshold > 0
-    some = runtime.decode(embedding, points, threshold)
+    some = decoded_at_once(runtime, embedding, points, threshold)
     passed = everything.predicted_iou > threshold
     assert 0 < passed.sum() < 27
     assert torch.equal(some.point_index, everything.point_index[passed])
     torch.testing.assert_close(some.logits, everything.logits[passed])
-    assert len(runtime.decode(embedding, points[:0], 0.0).logits) == 0
+    assert list(runtime.decode(embedding, points[:0], 0.0)) == []
+
+
+@pytest.mark.parametrize("decoder", ["absorbed", "compiled"])
+def test_decoders_agree(ours, decoder):
+    """The absorbed decoder errs no more than twice as much as the plain one, against float64."""
+    exact = copy.deepcopy(ours).double()
+    rng = np.random.default_rng(1)
+    embedding = torch.from_numpy(rng.normal(size=(32, 8, 8)).astype(np.float32))
+    points = torch.from_numpy(rng.uniform(0, 64, (23, 2)).astype(np.float32))
+    with torch.inference_mode():
+        true = exact.decode_points(embedding[None].double(), points[None].double())
+        logits = exact.mask_decoder.masks(true.mask_tokens[0], true.image_tokens[0])
+    true_iou, true_logits = true.predicted_iou[0, :, 1:].flatten(), logits[:, 1:].flatten(0, 1)
+
+    def error(decoder):
+        got = decoded_at_once(TorchRuntime(ours, decoder=decoder), embedding, points, 0.0)
+        return [
+            (mine - theirs).abs().max().item()
+            for mine, theirs in ((got.predicted_iou, true_iou), (got.logits, true_logits))
+        ]
+
+    for mine, plain in zip(error(decoder), error("plain"), strict=True):
+        assert mine <= 2 * plain + 1e-6
+
+
+@pytest.mark.parametrize("batch", [1, 7, 64])
+def test_batches_hand_out_all_points_in_order(ours, batch):
+    runtime = TorchRuntime(ours)
+    embedding = runtime.encode(torch.zeros(1, 3, 64, 64))[0]
+    points = torch.from_numpy(np.random.default_rng(0).uniform(0, 64, (20, 2)))
+    parts = list(runtime.decode(embedding, points, 0.0, batch))
+    assert len(parts) == -(-20 // batch)
+    index = torch.cat([part.point_index for part in parts])
+    assert index.tolist() == np.repeat(np.arange(20), 3).tolist()
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_lower_precision_is_near(ours, precision):
+    image = picture(64, 64)
+    exact = TorchRuntime(ours, decoder="absorbed")
+    rough = TorchRuntime(ours, precision=precision, decoder="absorbed")
+    pixels = ours.normalise(torch.from_numpy(image).permute(2, 0, 1))[None]
+    embeddings = [runtime.encode(pixels)[0] for runtime in (exact, rough)]
+    assert all(embedding.dtype == torch.float32 for embedding in embeddings)
+    difference = (embeddings[0] - embeddings[1]).norm() / embeddings[0].norm()
+    assert 0 < difference < 0.05
+    points = torch.tensor([[20.0, 30.0]])
+    ious = [
+        decoded_at_once(runtime, embeddings[0], points, 0.0).predicted_iou
+        for runtime in (exact, rough)
+    ]
+    torch.testing.assert_close(*ious, atol=0.1, rtol=0.1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [({"precision": "int3"}, "fp32, bf16, fp16"), ({"decoder": "fast"}, "compiled")],
+)
+def test_runtimes_that_are_none(ours, arguments, says):
+    with pytest.raises(SettingsError, match=says):
+        TorchRuntime(ours, **arguments)
+
+
+def test_embeddings_can_be_passed_in(ours):
+    class Counting(TorchRuntime):
+        encoded = 0
+
+        def encode(self, pixels):
+            self.encoded += len(pixels)
+            return super().encode(pixels)
+
+    images = [picture(70, 80), picture(50, 60, seed=1)]
+    runtime = Counting(ours)
+    generator = MaskGenerator(runtime, **LENIENT, crop_n_layers=1)
+    expected = [generator.segment(image) for image in images]
+    runtime.encoded = 0
+    embeddings = generator.embed(images)
+    assert runtime.encoded == 10
+    assert [len(own) for own in embeddings] == [5, 5]
+    got = [
+        generator.segment(image, embeddings=own)
+        for image, own in zip(images, embeddings, strict=True)
+    ]
+    assert runtime.encoded == 10
+    for mine, theirs in zip(got, expected, strict=True):
+        assert mine.counts == theirs.counts
+    stricter = MaskGenerator(runtime, **LENIENT | {"stability_score_thresh": 0.7}, crop_n_layers=1)
+    assert len(stricter.generate(images[0], embeddings[0])) < len(expected[0])
+    assert runtime.encoded == 10
+    with pytest.raises(SourceError, match="5 crop"):
+        generator.segment(images[0], embeddings=embeddings[0][:2])
+    assert generator.embed([]) == []
+
+
+def test_coarse_to_fine_asks_less_and_finds_nothing_new(ours):
+    image = picture(64, 64)
+    plain = MaskGenerator(ours, **LENIENT | {"box_nms_thresh": 1.0})
+    quick = MaskGenerator(ours, **LENIENT | {"box_nms_thresh": 1.0}, coarse_to_fine=True)
+    everything, some = plain.segment(image), quick.segment(image)
+    assert 9 <= some.prompted < everything.prompted == 36
+    assert 0 < len(some) < len(everything)
+    assert set(some.counts) <= set(everything.counts)
+    with pytest.raises(SettingsError, match="points_per_side"):
+        MaskGenerator(ours, points_per_side=None, point_grids=[[[0, 0]]], coarse_to_fine=True)
 
 
 @pytest.mark.parametrize(

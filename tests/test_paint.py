@@ -26,7 +26,7 @@ def painted(masks, values, iou, dtype=np.uint8, background=EMPTY):
     """The kernel on masks (S, H, W)."""
     area = masks.sum((1, 2))
     return paint(
-        [rle.encode(mask) for mask in masks],
+        [rle.encode_mask(mask) for mask in masks],
         np.array(values, dtype),
         paint_order(area, np.array(iou, np.float32)),
         masks.shape[1:],

@@ -58,7 +58,7 @@ def test_run_folder_is_readable_with_other_tools(archive, tmp_path, options):
     assert len(segments) == summary.segments == sum(tile["segments"] for tile in tiles) > 20
     sizes = {tile["tile_id"]: (tile["height"], tile["width"]) for tile in tiles}
     for segment in segments:
-        mask = rle.decode(segment["counts"], *sizes[segment["tile_id"]])
+        mask = rle.decode_mask(segment["counts"], sizes[segment["tile_id"]])
         rows, columns = np.nonzero(mask)
         assert mask.sum() == segment["area"]
         assert (segment["x"], segment["y"]) == (columns.min(), rows.min())
@@ -207,7 +207,7 @@ def test_windows_leave_no_seam(archive, tmp_path, options):
         window = covered[
             tile["y"] : tile["y"] + tile["height"], tile["x"] : tile["x"] + tile["width"]
         ]
-        window |= rle.decode(segment["counts"], tile["height"], tile["width"])
+        window |= rle.decode_mask(segment["counts"], (tile["height"], tile["width"]))
     assert (labelled == covered).all()
 
 

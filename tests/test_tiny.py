@@ -56,7 +56,7 @@ def test_everything_mode_covers_a_scene_with_masks_that_fit_it(tiny):
         box_nms_thresh=settings.box_nms_thresh,
     )
     segments = generator.segment(scene.image, max_area=settings.max_area)
-    masks = np.stack([rle.decode(counts, *segments.size) for counts in segments.counts])
+    masks = rle.masks_of(rle.decode(segments.counts, segments.size))
     assert masks.any(0).mean() > 0.5
     assert torch.isfinite(torch.from_numpy(segments.embeddings)).all()
 

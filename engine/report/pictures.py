@@ -11,7 +11,7 @@ from alps.engine.palette import palette
 from alps.engine.report.segment_rows import SegmentRow
 from alps.engine.windows import Window
 from alps.kernels.paint import paint, paint_order
-from alps.kernels.rle import decode
+from alps.kernels.rle import decode_mask
 
 TILE_SIDE = 640  # pixels embedded for a tile's longer side
 THUMBNAIL_SIDE = 144  # of an exemplar's longer side, twice what is shown, for dense screens
@@ -103,7 +103,7 @@ def exemplar_picture(
     """
     scale = THUMBNAIL_SIDE / max(crop.width, crop.height)
     size = max(1, round(crop.width * scale)), max(1, round(crop.height * scale))
-    mask = decode(segment.counts, tile.height, tile.width)
+    mask = decode_mask(segment.counts, (tile.height, tile.width))
     mask = mask[crop.y : crop.y + crop.height, crop.x : crop.x + crop.width]
     grow = cv2.INTER_LINEAR if scale > 1 else cv2.INTER_AREA
     inside = cv2.resize(mask.astype(np.float32), size, interpolation=grow) >= 0.5

@@ -7,6 +7,10 @@ from torch.nn import functional as F
 from alps.engine.sam.config import SamConfig
 from alps.engine.sam.layers import LayerNorm2d, TwoLayerMLP
 
+# What offsets of attention logits may take at a time; on a CPU a part of the last-level cache.
+_OFFSET_BYTES = {"cpu": 16 << 20}
+_OFFSET_BYTES_ELSEWHERE = 1 << 30
+
 
 class ImageEncoder(nn.Module):
     """Pixels (B, 3, S, S), normalised -> image embedding (B, C, S / patch, S / patch)."""
@@ -100,23 +104,49 @@ class GridAttention(nn.Module):
         batch, height, width, channels = tokens.shape
         qkv = self.qkv(tokens).reshape(batch, height * width, 3, self.heads, -1)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, h·w, d)
-        bias = self._position_bias(query, height, width) if self.relative_positions else None
-        out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        if self.relative_positions:
+            out = self._attend_with_positions(query, key, value, height, width)
+        else:
+            out = F.scaled_dot_product_attention(query, key, value)
         return self.proj(out.transpose(1, 2).reshape(batch, height, width, channels))
 
-    def _position_bias(self, query: Tensor, height: int, width: int) -> Tensor:
-        """Logit offsets from rows and columns apart, (B, heads, h·w, h·w).
+    def _attend_with_positions(
+        self, query: Tensor, key: Tensor, value: Tensor, height: int, width: int
+    ) -> Tensor:
+        """Attention (B, heads, h·w, d) whose logits are offset by rows and columns apart.
 
-        They multiply the unscaled query; only query · key is divided by sqrt(d).
+        The offsets of all pairs, (B, heads, h·w, h·w), are made for some heads and rows of queries
+        at a time: a global layer of an official model would need 0.8 GB of them at once.
         """
-        batch, heads, _, _ = query.shape
-        grid = query.reshape(batch, heads, height, width, -1)
+        batch, heads, count, _ = query.shape
         rows = self.rel_pos_h[_offsets(height, query.device)]  # (h, h, d)
-        columns = self.rel_pos_w[_offsets(width, query.device)]
+        columns = self.rel_pos_w[_offsets(width, query.device)]  # (w, w, d)
+        grid = query.unflatten(2, (height, width))
+        # They multiply the unscaled query; only query · key is divided by sqrt(d).
         by_row = torch.einsum("bnhwd,hkd->bnhwk", grid, rows)
         by_column = torch.einsum("bnhwd,wkd->bnhwk", grid, columns)
-        bias = by_row[..., :, None] + by_column[..., None, :]
-        return bias.reshape(batch, heads, height * width, height * width)
+
+        affordable = _OFFSET_BYTES.get(query.device.type, _OFFSET_BYTES_ELSEWHERE)
+        of_a_row = batch * width * count * query.element_size()
+        heads_at_once = max(1, min(heads, affordable // (of_a_row * height)))
+        rows_at_once = height if heads_at_once > 1 else max(1, min(height, affordable // of_a_row))
+        parts = []
+        for head in range(0, heads, heads_at_once):
+            own = slice(head, head + heads_at_once)
+            some = []
+            for row in range(0, height, rows_at_once):
+                asked = slice(row, row + rows_at_once)
+                bias = by_row[:, own, asked, :, :, None] + by_column[:, own, asked, :, None, :]
+                some.append(
+                    F.scaled_dot_product_attention(
+                        grid[:, own, asked].flatten(2, 3),
+                        key[:, own],
+                        value[:, own],
+                        attn_mask=bias.flatten(4).flatten(2, 3),
+                    )
+                )
+            parts.append(torch.cat(some, dim=2))
+        return torch.cat(parts, dim=1)
 
 
 def _offsets(side: int, device: torch.device) -> Tensor:

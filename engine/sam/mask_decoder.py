@@ -87,14 +87,8 @@ class TwoWayBlock(nn.Module):
     def forward(
         self, tokens: Tensor, image: Tensor, token_positions: Tensor, image_positions: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Update both sides; the first block does without token positions and residual."""
-        if self.first:
-            tokens = self.self_attn(tokens, tokens, tokens)
-        else:
-            placed = tokens + token_positions
-            tokens = tokens + self.self_attn(placed, placed, tokens)
-        tokens = self.norm1(tokens)
-
+        """Update both sides."""
+        tokens = self.attend_to_tokens(tokens, token_positions)
         placed_image = image + image_positions
         tokens = self.norm2(
             tokens + self.cross_attn_token_to_image(tokens + token_positions, placed_image, image)
@@ -102,6 +96,13 @@ class TwoWayBlock(nn.Module):
         tokens = self.norm3(tokens + self.mlp(tokens))
         update = self.cross_attn_image_to_token(placed_image, tokens + token_positions, tokens)
         return tokens, self.norm4(image + update)
+
+    def attend_to_tokens(self, tokens: Tensor, token_positions: Tensor) -> Tensor:
+        """The block's first step; the first block does without positions and residual."""
+        if self.first:
+            return self.norm1(self.self_attn(tokens, tokens, tokens))
+        placed = tokens + token_positions
+        return self.norm1(tokens + self.self_attn(placed, placed, tokens))
 
 
 class TwoWayTransformer(nn.Module):
@@ -161,16 +162,19 @@ class MaskDecoder(nn.Module):
             positions: (C, h, w)
             prompt: sparse tokens (B, N, T, C)
         """
-        batch, count = prompt.shape[:2]
-        own = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
-        prompt = torch.cat([own.expand(batch, count, -1, -1), prompt], dim=2)
+        prompt = self.with_output_tokens(prompt)
         image = embedding.flatten(2).transpose(1, 2)[:, None]
         tokens, image = self.transformer(image, positions.flatten(1).T, prompt)
         return DecodedPrompts(
-            mask_tokens=tokens[:, :, 1 : len(own)],
+            mask_tokens=tokens[:, :, 1 : 1 + len(self.output_hypernetworks_mlps)],
             image_tokens=image,
             predicted_iou=self.iou_prediction_head(tokens[:, :, 0]),
         )
+
+    def with_output_tokens(self, prompt: Tensor) -> Tensor:
+        """Put the IoU token and the mask tokens before a prompt's own, (…, T, C)."""
+        own = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
+        return torch.cat([own.expand(*prompt.shape[:-2], -1, -1), prompt], dim=-2)
 
     def masks(self, mask_tokens: Tensor, image_tokens: Tensor) -> Tensor:
         """Mask logits at four times the embedding's resolution.

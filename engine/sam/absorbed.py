@@ -1,0 +1,282 @@
+"""The mask decoder for many points of one image, with its projections moved to the tokens' side.
+
+The same numbers as ``MaskDecoder`` gives, to rounding, for a quarter of the work. A prompt has T
+tokens (7 for a point) and 4096 image tokens X, which the plain decoder projects six times a point.
+Next to T tokens each projection can be absorbed by them, head by head (h, W_h its d x C slice):
+
+- tokens → image: logits q_h · (W_k,h (x + e) + b_k,h) = (q_h W_k,h) · (x + e) + a constant of the
+  row, which softmax over pixels drops. Values: Σ a (W_v,h x + b_v,h) = W_v,h (Σ a x) + b_v,h,
+  since softmax rows add up to 1.
+- image → tokens: logits (W_q,h (x + e) + b_q,h) · k_h = (W_qᵀ,h k_h) · (x + e) + b_q,h · k_h.
+  Values: Σ_h W_o,h Σ_t a v_h,t = Σ_h Σ_t a (W_o,h v_h,t).
+- In the first layer X is the image itself, the same for all points: its keys, values and queries
+  are computed once (multi-head latent attention absorbs its weights likewise, arXiv 2405.04434).
+
+What remains for each pixel are products with R = heads x T rows. Predicted IoU needs no mask, so
+upscaling is left for prompts of which a mask is wanted.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from alps.engine.sam.mask_decoder import Attention, TwoWayBlock
+from alps.engine.sam.model import Sam
+from alps.kernels import two_way
+from alps.kernels.mask_logits import UpscalingWeights, mask_logits
+from alps.kernels.two_way import ImageUpdate
+
+
+@dataclass
+class SharedImage:
+    """What all points of one image share; P image tokens of C channels, H heads of d."""
+
+    tokens: Tensor  # (P, C)
+    positions: Tensor  # (P, C)
+    keys: Tensor  # (H, P, d) of the first layer's tokens → image
+    values: Tensor  # (H, P, d) likewise
+    queries: Tensor  # (P, H·d) of the first layer's image → tokens
+
+
+@dataclass
+class DecodedPoints:
+    """What the transformer leaves of N points."""
+
+    mask_tokens: Tensor  # (N, M, C), the single mask's first
+    image_tokens: Tensor  # (N, P, C)
+    predicted_iou: Tensor  # (N, M)
+
+
+class AbsorbedDecoder:
+    """Answers points on one image at a time.
+
+    Args:
+        sam: whose prompt encoder and mask decoder are run, where their weights lie.
+        compiled: run the pixel side in the compiled kernels; they need float32 on a CPU.
+    """
+
+    def __init__(self, sam: Sam, *, compiled: bool) -> None:
+        self.decoder, self.prompts = sam.mask_decoder, sam.prompt_encoder
+        self.side = sam.config.embedding_size
+        self.compiled = compiled
+
+    def share(self, embedding: Tensor) -> SharedImage:
+        """Prepare an image embedding (C, h, w)."""
+        tokens = (embedding + self.prompts.no_mask()).flatten(1).T.contiguous()
+        positions = self.prompts.dense_positions().flatten(1).T.contiguous()
+        placed = tokens + positions
+        first = self.decoder.transformer.layers[0]
+        look, mark = first.cross_attn_token_to_image, first.cross_attn_image_to_token
+        return SharedImage(
+            tokens=tokens,
+            positions=positions,
+            keys=_heads(look.k_proj(placed), look.heads),
+            values=_heads(look.v_proj(tokens), look.heads),
+            queries=mark.q_proj(placed),
+        )
+
+    def transform(self, image: SharedImage, xy: Tensor) -> DecodedPoints:
+        """Run the two-way transformer for points (N, 2), x and y in input pixels."""
+        labels = torch.ones(len(xy), 1, dtype=torch.int64, device=xy.device)
+        prompt = self.decoder.with_output_tokens(self.prompts.points(xy[:, None], labels))
+        transformer = self.decoder.transformer
+        layers = transformer.layers
+        looks = [layer.cross_attn_token_to_image for layer in layers[1:]]
+        looks.append(transformer.final_attn_token_to_image)
+
+        tokens = _attend_to_tokens(layers[0], prompt, prompt)
+        seen = _look_at_shared(
+            layers[0].cross_attn_token_to_image, tokens + prompt, image.keys, image.values
+        )
+        own = image.tokens[None]
+        for index, (layer, look) in enumerate(zip(layers, looks, strict=True)):
+            tokens = layer.norm2(tokens + seen)
+            tokens = layer.norm3(tokens + layer.mlp(tokens))
+            mark = layer.cross_attn_image_to_token
+            queries = image.queries if index == 0 else None
+            rows, bias = _logit_rows(mark, tokens + prompt, shared_queries=index == 0)
+            values = _value_rows(mark, tokens)
+            if index + 1 < len(layers):
+                tokens = _attend_to_tokens(layers[index + 1], tokens, prompt)
+            own, found = self._update_image(
+                own,
+                image.positions,
+                queries,
+                ImageUpdate(
+                    tokens=tokens.shape[1],
+                    logit_rows=rows,
+                    logit_bias=bias,
+                    value_rows=values,
+                    value_bias=mark.out_proj.bias,
+                    norm_weight=layer.norm4.weight,
+                    norm_bias=layer.norm4.bias,
+                    norm_epsilon=layer.norm4.eps,
+                    look_rows=_look_rows(look, tokens + prompt),
+                ),
+            )
+            seen = _seen(look, found)
+        tokens = transformer.norm_final_attn(tokens + seen)
+        outputs = len(self.decoder.output_hypernetworks_mlps)
+        return DecodedPoints(
+            mask_tokens=tokens[:, 1 : 1 + outputs],
+            image_tokens=own,
+            predicted_iou=self.decoder.iou_prediction_head(tokens[:, 0]),
+        )
+
+    def masks(self, decoded: DecodedPoints, point: Tensor, output: Tensor) -> Tensor:
+        """Logits (S, 4h, 4w) of S masks.
+
+        Args:
+            decoded: N points.
+            point: (S,) int64 ascending, into them.
+            output: (S,) int64, which mask of that point; 0 is the single mask.
+        """
+        hyper = decoded.mask_tokens.new_empty(len(point), self._upscaling.second.shape[1] // 4)
+        for index, mlp in enumerate(self.decoder.output_hypernetworks_mlps):
+            own = output == index
+            hyper[own] = mlp(decoded.mask_tokens[point[own], index])
+        if self.compiled:
+            logits = mask_logits(
+                decoded.image_tokens.numpy(),
+                point.numpy(),
+                hyper.numpy(),
+                self._upscaling,
+                (self.side, self.side),
+            )
+            return torch.from_numpy(logits)
+        prompts, row = point.unique(return_inverse=True)
+        tokens = decoded.image_tokens[prompts].transpose(1, 2)
+        upscaled = self.decoder.output_upscaling(tokens.unflatten(2, (self.side, self.side)))
+        return torch.einsum("sc,schw->shw", hyper, upscaled[row])
+
+    def _update_image(
+        self,
+        image: Tensor,
+        positions: Tensor,
+        queries: Tensor | None,
+        update: ImageUpdate,
+    ) -> tuple[Tensor, Tensor]:
+        """Image (1 or N, P, C) -> image' (N, P, C) and what was looked for (N, R, C)."""
+        if not self.compiled:
+            return update_image(image, positions, queries, update)
+        arrays = {
+            name: np.ascontiguousarray(value.numpy()) if isinstance(value, Tensor) else value
+            for name, value in vars(update).items()
+        }
+        out, looked = two_way.update_image(
+            image.numpy(),
+            positions.numpy(),
+            None if queries is None else queries.numpy(),
+            ImageUpdate(**arrays),
+        )
+        return torch.from_numpy(out), torch.from_numpy(looked)
+
+    @cached_property
+    def _upscaling(self) -> UpscalingWeights:
+        """The two transposed convolutions as matrices (in, place x out)."""
+        first, norm, _, second, _ = self.decoder.output_upscaling
+        matrices = [
+            conv.weight.permute(0, 2, 3, 1).flatten(1).contiguous().detach()
+            for conv in (first, second)
+        ]
+        weights = UpscalingWeights(
+            first=matrices[0],
+            first_bias=first.bias.detach().repeat(4),
+            norm_weight=norm.weight.detach(),
+            norm_bias=norm.bias.detach(),
+            norm_epsilon=norm.eps,
+            second=matrices[1],
+            second_bias=second.bias.detach().repeat(4),
+        )
+        if not self.compiled:
+            return weights
+        return UpscalingWeights(
+            **{n: v.numpy() if isinstance(v, Tensor) else v for n, v in vars(weights).items()}
+        )
+
+
+def update_image(
+    image: Tensor, positions: Tensor, queries: Tensor | None, update: ImageUpdate
+) -> tuple[Tensor, Tensor]:
+    """``alps.kernels.two_way.update_image`` in PyTorch: its reference, and what a GPU runs."""
+    prompts = len(update.logit_rows)
+    asked = image + positions if queries is None else queries.expand(prompts, -1, -1)
+    logits = asked @ update.logit_rows.mT + update.logit_bias[:, None]  # (N, P, R)
+    weights = logits.unflatten(-1, (-1, update.tokens)).softmax(-1).flatten(-2)
+    updated = torch.baddbmm(
+        (image + update.value_bias).expand(prompts, -1, -1), weights, update.value_rows
+    )
+    updated = F.layer_norm(
+        updated, updated.shape[-1:], update.norm_weight, update.norm_bias, update.norm_epsilon
+    )
+    found = (update.look_rows @ (updated + positions).mT).softmax(-1) @ updated
+    return updated, found
+
+
+def _heads(tokens: Tensor, heads: int) -> Tensor:
+    """(…, L, H·d) -> (…, H, L, d)."""
+    return tokens.unflatten(-1, (heads, -1)).transpose(-2, -3)
+
+
+def _rows(by_head: Tensor) -> Tensor:
+    """(N, H, T, c) -> (N, H·T, c), the rows of a head together."""
+    return by_head.flatten(1, 2)
+
+
+def _attend_to_tokens(layer: TwoWayBlock, tokens: Tensor, prompt: Tensor) -> Tensor:
+    """The block's first step for prompts of one image, (N, T, C)."""
+    return layer.attend_to_tokens(tokens[None], prompt[None])[0]
+
+
+def _look_at_shared(look: Attention, asking: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+    """Tokens (N, T, C) → image whose keys and values (H, P, d) all prompts share."""
+    query = _heads(look.q_proj(asking), look.heads)  # (N, H, T, d)
+    count, _, tokens, width = query.shape
+    query = query.transpose(0, 1).flatten(1, 2) * width**-0.5  # (H, N·T, d)
+    seen = (query @ keys.mT).softmax(-1) @ values
+    return look.out_proj(seen.unflatten(1, (count, tokens)).permute(1, 2, 0, 3).flatten(2))
+
+
+def _look_rows(look: Attention, asking: Tensor) -> Tensor:
+    """Tokens (N, T, C) → image: rows (N, R, C) that meet image + positions."""
+    query = _heads(look.q_proj(asking), look.heads)  # (N, H, T, d)
+    weight = look.k_proj.weight.unflatten(0, (look.heads, -1))  # (H, d, C)
+    return _rows((query * query.shape[-1] ** -0.5) @ weight)
+
+
+def _seen(look: Attention, found: Tensor) -> Tensor:
+    """Mean image tokens of each row (N, R, C) -> what the attention gives the tokens (N, T, C)."""
+    by_head = found.unflatten(1, (look.heads, -1))  # (N, H, T, C)
+    weight = look.v_proj.weight.unflatten(0, (look.heads, -1))  # (H, d, C)
+    seen = (by_head @ weight.mT).transpose(1, 2).flatten(2) + look.v_proj.bias
+    return look.out_proj(seen)
+
+
+def _logit_rows(mark: Attention, keys_of: Tensor, shared_queries: bool) -> tuple[Tensor, Tensor]:
+    """Image → tokens (N, T, C): rows (N, R, K) that meet a pixel's query, and their bias (N, R).
+
+    With queries computed beforehand, K = H·d, each row holds its head's key and zeros; else the
+    query's projection is absorbed and K = C.
+    """
+    key = _heads(mark.k_proj(keys_of), mark.heads)  # (N, H, T, d)
+    key = key * key.shape[-1] ** -0.5
+    if shared_queries:
+        count, heads, tokens, width = key.shape
+        rows = key.new_zeros(count, heads, tokens, heads, width)
+        own = torch.arange(heads, device=key.device)
+        rows[:, own, :, own] = key.transpose(0, 1)
+        return _rows(rows.flatten(3)), key.new_zeros(count, heads * tokens)
+    weight = mark.q_proj.weight.unflatten(0, (mark.heads, -1))  # (H, d, C)
+    bias = mark.q_proj.bias.unflatten(0, (mark.heads, -1))  # (H, d)
+    return _rows(key @ weight), _rows(key @ bias[:, :, None])[..., 0]
+
+
+def _value_rows(mark: Attention, values_of: Tensor) -> Tensor:
+    """Image → tokens (N, T, C): rows (N, R, C) whose weighted sum is the attention's output."""
+    value = _heads(mark.v_proj(values_of), mark.heads)  # (N, H, T, d)
+    weight = mark.out_proj.weight.unflatten(1, (mark.heads, -1)).permute(1, 2, 0)  # (H, d, C)
+    return _rows(value @ weight)
