@@ -23,6 +23,7 @@ from alps.kernels.bits import BLOCK, differing, lowest_bit
 from alps.kernels.cuda import is_on_gpu
 from alps.kernels.run_algebra import room_for
 from alps.kernels.runs import Runs, checked_size
+from alps.kernels.taps import Taps, step, taps_of
 
 _GRAIN = 8  # masks handed to a thread at a time
 
@@ -45,17 +46,6 @@ class Cuts:
     low: np.float32
     mask: np.float32
     high: np.float32
-
-
-@dataclass(frozen=True)
-class Taps:
-    """An axis of N places, each a weighted mean of T neighbouring ones of n."""
-
-    first: np.ndarray  # (N,) int32, place i is made of first[i] ... first[i] + T - 1
-    weights: np.ndarray  # (N, T) float32
-    # Where k and k + 1 of the n lie apart, places enter[k] ... leave[k] - 1 look at both.
-    enter: np.ndarray  # (n - 1,) int32
-    leave: np.ndarray  # (n - 1,) int32
 
 
 def upscale_masks(
@@ -128,54 +118,6 @@ def stability_of(high: np.ndarray, low: np.ndarray) -> np.ndarray:
         return high.astype(np.float32) / low.astype(np.float32)
 
 
-def taps_of(low: int, square: int, inner: int, full: int) -> Taps:
-    """The two steps along one axis: ``low`` places -> ``square``, the first ``inner`` -> ``full``.
-
-    A step that changes nothing costs nothing: its weights are ones.
-    """
-    near, far, part = _step(low, square)
-    near2, far2, part2 = _step(inner, full)
-    # A place is made of two of the middle, each of which is made of two of the first.
-    places = np.stack([near[near2], far[near2], near[far2], far[far2]])  # (4, N)
-    shares = np.stack(
-        [
-            (1 - part2) * (1 - part[near2]),
-            (1 - part2) * part[near2],
-            part2 * (1 - part[far2]),
-            part2 * part[far2],
-        ]
-    )
-    used = shares > 0
-    begin = np.where(used, places, low).min(0)
-    end = np.where(used, places, -1).max(0) + 1
-    count = int((end - begin).max())
-    first = np.minimum(begin, low - count)
-    weights = np.zeros((full, count))
-    for place, share in zip(places, shares, strict=True):
-        at = np.clip(place - first, 0, count - 1)  # out of reach only where the share is 0
-        np.add.at(weights, (np.arange(full), at), share)
-    between = np.arange(low - 1)
-    return Taps(
-        first.astype(np.int32),
-        weights.astype(np.float32),
-        np.searchsorted(end, between + 2).astype(np.int32),
-        np.searchsorted(begin, between + 1).astype(np.int32),
-    )
-
-
-def _step(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each of ``new`` places: the two of ``old`` it lies between, and how near the second is.
-
-    In float32 as PyTorch computes them (aten/src/ATen/native/UpSample.h), returned as float64.
-    """
-    scale = np.float32(old) / np.float32(new)
-    half = np.float32(0.5)
-    source = np.maximum(scale * (np.arange(new, dtype=np.float32) + half) - half, np.float32(0))
-    near = np.minimum(source.astype(np.int64), old - 1)
-    part = np.clip(source - near.astype(np.float32), 0, 1)
-    return near, np.minimum(near + 1, old - 1), part.astype(np.float64)
-
-
 def reference_upscale(
     logits: np.ndarray, square: int, inner: tuple[int, int], size: tuple[int, int]
 ) -> np.ndarray:
@@ -186,7 +128,7 @@ def reference_upscale(
 
 def _reference_step(logits: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     for axis in (2, 1):
-        near, far, part = _step(logits.shape[axis], size[axis - 1])
+        near, far, part = step(logits.shape[axis], size[axis - 1])
         part = part.astype(np.float32).reshape((-1, 1) if axis == 1 else (-1,))
         near, far = logits.take(near, axis), logits.take(far, axis)
         logits = near * (1 - part) + far * part
@@ -236,27 +178,27 @@ def _cut_some(
     """
     row_first, row_weights, enter, leave = rows
     column_first, column_weights = columns
-    low_cut, cut, high_cut = cuts
     count, a, b = logits.shape
     height, width = row_first.size, column_first.size
     row_taps, column_taps = row_weights.shape[1], column_weights.shape[1]
     lengths, used = np.empty(4096, np.int32), 0
     counts = np.zeros(count, np.int64)
-    turned = np.empty((b, a), np.float32)  # columns of logits end to end
-    tops, bottoms = np.empty(b, np.int64), np.empty(b, np.int64)
-    column = np.empty(a, np.float32)  # of logits, interpolated across
+    # Logits, columns end to end. Where there is one only, the weight 0 of a second is looked up.
+    turned = np.zeros((b + 1, a), np.float32)
+    tops, bottoms = np.full(b + 1, a, np.int32), np.full(b + 1, -1, np.int32)
+    column = np.zeros(a + 1, np.float32)  # of logits, interpolated across
     states = np.empty(a + 2 * BLOCK, np.uint8)  # how many of the three cuts each is above
     for m in range(count):
-        _turn(logits[m], low_cut, turned, tops, bottoms)
+        _turn(logits[m], cuts[0], row_taps, turned, tops, bottoms)
         begin, end = used, 0  # where the mask's runs begin, and the last of them ends
         inside = False
         above_high = above_low = 0
         for j in range(width):
             lengths = room_for(lengths, used, height + 2)
             base = column_first[j]
-            top, bottom = a, -1
-            for c in range(base, base + column_taps):
-                top, bottom = min(top, tops[c]), max(bottom, bottoms[c])
+            top, bottom = tops[base], bottoms[base]
+            for t in range(1, column_taps):
+                top, bottom = min(top, tops[base + t]), max(bottom, bottoms[base + t])
             if bottom < 0:  # none of the column is above any cut
                 if inside:
                     lengths[used] = j * height - end
@@ -266,38 +208,44 @@ def _cut_some(
             top, bottom = max(top - row_taps, 0), min(bottom + row_taps, a - 1)
             _across(turned, base, column_weights[j], top, bottom, cuts, column, states)
             row = 0
-            k = top
-            while True:
-                # Rows up to the next change of state are as k is; those across it are computed.
-                block = k
-                bits = np.uint64(0)
-                while block < bottom:
-                    bits = differing(states, block, states, block + 1)
-                    if bits:
-                        break
+            block, bits = top - BLOCK, np.uint64(0)
+            done = False
+            while not done:
+                while not bits and block + BLOCK < bottom:
                     block += BLOCK
-                last = block + lowest_bit(bits) if bits else bottom
+                    bits = differing(states, block, states, block + 1)
+                done = not bits
+                # Pixels up to the next change of state are as k is; those across it are computed.
+                k = bottom if done else block + lowest_bit(bits)
+                bits &= bits - np.uint64(1)
                 state = states[k]
-                stop = max(row, enter[last]) if bits else height
+                stop = height if done else max(row, enter[k])
                 if stop > row:
-                    above_high += (stop - row) if state == 3 else 0
-                    above_low += (stop - row) if state >= 1 else 0
+                    above_high += (stop - row) * (state == 3)
+                    above_low += (stop - row) * (state >= 1)
                     if (state >= 2) != inside:
                         lengths[used] = j * height + row - end
                         end, used, inside = j * height + row, used + 1, not inside
-                if not bits:
+                if done:
                     break
-                for r in range(stop, leave[last]):
-                    value = np.float32(0)
-                    for t in range(row_taps):
-                        value += row_weights[r, t] * column[row_first[r] + t]
-                    above_high += value > high_cut
-                    above_low += value > low_cut
-                    if (value > cut) != inside:
-                        lengths[used] = j * height + r - end
-                        end, used, inside = j * height + r, used + 1, not inside
-                row = max(row, leave[last])
-                k = last + 1
+                for r in range(stop, leave[k]):
+                    first = row_first[r]
+                    value = (
+                        row_weights[r, 0] * column[first] + row_weights[r, 1] * column[first + 1]
+                    )
+                    if row_taps > 2:
+                        value += row_weights[r, 2] * column[first + 2]
+                        for t in range(3, row_taps):
+                            value += row_weights[r, t] * column[first + t]
+                    above_high += value > cuts[2]
+                    above_low += value > cuts[0]
+                    # Written each time, kept where the value crosses: no branch to mispredict.
+                    crosses = (value > cuts[1]) != inside
+                    lengths[used] = j * height + r - end
+                    end = j * height + r if crosses else end
+                    used += crosses
+                    inside ^= crosses
+                row = max(row, leave[k])
         high[m], low[m] = above_high, above_low
         stability = np.float32(above_high) / np.float32(above_low) if above_low else np.float32(0)
         if min_stability > 0 and (above_low == 0 or stability < min_stability):
@@ -315,24 +263,33 @@ def _cut_some(
 def _turn(
     logits: np.ndarray,
     cut: np.float32,
+    margin: int,
     turned: np.ndarray,
     tops: np.ndarray,
     bottoms: np.ndarray,
 ) -> None:
-    """Transpose (a, b), and find the first and last row above the cut of each column."""
+    """Transpose (a, b), and find the first and last row above the cut of each column.
+
+    Rows further than ``margin`` from any above the cut stay what they were: nobody looks at them.
+    """
     a, b = logits.shape
-    for i in range(0, a, 16):
-        for c in range(b):
-            for r in range(i, min(a, i + 16)):
-                turned[c, r] = logits[r, c]
     for c in range(b):
-        column = turned[c]
-        top, bottom = 0, a - 1
-        while top < a and not column[top] > cut:
-            top += 1
-        while bottom > top and not column[bottom] > cut:
-            bottom -= 1
-        tops[c], bottoms[c] = top, bottom if top < a else -1
+        tops[c], bottoms[c] = a, -1
+    for r in range(a):
+        line = logits[r]
+        for c in range(b):
+            above = line[c] > cut
+            tops[c] = min(tops[c], np.int32(r) if above else np.int32(a))
+            bottoms[c] = np.int32(r) if above else bottoms[c]
+    top, bottom = np.int32(a), np.int32(-1)
+    for c in range(b):
+        top, bottom = min(top, tops[c]), max(bottom, bottoms[c])
+    for begin in range(max(top - margin, 0), min(bottom + margin + 1, a), 16):
+        some = logits[begin : begin + 16]
+        for c in range(b):
+            column = turned[c][begin : begin + 16]
+            for r in range(column.size):
+                column[r] = some[r, c]
 
 
 @njit(nogil=True, cache=True)
@@ -350,17 +307,13 @@ def _across(
     low_cut, cut, high_cut = cuts
     values, above = column[top : bottom + 1], states[top : bottom + 1]
     near, weight = turned[base][top : bottom + 1], weights[0]
-    if weights.size == 2:
-        far, other = turned[base + 1][top : bottom + 1], weights[1]
+    far, other = turned[base + 1][top : bottom + 1], weights[1]
+    for i in range(values.size):
+        values[i] = weight * near[i] + other * far[i]
+    for t in range(2, weights.size):
+        far, other = turned[base + t][top : bottom + 1], weights[t]
         for i in range(values.size):
-            values[i] = weight * near[i] + other * far[i]
-    else:
-        for i in range(values.size):
-            values[i] = weight * near[i]
-        for t in range(1, weights.size):
-            near, weight = turned[base + t][top : bottom + 1], weights[t]
-            for i in range(values.size):
-                values[i] += weight * near[i]
+            values[i] += other * far[i]
     for i in range(values.size):
         value = values[i]
         above[i] = np.uint8(value > low_cut) + np.uint8(value > cut) + np.uint8(value > high_cut)

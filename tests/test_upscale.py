@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from alps.kernels import rle
-from alps.kernels.upscale import reference_upscale, taps_of, upscale_masks
+from alps.kernels.taps import taps_of
+from alps.kernels.upscale import reference_upscale, upscale_masks
 
 # (a, b), square, inner, size
 SHAPES = {
