@@ -5,6 +5,9 @@ from pathlib import Path
 import click
 
 from alps.engine.errors import SettingsError
+from alps.trainer.distill.command import distill
+
+__all__ = ["distill", "train_tiny"]
 
 
 @click.command(name="train-tiny")

@@ -1,0 +1,61 @@
+"""``alps distill``. torch is imported when it is called, not before."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from alps.engine.options import pick, settings_options
+from alps.engine.settings import SourceSettings
+from alps.trainer.distill.recipe import (
+    AgreementSettings,
+    DistillSettings,
+    StudentSettings,
+    TrainSettings,
+)
+
+
+@click.command()
+@click.argument("src")
+@click.argument("out", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--teacher", required=True, help="tiny, vit_b, vit_l, vit_h or a checkpoint.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option(
+    "--checkpoint-every",
+    default=50,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Steps between checkpoints; a killed run loses no more.",
+)
+@settings_options(StudentSettings, TrainSettings, SourceSettings, AgreementSettings)
+def distill(
+    src: str, out: Path, teacher: str, device: str, checkpoint_every: int, **values: Any
+) -> None:
+    """Teach a smaller SAM encoder the teacher's embeddings on the unlabelled images of SRC.
+
+    OUT receives student.safetensors, which runs wherever its teacher does (alps label --model
+    OUT/student.safetensors), and distill.json: speed gained, and agreement with the teacher on
+    windows kept out. Run the same command again after an interruption, and it goes on where it
+    was. On several GPUs: torchrun --nproc-per-node N --no-python alps distill SRC OUT ...
+    """
+    from alps.trainer.distill.distill import DistillOptions
+    from alps.trainer.distill.distill import distill as run
+
+    settings = DistillSettings(
+        source=pick(SourceSettings, values),
+        student=pick(StudentSettings, values),
+        train=pick(TrainSettings, values),
+        agreement=pick(AgreementSettings, values),
+    )
+    result = run(src, out, teacher, settings, DistillOptions(device, checkpoint_every))
+    if result is None:  # the first process says it
+        return
+    click.echo(
+        f"{result.steps} steps on {result.train_windows} windows in {result.train_seconds:.0f} "
+        f"seconds, from {result.start}; {result.held_out_windows} windows held out, "
+        f"whole {result.held_out_by}s"
+    )
+    if result.unread:
+        click.echo(f"{result.unread} times a window could not be read; see the lines above")
+    click.echo(result.table())
+    click.echo(f"use it with: alps label SRC OUT --model {result.student}")

@@ -1,0 +1,236 @@
+"""A distillation from beginning to end: plan, hold out, learn, save, measure."""
+
+import dataclasses
+import json
+import math
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from alps.engine.checkpoints import load_sam, save_sam
+from alps.engine.errors import SettingsError
+from alps.engine.model_store import MODELS, find_model
+from alps.engine.sam import ModelInfo, Sam
+from alps.trainer.distill.agreement import measure_agreement
+from alps.trainer.distill.data import Draws, Split, WindowReader, split_windows
+from alps.trainer.distill.folder import DistillFolder
+from alps.trainer.distill.loop import Training, autocast_for, begin, choose_precision, train
+from alps.trainer.distill.processes import Processes, joined
+from alps.trainer.distill.recipe import DistillSettings
+from alps.trainer.distill.result import DistillResult
+from alps.trainer.distill.student import SHAPE, Student, assemble, new_student, parameters
+from alps.trainer.distill.targets import Targets
+
+
+@dataclass(frozen=True)
+class DistillOptions:
+    """What does not change the result: where and how a distillation is carried out."""
+
+    device: str = "auto"
+    checkpoint_every: int = 50  # steps
+
+
+@dataclass
+class _Job:
+    """What all parts of a distillation need."""
+
+    folder: DistillFolder
+    settings: DistillSettings  # filled in for the teacher
+    options: DistillOptions
+    group: Processes
+    teacher: Sam
+    info: ModelInfo
+    student: Student
+    decides: dict[str, Any]  # all that the weights depend on
+
+    @property
+    def steps(self) -> int:
+        """Of the optimiser, in all."""
+        return self.settings.train.steps
+
+
+def distill(
+    src: str | Path,
+    out: str | Path,
+    teacher: str,
+    settings: DistillSettings | None = None,
+    options: DistillOptions | None = None,
+) -> DistillResult | None:
+    """Teach a smaller encoder the teacher's image embeddings on the windows of ``src``.
+
+    Started again with the same settings it goes on where it stopped, and ends with the weights
+    that an undisturbed run has. Under torchrun all processes call this; the first one writes.
+
+    Args:
+        src: an image, a folder, a glob or a list of paths.
+        out: receives student.safetensors, distill.json, log.jsonl and what is needed to go on.
+        teacher: a model's name or a checkpoint.
+        settings: open fields take what suits the teacher.
+        options: the device, and how often to write a checkpoint.
+
+    Returns:
+        The result; None in all processes but the first.
+
+    Raises:
+        SourceError: too few images can be opened.
+        SettingsError: a setting cannot work.
+        ModelError: the teacher, or the student's start, is no usable checkpoint.
+        RunFolderError: ``out`` is in use, unwritable, or holds something else.
+    """
+    settings, options = settings or DistillSettings(), options or DistillOptions()
+    if options.checkpoint_every < 1:
+        raise SettingsError(f"--checkpoint-every {options.checkpoint_every}: must be at least 1")
+    with joined(options.device, settings.train.batch) as group:
+        try:
+            job = _prepare(src, DistillFolder(Path(out)), teacher, settings, options, group)
+            with _held(job.folder, group):
+                return _carry_out(job)
+        except torch.OutOfMemoryError as error:
+            raise SettingsError(
+                f"--batch {settings.train.batch} does not fit into the GPU's memory; lower it, or "
+                "share it among more GPUs with torchrun"
+            ) from error
+
+
+def _prepare(
+    src: str | Path,
+    folder: DistillFolder,
+    name: str,
+    settings: DistillSettings,
+    options: DistillOptions,
+    group: Processes,
+) -> _Job:
+    path = find_model(name)
+    teacher, info = load_sam(path, name=name if name in MODELS else None, device=group.device)
+    settings = settings.for_teacher(info.defaults)
+    precision = choose_precision(group.device, settings.train.precision)
+    settings = dataclasses.replace(
+        settings, train=dataclasses.replace(settings.train, precision=precision)
+    )
+    student = new_student(teacher, settings.student, settings.train.seed)
+    values = settings.to_dict()
+    shape = student.config.to_dict()
+    decides = {
+        "SRC": str(src) if "://" in str(src) else str(Path(src).absolute()),
+        "teacher": info.sha256,
+        **values["source"],
+        **values["train"],
+        **{name: shape[name] for name in SHAPE},
+        "start": student.start,
+    }
+    return _Job(folder, settings, options, group, teacher, info, student, decides)
+
+
+@contextmanager
+def _held(folder: DistillFolder, group: Processes) -> Iterator[None]:
+    """Let the first process hold OUT for all of them."""
+    with ExitStack() as stack:
+        group.on_first(lambda: stack.enter_context(folder.locked()))
+        yield
+
+
+def _carry_out(job: _Job) -> DistillResult | None:
+    folder, settings, group = job.folder, job.settings, job.group
+    plan = group.on_first(lambda: folder.open(job.decides, settings.source))
+    split = split_windows(plan, settings.train.hold_out, settings.train.seed)
+    training = begin(job.student.encoder.to(group.device), settings.train)
+    training.load(folder)
+    with WindowReader(plan, settings.source.bands, job.teacher.config) as reader:
+        _learn(job, training, reader, split)
+        if not group.is_first:
+            return None
+        known = _known_result(job)
+        if known is not None:
+            return known
+        _save(job, training)
+        result = _result(job, training, reader, split)
+    folder.update(
+        teacher={"name": job.info.name, "sha256": job.info.sha256},
+        agreement_settings=asdict(settings.agreement),
+        result=result.to_dict(),
+    )
+    # Gigabytes that nothing needs any more.
+    shutil.rmtree(folder.cache, ignore_errors=True)
+    return result
+
+
+def _learn(job: _Job, training: Training, reader: WindowReader, split: Split) -> None:
+    """All steps that are left."""
+    settings, group = job.settings.train, job.group
+    if training.statistics is not None and training.step >= job.steps:
+        return
+    autocast = autocast_for(group.device, settings.precision)
+    targets = Targets(job.teacher, reader, split.train, autocast)
+    oriented = settings.augment and settings.cache_gb == 0
+    draws = Draws(len(split.train), settings.seed, oriented=oriented)
+    if settings.cache_gb > 0:
+        used = settings.steps * settings.batch
+        targets.fill_cache(job.folder.cache, draws, used, settings.cache_gb, group)
+    every = job.options.checkpoint_every
+    train(training, targets, draws, settings, job.folder, group, autocast, every)
+
+
+def _save(job: _Job, training: Training) -> None:
+    """Write the student as a checkpoint like any other, with the teacher's thresholds."""
+    recipe = {name: value for name, value in job.decides.items() if name != "SRC"}
+    config = job.student.config
+    save_sam(
+        assemble(job.teacher, training.result, config),
+        job.folder.student,
+        job.info.defaults,
+        metadata={
+            "alps.model": f"{job.info.name}-{config.encoder_width}x{config.encoder_depth}",
+            "alps.teacher": json.dumps({"name": job.info.name, "sha256": job.info.sha256}),
+            "alps.recipe": json.dumps(recipe),
+        },
+    )
+
+
+def _known_result(job: _Job) -> DistillResult | None:
+    """The result of an earlier call, where nothing has changed since."""
+    run = job.folder.read()
+    if "result" not in run or not job.folder.student.exists():
+        return None
+    if run["agreement_settings"] != asdict(job.settings.agreement):
+        return None
+    return DistillResult.from_dict(run["result"], job.folder.root)
+
+
+def _result(job: _Job, training: Training, reader: WindowReader, split: Split) -> DistillResult:
+    """Measure the student as it was saved, as a user will load it."""
+    student, _ = load_sam(job.folder.student, device=job.group.device)
+    rows = split.held_out[: job.settings.agreement.agreement_windows]
+    agreement = measure_agreement(
+        job.teacher,
+        student,
+        reader.upright(rows),
+        len(rows),
+        job.settings.everything(job.info.defaults).segment,
+        training.statistics,
+    )
+    lines = job.folder.log_lines()
+    seconds = sum(line["seconds"] for line in lines)
+    images = len(lines) * job.settings.train.batch
+    return DistillResult(
+        student=job.folder.student,
+        teacher=job.info.name,
+        start=job.student.start,
+        parameters=(parameters(job.teacher), parameters(student)),
+        encoder_parameters=(
+            parameters(job.teacher.image_encoder),
+            parameters(student.image_encoder),
+        ),
+        train_windows=len(split.train),
+        held_out_windows=len(split.held_out),
+        held_out_by=split.by,
+        steps=training.step,
+        train_seconds=seconds,
+        images_per_second=images / seconds if seconds else math.nan,
+        unread=sum(line["unread"] for line in lines),
+        agreement=agreement,
+    )
