@@ -54,11 +54,11 @@ def paint(
         ValueError: counts are damaged or of another size, or the arguments do not fit together.
     """
     order = np.asarray(order, np.int64)
-    check(len(counts), values, order)
     if is_on_gpu(values):
         from alps.kernels.cuda.paint import paint as on_gpu
 
         return on_gpu(counts, values, order, size, background)
+    check(len(counts), values, order)
     columns = np.full(size[::-1], background, dtype=values.dtype)
     codes = np.frombuffer(b"".join(counts), np.uint8)
     ends = np.cumsum([len(code) for code in counts], dtype=np.int64)

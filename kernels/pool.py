@@ -28,7 +28,7 @@ GRAIN = 4  # masks handed to a thread at a time
 
 
 def cell_shares(
-    runs: Runs | np.ndarray,
+    runs: Runs,
     cells: tuple[int, int],
     scale: float | tuple[float, float],
     origin: tuple[int, int] = (0, 0),
@@ -36,8 +36,7 @@ def cell_shares(
     """Return which share of each cell's area a mask covers.
 
     Args:
-        runs: M masks of (H, W); run lengths on a GPU are worked on there. For the time being also
-            (M, H, W) bool.
+        runs: M masks of (H, W); run lengths on a GPU are worked on there.
         cells: (h, w), rows and columns of the grid; it may reach beyond the masks (padding is
             uncovered) and is cut off where the masks reach beyond it.
         scale: pixels a cell, one number or (down, across); need not be whole, nor above 1.
@@ -54,8 +53,6 @@ def cell_shares(
     down, across = (float(s) for s in np.broadcast_to(scale, 2))
     if not (down > 0 and across > 0):
         raise ValueError(f"a cell of {down} x {across} pixels has no area")
-    if isinstance(runs, np.ndarray):
-        return reference_cell_shares(runs, cells, (down, across), origin)
     grid = grid_of(runs.size, tuple(cells), (down, across), tuple(origin))
     if is_on_gpu(runs.lengths):
         from alps.kernels.cuda.pool import cell_shares as on_gpu
@@ -105,17 +102,28 @@ def pool_embeddings(embedding: Any, shares: Any) -> np.ndarray:
     Returns (M, C) float32, NumPy. Multiplied in float32, the weights added in float64.
 
     Raises:
-        ValueError: a mask covers no cell; it has no mean, and zeros would look like one.
+        ValueError: a mask covers no cell; it has no mean, and zeros would look like one. Or the
+            shares are of another grid.
     """
     if is_on_gpu(embedding) or is_on_gpu(shares):
         from alps.kernels.cuda.pool import pool_embeddings as on_gpu
 
         return on_gpu(embedding, shares)
+    check_grid(shares, embedding)
     weights = shares.reshape(len(shares), embedding[0].size).astype(np.float32, copy=False)
     total = weights.sum(axis=1, dtype=np.float64)
     refuse_empty(total)
     features = embedding.reshape(len(embedding), -1).astype(np.float32, copy=False)
     return ((weights @ features.T) / total[:, None]).astype(np.float32)
+
+
+def check_grid(shares: Any, embedding: Any) -> None:
+    """Raise ValueError where shares (M, h, w) are not of the cells of an embedding (C, h, w)."""
+    if tuple(shares.shape[1:]) != tuple(embedding.shape[1:]):
+        raise ValueError(
+            f"shares of {tuple(shares.shape[1:])} cells do not fit an embedding of "
+            f"{tuple(embedding.shape[1:])}"
+        )
 
 
 def refuse_empty(total: np.ndarray) -> None:
