@@ -464,8 +464,10 @@ def test_windows_that_cannot_be_read_are_counted_and_named(teacher, tmp_path, ca
     folder = distilling.save_images(tmp_path / "images")
     whole = (folder / "0.png").read_bytes()
     (folder / "0.png").write_bytes(whole[: len(whole) // 3])  # its header can still be read
+    (folder / "broken.png").write_text("no image")
     result = distill(folder, tmp_path / "out", teacher, SHORT, CPU)
-    assert result.unread > 0 and result.steps == 8
+    assert result.unread > 0 and result.unopened == 1 and result.steps == 8
     said = capsys.readouterr().err
+    assert "an image teaches nothing" in said and "broken.png" in said
     assert "a window teaches nothing: Cannot read" in said and "0.png" in said
     assert all(torch.isfinite(tensor).all() for tensor in weights(tmp_path / "out").values())

@@ -55,7 +55,10 @@ def distill(
         f"seconds, from {result.start}; {result.held_out_windows} windows held out, "
         f"whole {result.held_out_by}s"
     )
-    if result.unread:
-        click.echo(f"{result.unread} times a window could not be read; see the lines above")
+    if result.unopened or result.unread:
+        click.echo(
+            f"{result.unopened} images could not be opened, {result.unread} times a window could "
+            "not be read: reasons stand above"
+        )
     click.echo(result.table())
     click.echo(f"use it with: alps label SRC OUT --model {result.student}")

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -25,6 +26,8 @@ from alps.trainer.distill.recipe import DistillSettings
 from alps.trainer.distill.result import DistillResult
 from alps.trainer.distill.student import SHAPE, Student, assemble, new_student, parameters
 from alps.trainer.distill.targets import Targets
+
+MOST_REASONS = 5  # that are named of images that cannot be opened
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,8 @@ def distill(
     """Teach a smaller encoder the teacher's image embeddings on the windows of ``src``.
 
     Started again with the same settings it goes on where it stopped, and ends with the weights
-    that an undisturbed run has. Under torchrun all processes call this; the first one writes.
+    that an undisturbed run has. The images are those that were there when it began. Under torchrun
+    all processes call this; the first one writes.
 
     Args:
         src: an image, a folder, a glob or a list of paths.
@@ -137,6 +141,10 @@ def _held(folder: DistillFolder, group: Processes) -> Iterator[None]:
 def _carry_out(job: _Job) -> DistillResult | None:
     folder, settings, group = job.folder, job.settings, job.group
     plan = group.on_first(lambda: folder.open(job.decides, settings.source))
+    unopened = sorted(set(filter(None, plan.column("reason").to_pylist())))
+    if group.is_first:
+        for reason in unopened[:MOST_REASONS]:
+            print(f"an image teaches nothing: {reason}", file=sys.stderr)
     split = split_windows(plan, settings.train.hold_out, settings.train.seed)
     training = begin(job.student.encoder.to(group.device), settings.train)
     training.load(folder)
@@ -148,7 +156,7 @@ def _carry_out(job: _Job) -> DistillResult | None:
         if known is not None:
             return known
         _save(job, training)
-        result = _result(job, training, reader, split)
+        result = _result(job, training, reader, split, len(unopened))
     folder.update(
         teacher={"name": job.info.name, "sha256": job.info.sha256},
         agreement_settings=asdict(settings.agreement),
@@ -201,7 +209,9 @@ def _known_result(job: _Job) -> DistillResult | None:
     return DistillResult.from_dict(run["result"], job.folder.root)
 
 
-def _result(job: _Job, training: Training, reader: WindowReader, split: Split) -> DistillResult:
+def _result(
+    job: _Job, training: Training, reader: WindowReader, split: Split, unopened: int
+) -> DistillResult:
     """Measure the student as it was saved, as a user will load it."""
     student, _ = load_sam(job.folder.student, device=job.group.device)
     rows = split.held_out[: job.settings.agreement.agreement_windows]
@@ -231,6 +241,7 @@ def _result(job: _Job, training: Training, reader: WindowReader, split: Split) -
         steps=training.step,
         train_seconds=seconds,
         images_per_second=images / seconds if seconds else math.nan,
+        unopened=unopened,
         unread=sum(line["unread"] for line in lines),
         agreement=agreement,
     )

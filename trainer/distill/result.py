@@ -23,6 +23,7 @@ class DistillResult:
     steps: int
     train_seconds: float  # in the loop, pauses left out
     images_per_second: float  # NaN where no step was made
+    unopened: int  # images that could not be opened
     unread: int  # windows that could not be read when they were drawn
     agreement: Agreement
 
