@@ -28,6 +28,7 @@ from alps.engine.paint import paint_archive
 from alps.engine.plan import make_plan
 from alps.engine.report import build_report
 from alps.engine.run_folder import STAGES, RunFolder, read_table, write_table
+from alps.engine.runtime import TorchRuntime
 from alps.engine.sam.config import ModelInfo
 from alps.engine.segment import collect_tiles, segment_archive, shards_missing
 from alps.engine.settings import ClusterSettings, RunSettings, fingerprint
@@ -321,13 +322,14 @@ def _refuse_unreadable(plan: pa.Table, src: str | Path) -> None:
 def _generator(model: Any, settings: RunSettings) -> MaskGenerator:
     segment = settings.segment
     return MaskGenerator(
-        model,
+        TorchRuntime(model, precision=segment.precision),
         points_per_side=segment.points_per_side,
         points_per_batch=segment.points_per_batch,
         pred_iou_thresh=segment.pred_iou_thresh,
         stability_score_thresh=segment.stability_score_thresh,
         stability_score_offset=segment.stability_score_offset,
         box_nms_thresh=segment.box_nms_thresh,
+        coarse_to_fine=segment.coarse_to_fine,
     )
 
 

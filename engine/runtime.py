@@ -1,5 +1,6 @@
 """Where SAM's network runs: the two calls that everything mode makes, and their PyTorch version."""
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -10,6 +11,9 @@ from torch import Tensor
 from alps.engine.errors import SettingsError
 from alps.engine.sam import Sam, SamConfig
 from alps.engine.sam.absorbed import AbsorbedDecoder, DecodedPoints, SharedImage
+from alps.engine.settings import PRECISIONS
+
+_log = logging.getLogger(__name__)
 
 # Image tokens of the points in one pass. A point of an official model has 4 MB of them; on a CPU a
 # pass that overflows the last-level cache runs at half the speed.
@@ -18,7 +22,10 @@ _PASS_BYTES = {"cpu": 16 << 20}
 _PASS_SHARE_OF_FREE = 1 / 12
 _PASS_BYTES_AT_MOST = 512 << 20
 
-PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+_DTYPES = dict(zip(PRECISIONS, (None, torch.bfloat16, torch.float16), strict=True))
+
+# Images in one call of the encoder: a GPU is full with a few, a CPU with one.
+_IMAGES_AT_ONCE = {"cpu": 1, "cuda": 8}
 
 
 @dataclass
@@ -35,6 +42,7 @@ class Runtime(Protocol):
     """A SAM network that is ready to run somewhere."""
 
     config: SamConfig
+    images_at_once: int  # worth encoding in one call here
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Embed images.
@@ -81,9 +89,11 @@ class TorchRuntime:
     def __init__(self, sam: Sam, *, precision: str = "fp32", decoder: str = "auto") -> None:
         self.sam = sam.eval()
         self.config = sam.config
+        self.images_at_once = _IMAGES_AT_ONCE.get(sam.device.type, 1)
         if precision not in PRECISIONS:
             raise SettingsError(f"precision {precision!r}: give one of {', '.join(PRECISIONS)}")
         self.precision = precision
+        self._encoded_at_once = 0  # as many as are given
         on_cpu = sam.device.type == "cpu"
         if decoder == "auto":
             decoder = "compiled" if on_cpu else "absorbed"
@@ -101,9 +111,29 @@ class TorchRuntime:
 
     @torch.inference_mode()
     def encode(self, pixels: Tensor) -> Tensor:
-        """Pixels (B, 3, S, S), normalised -> embeddings (B, C, h, w); see ``Runtime``."""
-        with self._autocast(self.precision):
-            return self.sam.encode(pixels.to(self.sam.device)).float()
+        """Pixels (B, 3, S, S), normalised -> embeddings (B, C, h, w); see ``Runtime``.
+
+        A GPU that runs out of memory gets smaller batches from then on.
+        """
+        parts = []
+        while pixels.shape[0]:
+            batch = pixels[: self._encoded_at_once or len(pixels)]
+            try:
+                with self._autocast(self.precision):
+                    parts.append(self.sam.encode(batch.to(self.sam.device)).float())
+            except torch.cuda.OutOfMemoryError:
+                if len(batch) == 1:
+                    raise
+                self._encoded_at_once = len(batch) // 2
+                torch.cuda.empty_cache()
+                _log.warning(
+                    "the GPU is out of memory with %d images at once; %d from now on",
+                    len(batch),
+                    self._encoded_at_once,
+                )
+                continue
+            pixels = pixels[len(batch) :]
+        return torch.cat(parts)
 
     @torch.inference_mode()
     def decode(
@@ -157,7 +187,7 @@ class TorchRuntime:
 
     def _autocast(self, precision: str) -> torch.autocast:
         kind = self.sam.device.type
-        dtype = PRECISIONS[precision]
+        dtype = _DTYPES[precision]
         return torch.autocast(kind, dtype, enabled=dtype is not None)
 
 

@@ -5,9 +5,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import pyarrow as pa
+from torch import Tensor
 
 from alps.engine.errors import SourceError
 from alps.engine.everything import MaskGenerator, Segments
@@ -26,7 +28,7 @@ from alps.engine.sam.config import ModelInfo
 from alps.engine.settings import RunSettings
 from alps.kernels import rle
 
-# How many tiles wait, read and decoded, for the model.
+# How many batches of tiles wait, read and decoded, for the model.
 READ_AHEAD = 2
 
 
@@ -62,18 +64,26 @@ def segment_archive(
     tiles = [tile for shard in missing for tile in tiles_of_shard(plan, shard)]
     total = sum(len(tiles_of_shard(plan, shard)) for shard in mine)
     schema = segment_schema(info.config.embedding_channels)
+    at_once = generator.runtime.images_at_once
     with (
         Progress(total, "tiles", "segmenting", initial=total - len(tiles)) as progress,
         ExitStack() as stack,
     ):
-        reads = stack.enter_context(_reading_ahead(tiles, settings.source.bands))
+        reads = stack.enter_context(
+            _reading_ahead(tiles, settings.source.bands, READ_AHEAD * at_once)
+        )
         for shard in missing:
             tile_rows, tables = [], []
-            for _ in tiles_of_shard(plan, shard):
-                row, table = _segment_tile(next(reads.results), generator, settings, schema)
-                tile_rows.append(row)
-                tables.append(table)
-                progress.advance(1)
+            waiting = islice(reads.results, len(tiles_of_shard(plan, shard)))
+            while batch := list(islice(waiting, at_once)):
+                embeddings, seconds = _embed(batch, generator)
+                for read in batch:
+                    own = embeddings.get(read.planned.tile_id)
+                    row, table = _segment_tile(read, own, generator, settings, schema)
+                    row["encode_seconds"] += seconds if own else 0.0
+                    tile_rows.append(row)
+                    tables.append(table)
+                    progress.advance(1)
             began = time.perf_counter()
             write_table(pa.concat_tables(tables), folder.segments(shard))
             share = (time.perf_counter() - began) / len(tile_rows)
@@ -104,8 +114,26 @@ def _is_done(folder: RunFolder, shard: int) -> bool:
     return folder.shard_tiles(shard).exists() and folder.segments(shard).exists()
 
 
+def _embed(
+    batch: list[ReadTile], generator: MaskGenerator
+) -> tuple[dict[int, list[Tensor]], float]:
+    """Embeddings by tile id, where a batch is more than one tile, and the seconds of each."""
+    some = [read for read in batch if read.tile is not None and read.tile.valid.any()]
+    if len(some) < 2:
+        return {}, 0.0  # everything mode encodes a single tile itself
+    began = time.perf_counter()
+    embeddings = generator.embed([read.tile.rgb for read in some])
+    seconds = (time.perf_counter() - began) / len(some)
+    ids = [read.planned.tile_id for read in some]
+    return dict(zip(ids, embeddings, strict=True)), seconds
+
+
 def _segment_tile(
-    read: ReadTile, generator: MaskGenerator, settings: RunSettings, schema: pa.Schema
+    read: ReadTile,
+    embeddings: list[Tensor] | None,
+    generator: MaskGenerator,
+    settings: RunSettings,
+    schema: pa.Schema,
 ) -> tuple[dict, pa.Table]:
     """A tile's row and its segments."""
     planned, tile = read.planned, read.tile
@@ -125,7 +153,11 @@ def _segment_tile(
     if valid == 0:
         return row | {"status": "skipped", "reason": "no valid pixel"}, schema.empty_table()
     segments = generator.segment(
-        tile.rgb, tile.valid, max_area=settings.segment.max_area, min_area=settings.segment.min_area
+        tile.rgb,
+        tile.valid,
+        max_area=settings.segment.max_area,
+        min_area=settings.segment.min_area,
+        embeddings=embeddings,
     )
     covered = rle.union(rle.decode(segments.counts, segments.size))
     seconds = dict(segments.seconds)
@@ -167,8 +199,8 @@ def _segment_table(tile_id: int, segments: Segments, schema: pa.Schema) -> pa.Ta
 class _reading_ahead:
     """Context manager: ``results`` yields tiles in order, read by one thread ahead of their use."""
 
-    def __init__(self, tiles: list[PlannedTile], bands: tuple[int, ...] | None) -> None:
-        self._tiles, self._bands = tiles, bands
+    def __init__(self, tiles: list[PlannedTile], bands: tuple[int, ...] | None, ahead: int) -> None:
+        self._tiles, self._bands, self._ahead = tiles, bands, ahead
 
     def __enter__(self) -> "_reading_ahead":
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="alps-read")
@@ -181,8 +213,8 @@ class _reading_ahead:
         self._close()
 
     def _run(self) -> Iterator[ReadTile]:
-        waiting = [self._pool.submit(self._read, tile) for tile in self._tiles[:READ_AHEAD]]
-        for tile in self._tiles[READ_AHEAD:]:
+        waiting = [self._pool.submit(self._read, tile) for tile in self._tiles[: self._ahead]]
+        for tile in self._tiles[self._ahead :]:
             yield waiting.pop(0).result()
             waiting.append(self._pool.submit(self._read, tile))
         for future in waiting:

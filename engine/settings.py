@@ -53,7 +53,17 @@ class SegmentSettings:
         None, "Masks with a larger share of their window are dropped. Default: the model's."
     )
     min_area: int = setting(0, "Masks with fewer pixels are dropped.")
+    # These two change masks; whoever asks for them has seen in `alps bench everything` what they
+    # cost.
+    precision: str = setting(
+        "fp32", "Arithmetic of the network: fp32, or bf16 or fp16, which change some masks."
+    )
+    coarse_to_fine: bool = setting(
+        False, "Ask every other prompt first, and the rest only where no mask lies yet."
+    )
 
+
+PRECISIONS = ("fp32", "bf16", "fp16")
 
 # What SegmentSettings and SourceSettings take where neither the user nor the model has a say:
 # SAM's own values, and the area gate of the ALPS paper (arXiv 2406.10855). A test holds that they
@@ -141,6 +151,8 @@ def check(settings: RunSettings) -> None:
     _in_range("--box-nms-thresh", segment.box_nms_thresh, 0, 1)
     _in_range("--max-area", segment.max_area, 0, 1)
     _in_range("--min-area", segment.min_area, 0, 1 << 40)
+    if segment.precision not in PRECISIONS:
+        raise SettingsError(f"--precision {segment.precision}: give {', '.join(PRECISIONS)}")
     _in_range("--clusters", cluster.clusters, 2, 65_535)
     _in_range("--passes", cluster.passes, 1, 10_000)
     _in_range("--seed", cluster.seed, 0, (1 << 63) - 1)

@@ -5,7 +5,7 @@ mask, by products of matrices. Only prompts of which a mask is wanted are given,
 wanted masks. The reference is ``MaskDecoder.masks``, in PyTorch; here is the CPU's version, in
 Numba with BLAS for the products.
 
-Bytes moved: P x C x 4 read a prompt, 16 P x 4 written a mask; in between some 4 MB a block of
+Bytes moved: P x C x 4 read a prompt, 16 P x 4 written a mask; in between under 1 MB a block of
 pixels, in cache. Work: P x (C² + C² / 2) multiply-adds a prompt, 2 P C more a mask.
 """
 

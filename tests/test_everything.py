@@ -191,6 +191,7 @@ class Squares:
     """
 
     config = SMALL
+    images_at_once = 1
 
     def __init__(self):
         self.encoded = 0
@@ -386,6 +387,35 @@ def test_batches_hand_out_all_points_in_order(ours, batch):
     assert len(parts) == -(-20 // batch)
     index = torch.cat([part.point_index for part in parts])
     assert index.tolist() == np.repeat(np.arange(20), 3).tolist()
+
+
+def test_a_gpu_out_of_memory_gets_smaller_batches(ours, monkeypatch, caplog):
+    """What torch raises there is raised here: the CPU has memory enough."""
+    batches, encode = [], ours.encode
+
+    def fails_above_two(pixels):
+        batches.append(len(pixels))
+        if len(pixels) > 2:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+        return encode(pixels)
+
+    monkeypatch.setattr(ours, "encode", fails_above_two)
+    runtime = TorchRuntime(ours)
+    pixels = torch.randn(5, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    embeddings = runtime.encode(pixels)
+    assert batches == [5, 2, 2, 1]
+    assert "out of memory" in caplog.text
+    torch.testing.assert_close(embeddings, encode(pixels))
+    assert batches == [5, 2, 2, 1]
+    runtime.encode(pixels)
+    assert batches[4:] == [2, 2, 1]
+
+    def always_fails(pixels):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(ours, "encode", always_fails)
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        runtime.encode(pixels)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

@@ -14,6 +14,7 @@ import pytest
 import rasterio
 from PIL import Image
 
+import alps.engine.runtime
 from alps.engine.errors import RunFolderError, SettingsError, SourceError, TooManyFailuresError
 from alps.engine.label import (
     RunOptions,
@@ -106,6 +107,37 @@ def test_same_seed_same_bytes(archive, tmp_path, options):
     label_archive(archive, tmp_path / "one", SETTINGS, options)
     label_archive(archive, tmp_path / "two", SETTINGS, options)
     assert results(tmp_path / "one") == results(tmp_path / "two")
+
+
+def test_tiles_encoded_together_give_the_same_segments(archive, tmp_path, options, monkeypatch):
+    whole = label_archive(archive, tmp_path / "one", SETTINGS, options)
+    monkeypatch.setitem(alps.engine.runtime._IMAGES_AT_ONCE, "cpu", 3)
+    (archive / "broken.png").write_text("no image")  # stands in the middle of a batch
+    batched = label_archive(archive, tmp_path / "three", SETTINGS, options)
+    assert batched.segments == whole.segments
+    tables = [
+        pq.read_table(tmp_path / out / "segments", columns=["counts", "embedding", "predicted_iou"])
+        for out in ("one", "three")
+    ]
+    # A batch may round otherwise than a single image: a pixel here and there, no mask.
+    iou = [table["predicted_iou"].to_numpy() for table in tables]
+    np.testing.assert_allclose(iou[0], iou[1], atol=1e-4)
+    same = [a == b for a, b in zip(*(table["counts"].to_pylist() for table in tables), strict=True)]
+    assert np.mean(same) > 0.95
+    tiles = pq.read_table(tmp_path / "three" / "tiles.parquet").to_pylist()
+    assert all(tile["encode_seconds"] > 0 for tile in tiles if tile["status"] == "ok")
+
+
+def test_options_that_change_masks_are_asked_for(archive, tmp_path, options):
+    exact = label_archive(archive / "a.png", tmp_path / "exact", SETTINGS, options)
+    changed = RunSettings(
+        segment=SegmentSettings(precision="bf16", coarse_to_fine=True),
+        cluster=ClusterSettings(clusters=4),
+    )
+    summary = label_archive(archive / "a.png", tmp_path / "changed", changed, options)
+    assert 0 < summary.segments < exact.segments
+    with pytest.raises(RunFolderError, match="coarse"):
+        label_archive(archive / "a.png", tmp_path / "exact", changed, options)
 
 
 def test_stopped_between_shards_and_stages_ends_the_same(
@@ -314,6 +346,7 @@ def test_wide_labels_beyond_255_clusters(archive, tmp_path, options):
         (RunSettings(source=SourceSettings(overlap=64)), "--overlap"),
         (RunSettings(source=SourceSettings(bands=(1, 2))), "--bands"),
         (RunSettings(segment=SegmentSettings(pred_iou_thresh=1.5)), "--pred-iou-thresh"),
+        (RunSettings(segment=SegmentSettings(precision="int4")), "--precision int4"),
         (RunSettings(cluster=ClusterSettings(clusters=1)), "--clusters"),
     ],
 )
