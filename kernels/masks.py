@@ -4,6 +4,8 @@ Bytes moved: ``runs_of`` reads M x H x W once; ``masks_of`` writes M x H x W and
 it once more; 4 bytes a run besides.
 """
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 
@@ -17,7 +19,7 @@ _GRAIN = 4  # masks of some 1 MB each
 _PIECE = 4096  # pixels of a column-major mask looked at between two checks for room
 
 
-def runs_of(masks: np.ndarray) -> Runs:
+def runs_of(masks: Any) -> Runs:
     """Run lengths of masks (M, H, W) bool, in any order of memory, on the CPU or a GPU.
 
     Orders other than C and column-major (``masks.transpose(0, 2, 1)`` in C order) are copied, a
@@ -26,10 +28,15 @@ def runs_of(masks: np.ndarray) -> Runs:
     Raises:
         ValueError: not three axes, not bool, or masks of 2^31 pixels or more.
     """
+    gpu = is_on_gpu(masks)
+    if gpu:
+        from alps.kernels.cuda.arrays import on_gpu
+
+        masks = on_gpu(masks)  # whose dtype is NumPy's, torch's is not
     if masks.ndim != 3 or masks.dtype != np.bool_:
         raise ValueError(f"masks must be (M, H, W) bool, not {masks.dtype} {masks.shape}")
     size = checked_size(masks.shape[1:])
-    if is_on_gpu(masks):
+    if gpu:
         from alps.kernels.cuda.rle import runs_of as runs_on_gpu
 
         return runs_on_gpu(masks)

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count as counter
+from threading import Event
 
 _limit: int | None = None
 _pool: tuple[int, ThreadPoolExecutor] | None = None  # process id and pool: a fork has no threads
@@ -40,7 +41,8 @@ def spread(work: Callable[[int, int], None], count: int, grain: int = 1) -> None
         count: number of items.
         grain: items handed out at a time; the last piece may be smaller.
 
-    An exception in one piece is raised here, after the pieces under way have ended.
+    After an exception in a piece no other is begun; it is raised here when those under way have
+    ended.
     """
     pieces = -(-count // grain)
     workers = min(threads(), pieces)
@@ -49,10 +51,15 @@ def spread(work: Callable[[int, int], None], count: int, grain: int = 1) -> None
             work(0, count)
         return
     hand_out = counter()  # next() of it is atomic
+    failed = Event()
 
     def until_done() -> None:
-        while (piece := next(hand_out)) < pieces:
-            work(piece * grain, min(count, (piece + 1) * grain))
+        try:
+            while (piece := next(hand_out)) < pieces and not failed.is_set():
+                work(piece * grain, min(count, (piece + 1) * grain))
+        except BaseException:
+            failed.set()
+            raise
 
     others = [_executor().submit(until_done) for _ in range(workers - 1)]
     try:

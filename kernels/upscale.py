@@ -79,6 +79,11 @@ def upscale_masks(
         ValueError: shapes, dtypes or numbers that are none of the above; or images of 2^31
             pixels or more.
     """
+    gpu = is_on_gpu(logits)
+    if gpu:
+        from alps.kernels.cuda.arrays import on_gpu
+
+        logits = on_gpu(logits)  # whose dtype is NumPy's, torch's is not
     _check(logits, square, inner, size, offset)
     size = checked_size(size)
     if valid is not None:
@@ -88,7 +93,7 @@ def upscale_masks(
     cuts = Cuts(*(np.float32(cut) for cut in (threshold - offset, threshold, threshold + offset)))
     rows = taps_of(logits.shape[1], square, inner[0], size[0])
     columns = taps_of(logits.shape[2], square, inner[1], size[1])
-    if is_on_gpu(logits):
+    if gpu:
         from alps.kernels.cuda.upscale import cut_masks as cut_on_gpu
 
         kept, stability, runs = cut_on_gpu(logits, rows, columns, cuts, min_stability)
@@ -112,10 +117,19 @@ def _check(
         raise ValueError(f"the stability offset is {offset}; it cannot be negative")
 
 
-def stability_of(high: np.ndarray, low: np.ndarray) -> np.ndarray:
-    """Pixels above the high over pixels above the low threshold, (M,) float32; NaN for 0 / 0."""
+def stable_of(
+    high: np.ndarray, low: np.ndarray, min_stability: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which masks are stable enough (m,) int64, and the stability of those (m,) float32.
+
+    high, low: (M,) pixels above the one and the other threshold. 0 / 0 is NaN: not stable, unless
+    the rule is 0 or less.
+    """
     with np.errstate(invalid="ignore"):
-        return high.astype(np.float32) / low.astype(np.float32)
+        stability = high.astype(np.float32) / low.astype(np.float32)
+    rule = np.float32(min_stability)
+    kept = np.flatnonzero(stability >= rule) if rule > 0 else np.arange(len(high))
+    return kept, stability[kept]
 
 
 def reference_upscale(
@@ -140,7 +154,6 @@ def _cut_masks(
 ) -> tuple[np.ndarray, np.ndarray, Runs]:
     """Which masks are kept (m,), their stability (m,) and runs."""
     high, low = np.zeros((2, len(logits)), np.int64)
-    rule = np.float32(min_stability)
 
     def make(first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
         return _cut_some(
@@ -148,18 +161,16 @@ def _cut_masks(
             (rows.first, rows.weights, rows.enter, rows.leave),
             (columns.first, columns.weights),
             (cuts.low, cuts.mask, cuts.high),
-            rule,
+            np.float32(min_stability),
             high[first:last],
             low[first:last],
         )
 
     size = len(rows.first), len(columns.first)
     runs = Runs.in_pieces(make, len(logits), size, _GRAIN)
-    stability = stability_of(high, low)
-    kept = np.flatnonzero(stability >= rule) if rule > 0 else np.arange(len(logits))
-    # A dropped mask has no run at all.
-    some = np.append(kept, len(logits))
-    return kept, stability[kept], Runs(size, runs.lengths, runs.starts[some])
+    kept, stability = stable_of(high, low, min_stability)
+    # A mask that was dropped has no run at all.
+    return kept, stability, Runs(size, runs.lengths, runs.starts[np.append(kept, len(logits))])
 
 
 @njit(nogil=True, cache=True)

@@ -234,3 +234,23 @@ def test_union(masks):
     assert covered.dtype == bool
     np.testing.assert_array_equal(covered, masks.any(0))
     assert not rle.union(rle.runs_of(masks[:0])).any()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (5, 9), (70, 33)], ids=str)
+def test_on_a_gpu(size, to_gpu):
+    masks = masks_of_size(*size)[[0, 1, 3, 6]]
+    check(rle.runs_of(to_gpu(masks)), masks)
+
+
+def test_nothing_on_a_gpu(to_gpu):
+    for shape in (0, 4, 5), (2, 0, 5), (2, 5, 0):
+        masks = np.zeros(shape, bool)
+        assert rle.runs_of(to_gpu(masks)).lengths.tolist() == [0] * shape[0]
+
+
+def test_some_masks_at_once_on_a_gpu(to_gpu, monkeypatch):
+    from alps.kernels.cuda import rle as on_gpu
+
+    monkeypatch.setattr(on_gpu, "BITS_BYTES", 1)
+    masks = masks_of_size(5, 9)[:3]
+    check(rle.runs_of(to_gpu(masks)), masks)

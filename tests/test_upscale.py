@@ -55,10 +55,10 @@ def in_torch(logits, square, inner, size):
     return full[:, 0].numpy()
 
 
-def check(logits, square, inner, size, threshold=0.0, offset=1.0, **options):
-    """All that comes out, against full-size logits of PyTorch."""
+def check(logits, square, inner, size, threshold=0.0, offset=1.0, put=np.asarray, **options):
+    """All that comes out, wherever ``put`` puts the logits, against full-size ones of PyTorch."""
     found = upscale_masks(
-        logits, square, inner, size, threshold=threshold, offset=offset, **options
+        put(logits), square, inner, size, threshold=threshold, offset=offset, **options
     )
     full = in_torch(logits, square, inner, size)
     close = 1e-6 * np.abs(logits).max(initial=0)  # rounding may decide about these
@@ -166,6 +166,34 @@ def test_any_shape(seed, data):
     count = data.draw(st.integers(0, 3))
     make = data.draw(st.sampled_from([smooth_logits, noise]))
     check(make(count, shape, seed), square, inner, size, min_stability=data.draw(st.floats(0, 1)))
+
+
+@pytest.mark.parametrize("make", [smooth_logits, noise])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        ((6, 6), 24, (24, 20), (33, 27)),
+        ((6, 6), 24, (24, 24), (24, 24)),
+        ((9, 5), 4, (3, 4), (40, 10)),
+        ((1, 1), 4, (4, 4), (4, 4)),
+    ],
+    ids=str,
+)
+def test_on_a_gpu(shape, make, to_gpu):
+    shape, *sizes = shape
+    check(make(3, shape), *sizes, put=to_gpu, min_stability=0.1)
+    check(make(0, shape), *sizes, put=to_gpu)
+
+
+def test_some_masks_at_once_on_a_gpu(to_gpu, monkeypatch):
+    from alps.kernels.cuda import rle as on_gpu
+
+    monkeypatch.setattr(on_gpu, "BITS_BYTES", 1)
+    valid = np.random.default_rng(1).random((24, 24)) < 0.8
+    sizes = (24, (24, 24), (24, 24))
+    logits = smooth_logits(4, (6, 6))
+    found = check(logits, *sizes, put=to_gpu, valid=valid)
+    assert found.stability.tolist() == upscale_masks(logits, *sizes).stability.tolist()
 
 
 def test_weights_are_means():
