@@ -54,8 +54,6 @@ _SOUND, _BAD_BYTE, _CUT_OFF, _TOO_LONG, _NEGATIVE, _WRONG_TOTAL = range(6)
 
 def encode(runs: Runs) -> list[bytes]:
     """COCO compressed counts of each mask, as pycocotools writes them."""
-    if not isinstance(runs, Runs):
-        return encode_mask(runs)
     sizes = np.zeros(len(runs), np.int64)
     lengths, starts = runs.lengths, runs.starts
     spread(lambda a, b: _code_sizes(lengths, starts, sizes, a, b), len(runs), _GRAIN)
@@ -91,15 +89,13 @@ def reference_encode(lengths: np.ndarray) -> bytes:
     return bytes(code)
 
 
-def decode(counts: Sequence[bytes], size: tuple[int, int], width: int | None = None) -> Runs:
+def decode(counts: Sequence[bytes], size: tuple[int, int]) -> Runs:
     """Run lengths of M masks of ``size`` (H, W) from their COCO compressed counts.
 
     Raises:
         ValueError: a code is damaged, or is not of a mask of this size; or masks of that size
             have 2^31 pixels or more.
     """
-    if isinstance(counts, bytes):
-        return masks_of(decode([counts], (size, width)))[0]
     height, width = checked_size(size)
     code = np.frombuffer(b"".join(counts), np.uint8)
     places = starts_of(np.array([len(one) for one in counts], np.int64))
@@ -250,8 +246,3 @@ def _read_code(code: np.ndarray, total: int, lengths: np.ndarray) -> tuple[int, 
     if pixels != total:
         return _WRONG_TOTAL, pixels
     return _SOUND, 0
-
-
-def run_lengths(mask: np.ndarray) -> np.ndarray:
-    """Return the runs of a mask (H, W) bool, column by column: (R,) int64, zeros first."""
-    return runs_of(mask[None]).lengths.astype(np.int64)
