@@ -50,6 +50,13 @@ EXTRAS = {
     # What only training of `tiny` needs: region merging for self-made masks, and a reader of the
     # ONNX file that the pre-trained backbone comes in.
     "train": ["onnx>=1.17,<2", "scikit-image>=0.22,<1"],  # onnx 1.17: the first with NumPy 2
+    # The peers that `alps bench` and `make bench` run beside ours.
+    "bench": [
+        "pycocotools>=2.0.7,<3",  # 2.0.7: NumPy 2; IoU of run-length codes
+        "pytest-benchmark>=4,<6",  # 4: extra_info in groups, as bench/conftest.py prints it
+        "scikit-image>=0.22,<1",  # SLIC and Felzenszwalb, the baselines of the quality table
+        "segment-anything==1.0",  # the original; never released again
+    ],
     "dev": [
         "hypothesis>=6.100,<7",
         "numba-cuda>=0.20,<1",  # the simulator in which CUDA kernels are tested without a GPU
@@ -95,6 +102,7 @@ setup(
             "models = alps.engine.commands:models",
             "distill = alps.trainer.commands:distill",
             "train-tiny = alps.trainer.commands:train_tiny",
+            "bench = alps.bench.commands:bench",
         ],
     },
 )

@@ -1,0 +1,52 @@
+"""The side "ours": MaskGenerator as it comes, or with options."""
+
+import time
+from typing import Any
+
+import numpy as np
+
+from alps.bench.sides import Job, TileMasks, warm_up_picture
+from alps.bench.thresholds import keep_all
+from alps.engine.checkpoints import load_sam
+from alps.engine.everything import MaskGenerator
+from alps.engine.runtime import Runtime, TorchRuntime
+
+RUNTIME_OPTIONS = ("precision", "decoder")  # TorchRuntime's; all others are MaskGenerator's
+
+
+class OurGenerator:
+    """MaskGenerator with a clock around it.
+
+    Args:
+        runtime: a network that is ready to run.
+        settings: MaskGenerator's keyword arguments.
+    """
+
+    def __init__(self, runtime: Runtime, **settings: Any) -> None:
+        self.runtime, self.settings = runtime, settings
+        self.generator = MaskGenerator(runtime, **settings)
+
+    def warm_up(self) -> None:
+        """Load or compile the kernels, set up threads and buffers."""
+        settings = keep_all(self.settings) | {"points_per_side": 2}
+        MaskGenerator(self.runtime, **settings).segment(warm_up_picture())
+
+    def segment(self, image: np.ndarray) -> TileMasks:
+        """Masks of an image (H, W, 3) uint8 RGB."""
+        started = time.perf_counter()
+        segments = self.generator.segment(image)
+        return TileMasks(
+            size=segments.size,
+            counts=segments.counts,
+            seconds=segments.seconds,
+            total=time.perf_counter() - started,
+            prompted=segments.prompted,
+        )
+
+
+def build(job: Job) -> OurGenerator:
+    """The side of a comparison that runs our engine with ``job.options``."""
+    sam, _ = load_sam(job.checkpoint, device=job.device)
+    options = {name: job.options[name] for name in RUNTIME_OPTIONS if name in job.options}
+    others = {name: value for name, value in job.options.items() if name not in options}
+    return OurGenerator(TorchRuntime(sam, **options), **job.settings, **others)
