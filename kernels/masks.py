@@ -133,8 +133,8 @@ def _runs_of_rows(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     above_first = np.zeros(width, np.uint8)
     for m in range(count):
         # The pixel before the top of a column is the bottom of the column on its left.
-        if height > 0 and width > 0:
-            above_first[1:] = masks[m, height - 1, : width - 1]
+        for c in range(1, width if height > 0 else 0):
+            above_first[c] = masks[m, height - 1, c - 1]
         changes = 0
         for r in range(height):
             found = room_for(found, changes, width)

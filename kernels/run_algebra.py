@@ -70,7 +70,8 @@ def room_for(buffer: np.ndarray, used: int, more: int) -> np.ndarray:
     if used + more <= buffer.size:
         return buffer
     larger = np.empty(max(2 * buffer.size, used + more), buffer.dtype)
-    larger[:used] = buffer[:used]
+    for i in range(used):  # assigning a slice would compile for two seconds, for its error message
+        larger[i] = buffer[i]
     return larger
 
 
