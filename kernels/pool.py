@@ -9,13 +9,15 @@ where a run ends, cells under no mask are 0 and cells under a whole mask are 1 t
 the order in which threads of a GPU add does not show.
 
 Bytes moved by ``cell_shares``: R x 4 (run lengths) + M x h x w x 4 out; the sums, h x w x 8, stay
-in a core's cache. By ``pool_embeddings``: M x h x w x 4 + C x h x w x 4 + M x C x 4.
+in a core's cache. By ``pool_embeddings``: M x h x w x 4 + C x h x w x 4 in, as much for turning
+the embedding, and M x C x 4 out.
 """
 
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import cv2
 import numpy as np
 from numba import njit
 
@@ -99,7 +101,8 @@ def pool_embeddings(embedding: Any, shares: Any) -> np.ndarray:
         embedding: (C, h, w) float16 or float32; on a GPU: computed there, in place.
         shares: (M, h, w), not negative.
 
-    Returns (M, C) float32, NumPy. Multiplied in float32, the weights added in float64.
+    Returns (M, C) float32, NumPy; the same whatever number of threads computes it. Summed in
+    float64.
 
     Raises:
         ValueError: a mask covers no cell; it has no mean, and zeros would look like one. Or the
@@ -110,11 +113,26 @@ def pool_embeddings(embedding: Any, shares: Any) -> np.ndarray:
 
         return on_gpu(embedding, shares)
     check_grid(shares, embedding)
-    weights = shares.reshape(len(shares), embedding[0].size).astype(np.float32, copy=False)
-    total = weights.sum(axis=1, dtype=np.float64)
-    refuse_empty(total)
+    weights = np.ascontiguousarray(shares.reshape(len(shares), embedding[0].size), np.float32)
     features = embedding.reshape(len(embedding), -1).astype(np.float32, copy=False)
-    return ((weights @ features.T) / total[:, None]).astype(np.float32)
+    # A cell's channels side by side: a mask reads those of its own cells, some hundredths of all.
+    features = cv2.transpose(features) if features.size else features.T.copy()  # (h w, C)
+    means = np.empty((len(weights), len(embedding)), np.float32)
+    total = np.empty(len(weights))
+
+    def work(first: int, last: int) -> None:
+        _average(weights[first:last], features, means[first:last], total[first:last])
+
+    threads.spread(work, len(weights), 2 * GRAIN)
+    refuse_empty(total)
+    return means
+
+
+def reference_pool_embeddings(embedding: np.ndarray, shares: np.ndarray) -> np.ndarray:
+    """The same in float64: one product of matrices, without a check for empty masks."""
+    weights = shares.reshape(len(shares), embedding[0].size).astype(np.float64)
+    features = embedding.reshape(len(embedding), -1).astype(np.float64)
+    return (weights @ features.T / weights.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 def check_grid(shares: Any, embedding: Any) -> None:
@@ -225,6 +243,32 @@ def _shares(
                     gain[top, cell] += gain[top - 1, cell]
                 shares[mask, top, cell] = gain[top, cell] / area
     return -1
+
+
+# A product of matrices by BLAS does all masks and cells, 25 times the work of the cells that masks
+# cover, and its threads wait for each other where something else has a core.
+@njit(nogil=True, cache=True, error_model="numpy")
+def _average(
+    weights: np.ndarray, features: np.ndarray, means: np.ndarray, total: np.ndarray
+) -> None:
+    """Fill means (m, C) float32 and total (m,) float64 of weights (m, cells)."""
+    masks, cells = weights.shape
+    channels = features.shape[1]
+    # In float32 some thousand cells, one after the other, would cost a digit; this costs no time.
+    sums = np.zeros((masks, channels), np.float64)
+    total[:] = 0
+    for cell in range(cells):  # several masks share what a cell's features cost to fetch
+        here = features[cell]
+        for mask in range(masks):
+            weight = np.float64(weights[mask, cell])
+            if weight != 0:
+                total[mask] += weight
+                mine = sums[mask]
+                for channel in range(channels):
+                    mine[channel] += weight * here[channel]
+    for mask in range(masks):
+        for channel in range(channels):
+            means[mask, channel] = sums[mask, channel] / total[mask]
 
 
 @lru_cache(maxsize=8)

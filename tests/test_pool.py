@@ -8,7 +8,12 @@ from hypothesis import strategies as st
 from numba import cuda
 
 from alps.kernels import rle
-from alps.kernels.pool import cell_shares, pool_embeddings, reference_cell_shares
+from alps.kernels.pool import (
+    cell_shares,
+    pool_embeddings,
+    reference_cell_shares,
+    reference_pool_embeddings,
+)
 from alps.kernels.runs import Runs
 
 
@@ -195,13 +200,29 @@ def test_means_are_weighted_by_area(pool, dtype):
     np.testing.assert_allclose(pooled, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("masks", "channels", "cells"),
+    [(18, 19, (3, 7)), (1, 1, (1, 1)), (2, 5, (1, 1)), (3, 1, (2, 3))],
+)
 @every_pool
-def test_more_than_a_tile_of_masks_and_channels(pool):
+def test_means_of_any_shape(pool, masks, channels, cells):
     rng = np.random.default_rng(8)
-    embedding = rng.normal(size=(19, 3, 7)).astype(np.float32)
-    shares = rng.random((18, 3, 7)).astype(np.float32)
+    embedding = rng.normal(size=(channels, *cells)).astype(np.float32)
+    shares = rng.random((masks, *cells)).astype(np.float32)
     expected = [[np.average(channel, weights=s) for channel in embedding] for s in shares]
     np.testing.assert_allclose(pool(embedding, shares), expected, atol=1e-6)
+    np.testing.assert_allclose(reference_pool_embeddings(embedding, shares), expected, atol=1e-6)
+
+
+def test_means_are_as_exact_as_a_product_of_matrices():
+    rng = np.random.default_rng(9)
+    embedding = rng.normal(3, 1, size=(256, 64, 64)).astype(np.float32)
+    shares = rng.random((20, 64, 64)).astype(np.float32)  # every cell counts: the longest sums
+    flat, weights = embedding.reshape(256, -1), shares.reshape(20, -1)
+    product = weights @ flat.T / weights.sum(axis=1, keepdims=True)
+    exact = reference_pool_embeddings(embedding, shares)
+    ours = np.abs(pool_embeddings(embedding, shares) - exact).max()
+    assert ours <= 2 * np.abs(product - exact).max()
 
 
 @every_pool
