@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 
 # Image tokens of the points in one pass. A point of an official model has 4 MB of them; on a CPU a
 # pass that overflows the last-level cache runs at half the speed.
-_PASS_BYTES = {"cpu": 16 << 20}
+_PASS_BYTES = {"cpu": 32 << 20}
 # Elsewhere a pass takes a part of what is free, its temporary values being some times as large.
 _PASS_SHARE_OF_FREE = 1 / 12
 _PASS_BYTES_AT_MOST = 512 << 20

@@ -18,8 +18,8 @@ from alps.kernels.blas import one_blas_thread
 from alps.kernels.threads import spread
 from alps.kernels.vector_math import gelu
 
-# Image tokens whose patches are alive at once in a thread: their last layer takes 512 KB.
-BLOCK = 256
+# Image tokens whose patches are alive at once in a thread: their last layer takes 256 KB.
+BLOCK = 128
 
 # Reassociated sums let loops over channels fill vector registers; they round differently, no worse.
 _FAST = {"reassoc", "contract", "nsz"}

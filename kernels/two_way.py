@@ -19,9 +19,9 @@ from alps.kernels.blas import one_blas_thread
 from alps.kernels.threads import spread
 from alps.kernels.vector_math import exp
 
-# Pixels whose intermediate values are alive at once in a thread: at C = 256 a block is 256 KB, and
+# Pixels whose intermediate values are alive at once in a thread: at C = 256 a block is 128 KB, and
 # the handful of blocks in use stays within a core's second-level cache.
-BLOCK = 256
+BLOCK = 128
 
 # Reassociated sums let loops over channels fill vector registers; they round differently, no worse.
 _FAST = {"reassoc", "contract", "nsz"}
