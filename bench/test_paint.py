@@ -8,6 +8,8 @@ from alps.bench.blobs import blobs
 from alps.kernels import rle
 from alps.kernels.paint import paint, paint_order, reference_paint
 
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")  # in pycocotools
+
 SIZE, UNLABELLED = (1024, 1024), 255
 GROUP = "painting 100 masks of 1024 x 1024"
 
