@@ -29,11 +29,12 @@ class EverythingOptions:
         None, "Cut images into windows of so many pixels a side. Default: each image is a tile."
     )
     threads: int | None = setting(None, "CPU threads of each side. Default: one a CPU.")
+    repeat: int = setting(1, "Run each tile so many times; the fastest counts.")
     device: str = setting("cpu", "cpu, cuda or cuda:N.")
     seed: int = setting(0, "Seed of random weights and of the generated scene.")
 
     def __post_init__(self) -> None:
-        for name in ("points_per_side", "limit", "tile", "threads"):
+        for name in ("points_per_side", "limit", "tile", "threads", "repeat"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise SettingsError(f"--{name.replace('_', '-')} {value}: give at least 1")

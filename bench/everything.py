@@ -48,9 +48,10 @@ class Setup:
     settings: dict[str, Any]  # of SamAutomaticMaskGenerator
     threads: int
     device: str
+    repeat: int = 1
 
-    def job(self, label: str, builder: str, **options: Any) -> Job:
-        """A side's work."""
+    def job(self, label: str, builder: str, form: str = "", **options: Any) -> Job:
+        """A side's work; form and options are Job's."""
         return Job(
             label=label,
             builder=builder,
@@ -60,7 +61,13 @@ class Setup:
             options=options,
             threads=self.threads,
             device=self.device,
+            repeat=self.repeat,
+            decoder_form=form,
         )
+
+    def stock(self) -> Job:
+        """The original's work, the first row of every table."""
+        return self.job(STOCK, STOCK_BUILDER, "stock")
 
     def described(self) -> dict[str, Any]:
         """What must be the same for two results to be compared; no paths of this machine."""
@@ -116,11 +123,15 @@ class Comparison:
         stock = self.results[0]
         if not result.tiles or not result.seconds("decode"):
             return None
-        if result.label == STOCK:
+        if result.decoder_form == "stock":
             macs, counted = stock_macs(self.setup.config), result.tiles
-        elif not stock.tiles or any(
-            mine.prompted != theirs.prompted or theirs.prompts_left is None
-            for mine, theirs in zip(result.tiles, stock.tiles, strict=True)
+        elif (
+            result.decoder_form != "absorbed"
+            or not stock.tiles
+            or any(
+                mine.prompted != theirs.prompted or theirs.prompts_left is None
+                for mine, theirs in zip(result.tiles, stock.tiles, strict=True)
+            )
         ):
             return None
         else:
@@ -141,6 +152,7 @@ class Comparison:
             result.label,
             *(f"{result.seconds(stage):.2f}" for stage in STAGES),
             f"{result.total:.2f}",
+            f"{result.cpu_seconds:.2f}",
             ratio,
             "" if rate is None else f"{rate / 1e9:.0f} ({rate / self.gemm_flops:.0%})",
             *(f"{n_bytes / 1e6:.0f}" for n_bytes in memory),
@@ -167,7 +179,8 @@ class Comparison:
 
 
 TIME_HEADINGS = (
-    "seconds a tile", *STAGES, "total", "ratio", "decoder GFLOP/s", "MB loaded", "MB peak", "masks",
+    "seconds a tile", *STAGES, "total", "CPU s", "ratio", "decoder GFLOP/s", "MB loaded", "MB peak",
+    "masks",
 )  # fmt: skip
 MATCH_HEADINGS = (
     "masks in common", *(f"found ≥ {level}" for level in LEVELS), "mean IoU",
@@ -194,10 +207,10 @@ def compare(
         AlpsError: a side failed; the tables are printed nevertheless.
     """
     with prepared(images, options, say) as setup:
-        rows = [setup.job(STOCK, STOCK_BUILDER), setup.job(OURS, OUR_BUILDER)]
+        rows = [setup.stock(), setup.job(OURS, OUR_BUILDER, "absorbed")]
         for variant in variants:
             label = ", ".join([OURS, *(f"{name}={value}" for name, value in variant.items())])
-            rows.append(setup.job(label, OUR_BUILDER, **variant))
+            rows.append(setup.job(label, OUR_BUILDER, "absorbed", **variant))
         return run_rows(setup, rows, stock_from=stock_from, target=target, say=say)
 
 
@@ -250,7 +263,7 @@ def stock_of(path: Path, setup: Setup) -> SideResult:
             f"{path}: stock ran with other {', '.join(differing)} there; leave out --stock-from"
         )
     plain.pop("decoder_flops", None)
-    return SideResult.from_dict(plain | {"label": STOCK})
+    return SideResult.from_dict(plain)
 
 
 @contextmanager
@@ -279,6 +292,7 @@ def prepared(
             settings=_stock_defaults() | settings,
             threads=options.thread_count,
             device=options.device,
+            repeat=options.repeat,
         )
         if options.random_weights:
             setup = _with_random_weights(setup, folder / "random.pth", options.seed, say)
