@@ -67,7 +67,9 @@ def absorbed_macs(config: SamConfig) -> DecoderMacs:
         + (shared + absorbed + on_tokens + tokens * inner * channels)  # image to token
     )
     later = 2 * (2 * absorbed + on_tokens + absorbing)
-    final = 2 * absorbed + on_tokens + absorbing
+    # Of the last look only predicted IoU and the masks that are asked for are read.
+    read = (1 + config.multimask_outputs) / tokens
+    final = read * (2 * absorbed + on_tokens + absorbing)
     return DecoderMacs(
         per_tile=3 * pixels * channels * inner,  # layer 1: keys and values, then queries
         per_prompt=first + (config.decoder_depth - 1) * later + final + _token_side(config),

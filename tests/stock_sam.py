@@ -1,18 +1,12 @@
-"""The original SAM, small and with random weights, to hold ours against.
-
-``segment_anything`` imports torchvision, which does not import beside every build of torch; then
-a stand-in with the few functions it calls takes that place.
-"""
-
-import sys
-import types
-from functools import partial
+"""The original SAM, small and with random weights, to hold ours against."""
 
 import numpy as np
 import torch
-from PIL import Image
 
+from alps.bench.stock import original_generator, stock_network
 from alps.engine.sam import Sam, SamConfig
+
+__all__ = ["SMALL", "original_generator", "ours_like", "picture", "stock_sam"]
 
 SMALL = SamConfig(
     image_size=64,
@@ -29,98 +23,10 @@ SMALL = SamConfig(
 )
 
 
-def provide_torchvision():
-    try:
-        import torchvision.ops.boxes
-        import torchvision.transforms.functional  # noqa: F401
-
-        return
-    except Exception:  # any way in which a broken build may fail
-        for name in [n for n in sys.modules if n.split(".")[0] == "torchvision"]:
-            del sys.modules[name]
-    parts = ["", ".ops", ".ops.boxes", ".transforms", ".transforms.functional"]
-    modules = {part: types.ModuleType("torchvision" + part) for part in parts}
-    modules[".ops.boxes"].batched_nms = batched_nms
-    modules[".ops.boxes"].box_area = box_area
-    modules[".transforms.functional"].resize = resize
-    modules[".transforms.functional"].to_pil_image = Image.fromarray
-    for part, module in modules.items():
-        module.__path__ = []
-        sys.modules["torchvision" + part] = module
-
-
-def box_area(boxes):
-    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-
-
-def resize(image, size):
-    return image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-
-
-def batched_nms(boxes, scores, categories, iou_threshold):
-    """The definition, box by box; all categories are 0 in SAM."""
-    assert not categories.any()
-    kept = []
-    for i in scores.sort(descending=True, stable=True).indices.tolist():
-        for j in kept:
-            near = torch.maximum(boxes[i, :2], boxes[j, :2])
-            far = torch.minimum(boxes[i, 2:], boxes[j, 2:])
-            overlap = (far - near).clamp(min=0).prod()
-            union = box_area(boxes[[i]])[0] + box_area(boxes[[j]])[0] - overlap
-            if (overlap / union).item() > iou_threshold:
-                break
-        else:
-            kept.append(i)
-    return torch.tensor(kept, dtype=torch.int64)
-
-
-def original_generator():
-    """The class segment_anything.SamAutomaticMaskGenerator."""
-    provide_torchvision()
-    from segment_anything import SamAutomaticMaskGenerator
-
-    return SamAutomaticMaskGenerator
-
-
 def stock_sam(config=SMALL, seed=5):
     """The original network in these dimensions, random weights that give varied masks."""
-    provide_torchvision()
-    from segment_anything import modeling
-
     torch.manual_seed(seed)
-    side = config.embedding_size
-    stock = modeling.Sam(
-        image_encoder=modeling.ImageEncoderViT(
-            img_size=config.image_size,
-            patch_size=config.patch_size,
-            embed_dim=config.encoder_width,
-            depth=config.encoder_depth,
-            num_heads=config.encoder_heads,
-            out_chans=config.embedding_channels,
-            norm_layer=partial(torch.nn.LayerNorm, eps=1e-6),
-            use_rel_pos=True,
-            global_attn_indexes=config.global_blocks,
-            window_size=config.window_size,
-        ),
-        prompt_encoder=modeling.PromptEncoder(
-            embed_dim=config.embedding_channels,
-            image_embedding_size=(side, side),
-            input_image_size=(config.image_size, config.image_size),
-            mask_in_chans=config.mask_input_channels,
-        ),
-        mask_decoder=modeling.MaskDecoder(
-            num_multimask_outputs=config.multimask_outputs,
-            transformer_dim=config.embedding_channels,
-            transformer=modeling.TwoWayTransformer(
-                depth=config.decoder_depth,
-                embedding_dim=config.embedding_channels,
-                num_heads=config.decoder_heads,
-                mlp_dim=config.decoder_hidden,
-            ),
-            iou_head_depth=config.iou_head_depth,
-            iou_head_hidden_dim=config.iou_head_hidden,
-        ),
-    ).eval()
+    stock = stock_network(config)
     with torch.no_grad():
         for parameter in stock.parameters():
             if parameter.abs().max() == 0:  # positions start at zero: give them something to do
