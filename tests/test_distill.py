@@ -37,7 +37,8 @@ from alps.trainer.distill.recipe import (
     StudentSettings,
     TrainSettings,
 )
-from alps.trainer.distill.student import assemble, layers_taken, new_student, student_config
+from alps.trainer.distill.start import balance, fit_neck, look
+from alps.trainer.distill.student import assemble, new_student, student_config
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 
@@ -119,14 +120,6 @@ def test_options_reach_their_settings(monkeypatch):
 # --- the student
 
 
-@pytest.mark.parametrize(
-    ("depth", "taken", "expected"),
-    [(6, 3, [0, 3, 5]), (12, 6, [0, 2, 4, 7, 9, 11]), (4, 4, [0, 1, 2, 3]), (5, 1, [0])],
-)
-def test_layers_are_spread_from_the_first_to_the_last(depth, taken, expected):
-    assert layers_taken(depth, taken) == expected
-
-
 @pytest.mark.parametrize("name", OFFICIAL)
 @pytest.mark.parametrize("preset", ["half", "small", "tiny"])
 def test_presets_fit_every_official_teacher(name, preset):
@@ -136,6 +129,7 @@ def test_presets_fit_every_official_teacher(name, preset):
     assert 1 <= len(config.global_blocks) <= 4
     assert max(config.global_blocks) == config.encoder_depth - 1
     if preset == "half":
+        assert config.global_blocks == teacher.global_blocks[:2]
         assert config.encoder_depth * 2 == teacher.encoder_depth
         assert config.encoder_heads == teacher.encoder_heads
     else:
@@ -180,26 +174,21 @@ def test_dimensions_that_cannot_work(settings, words):
 def test_a_student_of_equal_width_starts_with_the_teachers_layers():
     teacher = distilling.lively(distilling.OFFICIAL_LIKE)
     student = new_student(teacher, StudentSettings(depth=3), seed=0)
-    assert student.start == "layers 0, 3, 5 of the teacher"
-    assert student.config.global_blocks == (2,)  # layer 5 is global, 0 and 3 are not
+    assert student.start == "the first 3 layers of the teacher"
+    assert student.config.global_blocks == (2,)
     own, source = student.encoder.state_dict(), teacher.image_encoder.state_dict()
-    for name, tensor in own.items():
-        origin = name
-        if name.startswith("blocks."):
-            _, number, rest = name.split(".", 2)
-            origin = f"blocks.{(0, 3, 5)[int(number)]}.{rest}"
-        assert torch.equal(tensor, source[origin]), name
+    assert all(torch.equal(tensor, source[name]) for name, tensor in own.items())
     before = source["pos_embed"].clone()
     own["pos_embed"].add_(1)  # a copy: learning must not change the teacher
     assert torch.equal(teacher.image_encoder.pos_embed, before)
 
 
 def test_a_student_without_a_global_layer_gets_one():
-    config = replace(distilling.OFFICIAL_LIKE, global_blocks=(2,))
-    student = new_student(distilling.lively(config), StudentSettings(depth=3), seed=0)
-    assert student.config.global_blocks == (2,)
-    # Layer 5 had tables for a window: for a grid they begin anew, and it is said.
-    assert "random: blocks.2.attn.rel_pos_h, blocks.2.attn.rel_pos_w" in student.start
+    teacher = distilling.lively(distilling.OFFICIAL_LIKE)
+    student = new_student(teacher, StudentSettings(depth=2), seed=0)
+    assert student.config.global_blocks == (1,)
+    # The teacher's second layer has tables for a window: for a grid they begin anew; it is said.
+    assert "random blocks.1.attn.rel_pos_h, blocks.1.attn.rel_pos_w" in student.start
 
 
 def test_a_narrower_student_starts_at_random_by_the_seed():
@@ -248,6 +237,87 @@ def test_init_that_does_not_fit_the_decoder_is_refused(tmp_path):
     settings = DistillSettings(student=StudentSettings(init=str(init), depth=1))
     with pytest.raises(SettingsError, match="leave out --depth"):
         settings.for_teacher(speck.DEFAULTS)
+
+
+# --- the start
+
+
+@pytest.fixture
+def seen(plan):
+    """A student of the official layout and what the first windows show of it."""
+    teacher = distilling.lively(distilling.OFFICIAL_LIKE).eval()
+    encoder = new_student(teacher, StudentSettings(depth=3), seed=0).encoder
+    with WindowReader(plan, None, distilling.OFFICIAL_LIKE) as reader:
+        windows = list(reader.upright(np.arange(7)))
+    return teacher, encoder, windows, look(teacher, encoder, windows, plainly)
+
+
+def plainly():
+    return torch.autocast("cpu", torch.bfloat16, enabled=False)
+
+
+def cells(images, windows):
+    """(B, D, h, w) -> those cells (n, D) float64 that lie wholly in their windows."""
+    weight = torch.stack([window.weight for window in windows])
+    return images.permute(0, 2, 3, 1)[weight == 1].double()
+
+
+@torch.no_grad()
+def test_the_first_look_is_what_the_networks_show(seen):
+    teacher, encoder, windows, found = seen
+    pixels = torch.stack([window.pixels for window in windows])
+    weight = torch.stack([window.weight for window in windows])
+    expected = measure_statistics(teacher.encode(pixels), weight)
+    torch.testing.assert_close(found.statistics.mean, expected.mean, rtol=0, atol=1e-5)
+    torch.testing.assert_close(found.statistics.deviation, expected.deviation, rtol=1e-4, atol=0)
+    tokens = encoder.tokens(pixels).double()
+    moments = torch.einsum("bhwi,bhwj,bhw->ij", tokens, tokens, weight.double())
+    torch.testing.assert_close(found.second_moments[:-1, :-1], moments, rtol=1e-4, atol=1e-2)
+    assert found.weight == pytest.approx(weight.sum().item()) and found.reasons == []
+    assert found.second_moments[-1, -1].item() == pytest.approx(found.weight)
+
+
+@torch.no_grad()
+def test_balance_changes_the_scale_and_not_the_function(seen):
+    _, encoder, windows, found = seen
+    for parameter in encoder.parameters():  # far from balanced
+        parameter.mul_(1)
+    pixels = torch.stack([window.pixels for window in windows])
+    before, products = encoder(pixels), found.products.clone()
+    balance(encoder, found)
+    torch.testing.assert_close(encoder(pixels), before, rtol=0, atol=2e-3)
+    tokens = cells(encoder.tokens(pixels).permute(0, 3, 1, 2), windows)
+    assert tokens.square().mean().sqrt().item() == pytest.approx(1, abs=0.1)
+    # What was seen is seen of the balanced one.
+    weight = torch.stack([window.weight for window in windows]).double()
+    again = torch.einsum("bhwi,bhwi,bhw->i", *[encoder.tokens(pixels).double()] * 2, weight)
+    torch.testing.assert_close(found.second_moments.diagonal()[:-1], again, rtol=1e-3, atol=0)
+    assert not torch.equal(found.products[:-1], products[:-1])
+    assert torch.equal(found.products[-1], products[-1])
+
+
+@torch.no_grad()
+def test_the_fitted_neck_is_the_best_linear_one(seen):
+    teacher, encoder, windows, found = seen
+    pixels = torch.stack([window.pixels for window in windows])
+    wanted = teacher.image_encoder.neck[0](teacher.image_encoder.tokens(pixels).permute(0, 3, 1, 2))
+
+    def error():
+        given = encoder.neck[0](encoder.tokens(pixels).permute(0, 3, 1, 2))
+        weight = torch.stack([window.weight for window in windows])
+        return float(((given - wanted).square().sum(1) * weight).sum())
+
+    untouched = error()
+    balance(encoder, found)
+    fit_neck(encoder, found)
+    fitted = error()
+    assert fitted < 0.5 * untouched
+    generator = torch.Generator().manual_seed(0)
+    best = encoder.neck[0].weight.clone()
+    for _ in range(5):
+        step = 0.05 * best.std() * torch.randn(best.shape, generator=generator)
+        encoder.neck[0].weight.copy_(best + step)
+        assert error() > fitted
 
 
 # --- windows

@@ -96,7 +96,7 @@ def test_the_result_says_what_was_gained_and_lost(undisturbed):
     result, out = undisturbed
     run = json.loads((out / "distill.json").read_text())
     assert result.student == out / "student.safetensors" and result.steps == 8
-    assert result.start == "layers 0, 3 of the teacher"
+    assert result.start == "the first 2 layers of the teacher"
     assert result.encoder_parameters[1] < result.encoder_parameters[0] < result.parameters[0]
     assert result.agreement.windows == 2 and result.held_out_by == "window"
     assert 0 < result.agreement.cosine <= 1 and 0 < result.agreement.point_iou <= 1
@@ -120,17 +120,18 @@ def test_the_student_is_a_checkpoint_that_says_where_it_comes_from(undisturbed, 
     assert recipe["steps"] == 8 and recipe["start"] == result.start and "SRC" not in recipe
 
 
-def test_it_learns(images, teacher, undisturbed, tmp_path):
-    train = replace(FLOAT, steps=60)
-    learnt = distill(images, tmp_path / "learnt", teacher, replace(SHORT, train=train), CPU)
-    start = replace(SHORT, train=replace(FLOAT, steps=0))
+def test_it_learns(images, teacher, tmp_path):
+    asked = replace(SHORT, student=StudentSettings(width=16, heads=2, depth=2))
+    train = replace(FLOAT, steps=60, batch=8, rate=3e-3)
+    learnt = distill(images, tmp_path / "learnt", teacher, replace(asked, train=train), CPU)
+    start = replace(asked, train=replace(FLOAT, steps=0))
     untaught = distill(images, tmp_path / "start", teacher, start, CPU)
     assert untaught.steps == 0 and math.isnan(untaught.images_per_second)
     for name in ("cosine", "centred_cosine", "point_iou"):
         assert getattr(untaught.agreement, name) < getattr(learnt.agreement, name)
     lines = DistillFolder(tmp_path / "learnt").log_lines()
     assert [line["step"] for line in lines] == list(range(60))
-    assert np.mean([line["loss"] for line in lines[-5:]]) < 0.5 * lines[0]["loss"]
+    assert np.mean([line["loss"] for line in lines[-5:]]) < 0.6 * lines[0]["loss"]
     assert {"rate", "images_per_second", "gradient_norm"} <= lines[0].keys()
 
 
@@ -173,7 +174,7 @@ def test_teachers_in_the_official_layout(images, official, tmp_path):
         agreement=AgreementSettings(points_per_side=4, agreement_windows=1),
     )
     result = distill(images, tmp_path / "half", official, asked, CPU)
-    assert result.start == "layers 0, 3, 5 of the teacher" and result.agreement.points == 16
+    assert result.start == "the first 3 layers of the teacher" and result.agreement.points == 16
     _, info = load_sam(result.student)
     assert info.config.relative_positions and info.config.window_size == 3
     assert info.config.global_blocks == (2,)
@@ -407,7 +408,9 @@ def test_other_settings_in_the_same_folder_are_refused_by_name(undisturbed, imag
     ):
         refused(RunFolderError, words, images, out, teacher, replace(SHORT, train=train))
     deeper = replace(SHORT, student=StudentSettings(depth=3))
-    words = "encoder_depth 2 there, 3 now; start layers 0, 3 of the teacher there, layers 0, 2, 3"
+    words = (
+        "encoder_depth 2 there, 3 now; start the first 2 layers of the teacher there, the first 3"
+    )
     refused(RunFolderError, words, images, out, teacher, deeper)
 
 

@@ -5,28 +5,32 @@ import json
 import math
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from alps.engine.checkpoints import load_sam, save_sam
-from alps.engine.errors import SettingsError
+from alps.engine.errors import SettingsError, SourceError
 from alps.engine.model_store import MODELS, find_model
 from alps.engine.sam import ModelInfo, Sam
 from alps.trainer.distill.agreement import measure_agreement
 from alps.trainer.distill.data import Draws, Split, WindowReader, split_windows
 from alps.trainer.distill.folder import DistillFolder
 from alps.trainer.distill.loop import Training, autocast_for, begin, choose_precision, train
+from alps.trainer.distill.loss import Statistics
 from alps.trainer.distill.processes import Processes, joined
-from alps.trainer.distill.recipe import DistillSettings
+from alps.trainer.distill.recipe import RATE_LEARNT, RATE_RANDOM, DistillSettings
 from alps.trainer.distill.result import DistillResult
+from alps.trainer.distill.start import balance, fit_neck, look
 from alps.trainer.distill.student import SHAPE, Student, assemble, new_student, parameters
 from alps.trainer.distill.targets import Targets
 
+FIRST_WINDOWS = 32  # from which the student's start and the teacher's statistics are computed
 MOST_REASONS = 5  # that are named of images that cannot be opened
 
 
@@ -112,11 +116,14 @@ def _prepare(
     path = find_model(name)
     teacher, info = load_sam(path, name=name if name in MODELS else None, device=group.device)
     settings = settings.for_teacher(info.defaults)
+    student = new_student(teacher, settings.student, settings.train.seed)
+    rate = settings.train.rate
+    if rate is None:
+        rate = RATE_RANDOM if student.is_random else RATE_LEARNT
     precision = choose_precision(group.device, settings.train.precision)
     settings = dataclasses.replace(
-        settings, train=dataclasses.replace(settings.train, precision=precision)
+        settings, train=dataclasses.replace(settings.train, rate=rate, precision=precision)
     )
-    student = new_student(teacher, settings.student, settings.train.seed)
     values = settings.to_dict()
     shape = student.config.to_dict()
     decides = {
@@ -179,8 +186,35 @@ def _learn(job: _Job, training: Training, reader: WindowReader, split: Split) ->
     if settings.cache_gb > 0:
         used = settings.steps * settings.batch
         targets.fill_cache(job.folder.cache, draws, used, settings.cache_gb, group)
+    if training.statistics is None:
+        rows = split.train[draws.order(0)[:FIRST_WINDOWS]]
+        training.statistics = group.on_first(lambda: _start(job, training, reader, rows, autocast))
     every = job.options.checkpoint_every
     train(training, targets, draws, settings, job.folder, group, autocast, every)
+
+
+def _start(
+    job: _Job,
+    training: Training,
+    reader: WindowReader,
+    rows: np.ndarray,
+    autocast: Callable[[], torch.autocast],
+) -> Statistics:
+    """Settle what the first windows can settle; returns the teacher's statistics."""
+    encoder = training.encoder
+    seen = look(job.teacher, encoder, reader.upright(rows), autocast)
+    if seen.weight == 0:
+        reason = seen.reasons[0] if seen.reasons else "all is nodata"
+        raise SourceError(
+            f"none of the first {len(rows)} windows shows anything ({reason}); "
+            "check SRC and --bands"
+        )
+    balance(encoder, seen)
+    if job.settings.student.init is None:  # else its neck has learnt already
+        fit_neck(encoder, seen)
+    if training.averaged is not None:
+        training.averaged.load_state_dict(encoder.state_dict())
+    return seen.statistics
 
 
 def _save(job: _Job, training: Training) -> None:

@@ -22,18 +22,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from alps.engine.errors import AlpsError, RunFolderError, SettingsError, SourceError
+from alps.engine.errors import AlpsError, RunFolderError, SettingsError
 from alps.engine.progress import Progress
 from alps.engine.run_folder import whole
-from alps.trainer.distill.data import Draw, Draws
+from alps.trainer.distill.data import Draws
 from alps.trainer.distill.folder import DistillFolder
-from alps.trainer.distill.loss import Statistics, embedding_loss, measure_statistics
+from alps.trainer.distill.loss import Statistics, embedding_loss
 from alps.trainer.distill.processes import Processes
 from alps.trainer.distill.recipe import TrainSettings
 from alps.trainer.distill.targets import Targets
 
-# The teacher's mean and deviation are measured on so many windows at most.
-STATISTICS_WINDOWS = 32
 LAST_RATE = 0.02  # of the highest one, at the end of the cosine
 BETAS = (0.9, 0.98)
 
@@ -45,7 +43,7 @@ class Training:
     encoder: nn.Module
     averaged: nn.Module | None  # the running average of its weights, where one is kept
     optimiser: torch.optim.Optimizer
-    statistics: Statistics | None = None
+    statistics: Statistics | None = None  # the teacher's; None before the first look
     step: int = 0
 
     @property
@@ -109,14 +107,11 @@ def train(
     autocast: Callable[[], torch.autocast],
     checkpoint_every: int,
 ) -> None:
-    """Go from where ``training`` is to the last step.
+    """Go from where ``training`` is, statistics included, to the last step.
 
     Raises:
-        SourceError: none of the first windows shows anything.
         AlpsError: the loss is no number any more.
     """
-    if training.statistics is None:
-        training.statistics = group.on_first(lambda: _measure(targets, draws))
     statistics = training.statistics.to(group.device)
     steps = range(training.step, settings.steps)
     wanted = (draws.batch(step, settings.batch)[group.share(settings.batch)] for step in steps)
@@ -237,22 +232,6 @@ class _Show:
         for reason in set(unread) - self._told:
             self._told.add(reason)
             self._note(f"a window teaches nothing: {reason}")
-
-
-def _measure(targets: Targets, draws: Draws) -> Statistics:
-    """The teacher's statistics on the first windows that will be drawn."""
-    first = [Draw(int(index), 0) for index in draws.order(0)[:STATISTICS_WINDOWS]]
-    few = (first[i : i + 4] for i in range(0, len(first), 4))
-    batches = list(targets.batches(few))
-    weight = torch.cat([batch.weight for batch in batches])
-    if weight.sum() == 0:
-        reason = next((reason for batch in batches for reason in batch.unread), "all is nodata")
-        raise SourceError(
-            f"none of the first {len(first)} windows shows anything ({reason}); "
-            "check SRC and --bands"
-        )
-    found = measure_statistics(torch.cat([batch.target for batch in batches]), weight)
-    return found.to(torch.device("cpu"))
 
 
 @torch.no_grad()

@@ -14,6 +14,8 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 # the teacher: its width, every second of its layers.
 PRESETS: dict[str, tuple[int, int] | None] = {"half": None, "small": (384, 12), "tiny": (192, 12)}
 
+RATE_LEARNT, RATE_RANDOM = 1e-4, 5e-4
+
 
 @dataclass(frozen=True)
 class StudentSettings:
@@ -49,8 +51,12 @@ class TrainSettings:
 
     steps: int = setting(2000, "Steps of the optimiser.")
     batch: int = setting(8, "Windows a step, over all processes.")
-    rate: float = setting(5e-4, "Highest learning rate.")
-    warmup: float = setting(0.05, "Share of the steps in which the rate rises; then a cosine.")
+    rate: float | None = setting(
+        None,
+        f"Highest learning rate. Default: {RATE_LEARNT:g} for a student that starts with learnt "
+        f"layers, {RATE_RANDOM:g} for a random one.",
+    )
+    warmup: float = setting(0.1, "Share of the steps in which the rate rises; then a cosine.")
     weight_decay: float = setting(0.05, "AdamW's, of matrices alone.")
     clip: float = setting(1.0, "Gradients with a larger norm are scaled down to it.")
     cosine: float = setting(1.0, "Weight of the cosine's part of the loss, beside squared error.")
@@ -131,7 +137,7 @@ def _check(settings: DistillSettings) -> None:
         (agreement, "agreement_windows", 1, 100_000),
     ):
         value = getattr(owner, name)
-        if not low <= value <= high:
+        if value is not None and not low <= value <= high:
             option = "--" + name.replace("_", "-")
             raise SettingsError(f"{option} {value}: must be between {low:g} and {high:g}")
     if train.precision not in PRECISIONS:
