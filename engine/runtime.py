@@ -1,7 +1,8 @@
 """Where SAM's network runs: the two calls that everything mode makes, and their PyTorch version."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -12,12 +13,14 @@ from alps.engine.errors import SettingsError
 from alps.engine.sam import Sam, SamConfig
 from alps.engine.sam.absorbed import AbsorbedDecoder, DecodedPoints, SharedImage
 from alps.engine.settings import PRECISIONS
+from alps.kernels.blas import one_blas_thread
+from alps.kernels.threads import spread, threads
 
 _log = logging.getLogger(__name__)
 
-# Image tokens of the points in one pass. A point of an official model has 4 MB of them; on a CPU a
-# pass that overflows the last-level cache runs at half the speed.
-_PASS_BYTES = {"cpu": 32 << 20}
+# Image tokens of the points in one pass. A point of an official model has 4 MB of them; on a CPU
+# passes that overflow the last-level cache, one a thread, run slower.
+_PASS_BYTES = {"cpu": 16 << 20}
 # Elsewhere a pass takes a part of what is free, its temporary values being some times as large.
 _PASS_SHARE_OF_FREE = 1 / 12
 _PASS_BYTES_AT_MOST = 512 << 20
@@ -101,13 +104,14 @@ class TorchRuntime:
             raise SettingsError(f"decoder {decoder!r}: give auto, compiled, absorbed or plain")
         if decoder == "compiled" and not on_cpu:
             raise SettingsError("the compiled decoder runs on a CPU only; give decoder='absorbed'")
+        self._compiled = decoder == "compiled"
         self._decoder = (
             _PlainDecoder(sam)
             if decoder == "plain"
-            else AbsorbedDecoder(sam, compiled=decoder == "compiled")
+            else AbsorbedDecoder(sam, compiled=self._compiled)
         )
         # The compiled kernels know float32 only; the few products left beside them gain nothing.
-        self._decoder_precision = "fp32" if decoder == "compiled" else precision
+        self._decoder_precision = "fp32" if self._compiled else precision
 
     @torch.inference_mode()
     def encode(self, pixels: Tensor) -> Tensor:
@@ -145,50 +149,86 @@ class TorchRuntime:
     ) -> Iterator[DecodedMasks]:
         """Masks of points (N, 2) whose predicted IoU passes; see ``Runtime``."""
         points = points.to(embedding.device, torch.float32)
-        per_pass = min(points_per_batch, self._points_per_pass(embedding))
+        per_pass = self._points_per_pass(embedding, min(points_per_batch, len(points)))
         image = None
         for first in range(0, len(points), points_per_batch):
             batch = points[first : first + points_per_batch]
-            parts = []
-            with self._autocast(self._decoder_precision):
-                if image is None:
+            if image is None:
+                with self._autocast(self._decoder_precision):
                     image = self._decoder.share(embedding)
-                for start in range(0, len(batch), per_pass):
-                    some = batch[start : start + per_pass]
-                    masks = self._decode_pass(image, some, pred_iou_thresh)
-                    masks.point_index += first + start
-                    parts.append(masks)
+            parts = self._decode_batch(image, batch, pred_iou_thresh, per_pass)
+            for number, part in enumerate(parts):
+                part.point_index += first + number * per_pass
             yield DecodedMasks(
                 logits=torch.cat([part.logits for part in parts]),
                 predicted_iou=torch.cat([part.predicted_iou for part in parts]),
                 point_index=torch.cat([part.point_index for part in parts]),
             )
 
+    def _decode_batch(
+        self, image: SharedImage, points: Tensor, threshold: float, per_pass: int
+    ) -> list[DecodedMasks]:
+        """Passes over points (N, 2), ``per_pass`` at a time; each counts its points from 0."""
+        passes = points.split(per_pass)
+        parts: list[DecodedMasks] = [None] * len(passes)
+
+        @torch.inference_mode()
+        def some(first: int, last: int) -> None:
+            with self._autocast(self._decoder_precision):
+                for index in range(first, last):
+                    parts[index] = self._decode_pass(image, passes[index], threshold)
+
+        if not self._compiled:
+            some(0, len(passes))
+            return parts
+        # A pass is many small steps: threads gain more from passes of their own than from sharing
+        # each step.
+        with _single_threaded() as settle:
+            spread(lambda first, last: (settle(), some(first, last)), len(passes))
+        return parts
+
     def _decode_pass(self, image: SharedImage, points: Tensor, threshold: float) -> DecodedMasks:
         decoded = self._decoder.transform(image, points)
-        predicted_iou = decoded.predicted_iou[:, 1:].float()  # output 0, the single mask: not asked
+        predicted_iou = decoded.predicted_iou.float()
         passed = predicted_iou > threshold if threshold > 0 else torch.ones_like(predicted_iou) > 0
         point_index, output = passed.nonzero(as_tuple=True)
         side = self.config.low_resolution_size
         logits = (
-            self._decoder.masks(decoded, point_index, output + 1).float()
+            self._decoder.masks(decoded, point_index, output).float()
             if len(point_index)
             else predicted_iou.new_zeros(0, side, side)
         )
         return DecodedMasks(logits, predicted_iou[passed], point_index)
 
-    def _points_per_pass(self, embedding: Tensor) -> int:
+    def _points_per_pass(self, embedding: Tensor, points: int) -> int:
         device = embedding.device
         budget = _PASS_BYTES.get(device.type)
         if budget is None:
             free, _ = torch.cuda.mem_get_info(device)
             budget = min(_PASS_BYTES_AT_MOST, int(free * _PASS_SHARE_OF_FREE))
-        return max(1, budget // (embedding.numel() * embedding.element_size()))
+        if self._compiled:  # a pass for each thread
+            points = -(-points // threads())
+        return max(1, min(points, budget // (embedding.numel() * embedding.element_size())))
 
     def _autocast(self, precision: str) -> torch.autocast:
         kind = self.sam.device.type
         dtype = _DTYPES[precision]
         return torch.autocast(kind, dtype, enabled=dtype is not None)
+
+
+@contextmanager
+def _single_threaded() -> Iterator[Callable[[], None]]:
+    """Let PyTorch and BLAS keep to the thread that calls them; threads call what is given first."""
+    before = torch.get_num_threads()
+
+    def settle() -> None:
+        torch.set_num_threads(1)  # holds for the thread that calls it
+
+    try:
+        with one_blas_thread():
+            yield settle
+    finally:
+        torch.set_num_threads(before)
 
 
 class _PlainDecoder:
@@ -203,7 +243,10 @@ class _PlainDecoder:
     def transform(self, embedding: Tensor, xy: Tensor) -> DecodedPoints:
         decoded = self.sam.decode_points(embedding[None], xy[None])
         return DecodedPoints(
-            decoded.mask_tokens[0], decoded.image_tokens[0], decoded.predicted_iou[0]
+            # Output 0 is the single mask, which is not asked for.
+            decoded.mask_tokens[0],
+            decoded.image_tokens[0],
+            decoded.predicted_iou[0, :, 1:],
         )
 
     def masks(self, decoded: DecodedPoints, point: Tensor, output: Tensor) -> Tensor:
@@ -211,4 +254,4 @@ class _PlainDecoder:
         logits = self.sam.mask_decoder.masks(
             decoded.mask_tokens[prompts], decoded.image_tokens[prompts]
         )
-        return logits[row, output]
+        return logits[row, output + 1]

@@ -8,9 +8,18 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count as counter
-from threading import Event
+from threading import Event, local
 
 _limit: int | None = None
+
+
+class _Inside(local):
+    """Whether this thread is at work on the pieces of a ``spread``."""
+
+    pieces = False
+
+
+_inside = _Inside()
 _pool: tuple[int, ThreadPoolExecutor] | None = None  # process id and pool: a fork has no threads
 
 
@@ -41,11 +50,11 @@ def spread(work: Callable[[int, int], None], count: int, grain: int = 1) -> None
         count: number of items.
         grain: items handed out at a time; the last piece may be smaller.
 
-    After an exception in a piece no other is begun; it is raised here when those under way have
-    ended.
+    Called from within ``work`` it stays on that thread: the others are busy. After an exception
+    in a piece no other is begun; it is raised here when those under way have ended.
     """
     pieces = -(-count // grain)
-    workers = min(threads(), pieces)
+    workers = min(threads(), pieces) if not _inside.pieces else 1
     if workers <= 1:
         if count:
             work(0, count)
@@ -54,12 +63,15 @@ def spread(work: Callable[[int, int], None], count: int, grain: int = 1) -> None
     failed = Event()
 
     def until_done() -> None:
+        _inside.pieces = True
         try:
             while (piece := next(hand_out)) < pieces and not failed.is_set():
                 work(piece * grain, min(count, (piece + 1) * grain))
         except BaseException:
             failed.set()
             raise
+        finally:
+            _inside.pieces = False
 
     others = [_executor().submit(until_done) for _ in range(workers - 1)]
     try:

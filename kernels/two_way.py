@@ -7,7 +7,7 @@ its ``update_image`` is the reference, in PyTorch, and what a GPU runs. Here is 
 in Numba with BLAS for the products.
 
 Bytes moved: N x P x C x 4 read and as many written; all else of a block of pixels stays in cache.
-Work: N x P x R x (K + 3 C) multiply-adds.
+Work: N x P x R x (d + 3 C) multiply-adds with shared queries of heads of d, else N x P x R x 4 C.
 """
 
 from dataclasses import dataclass
@@ -35,14 +35,16 @@ class ImageUpdate:
     """
 
     tokens: int  # T: softmax runs over groups of so many rows
-    logit_rows: np.ndarray  # (N, R, K), scaled; times a pixel's query this is a logit
+    # (N, R, C), scaled; times a pixel's query this is a logit. (N, R, d) where queries are shared:
+    # the keys, which meet their head's part of the query only.
+    logit_rows: np.ndarray
     logit_bias: np.ndarray  # (N, R)
     value_rows: np.ndarray  # (N, R, C), weighted by the softmax they add up to a pixel's update
     value_bias: np.ndarray  # (C,)
     norm_weight: np.ndarray  # (C,)
     norm_bias: np.ndarray  # (C,)
     norm_epsilon: float
-    look_rows: np.ndarray  # (N, R, C), scaled; what the tokens look for in the updated image
+    look_rows: np.ndarray  # (N, L, C), scaled; what tokens look for in the updated image
 
 
 def update_image(
@@ -54,18 +56,18 @@ def update_image(
         image: (1, P, C) or (N, P, C) float32, shared by all prompts or each its own; in the
             latter case it is overwritten with the result.
         positions: (P, C) float32, added where image tokens serve as queries or keys.
-        queries: (P, K) float32 shared queries; None where they are image + positions (K = C).
+        queries: (heads x d, P) float32 shared queries; None where they are image + positions.
         update: rows of the prompts.
 
     Returns:
-        image' (N, P, C) = layer norm of image + attention, and (N, R, C): for each row the mean
+        image' (N, P, C) = layer norm of image + attention, and (N, L, C): for each row the mean
         of image' weighted by softmax over pixels of ``look_rows`` · (image' + positions).
     """
     prompts, pixels = len(update.logit_rows), positions.shape[0]
-    rows, channels = update.value_rows.shape[1:]
+    looks, channels = update.look_rows.shape[1:]
     own = len(image) == prompts and queries is None
     out = image if own else np.empty((prompts, pixels, channels), np.float32)
-    looked = np.empty((prompts, rows, channels), np.float32)
+    looked = np.empty((prompts, looks, channels), np.float32)
     shared = np.zeros((0, 0), np.float32) if queries is None else queries
 
     def some(first: int, last: int) -> None:
@@ -110,24 +112,26 @@ def _update_image(
     looked: np.ndarray,
 ) -> None:
     pixels, channels = image.shape
-    rows = len(logit_rows)
+    rows, looks = len(logit_rows), len(look_rows)
     logits = np.empty((rows, BLOCK), np.float32)
+    interest = np.empty((looks, BLOCK), np.float32)
     placed = np.empty((BLOCK, channels), np.float32)
     updated = np.empty((BLOCK, channels), np.float32)
-    summed = np.empty((rows, channels), np.float32)
-    top = np.full(rows, -np.inf, np.float32)  # of each row's logits so far
-    total = np.zeros(rows, np.float32)
+    summed = np.empty((looks, channels), np.float32)
+    top = np.full(looks, -np.inf, np.float32)  # of each row's interest so far
+    total = np.zeros(looks, np.float32)
     looked[:] = 0
     for start in range(0, pixels, BLOCK):
         stop = min(pixels, start + BLOCK)
         count = stop - start
         if count < BLOCK:
             logits = np.empty((rows, count), np.float32)
+            interest = np.empty((looks, count), np.float32)
             placed = np.empty((count, channels), np.float32)
             updated = np.empty((count, channels), np.float32)
         source = image[start:stop]
         if len(queries):
-            np.dot(logit_rows, queries[start:stop].T, logits)
+            _logits_by_head(logit_rows, tokens, queries, start, logits)
         else:
             for i in range(count):
                 for c in range(channels):
@@ -147,16 +151,42 @@ def _update_image(
                 out[start + i],
                 placed[i],
             )
-        np.dot(look_rows, placed.T, logits)
-        _online_softmax(logits, top, total, looked)
-        np.dot(logits, out[start:stop], summed)
-        for r in range(rows):
+        np.dot(look_rows, placed.T, interest)
+        _online_softmax(interest, top, total, looked)
+        np.dot(interest, out[start:stop], summed)
+        for r in range(looks):
             for c in range(channels):
                 looked[r, c] += summed[r, c]
-    for r in range(rows):
+    for r in range(looks):
         scale = np.float32(1.0) / total[r]
         for c in range(channels):
             looked[r, c] *= scale
+
+
+@njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
+def _logits_by_head(
+    keys: np.ndarray, tokens: int, queries: np.ndarray, start: int, logits: np.ndarray
+) -> None:
+    """Each row's key (d,) times its head's queries: too thin a product for BLAS."""
+    rows, count = logits.shape
+    width = keys.shape[1]
+    for r in range(rows):
+        row = logits[r]
+        row[:] = np.float32(0.0)
+        first = r // tokens * width
+        for c in range(0, width - 3, 4):  # four channels for each store
+            a, b, d, e = keys[r, c], keys[r, c + 1], keys[r, c + 2], keys[r, c + 3]
+            # Slices, so that no index can be negative: the check would keep loops from vectors.
+            query_a = queries[first + c][start : start + count]
+            query_b = queries[first + c + 1][start : start + count]
+            query_d = queries[first + c + 2][start : start + count]
+            query_e = queries[first + c + 3][start : start + count]
+            for i in range(count):
+                row[i] += a * query_a[i] + b * query_b[i] + d * query_d[i] + e * query_e[i]
+        for c in range(width // 4 * 4, width):
+            a, query_a = keys[r, c], queries[first + c][start : start + count]
+            for i in range(count):
+                row[i] += a * query_a[i]
 
 
 @njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")

@@ -98,7 +98,7 @@ def test_work_that_spreads_its_own_work():
 
     def inner(first, last):
         time.sleep(0.001)
-        done.append(first)
+        done.extend(range(first, last))
 
     def outer(first, last):
         spread(inner, 4)

@@ -39,14 +39,14 @@ class SharedImage:
     positions: Tensor  # (P, C)
     keys: Tensor  # (H, P, d) of the first layer's tokens → image
     values: Tensor  # (H, P, d) likewise
-    queries: Tensor  # (P, H·d) of the first layer's image → tokens
+    queries: Tensor  # (H·d, P) of the first layer's image → tokens
 
 
 @dataclass
 class DecodedPoints:
     """What the transformer leaves of N points."""
 
-    mask_tokens: Tensor  # (N, M, C), the single mask's first
+    mask_tokens: Tensor  # (N, M, C), of the M masks that several are asked for
     image_tokens: Tensor  # (N, P, C)
     predicted_iou: Tensor  # (N, M)
 
@@ -63,6 +63,8 @@ class AbsorbedDecoder:
         self.decoder, self.prompts = sam.mask_decoder, sam.prompt_encoder
         self.side = sam.config.embedding_size
         self.compiled = compiled
+        # Tokens of a prompt: IoU, the single mask, which is not asked for, the masks, the point's.
+        self.read = [0, *range(2, 1 + len(self.decoder.output_hypernetworks_mlps))]
 
     def share(self, embedding: Tensor) -> SharedImage:
         """Prepare an image embedding (C, h, w)."""
@@ -76,7 +78,7 @@ class AbsorbedDecoder:
             positions=positions,
             keys=_heads(look.k_proj(placed), look.heads),
             values=_heads(look.v_proj(tokens), look.heads),
-            queries=mark.q_proj(placed),
+            queries=mark.q_proj(placed).T.contiguous(),
         )
 
     def transform(self, image: SharedImage, xy: Tensor) -> DecodedPoints:
@@ -102,12 +104,14 @@ class AbsorbedDecoder:
             values = _value_rows(mark, tokens)
             if index + 1 < len(layers):
                 tokens = _attend_to_tokens(layers[index + 1], tokens, prompt)
+            else:  # only these are read: the IoU token and the tokens of several masks
+                tokens, prompt = tokens[:, self.read], prompt[:, self.read]
             own, found = self._update_image(
                 own,
                 image.positions,
                 queries,
                 ImageUpdate(
-                    tokens=tokens.shape[1],
+                    tokens=values.shape[1] // mark.heads,
                     logit_rows=rows,
                     logit_bias=bias,
                     value_rows=values,
@@ -120,11 +124,10 @@ class AbsorbedDecoder:
             )
             seen = _seen(look, found)
         tokens = transformer.norm_final_attn(tokens + seen)
-        outputs = len(self.decoder.output_hypernetworks_mlps)
         return DecodedPoints(
-            mask_tokens=tokens[:, 1 : 1 + outputs],
+            mask_tokens=tokens[:, 1:],
             image_tokens=own,
-            predicted_iou=self.decoder.iou_prediction_head(tokens[:, 0]),
+            predicted_iou=self.decoder.iou_prediction_head(tokens[:, 0])[:, 1:],
         )
 
     def masks(self, decoded: DecodedPoints, point: Tensor, output: Tensor) -> Tensor:
@@ -133,10 +136,10 @@ class AbsorbedDecoder:
         Args:
             decoded: N points.
             point: (S,) int64 ascending, into them.
-            output: (S,) int64, which mask of that point; 0 is the single mask.
+            output: (S,) int64, which of the M masks of that point.
         """
         hyper = decoded.mask_tokens.new_empty(len(point), self._upscaling.second.shape[1] // 4)
-        for index, mlp in enumerate(self.decoder.output_hypernetworks_mlps):
+        for index, mlp in enumerate(self.decoder.output_hypernetworks_mlps[1:]):
             own = output == index
             hyper[own] = mlp(decoded.mask_tokens[point[own], index])
         if self.compiled:
@@ -204,11 +207,17 @@ def update_image(
 ) -> tuple[Tensor, Tensor]:
     """``alps.kernels.two_way.update_image`` in PyTorch: its reference, and what a GPU runs."""
     prompts = len(update.logit_rows)
-    asked = image + positions if queries is None else queries.expand(prompts, -1, -1)
-    logits = asked @ update.logit_rows.mT + update.logit_bias[:, None]  # (N, P, R)
-    weights = logits.unflatten(-1, (-1, update.tokens)).softmax(-1).flatten(-2)
+    keys = update.logit_rows.unflatten(1, (-1, update.tokens))  # (N, H, T, …)
+    if queries is None:
+        logits = (keys.flatten(1, 2) @ (image + positions).mT).unflatten(1, keys.shape[1:3])
+    else:
+        by_head = queries.unflatten(0, (-1, keys.shape[-1]))  # (H, d, P)
+        logits = keys.transpose(0, 1).flatten(1, 2) @ by_head  # (H, N·T, P)
+        logits = logits.unflatten(1, (prompts, -1)).transpose(0, 1)
+    logits = logits + update.logit_bias.unflatten(1, keys.shape[1:3])[..., None]
+    weights = logits.softmax(2).flatten(1, 2)  # (N, R, P)
     updated = torch.baddbmm(
-        (image + update.value_bias).expand(prompts, -1, -1), weights, update.value_rows
+        (image + update.value_bias).expand(prompts, -1, -1), weights.mT, update.value_rows
     )
     updated = F.layer_norm(
         updated, updated.shape[-1:], update.norm_weight, update.norm_bias, update.norm_epsilon
@@ -242,14 +251,14 @@ def _look_at_shared(look: Attention, asking: Tensor, keys: Tensor, values: Tenso
 
 
 def _look_rows(look: Attention, asking: Tensor) -> Tensor:
-    """Tokens (N, T, C) → image: rows (N, R, C) that meet image + positions."""
+    """Tokens (N, t, C) → image: rows (N, L, C) that meet image + positions."""
     query = _heads(look.q_proj(asking), look.heads)  # (N, H, T, d)
     weight = look.k_proj.weight.unflatten(0, (look.heads, -1))  # (H, d, C)
     return _rows((query * query.shape[-1] ** -0.5) @ weight)
 
 
 def _seen(look: Attention, found: Tensor) -> Tensor:
-    """Mean image tokens of each row (N, R, C) -> what the attention gives the tokens (N, T, C)."""
+    """Mean image tokens of each row (N, L, C) -> what the attention gives the tokens (N, T, C)."""
     by_head = found.unflatten(1, (look.heads, -1))  # (N, H, T, C)
     weight = look.v_proj.weight.unflatten(0, (look.heads, -1))  # (H, d, C)
     seen = (by_head @ weight.mT).transpose(1, 2).flatten(2) + look.v_proj.bias
@@ -257,19 +266,15 @@ def _seen(look: Attention, found: Tensor) -> Tensor:
 
 
 def _logit_rows(mark: Attention, keys_of: Tensor, shared_queries: bool) -> tuple[Tensor, Tensor]:
-    """Image → tokens (N, T, C): rows (N, R, K) that meet a pixel's query, and their bias (N, R).
+    """Image → tokens (N, T, C): rows that meet a pixel's query, and their bias (N, R).
 
-    With queries computed beforehand, K = H·d, each row holds its head's key and zeros; else the
-    query's projection is absorbed and K = C.
+    With queries computed beforehand they are the keys (N, R, d), each for its head's part of the
+    query; else the query's projection is absorbed: (N, R, C).
     """
     key = _heads(mark.k_proj(keys_of), mark.heads)  # (N, H, T, d)
     key = key * key.shape[-1] ** -0.5
     if shared_queries:
-        count, heads, tokens, width = key.shape
-        rows = key.new_zeros(count, heads, tokens, heads, width)
-        own = torch.arange(heads, device=key.device)
-        rows[:, own, :, own] = key.transpose(0, 1)
-        return _rows(rows.flatten(3)), key.new_zeros(count, heads * tokens)
+        return _rows(key), key.new_zeros(key.shape[0], key.shape[1] * key.shape[2])
     weight = mark.q_proj.weight.unflatten(0, (mark.heads, -1))  # (H, d, C)
     bias = mark.q_proj.bias.unflatten(0, (mark.heads, -1))  # (H, d)
     return _rows(key @ weight), _rows(key @ bias[:, :, None])[..., 0]
