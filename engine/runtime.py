@@ -12,6 +12,7 @@ from torch import Tensor
 from alps.engine.errors import SettingsError
 from alps.engine.sam import Sam, SamConfig
 from alps.engine.sam.absorbed import AbsorbedDecoder, DecodedPoints, SharedImage
+from alps.engine.sam.image_encoder import attend_compiled
 from alps.engine.settings import PRECISIONS
 from alps.kernels.blas import one_blas_thread
 from alps.kernels.threads import spread, threads
@@ -110,6 +111,7 @@ class TorchRuntime:
             if decoder == "plain"
             else AbsorbedDecoder(sam, compiled=self._compiled)
         )
+        self._attend = attend_compiled if self._compiled and precision == "fp32" else None
         # The compiled kernels know float32 only; the few products left beside them gain nothing.
         self._decoder_precision = "fp32" if self._compiled else precision
 
@@ -124,7 +126,7 @@ class TorchRuntime:
             batch = pixels[: self._encoded_at_once or len(pixels)]
             try:
                 with self._autocast(self.precision):
-                    parts.append(self.sam.encode(batch.to(self.sam.device)).float())
+                    parts.append(self.sam.encode(batch.to(self.sam.device), self._attend).float())
             except torch.cuda.OutOfMemoryError:
                 if len(batch) == 1:
                     raise

@@ -393,11 +393,11 @@ def test_a_gpu_out_of_memory_gets_smaller_batches(ours, monkeypatch, caplog):
     """What torch raises there is raised here: the CPU has memory enough."""
     batches, encode = [], ours.encode
 
-    def fails_above_two(pixels):
+    def fails_above_two(pixels, attend):
         batches.append(len(pixels))
         if len(pixels) > 2:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        return encode(pixels)
+        return encode(pixels, attend)
 
     monkeypatch.setattr(ours, "encode", fails_above_two)
     runtime = TorchRuntime(ours)
@@ -410,7 +410,7 @@ def test_a_gpu_out_of_memory_gets_smaller_batches(ours, monkeypatch, caplog):
     runtime.encode(pixels)
     assert batches[4:] == [2, 2, 1]
 
-    def always_fails(pixels):
+    def always_fails(pixels, attend):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(ours, "encode", always_fails)

@@ -1,11 +1,14 @@
 """SAM's image encoder: a ViT with windowed and global attention and a convolutional neck."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from alps.engine.sam.config import SamConfig
 from alps.engine.sam.layers import LayerNorm2d, TwoLayerMLP
+from alps.kernels.attention import grid_attention
 
 # What offsets of attention logits may take at a time; on a CPU a part of the last-level cache.
 _OFFSET_BYTES = {"cpu": 16 << 20}
@@ -37,16 +40,19 @@ class ImageEncoder(nn.Module):
             LayerNorm2d(out),
         )
 
-    def tokens(self, pixels: Tensor) -> Tensor:
+    def tokens(self, pixels: Tensor, attend: "Attend | None" = None) -> Tensor:
         """Pixels (B, 3, S, S) -> tokens before the neck (B, h, w, width)."""
         tokens = self.patch_embed(pixels) + self.pos_embed
         for block in self.blocks:
-            tokens = block(tokens)
+            tokens = block(tokens, attend)
         return tokens
 
-    def forward(self, pixels: Tensor) -> Tensor:
-        """Pixels (B, 3, S, S) -> embedding (B, C, h, w)."""
-        return self.neck(self.tokens(pixels).permute(0, 3, 1, 2))
+    def forward(self, pixels: Tensor, attend: "Attend | None" = None) -> Tensor:
+        """Pixels (B, 3, S, S) -> embedding (B, C, h, w).
+
+        ``attend`` takes the place of ``attend_with_positions`` in blocks without windows.
+        """
+        return self.neck(self.tokens(pixels, attend).permute(0, 3, 1, 2))
 
 
 class PatchEmbedding(nn.Module):
@@ -74,14 +80,14 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(width, eps=1e-6)
         self.mlp = TwoLayerMLP(width, 4 * width, nn.GELU)
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, attend: "Attend | None" = None) -> Tensor:
         """(B, h, w, width) -> (B, h, w, width)."""
         normed = self.norm1(tokens)
         if self.window:
             windows, padded = split_windows(normed, self.window)
             attended = join_windows(self.attn(windows), padded, tokens.shape[1:3])
         else:
-            attended = self.attn(normed)
+            attended = self.attn(normed, attend)
         tokens = tokens + attended
         return tokens + self.mlp(self.norm2(tokens))
 
@@ -99,54 +105,64 @@ class GridAttention(nn.Module):
             self.rel_pos_h = nn.Parameter(torch.zeros(2 * side - 1, width // heads))
             self.rel_pos_w = nn.Parameter(torch.zeros(2 * side - 1, width // heads))
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, attend: "Attend | None" = None) -> Tensor:
         """(B, h, w, width) -> (B, h, w, width)."""
         batch, height, width, channels = tokens.shape
         qkv = self.qkv(tokens).reshape(batch, height * width, 3, self.heads, -1)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, h·w, d)
         if self.relative_positions:
-            out = self._attend_with_positions(query, key, value, height, width)
+            rows = self.rel_pos_h[_offsets(height, query.device)]  # (h, h, d)
+            columns = self.rel_pos_w[_offsets(width, query.device)]  # (w, w, d)
+            grid = query.unflatten(2, (height, width))
+            # They multiply the unscaled query; only query · key is divided by sqrt(d).
+            by_row = torch.einsum("bnhwd,hkd->bnhwk", grid, rows).flatten(2, 3)
+            by_column = torch.einsum("bnhwd,wkd->bnhwk", grid, columns).flatten(2, 3)
+            out = (attend or attend_with_positions)(query, key, value, by_row, by_column)
         else:
             out = F.scaled_dot_product_attention(query, key, value)
         return self.proj(out.transpose(1, 2).reshape(batch, height, width, channels))
 
-    def _attend_with_positions(
-        self, query: Tensor, key: Tensor, value: Tensor, height: int, width: int
-    ) -> Tensor:
-        """Attention (B, heads, h·w, d) whose logits are offset by rows and columns apart.
 
-        The offsets of all pairs, (B, heads, h·w, h·w), are made for some heads and rows of queries
-        at a time: a global layer of an official model would need 0.8 GB of them at once.
-        """
-        batch, heads, count, _ = query.shape
-        rows = self.rel_pos_h[_offsets(height, query.device)]  # (h, h, d)
-        columns = self.rel_pos_w[_offsets(width, query.device)]  # (w, w, d)
-        grid = query.unflatten(2, (height, width))
-        # They multiply the unscaled query; only query · key is divided by sqrt(d).
-        by_row = torch.einsum("bnhwd,hkd->bnhwk", grid, rows)
-        by_column = torch.einsum("bnhwd,wkd->bnhwk", grid, columns)
+# query, key, value (B, heads, P, d), offsets by row (B, heads, P, h) and by column (B, heads, P, w)
+# -> (B, heads, P, d); P = h·w tokens, row by row.
+Attend = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
-        affordable = _OFFSET_BYTES.get(query.device.type, _OFFSET_BYTES_ELSEWHERE)
-        of_a_row = batch * width * count * query.element_size()
-        heads_at_once = max(1, min(heads, affordable // (of_a_row * height)))
-        rows_at_once = height if heads_at_once > 1 else max(1, min(height, affordable // of_a_row))
-        parts = []
-        for head in range(0, heads, heads_at_once):
-            own = slice(head, head + heads_at_once)
-            some = []
-            for row in range(0, height, rows_at_once):
-                asked = slice(row, row + rows_at_once)
-                bias = by_row[:, own, asked, :, :, None] + by_column[:, own, asked, :, None, :]
-                some.append(
-                    F.scaled_dot_product_attention(
-                        grid[:, own, asked].flatten(2, 3),
-                        key[:, own],
-                        value[:, own],
-                        attn_mask=bias.flatten(4).flatten(2, 3),
-                    )
+
+def attend_with_positions(
+    query: Tensor, key: Tensor, value: Tensor, by_row: Tensor, by_column: Tensor
+) -> Tensor:
+    """Attention whose logits are offset by rows and columns apart; an ``Attend``.
+
+    The offsets of all pairs, (B, heads, P, P), are made for some heads and queries at a time: a
+    global block of an official model would need 0.8 GB of them at once.
+    """
+    batch, heads, count, _ = query.shape
+    affordable = _OFFSET_BYTES.get(query.device.type, _OFFSET_BYTES_ELSEWHERE)
+    of_a_query = batch * count * query.element_size()
+    heads_at_once = max(1, min(heads, affordable // (of_a_query * count)))
+    queries = count if heads_at_once > 1 else max(1, min(count, affordable // of_a_query))
+    parts = []
+    for head in range(0, heads, heads_at_once):
+        own = slice(head, head + heads_at_once)
+        some = []
+        for first in range(0, count, queries):
+            asked = slice(first, first + queries)
+            offsets = by_row[:, own, asked, :, None] + by_column[:, own, asked, None, :]
+            some.append(
+                F.scaled_dot_product_attention(
+                    query[:, own, asked], key[:, own], value[:, own], attn_mask=offsets.flatten(3)
                 )
-            parts.append(torch.cat(some, dim=2))
-        return torch.cat(parts, dim=1)
+            )
+        parts.append(torch.cat(some, dim=2))
+    return torch.cat(parts, dim=1)
+
+
+def attend_compiled(
+    query: Tensor, key: Tensor, value: Tensor, by_row: Tensor, by_column: Tensor
+) -> Tensor:
+    """``attend_with_positions`` in the CPU's compiled kernel, float32, without a gradient."""
+    arrays = [array.flatten(0, 1).numpy() for array in (query, key, value, by_row, by_column)]
+    return torch.from_numpy(grid_attention(*arrays)).unflatten(0, query.shape[:2])
 
 
 def _offsets(side: int, device: torch.device) -> Tensor:

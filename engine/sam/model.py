@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from alps.engine.sam.config import SamConfig
-from alps.engine.sam.image_encoder import ImageEncoder
+from alps.engine.sam.image_encoder import Attend, ImageEncoder
 from alps.engine.sam.mask_decoder import DecodedPrompts, MaskDecoder
 from alps.engine.sam.prompt_encoder import PromptEncoder
 
@@ -38,9 +38,9 @@ class Sam(nn.Module):
         size = self.config.image_size
         return nn.functional.pad(pixels, (0, size - width, 0, size - height))
 
-    def encode(self, pixels: Tensor) -> Tensor:
+    def encode(self, pixels: Tensor, attend: Attend | None = None) -> Tensor:
         """Normalised pixels (B, 3, S, S) -> image embedding (B, C, h, w)."""
-        return self.image_encoder(pixels)
+        return self.image_encoder(pixels, attend)
 
     def decode_points(self, embedding: Tensor, xy: Tensor) -> DecodedPrompts:
         """One foreground point a prompt, (B, N, 2) in input pixels, on B embeddings."""
