@@ -14,7 +14,7 @@ from numba import njit
 
 from alps.kernels.blas import one_blas_thread
 from alps.kernels.threads import spread
-from alps.kernels.vector_math import exp
+from alps.kernels.vector_math import FAST, online_softmax
 
 # Logits of a block, 128 KB, lie in a core's second-level cache beside what makes them.
 QUERIES = 64
@@ -59,7 +59,7 @@ def grid_attention(
     return out
 
 
-@njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz"}, error_model="numpy")
+@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
 def _attend(
     query: np.ndarray,
     key: np.ndarray,
@@ -88,27 +88,13 @@ def _attend(
             logits = np.empty((count, stop - start), np.float32)
         np.dot(scaled, key[start:stop].T, logits)
         for i in range(count):
-            highest = top[i]
             offsets = by_column[i]
             for row in range((stop - start) // columns):
                 part = logits[i, row * columns : (row + 1) * columns]
                 of_row = by_row[i, start // columns + row]
                 for c in range(columns):
-                    shifted = part[c] + of_row + offsets[c]
-                    part[c] = shifted
-                    highest = max(highest, shifted)
-            shrink = exp(top[i] - highest)  # 0 in the first block, whose sums are 0 anyway
-            total[i] *= shrink
-            for c in range(width):
-                out[i, c] *= shrink
-            top[i] = highest
-            line = logits[i]
-            sum_ = np.float32(0.0)
-            for c in range(stop - start):
-                e = exp(line[c] - highest)
-                line[c] = e
-                sum_ += e
-            total[i] += sum_
+                    part[c] += of_row + offsets[c]
+        online_softmax(logits, top, total, out)
         np.dot(logits, value[start:stop], summed)
         for i in range(count):
             for c in range(width):

@@ -16,13 +16,10 @@ from numba import njit
 
 from alps.kernels.blas import one_blas_thread
 from alps.kernels.threads import spread
-from alps.kernels.vector_math import gelu
+from alps.kernels.vector_math import FAST, gelu
 
 # Image tokens whose patches are alive at once in a thread: their last layer takes 256 KB.
 BLOCK = 128
-
-# Reassociated sums let loops over channels fill vector registers; they round differently, no worse.
-_FAST = {"reassoc", "contract", "nsz"}
 
 
 @dataclass(frozen=True)
@@ -87,7 +84,7 @@ def mask_logits(
     return logits
 
 
-@njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
+@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
 def _mask_logits(
     image: np.ndarray,
     hyper: np.ndarray,
@@ -134,7 +131,7 @@ def _mask_logits(
                     out[m, y + dy, x + dx] = products[16 * i + place, m]
 
 
-@njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
+@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
 def _norm_and_gelu(
     values: np.ndarray, bias: np.ndarray, weight: np.ndarray, shift: np.ndarray, epsilon: np.float32
 ) -> None:

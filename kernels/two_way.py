@@ -17,14 +17,11 @@ from numba import njit
 
 from alps.kernels.blas import one_blas_thread
 from alps.kernels.threads import spread
-from alps.kernels.vector_math import exp
+from alps.kernels.vector_math import FAST, exp, online_softmax
 
 # Pixels whose intermediate values are alive at once in a thread: at C = 256 a block is 128 KB, and
 # the handful of blocks in use stays within a core's second-level cache.
 BLOCK = 128
-
-# Reassociated sums let loops over channels fill vector registers; they round differently, no worse.
-_FAST = {"reassoc", "contract", "nsz"}
 
 
 @dataclass(frozen=True)
@@ -94,7 +91,7 @@ def update_image(
     return out, looked
 
 
-@njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
+@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
 def _update_image(
     image: np.ndarray,
     positions: np.ndarray,
@@ -152,7 +149,7 @@ def _update_image(
                 placed[i],
             )
         np.dot(look_rows, placed.T, interest)
-        _online_softmax(interest, top, total, looked)
+        online_softmax(interest, top, total, looked)
         np.dot(interest, out[start:stop], summed)
         for r in range(looks):
             for c in range(channels):
@@ -163,7 +160,7 @@ def _update_image(
             looked[r, c] *= scale
 
 
-@njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
+@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
 def _logits_by_head(
     keys: np.ndarray, tokens: int, queries: np.ndarray, start: int, logits: np.ndarray
 ) -> None:
@@ -189,7 +186,7 @@ def _logits_by_head(
                 row[i] += a * query_a[i]
 
 
-@njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
+@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
 def _softmax_over_tokens(logits: np.ndarray, bias: np.ndarray, tokens: int) -> None:
     """In place, over each group of ``tokens`` rows, for every column."""
     rows, count = logits.shape
@@ -218,32 +215,7 @@ def _softmax_over_tokens(logits: np.ndarray, bias: np.ndarray, tokens: int) -> N
                 row[i] *= total[i]
 
 
-@njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
-def _online_softmax(
-    logits: np.ndarray, top: np.ndarray, total: np.ndarray, looked: np.ndarray
-) -> None:
-    """Exponentials of a block, relative to each row's greatest so far; what was summed follows."""
-    rows, count = logits.shape
-    for r in range(rows):
-        row = logits[r]
-        highest = top[r]
-        for i in range(count):
-            highest = max(highest, row[i])
-        if highest > top[r]:
-            shrink = exp(top[r] - highest)  # 0 in the first block, whose sums are 0 anyway
-            total[r] *= shrink
-            for c in range(looked.shape[1]):
-                looked[r, c] *= shrink
-            top[r] = highest
-        sum_ = np.float32(0.0)
-        for i in range(count):
-            e = exp(row[i] - highest)
-            row[i] = e
-            sum_ += e
-        total[r] += sum_
-
-
-@njit(nogil=True, cache=True, fastmath=_FAST, error_model="numpy")
+@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
 def _add_and_norm(
     source: np.ndarray,
     update: np.ndarray,

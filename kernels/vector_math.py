@@ -1,10 +1,13 @@
-"""Functions of one number, of nothing but arithmetic, so that loops over them vectorise.
+"""What several compiled kernels compute alike, written so that loops over it vectorise.
 
-Compiled into the kernels that call them; LLVM has no vector forms of the C library's.
+``exp`` and ``gelu`` are nothing but arithmetic: LLVM has no vector forms of the C library's.
 """
 
 import numpy as np
 from numba import njit
+
+# Reassociated sums let loops over channels fill vector registers; they round differently, no worse.
+FAST = {"reassoc", "contract", "nsz"}
 
 _LOG2_E = np.float32(1.4426950408889634)
 _LN2_HIGH = np.float32(0.693359375)  # so short that n x it is exact
@@ -42,3 +45,35 @@ def gelu(x: np.float32) -> np.float32:
     p = p * t + np.float32(0.254829592)
     tail = np.float32(0.5) * p * t * exp(-z * z)  # 1 - Φ(|x|)
     return max(x, np.float32(0.0)) - abs(x) * tail
+
+
+@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+def online_softmax(
+    logits: np.ndarray, top: np.ndarray, total: np.ndarray, looked: np.ndarray
+) -> None:
+    """One block of a softmax over rows that come block by block.
+
+    Args:
+        logits: (R, n), become exponentials relative to each row's greatest so far.
+        top: (R,) the greatest so far, -inf at first.
+        total: (R,) sum of exponentials so far.
+        looked: (R, C), what was weighted by them and summed so far; rescaled as ``top`` rises.
+    """
+    rows, count = logits.shape
+    for r in range(rows):
+        row = logits[r]
+        highest = top[r]
+        for i in range(count):
+            highest = max(highest, row[i])
+        if highest > top[r]:
+            shrink = exp(top[r] - highest)  # 0 in the first block, whose sums are 0 anyway
+            total[r] *= shrink
+            for c in range(looked.shape[1]):
+                looked[r, c] *= shrink
+            top[r] = highest
+        sum_ = np.float32(0.0)
+        for i in range(count):
+            e = exp(row[i] - highest)
+            row[i] = e
+            sum_ += e
+        total[r] += sum_
