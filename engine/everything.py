@@ -30,6 +30,9 @@ from alps.kernels.nms import box_nms
 from alps.kernels.pool import cell_shares, pool_embeddings
 from alps.kernels.runs import Runs
 
+# With coarse_to_fine, a point is not asked under a mask of at most so many cells of the grid. Larger
+# masks tend to hold objects of their own.
+WELL_COVERED_CELLS = 9
 STAGES = ("encode", "decode", "filter", "runs", "pool")
 
 
@@ -78,7 +81,7 @@ class MaskGenerator:
         model: SAM's network, or a runtime that runs one.
         settings: fields of ``EverythingSettings``, by name or in their order, which is stock's.
         coarse_to_fine: ask every other point of each row and column first, and of the others only
-            those under no mask so found. Faster, and some masks are missed: an option for those
+            those under no small mask so found. Faster, and masks are missed: an option for those
             who have measured what it costs them.
 
     Raises:
@@ -253,7 +256,8 @@ class MaskGenerator:
         masks = self._ask(points[wanted & coarse], gate, found, index)
         if not coarse.all():
             with found.timing("filter"):
-                covered = rle.union(masks.runs)
+                cell = crop.height * crop.width / len(points)
+                covered = rle.union(masks.runs.take(masks.area <= WELL_COVERED_CELLS * cell))
                 rest = wanted & ~coarse & ~_on(points, covered)
             more = self._ask(points[rest], gate, found, index)
             with found.timing("filter"):

@@ -59,7 +59,7 @@ class SegmentSettings:
         "fp32", "Arithmetic of the network: fp32, or bf16 or fp16, which change some masks."
     )
     coarse_to_fine: bool = setting(
-        False, "Ask every other prompt first, and the rest only where no mask lies yet."
+        False, "Ask every other prompt first, and the rest only where no small mask lies yet."
     )
 
 
