@@ -19,12 +19,13 @@ from alps.engine.crops import Crop, point_grid
 from alps.engine.everything import MaskGenerator
 from alps.engine.progress import Progress
 from alps.engine.runtime import TorchRuntime
-from alps.engine.sam import DecodedPrompts, Sam
+from alps.engine.sam import Sam
 from alps.engine.settings import SegmentSettings
 from alps.trainer.distill.data import NetworkWindow
 from alps.trainer.distill.loss import Statistics, mean_cosine
 
-PASS_BYTES = 64 << 20  # of the image tokens of points that are decoded at once
+POINTS_A_PASS = 64
+STRIP = 64  # rows of masks that are compared at once
 MATCHES = (0.75, 0.9)  # IoU from which two masks of everything mode count as one
 
 
@@ -110,15 +111,18 @@ def measure_agreement(
 
 def mask_ious(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """IoU of each of (M, H, W) with each of (N, H, W) bool masks: (M, N) float64."""
-    areas = [masks.sum((1, 2)) for masks in (first, second)]
-    both = np.zeros((len(first), len(second)), np.int64)
-    for index, mask in enumerate(first):
-        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        if len(rows) == 0:
-            continue
-        box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-        both[index] = (second[:, *box] & mask[box]).sum((1, 2))
-    either = areas[0][:, None] + areas[1][None] - both
+    both = np.zeros((len(first), len(second)))
+    height, width = first.shape[1:]
+    for top in range(0, height, STRIP):
+        pixels = min(STRIP, height - top) * width
+        # A product of matrices counts common pixels, exactly: a strip has fewer than 2^24.
+        a, b = (
+            masks[:, top : top + STRIP].reshape(len(masks), pixels).astype(np.float32)
+            for masks in (first, second)
+        )
+        both += a @ b.T
+    areas = [np.array([np.count_nonzero(mask) for mask in masks]) for masks in (first, second)]
+    either = areas[0].reshape(-1, 1) + areas[1].reshape(1, -1) - both
     return both / np.maximum(either, 1)
 
 
@@ -139,7 +143,7 @@ def _measure(
     return _Row(
         cosine=mean_cosine(ours, theirs, weight),
         centred_cosine=mean_cosine(*centred, weight),
-        point_iou=_point_iou([r.sam for r in runtimes], embeddings, window.valid.shape, grid),
+        point_iou=_point_iou(runtimes, embeddings, window.valid.shape, grid),
         mask_iou=mask_ious(*masks),
         seconds=tuple(seconds for _, seconds in timed),
     )
@@ -169,9 +173,8 @@ def _grid(per_side: int, valid: np.ndarray) -> np.ndarray:
     return grid[valid[y.clip(0, height - 1), x.clip(0, width - 1)]]
 
 
-@torch.inference_mode()
 def _point_iou(
-    models: list[Sam],
+    runtimes: list[TorchRuntime],
     embeddings: list[Tensor],
     size: tuple[int, int],
     grid: np.ndarray,
@@ -180,34 +183,24 @@ def _point_iou(
 
     Masks are compared at the decoder's own resolution, (4h, 4w), without what is padding there.
     """
-    config = models[0].config
+    config = runtimes[0].config
     height, width = Crop(0, 0, size[1], size[0], 0).input_size(config.image_size)
-    asked = torch.from_numpy(grid * (width, height)).to(embeddings[0].device, torch.float32)
     scale = config.low_resolution_size / config.image_size
     rows, columns = (math.ceil(side * scale) for side in (height, width))
+    asked = torch.from_numpy(grid * (width, height))
+    decoded = (
+        runtime.decode(embedding, asked, 0.0, POINTS_A_PASS)  # 0: all masks of all points
+        for runtime, embedding in zip(runtimes, embeddings, strict=True)
+    )
     found = [torch.zeros(0)]  # so that there is something to join where no point is asked
-    per_pass = max(1, PASS_BYTES // (embeddings[0].numel() * embeddings[0].element_size()))
-    for points in asked.split(per_pass):
-        theirs, ours = (
-            model.decode_points(embedding[None], points[None])
-            for model, embedding in zip(models, embeddings, strict=True)
-        )
-        # Output 0 is the single mask, which everything mode does not ask for.
-        best = 1 + theirs.predicted_iou[0, :, 1:].argmax(1)
-        a, b = (
-            _chosen_masks(model, decoded, best)[:, :rows, :columns] > 0
-            for model, decoded in zip(models, (theirs, ours), strict=True)
-        )
+    for theirs, ours in zip(*decoded, strict=True):
+        best = theirs.predicted_iou.reshape(-1, config.multimask_outputs).argmax(1)
+        chosen = torch.arange(len(best), device=best.device) * config.multimask_outputs + best
+        a, b = (masks.logits[chosen, :rows, :columns] > 0 for masks in (theirs, ours))
         both, either = (a & b).sum((1, 2)), (a | b).sum((1, 2))
         # Two empty masks agree.
         found.append(torch.where(either > 0, both / either.clamp(min=1), 1.0).cpu())
     return torch.cat(found).numpy()
-
-
-def _chosen_masks(model: Sam, decoded: DecodedPrompts, output: Tensor) -> Tensor:
-    """Logits (n, 4h, 4w) of one output of each of n prompts."""
-    logits = model.mask_decoder.masks(decoded.mask_tokens[0], decoded.image_tokens[0])
-    return logits[torch.arange(len(output), device=output.device), output]
 
 
 def _everything(
