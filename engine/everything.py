@@ -30,8 +30,8 @@ from alps.kernels.nms import box_nms
 from alps.kernels.pool import cell_shares, pool_embeddings
 from alps.kernels.runs import Runs
 
-# With coarse_to_fine, a point is not asked under a mask of at most so many cells of the grid. Larger
-# masks tend to hold objects of their own.
+# With coarse_to_fine, a point is not asked under a mask of at most so many cells of the grid.
+# Larger masks tend to hold objects of their own.
 WELL_COVERED_CELLS = 9
 STAGES = ("encode", "decode", "filter", "runs", "pool")
 
