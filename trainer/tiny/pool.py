@@ -1,12 +1,14 @@
 """The training pool of `tiny`: images, nested masks, and the frozen encoder's tokens.
 
 Generated scenes bring their exact parts and objects; real images bring the regions that they make
-of themselves. No human annotation is read. Everything lies in flat arrays on disk (``.npy``,
-memory-mapped), so a pool larger than memory works, and building one goes on where it stopped.
+of themselves. Where an image has labels, the connected pieces of its classes take the place of the
+coarsest regions, in some of its crops only: drawn outlines are coarse. Everything lies in flat
+arrays on disk (``.npy``, memory-mapped), so a pool larger than memory works, and building one goes
+on where it stopped.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from alps.engine.progress import Progress
 from alps.engine.raster import RasterReader
 from alps.engine.sam import Sam
 from alps.engine.scenes import SceneSettings, make_scene
+from alps.engine.scenes.labels import components
 from alps.engine.sources import Source
 from alps.engine.windows import Window
 from alps.trainer.tiny.recipe import PoolSettings
@@ -41,8 +44,18 @@ class Pool:
         return len(self.images)
 
 
-def build_pool(folder: Path, sources: list[Source], model: Sam, settings: PoolSettings) -> Pool:
-    """Fill ``folder`` with crops of ``sources`` and with scenes; go on where it stopped."""
+def build_pool(
+    folder: Path,
+    sources: list[Source],
+    model: Sam,
+    settings: PoolSettings,
+    labels: Sequence[Source] = (),
+) -> Pool:
+    """Fill ``folder`` with crops of ``sources`` and with scenes; go on where it stopped.
+
+    ``labels`` are index images, 255 unknown, or masks of 0 and 255; they belong to the sources that
+    have their names, whatever the ending.
+    """
     total = settings.scenes + settings.crops
     size, grid = model.config.image_size, model.config.embedding_size
     shapes = {
@@ -58,13 +71,15 @@ def build_pool(folder: Path, sources: list[Source], model: Sam, settings: PoolSe
     pool = Pool(**arrays)
     made = folder / "made.json"
     done = _items_made(made, settings)
-    weights = _source_weights(sources)
+    cropper = Cropper(sources, size, settings, labels)
     with Progress(total - done, "images", "building the pool") as progress:
         for index in range(done, total):
             if index < settings.crops:
-                image = _crop(index, sources, weights, size, settings)
+                image, labelled = cropper.crop(index)
                 tokens, features = _encode(model, image)
-                levels = region_hierarchy(image, features, settings.regions)
+                levels = list(region_hierarchy(image, features, settings.regions))
+                if labelled is not None:
+                    levels[-1] = np.where(labelled > 0, labelled + levels[-1].max(), levels[-1])
             else:
                 image, levels = _scene(index, size, settings)
                 tokens, _ = _encode(model, image)
@@ -106,41 +121,68 @@ def _open_array(path: Path, shape: tuple[int, ...], dtype: type) -> np.ndarray:
 
 
 def _scene(index: int, size: int, settings: PoolSettings) -> tuple[np.ndarray, list[np.ndarray]]:
-    """A generated scene; a house is known as its roof faces and as the house."""
+    """A generated scene; a house is known as its roof, as the house, and as the row of houses."""
     rng = np.random.default_rng([settings.seed, index])
     low, high = np.log(settings.scene_metres)
     metres = float(np.exp(rng.uniform(low, high)))
     seed = int(rng.integers(2**31))
     scene = make_scene(seed, SceneSettings(size=size, metres_per_pixel=metres))
-    return scene.image, [scene.parts, scene.segments, scene.segments]
+    return scene.image, [scene.parts, scene.segments, components(scene.classes)]
 
 
-def _source_weights(sources: list[Source]) -> np.ndarray:
-    """How often each image is cropped: by its side, so large ones do not drown small ones."""
-    sides = []
-    for source in sources:
-        with RasterReader(source.path) as reader:
-            sides.append(np.sqrt(reader.width * reader.height))
-    return np.array(sides) / np.sum(sides)
+class Cropper:
+    """Square pieces of real images, flipped and turned, scaled to the input's size."""
+
+    def __init__(
+        self,
+        sources: list[Source],
+        size: int,
+        settings: PoolSettings,
+        labels: Sequence[Source] = (),
+    ) -> None:
+        self.sources, self.size, self.settings = sources, size, settings
+        self.labels = {Path(source.name).stem: source for source in labels}
+        sides = []
+        for source in sources:
+            with RasterReader(source.path) as reader:
+                sides.append(np.sqrt(reader.width * reader.height))
+        # By their sides, so that large images do not drown small ones.
+        self.weights = np.array(sides) / np.sum(sides)
+
+    def crop(self, index: int) -> tuple[np.ndarray, np.ndarray | None]:
+        """Crop number ``index``: (S, S, 3) uint8, and (S, S) int32 pieces of its classes, 0 none.
+
+        The pieces are None where the image has no labels, and in some crops of those that have.
+        """
+        settings, size = self.settings, self.size
+        rng = np.random.default_rng([settings.seed, index])
+        for _ in range(20):
+            source = self.sources[rng.choice(len(self.sources), p=self.weights)]
+            with RasterReader(source.path) as reader:
+                scale = rng.uniform(*settings.crop_scale)
+                side = int(min(size * scale, reader.width, reader.height))
+                x, y = rng.integers(reader.width - side + 1), rng.integers(reader.height - side + 1)
+                window = Window(int(x), int(y), side, side)
+                tile = reader.read(window)
+            if tile.valid.mean() > 0.9:
+                break
+        turns, flip = int(rng.integers(4)), bool(rng.random() < 0.5)
+        how = cv2.INTER_AREA if side > size else cv2.INTER_CUBIC
+        image = _placed(tile.rgb, turns, flip, size, how)
+        labels = self.labels.get(Path(source.name).stem)
+        if labels is None or rng.random() >= settings.labelled:
+            return image, None
+        with RasterReader(labels.path) as reader:
+            classes = reader.read(window).rgb[..., 0]
+        classes = _placed(classes, turns, flip, size, cv2.INTER_NEAREST)
+        known = classes == 255 if set(np.unique(classes)) <= {0, 255} else classes < 255
+        return image, np.where(known, components(classes), 0)
 
 
-def _crop(
-    index: int, sources: list[Source], weights: np.ndarray, size: int, settings: PoolSettings
-) -> np.ndarray:
-    """A square piece of a real image, flipped and turned, scaled to the input's size."""
-    rng = np.random.default_rng([settings.seed, index])
-    for _ in range(20):
-        source = sources[rng.choice(len(sources), p=weights)]
-        with RasterReader(source.path) as reader:
-            scale = rng.uniform(*settings.crop_scale)
-            side = int(min(size * scale, reader.width, reader.height))
-            x, y = rng.integers(reader.width - side + 1), rng.integers(reader.height - side + 1)
-            tile = reader.read(Window(int(x), int(y), side, side))
-        if tile.valid.mean() > 0.9:
-            break
-    how = cv2.INTER_AREA if side > size else cv2.INTER_CUBIC
-    image = cv2.resize(np.rot90(tile.rgb, rng.integers(4)), (size, size), interpolation=how)
-    return np.ascontiguousarray(image[:, ::-1] if rng.random() < 0.5 else image)
+def _placed(array: np.ndarray, turns: int, flip: bool, size: int, how: int) -> np.ndarray:
+    """A square array turned, scaled to ``size``, and flipped from left to right."""
+    turned = cv2.resize(np.rot90(array, turns), (size, size), interpolation=how)
+    return np.ascontiguousarray(turned[:, ::-1] if flip else turned)
 
 
 def _encode(model: Sam, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

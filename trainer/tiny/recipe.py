@@ -27,8 +27,9 @@ TINY = SamConfig(
 class PoolSettings:
     """What `tiny` is trained on."""
 
-    scenes: int = 500
+    scenes: int = 300
     crops: int = 500
+    labelled: float = 0.6  # share of the crops of a labelled image whose labels are used
     # A crop's side over the input's: objects come larger and smaller than on a whole tile.
     crop_scale: tuple[float, float] = (0.35, 1.25)
     scene_metres: tuple[float, float] = (0.1, 2.5)
@@ -40,21 +41,24 @@ class PoolSettings:
 class TrainSettings:
     """How it is trained. Steps are of ``images`` x ``points`` prompts."""
 
-    decoder_steps: int = 1900  # encoder frozen, its tokens read from the pool
+    decoder_steps: int = 1040  # encoder frozen, its tokens read from the pool
     joint_steps: int = 0  # the whole network, images flipped and turned
-    images: int = 3
-    points: int = 24
-    decoder_rate: float = 1e-3
+    images: int = 2
+    points: int = 32
+    decoder_rate: float = 6e-4
     joint_rate: float = 1.5e-4
     encoder_rate: float = 2e-5
-    warmup: int = 60
+    warmup: int = 30
+    falls: tuple[float, float] = (0.375, 0.8)  # last share of each stage in which the rate falls
     weight_decay: float = 0.01
+    single_every: int = 8  # every so many steps boxes or several points, and one mask each
     average: float = 0.998  # of the weights, over steps
-    balance: tuple[float, float] = (1.0, 0.1)  # class-balanced BCE, first and last weight
+    # Class-balanced BCE, first and last weight. A decoder from nothing wants 1 at first.
+    balance: tuple[float, float] = (0.1, 0.1)
     balance_steps: int = 500
     min_pixels: int = 40  # of a mask, at half the input's resolution
     max_share: float = 0.7
-    checkpoint_every: int = 100
+    checkpoint_every: int = 50
     seed: int = 0
 
 

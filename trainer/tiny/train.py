@@ -9,7 +9,6 @@ that was stopped goes on at its last checkpoint: batches depend on the step's nu
 """
 
 import json
-import math
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -24,34 +23,36 @@ from alps.engine.progress import Progress
 from alps.engine.sam import Sam
 from alps.trainer.tiny.loss import MaskLoss, mask_loss
 from alps.trainer.tiny.pool import Pool, Prompts, batches
+from alps.trainer.tiny.prompts import single_prompts
 from alps.trainer.tiny.recipe import TinyRecipe, TrainSettings
 
 
-def initialise(model: Sam, pool: Pool, seed: int) -> Tensor:
+def initialise(model: Sam, pool: Pool, directions: Tensor, seed: int) -> Tensor:
     """Give neck and decoder a start from which they learn fast.
 
-    - Tokens are centred (through the last block's bias), and the neck's first convolution
-      starts as their whitened principal components, its second as the identity.
+    - Tokens are centred (through the last block's bias). The neck's first convolution starts as
+      principal components of what tokens say beside their place in the tile, half whitened, and
+      as the cells that ``directions`` carry; its second as the identity.
     - In cross-attention keys and queries start as one sharp projection, so that a point
       attends to its own place from the first step; position frequencies are doubled.
     - The first self-attention passes values through, so that mask tokens know the point.
+
+    Args:
+        model: changed in place.
+        pool: with tokens of this model's encoder.
+        directions: (n, width) as ``carry_cells`` returns them.
+        seed: of the small random parts.
 
     Returns:
         The mean token (width,), which frozen tokens of the pool still contain.
     """
     generator = torch.Generator().manual_seed(seed)
     rows = np.linspace(0, len(pool) - 1, min(len(pool), 256)).astype(int)
-    tokens = torch.from_numpy(np.asarray(pool.tokens[rows], dtype=np.float32)).flatten(0, 1)
-    mean = tokens.mean(0)
-    variance, directions = torch.linalg.eigh(torch.cov((tokens - mean).T))
-    channels = model.config.embedding_channels
-    strongest = directions[:, -channels:].T / variance[-channels:, None].sqrt()
+    tokens = torch.from_numpy(np.asarray(pool.tokens[rows], dtype=np.float32))
+    mean = tokens.mean((0, 1))
     with torch.no_grad():
         model.image_encoder.blocks[-1].mlp.lin2.bias -= mean
-        reduce, _, mix, _ = model.image_encoder.neck
-        reduce.weight.copy_(strongest[:, :, None, None])
-        nn.init.dirac_(mix.weight)
-        mix.weight += 0.01 * torch.randn(mix.weight.shape, generator=generator)
+        _start_neck(model, tokens - mean, directions, generator)
 
         model.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix.mul_(2)
         decoder = model.mask_decoder
@@ -79,12 +80,35 @@ def initialise(model: Sam, pool: Pool, seed: int) -> Tensor:
     return mean
 
 
+def _start_neck(model: Sam, tokens: Tensor, directions: Tensor, generator: torch.Generator) -> None:
+    """Components of centred tokens (N, P, width) without their place, then the carried cells."""
+    reduce, _, mix, _ = model.image_encoder.neck
+    carried = len(directions)
+    placed = tokens.mean(0)
+    content = (tokens - placed).flatten(0, 1)
+    # Directions in which the mean token changes most from place to place say little else.
+    place = torch.linalg.svd(placed, full_matrices=False)[2][: max(1, tokens.shape[2] // 48)]
+    known = torch.cat([place, directions])
+    free = torch.eye(tokens.shape[2]) - torch.linalg.pinv(known) @ known
+    variance, axes = torch.linalg.eigh(free @ torch.cov(content.T) @ free)
+    kept = model.config.embedding_channels - carried
+    variance, axes = variance[-kept:].clamp(min=1e-12), axes[:, -kept:]
+    components = axes.T / variance[:, None] ** 0.25
+    components *= (kept / variance.sqrt().sum()).sqrt()  # unit variance on average
+    # Strong enough that light and colour of a patch tell surfaces apart, in clusters too.
+    cells = directions * (0.2 * kept / (content @ directions.T).var(0).sum()).sqrt()
+    reduce.weight.copy_(torch.cat([components, cells])[:, :, None, None])
+    nn.init.dirac_(mix.weight)
+    mix.weight += 0.01 * torch.randn(mix.weight.shape, generator=generator)
+
+
 @dataclass
 class Stage:
     """One of the two stages: what is trained, on what, for how long."""
 
     name: str
     steps: int
+    fall: float  # the share of the steps over which the rate falls, at the end
     groups: list[dict]  # parameter groups of the optimiser, each with its peak rate
     embed: Callable[[Prompts, int], tuple[Tensor, Prompts]]  # -> image embedding (B, C, h, w)
 
@@ -99,7 +123,7 @@ def decoder_stage(model: Sam, pool: Pool, mean: Tensor, settings: TrainSettings)
 
     trained = [*_head(model)]
     groups = [{"params": trained, "peak": settings.decoder_rate}]
-    return Stage("decoder", settings.decoder_steps, groups, embed)
+    return Stage("decoder", settings.decoder_steps, settings.falls[0], groups, embed)
 
 
 def joint_stage(model: Sam, pool: Pool, settings: TrainSettings) -> Stage:
@@ -124,15 +148,15 @@ def joint_stage(model: Sam, pool: Pool, settings: TrainSettings) -> Stage:
         {"params": [*_head(model)], "peak": settings.joint_rate},
         {"params": encoder, "peak": settings.encoder_rate},
     ]
-    return Stage("joint", settings.joint_steps, groups, embed)
+    return Stage("joint", settings.joint_steps, settings.falls[1], groups, embed)
 
 
 def _head(model: Sam) -> Iterator[nn.Parameter]:
-    """All parameters that have no pre-trained start and that points reach."""
+    """All parameters that have no pre-trained start and that points and boxes reach."""
     yield from model.image_encoder.neck.parameters()
     yield from model.mask_decoder.parameters()
     prompts = model.prompt_encoder
-    yield from prompts.point_embeddings[1].parameters()
+    yield from prompts.point_embeddings.parameters()
     yield from prompts.not_a_point_embed.parameters()
     yield from prompts.no_mask_embed.parameters()
 
@@ -171,7 +195,9 @@ def run_stage(
         for step in range(start, stage.steps):
             began = time.perf_counter()
             for group in optimiser.param_groups:
-                group["lr"] = group["peak"] * _schedule(step, stage.steps, settings.warmup)
+                group["lr"] = group["peak"] * _schedule(
+                    step, stage.steps, settings.warmup, stage.fall
+                )
             loss = _step(stage, model, next(draw), step, settings)
             loss.total.backward()
             norm = nn.utils.clip_grad_norm_(
@@ -207,28 +233,41 @@ def _step(
     stage: Stage, model: Sam, prompts: Prompts, step: int, settings: TrainSettings
 ) -> MaskLoss:
     first, last = settings.balance if stage.name == "decoder" else (settings.balance[1],) * 2
-    faded = min(1.0, step / settings.balance_steps)
+    balance = first + (last - first) * min(1.0, step / settings.balance_steps)
+    single = step % settings.single_every == settings.single_every - 1
     with torch.autocast("cpu", torch.bfloat16):
         embedding, prompts = stage.embed(prompts, step)
-        decoded = model.decode_points(embedding, prompts.xy)
+        truth, valid, outputs = prompts.truth, prompts.valid, slice(1, None)
+        if single:
+            generator = torch.Generator().manual_seed(settings.seed * 2**20 + step)
+            asked = single_prompts(prompts, model.config.image_size, generator)
+            tokens = model.prompt_encoder.points(asked.xy, asked.labels, pad=not asked.boxes)
+            if asked.boxes:
+                tokens = model.prompt_encoder.boxes(asked.xy.flatten(-2))
+            decoded = model.mask_decoder.transform(
+                embedding + model.prompt_encoder.no_mask(),
+                model.prompt_encoder.dense_positions(),
+                tokens,
+            )
+            truth, valid, outputs = asked.truth, asked.valid, slice(0, 1)
+        else:
+            decoded = model.decode_points(embedding, prompts.xy)
         logits = model.mask_decoder.masks(
             decoded.mask_tokens.flatten(0, 1), decoded.image_tokens.flatten(0, 1)
         )
-    return mask_loss(
-        logits[:, 1:],
-        decoded.predicted_iou.flatten(0, 1)[:, 1:],
-        prompts.truth,
-        prompts.valid,
-        balance=first + (last - first) * faded,
-    )
+    iou = decoded.predicted_iou.flatten(0, 1)
+    return mask_loss(logits[:, outputs], iou[:, outputs], truth, valid, balance)
 
 
-def _schedule(step: int, steps: int, warmup: int) -> float:
-    """Linear warm-up, then a cosine down to a fiftieth."""
+def _schedule(step: int, steps: int, warmup: int, fall: float) -> float:
+    """Linear warm-up, constant, and over the last share ``fall`` of steps a straight line down.
+
+    A constant middle lets a run be planned anew while it goes on.
+    """
     if step < warmup:
         return (step + 1) / warmup
-    done = (step - warmup) / max(1, steps - warmup)
-    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done))
+    left = (steps - step) / max(1.0, fall * steps)
+    return min(1.0, 0.02 + 0.98 * left)
 
 
 @torch.no_grad()
