@@ -30,7 +30,7 @@ class EverythingOptions:
     )
     threads: int | None = setting(None, "CPU threads of each side. Default: one a CPU.")
     repeat: int = setting(1, "Run each tile so many times; the fastest counts.")
-    device: str = setting("cpu", "cpu, cuda or cuda:N.")
+    device: str = setting("cpu", "auto, cpu, cuda or cuda:N.")
     seed: int = setting(0, "Seed of random weights and of the generated scene.")
 
     def __post_init__(self) -> None:

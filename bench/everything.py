@@ -22,6 +22,7 @@ from alps.bench.flops import absorbed_macs, stock_macs
 from alps.bench.matching import LEVELS, Agreement, agreement
 from alps.bench.sides import STAGES, Job, SideResult, read_tile, run_in_fresh_process
 from alps.engine.checkpoints import load_sam
+from alps.engine.device import choose_device
 from alps.engine.errors import AlpsError, SettingsError
 from alps.engine.everything_settings import EverythingSettings
 from alps.engine.model_store import MODELS, find_model
@@ -224,8 +225,8 @@ def run_rows(
 ) -> Comparison:
     """Run each job in a fresh process, the first of them stock's; print the tables, write JSON."""
     with torch_threads(setup.threads):
-        gemm = machine.gemm_rate()
-        comparison = Comparison(setup, machine.describe(gemm), gemm)
+        gemm = machine.gemm_rate(setup.device)
+        comparison = Comparison(setup, machine.describe(setup.device, gemm), gemm)
     for job in jobs:
         if stock_from is not None and job.builder == STOCK_BUILDER:
             result = stock_of(stock_from, setup)
@@ -291,7 +292,7 @@ def prepared(
             tiles=tiles,
             settings=_stock_defaults() | settings,
             threads=options.thread_count,
-            device=options.device,
+            device=str(choose_device(options.device)),
             repeat=options.repeat,
         )
         if options.random_weights:

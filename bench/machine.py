@@ -31,16 +31,23 @@ def copy_bandwidth(n_bytes: int = COPY_BYTES, repeats: int = 5) -> float:
     return 2 * source.nbytes / _best(lambda: spread(copy, pieces), repeats)
 
 
-def gemm_rate(side: int = GEMM_SIDE, repeats: int = 5) -> float:
-    """FLOP a second of a square fp32 matrix product through torch's current threads; the best run.
+def gemm_rate(device: str = "cpu", side: int = GEMM_SIDE, repeats: int = 5) -> float:
+    """FLOP a second of a square fp32 matrix product in torch; the best run.
 
-    side: of the three matrices. A product has 2 x side³ operations.
+    device: on a CPU torch's current threads run it. side: of the three matrices; a product has
+    2 x side³ operations.
     """
     import torch
 
-    a, b, out = (torch.ones(side, side) for _ in range(3))
-    torch.mm(a, b, out=out)  # BLAS sets up its threads and buffers
-    return 2 * side**3 / _best(lambda: torch.mm(a, b, out=out), repeats)
+    a, b, out = (torch.ones(side, side, device=device) for _ in range(3))
+
+    def multiply() -> None:
+        torch.mm(a, b, out=out)
+        if a.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    multiply()  # BLAS sets up its threads and buffers
+    return 2 * side**3 / _best(multiply, repeats)
 
 
 def cpu_name() -> str:
@@ -53,10 +60,10 @@ def cpu_name() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def describe(gemm_flops: float | None = None) -> str:
+def describe(device: str = "cpu", gemm_flops: float | None = None) -> str:
     """One line that belongs beside every number: processor, threads, torch, its GEMM rate.
 
-    gemm_flops: FLOP a second where it has been measured.
+    device: where networks run; a GPU is named. gemm_flops: FLOP a second where measured there.
     """
     import torch
 
@@ -65,6 +72,8 @@ def describe(gemm_flops: float | None = None) -> str:
         f"{torch.get_num_threads()} threads",
         f"torch {torch.__version__}",
     ]
+    if device != "cpu":
+        parts.append(torch.cuda.get_device_name(device))
     if gemm_flops is not None:
         parts.append(f"fp32 GEMM {gemm_flops / 1e9:.0f} GFLOP/s")
     return "; ".join(parts)

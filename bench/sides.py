@@ -11,12 +11,15 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 import numpy as np
+
+from alps.engine.progress import Progress
 
 STAGES = ("encode", "decode", "filter", "runs", "pool")
 SIGNALS_OF_MEMORY = (-9, 137)  # the kernel kills what takes too much
@@ -127,20 +130,20 @@ def warm_up_picture() -> np.ndarray:
 
 
 def run_in_fresh_process(job: Job) -> SideResult:
-    """Run a job in a new Python; a side that fails is a result with a reason, not an exception."""
+    """Run a job in a new Python; a side that fails is a result with a reason, not an exception.
+
+    What the side writes to stderr, its progress and tracebacks, is shown as it comes.
+    """
     environment = os.environ | {"OMP_NUM_THREADS": str(job.threads)}
     environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the `alps` program has it
     with tempfile.TemporaryDirectory(prefix="alps-bench-") as folder:
         task, result = Path(folder, "job.json"), Path(folder, "result.json")
         task.write_text(json.dumps(asdict(job)), encoding="utf-8")
         command = [sys.executable, "-m", "alps.bench.sides", str(task), str(result)]
-        done = subprocess.run(
-            command, env=environment, stderr=subprocess.PIPE, text=True, check=False
-        )
-        if done.returncode == 0:
+        done = subprocess.run(command, env=environment, check=False)
+        if result.exists():
             return SideResult.from_dict(json.loads(result.read_text(encoding="utf-8")))
-    lines = done.stderr.strip().splitlines()
-    reason = lines[-1] if lines else f"exit code {done.returncode}"
+    reason = f"ended with exit code {done.returncode}"
     if done.returncode in SIGNALS_OF_MEMORY:
         reason = "killed, most likely for the memory it took"
     return SideResult(job.label, job.decoder_form, failure=reason)
@@ -160,10 +163,12 @@ def run(job: Job) -> SideResult:
     result = SideResult(job.label, job.decoder_form, loaded_bytes=resident_bytes("VmRSS"))
     side.warm_up()
     result.start_seconds = time.perf_counter() - started
-    for tile in job.tiles:
-        image = read_tile(*tile)
-        tries = [segment_once(side, image) for _ in range(job.repeat)]
-        result.tiles.append(min(tries, key=lambda masks: masks.total))
+    with Progress(len(job.tiles), "tiles", job.label) as progress:
+        for tile in job.tiles:
+            image = read_tile(*tile)
+            tries = [segment_once(side, image) for _ in range(job.repeat)]
+            result.tiles.append(min(tries, key=lambda masks: masks.total))
+            progress.advance(1)
     result.peak_bytes = resident_bytes("VmHWM")
     if torch.device(job.device).type == "cuda":
         result.gpu_peak_bytes = torch.cuda.max_memory_allocated()
@@ -208,7 +213,13 @@ def main() -> None:
     task, target = sys.argv[1:]
     plain = json.loads(Path(task).read_text(encoding="utf-8"))
     job = Job(**plain | {"tiles": tuple(map(tuple, plain["tiles"]))})
-    Path(target).write_text(json.dumps(run(job).to_dict()), encoding="utf-8")
+    try:
+        result = run(job)
+    except Exception as error:
+        traceback.print_exc()
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        result = SideResult(job.label, job.decoder_form, failure=reason)
+    Path(target).write_text(json.dumps(result.to_dict()), encoding="utf-8")
 
 
 if __name__ == "__main__":

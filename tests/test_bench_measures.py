@@ -147,6 +147,6 @@ def test_kernel_tables_compare_with_the_fastest_baseline():
 
 def test_what_the_machine_can_do():
     assert machine.copy_bandwidth(1 << 20, repeats=1) > 0
-    rate = machine.gemm_rate(64, repeats=1)
-    assert f"GEMM {rate / 1e9:.0f} GFLOP/s" in machine.describe(rate)
+    rate = machine.gemm_rate(side=64, repeats=1)
+    assert f"GEMM {rate / 1e9:.0f} GFLOP/s" in machine.describe("cpu", rate)
     assert sides.resident_bytes("VmHWM") >= sides.resident_bytes("VmRSS") > 1 << 20
