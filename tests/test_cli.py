@@ -180,8 +180,9 @@ def test_every_setting_is_an_option_with_its_default(name, classes):
                 assert not option.show_default
             elif isinstance(field.default, bool):
                 assert option.secondary_opts == ["--no-" + option.opts[0][2:]]
+                flags = option.opts if field.default else option.secondary_opts
                 # Lines may break at a hyphen.
-                assert f"[default:{option.opts[0][2:]}]" in shown.replace(" ", "")
+                assert f"[default:{flags[0][2:]}]" in shown.replace(" ", "")
             else:
                 assert f"{field.metadata['help']} [default: {field.default}]" in shown
     others = {f.name for cls in SETTINGS if cls not in classes for f in dataclasses.fields(cls)}

@@ -166,10 +166,14 @@ def test_a_terminal_without_a_size_gets_lines(monkeypatch, size, bar):
     monkeypatch.setenv("TERM", "xterm")
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, size)
+    text = ""
     with open(theirs, "w") as out:
         with Progress(10, "tiles", "segment", stream=out) as progress:
             progress.advance(10)
-        text = os.read(ours, 10_000).decode()
+        out.write("the end")
+        out.flush()
+        while "the end" not in text:  # a terminal hands out what it has, whole or not
+            text += os.read(ours, 10_000).decode()
     os.close(ours)
     assert ("10/10" in text) == bar
     assert ("segment: 10 of 10 tiles in" in text) != bar
