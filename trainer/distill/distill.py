@@ -5,13 +5,12 @@ import json
 import math
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from alps.engine.checkpoints import load_sam, save_sam
@@ -19,9 +18,16 @@ from alps.engine.errors import SettingsError, SourceError
 from alps.engine.model_store import MODELS, find_model
 from alps.engine.sam import ModelInfo, Sam
 from alps.trainer.distill.agreement import measure_agreement
-from alps.trainer.distill.data import Draws, Split, WindowReader, split_windows
+from alps.trainer.distill.data import Draws, NetworkWindow, Split, WindowReader, split_windows
 from alps.trainer.distill.folder import DistillFolder
-from alps.trainer.distill.loop import Training, autocast_for, begin, choose_precision, train
+from alps.trainer.distill.loop import (
+    Training,
+    Workshop,
+    autocast_for,
+    begin,
+    choose_precision,
+    train,
+)
 from alps.trainer.distill.loss import Statistics
 from alps.trainer.distill.processes import Processes, joined
 from alps.trainer.distill.recipe import RATE_LEARNT, RATE_RANDOM, DistillSettings
@@ -179,8 +185,14 @@ def _learn(job: _Job, training: Training, reader: WindowReader, split: Split) ->
     settings, group = job.settings.train, job.group
     if training.statistics is not None and training.step >= job.steps:
         return
-    autocast = autocast_for(group.device, settings.precision)
-    targets = Targets(job.teacher, reader, split.train, autocast)
+    shop = Workshop(
+        settings,
+        job.folder,
+        group,
+        autocast_for(group.device, settings.precision),
+        job.options.checkpoint_every,
+    )
+    targets = Targets(job.teacher, reader, split.train, shop.autocast)
     oriented = settings.augment and settings.cache_gb == 0
     draws = Draws(len(split.train), settings.seed, oriented=oriented)
     if settings.cache_gb > 0:
@@ -188,26 +200,26 @@ def _learn(job: _Job, training: Training, reader: WindowReader, split: Split) ->
         targets.fill_cache(job.folder.cache, draws, used, settings.cache_gb, group)
     if training.statistics is None:
         rows = split.train[draws.order(0)[:FIRST_WINDOWS]]
-        training.statistics = group.on_first(lambda: _start(job, training, reader, rows, autocast))
-    every = job.options.checkpoint_every
-    train(training, targets, draws, settings, job.folder, group, autocast, every)
+        training.statistics = group.on_first(
+            lambda: _start(job, training, reader.upright(rows), len(rows), shop.autocast)
+        )
+    train(training, targets, draws, shop)
 
 
 def _start(
     job: _Job,
     training: Training,
-    reader: WindowReader,
-    rows: np.ndarray,
+    windows: Iterable[NetworkWindow],
+    count: int,
     autocast: Callable[[], torch.autocast],
 ) -> Statistics:
     """Settle what the first windows can settle; returns the teacher's statistics."""
     encoder = training.encoder
-    seen = look(job.teacher, encoder, reader.upright(rows), autocast)
+    seen = look(job.teacher, encoder, windows, autocast)
     if seen.weight == 0:
         reason = seen.reasons[0] if seen.reasons else "all is nodata"
         raise SourceError(
-            f"none of the first {len(rows)} windows shows anything ({reason}); "
-            "check SRC and --bands"
+            f"none of the first {count} windows shows anything ({reason}); check SRC and --bands"
         )
     balance(encoder, seen)
     if job.settings.student.init is None:  # else its neck has learnt already

@@ -97,33 +97,36 @@ def begin(encoder: nn.Module, settings: TrainSettings) -> Training:
     return Training(encoder, averaged, torch.optim.AdamW(groups, lr=0.0, betas=BETAS))
 
 
-def train(
-    training: Training,
-    targets: Targets,
-    draws: Draws,
-    settings: TrainSettings,
-    folder: DistillFolder,
-    group: Processes,
-    autocast: Callable[[], torch.autocast],
-    checkpoint_every: int,
-) -> None:
+@dataclass(frozen=True)
+class Workshop:
+    """Where and how the loop runs."""
+
+    settings: TrainSettings
+    folder: DistillFolder
+    group: Processes
+    autocast: Callable[[], torch.autocast]  # opens the precision of one pass through a network
+    checkpoint_every: int  # steps
+
+
+def train(training: Training, targets: Targets, draws: Draws, shop: Workshop) -> None:
     """Go from where ``training`` is, statistics included, to the last step.
 
     Raises:
         AlpsError: the loss is no number any more.
     """
+    settings, group = shop.settings, shop.group
     statistics = training.statistics.to(group.device)
     steps = range(training.step, settings.steps)
     wanted = (draws.batch(step, settings.batch)[group.share(settings.batch)] for step in steps)
     with ExitStack() as stack:
         stack.enter_context(_reproducible(group.device))
-        show = _Show(folder, training.step, settings, group, stack)
+        show = _Show(shop, training.step, stack)
         module = group.together(training.encoder.train())
         for step, batch in zip(steps, targets.batches(wanted), strict=True):
             rate = settings.rate * schedule(step, settings.steps, settings.warmup)
             for parameters in training.optimiser.param_groups:
                 parameters["lr"] = rate
-            with autocast():
+            with shop.autocast():
                 embedding = module(batch.pixels)
             loss = embedding_loss(
                 embedding, batch.target, batch.weight, statistics, settings.cosine
@@ -153,11 +156,11 @@ def train(
                 unread=int(unread),
             )
             last = training.step == settings.steps
-            if group.is_first and (training.step % checkpoint_every == 0 or last):
-                training.save(folder)
+            if group.is_first and (training.step % shop.checkpoint_every == 0 or last):
+                training.save(shop.folder)
     training.encoder.eval()
-    if group.is_first and not folder.checkpoint.exists():  # no step was asked for
-        training.save(folder)
+    if group.is_first and not shop.folder.checkpoint.exists():  # no step was asked for
+        training.save(shop.folder)
     group.wait()
 
 
@@ -197,22 +200,15 @@ def choose_precision(device: torch.device, asked: str) -> str:
 class _Show:
     """Progress and log of the first process; the others keep still."""
 
-    def __init__(
-        self,
-        folder: DistillFolder,
-        step: int,
-        settings: TrainSettings,
-        group: Processes,
-        stack: ExitStack,
-    ) -> None:
-        self._batch, self._is_first = settings.batch, group.is_first
+    def __init__(self, shop: Workshop, step: int, stack: ExitStack) -> None:
+        self._batch, self._is_first = shop.settings.batch, shop.group.is_first
         self._then = time.perf_counter()
         self._told: set[str] = set()
         self._note = functools.partial(print, file=sys.stderr)
         if self._is_first:
-            folder.keep_log_until(step)
-            self._log = stack.enter_context(folder.log.open("a", encoding="utf-8"))
-            progress = Progress(settings.steps, "steps", "distilling", initial=step)
+            shop.folder.keep_log_until(step)
+            self._log = stack.enter_context(shop.folder.log.open("a", encoding="utf-8"))
+            progress = Progress(shop.settings.steps, "steps", "distilling", initial=step)
             self._progress = stack.enter_context(progress)
             self._note = progress.note
 
