@@ -155,9 +155,9 @@ def main(
     generator, max_area = generator_for(model, thresholds)
     if not scenes and (images is None or labels is None):
         raise SettingsError("give IMAGES and LABELS, or a number of --scenes")
-    crops = scene_crops(scenes, crop) if scenes else labelled_crops(images, labels, crop)
+    crops = list(scene_crops(scenes, crop) if scenes else labelled_crops(images, labels, crop))
     ours, rival = Tally(), Tally()
-    with Progress(scenes or len(find_sources(images)), "images", "segmenting") as progress:
+    with Progress(len(crops), "crops", "segmenting") as progress:
         for rgb, truth in crops:
             found = generator.segment(rgb, max_area=max_area)
             masks = masks_of(rle.decode(found.counts, found.size))
