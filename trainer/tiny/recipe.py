@@ -74,8 +74,8 @@ class TinyRecipe:
     defaults: ModelDefaults = field(
         default_factory=lambda: ModelDefaults(
             points_per_side=16,
-            pred_iou_thresh=0.24,
-            stability_score_thresh=0.4,
+            pred_iou_thresh=0.2,
+            stability_score_thresh=0.5,
             stability_score_offset=0.3,
             box_nms_thresh=0.7,
             max_area=0.95,  # 0.3 of SAM's 1024 px tile is more than a whole tile of 512 px
