@@ -131,16 +131,16 @@ def read_strips(pair: LabelPair, rules: TruthRules) -> Iterator[Strip]:
     Raises SourceError for files that cannot be read, do not have one size, or are no labels, and
     SettingsError where a threshold is needed.
     """
-    with _open(pair.labels) as labels, _open(pair.truth) as truth:
+    with open_image(pair.labels) as labels, open_image(pair.truth) as truth:
         unlabelled = _unlabelled_value(labels)
         if labels.shape != truth.shape:
             raise SourceError(
                 f"{pair.labels} is {labels.width} × {labels.height} pixels but its truth "
                 f"{pair.truth} is {truth.width} × {truth.height}; both must have one size"
             )
-        bands = _class_bands(truth, rules)
+        bands = class_bands(truth, rules)
         for window in _strip_windows(labels):
-            classes, valid = _read_classes(truth, bands, window, rules)
+            classes, valid = read_classes(truth, bands, window, rules)
             predicted = _read(labels, 1, window)
             ignored = int(valid.size - np.count_nonzero(valid))
             yield Strip(classes[valid], predicted[valid], unlabelled, ignored)
@@ -167,7 +167,8 @@ def _grouped(names: list[str], key: Callable[[str], str]) -> dict[str, list[str]
     return groups
 
 
-def _open(path: Path) -> rasterio.DatasetReader:
+def open_image(path: Path) -> rasterio.DatasetReader:
+    """Open a file of labels. Raises SourceError."""
     try:
         with warnings.catch_warnings(), rasterio.Env(**GDAL_OPTIONS):
             # Only pixels are compared: a truth PNG beside a GeoTIFF label map is fine.
@@ -196,7 +197,7 @@ def _unlabelled_value(labels: rasterio.DatasetReader) -> int:
     return UNLABELLED[dtype]
 
 
-def _class_bands(truth: rasterio.DatasetReader, rules: TruthRules) -> list[int]:
+def class_bands(truth: rasterio.DatasetReader, rules: TruthRules) -> list[int]:
     """Bands that hold the classes: all but alpha. Refuses what cannot be classes as it is."""
     if rules.threshold is None:
         # A grey JPEG names no compression; JPEG in TIFF is "JPEG" or "YCbCr JPEG".
@@ -223,7 +224,7 @@ def _strip_windows(labels: rasterio.DatasetReader) -> Iterator[Window]:
         yield Window(0, top, labels.width, min(rows, labels.height - top))
 
 
-def _read_classes(
+def read_classes(
     truth: rasterio.DatasetReader, bands: list[int], window: Window, rules: TruthRules
 ) -> tuple[np.ndarray, np.ndarray]:
     """Classes (h, w) integer and where they count (h, w) bool."""
