@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from alps.engine.progress import Progress
 from alps.engine.sam import Sam
+from alps.trainer.tiny.light import vary_light
 from alps.trainer.tiny.loss import MaskLoss, mask_loss
 from alps.trainer.tiny.pool import Pool, Prompts, batches
 from alps.trainer.tiny.prompts import single_prompts
@@ -127,7 +128,7 @@ def decoder_stage(model: Sam, pool: Pool, mean: Tensor, settings: TrainSettings)
 
 
 def joint_stage(model: Sam, pool: Pool, settings: TrainSettings) -> Stage:
-    """Everything, on images flipped and turned by the step's number."""
+    """Everything, on images flipped, turned and lit by the step's number."""
     size = model.config.image_size
 
     def embed(prompts: Prompts, step: int) -> tuple[Tensor, Prompts]:
@@ -141,7 +142,8 @@ def joint_stage(model: Sam, pool: Pool, settings: TrainSettings) -> Stage:
         for _ in range(turns):  # a quarter turn anticlockwise: x -> y, y -> size - 1 - x
             xy = torch.stack([xy[..., 1], size - 1 - xy[..., 0]], -1)
         turned = Prompts(prompts.index, xy, truth, prompts.valid)
-        return model.encode(model.normalise(images)), turned
+        generator = torch.Generator().manual_seed(settings.seed * 2**20 + step)
+        return model.encode(model.normalise(vary_light(images, generator))), turned
 
     encoder = [p for n, p in model.image_encoder.named_parameters() if not n.startswith("neck")]
     groups = [
