@@ -30,7 +30,6 @@ from alps.trainer.distill.command import distill as command
 from alps.trainer.distill.data import Draws, WindowReader, split_windows
 from alps.trainer.distill.loop import schedule
 from alps.trainer.distill.loss import Statistics, embedding_loss, mean_cosine, measure_statistics
-from alps.trainer.distill.processes import Processes
 from alps.trainer.distill.recipe import (
     AgreementSettings,
     DistillSettings,
@@ -39,6 +38,7 @@ from alps.trainer.distill.recipe import (
 )
 from alps.trainer.distill.start import balance, fit_neck, look
 from alps.trainer.distill.student import assemble, new_student, student_config
+from alps.trainer.processes import Processes
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 

@@ -5,8 +5,7 @@ import json
 import math
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,18 +22,17 @@ from alps.trainer.distill.folder import DistillFolder
 from alps.trainer.distill.loop import (
     Training,
     Workshop,
-    autocast_for,
     begin,
-    choose_precision,
     train,
 )
 from alps.trainer.distill.loss import Statistics
-from alps.trainer.distill.processes import Processes, joined
 from alps.trainer.distill.recipe import RATE_LEARNT, RATE_RANDOM, DistillSettings
 from alps.trainer.distill.result import DistillResult
 from alps.trainer.distill.start import balance, fit_neck, look
 from alps.trainer.distill.student import SHAPE, Student, assemble, new_student, parameters
 from alps.trainer.distill.targets import Targets
+from alps.trainer.numerics import autocast_for, choose_precision
+from alps.trainer.processes import Processes, joined
 
 FIRST_WINDOWS = 32  # from which the student's start and the teacher's statistics are computed
 MOST_REASONS = 5  # that are named of images that cannot be opened
@@ -102,7 +100,7 @@ def distill(
     with joined(options.device, settings.train.batch) as group:
         try:
             job = _prepare(src, DistillFolder(Path(out)), teacher, settings, options, group)
-            with _held(job.folder, group):
+            with job.folder.held(group):
                 return _carry_out(job)
         except torch.OutOfMemoryError as error:
             raise SettingsError(
@@ -141,14 +139,6 @@ def _prepare(
         "start": student.start,
     }
     return _Job(folder, settings, options, group, teacher, info, student, decides)
-
-
-@contextmanager
-def _held(folder: DistillFolder, group: Processes) -> Iterator[None]:
-    """Let the first process hold OUT for all of them."""
-    with ExitStack() as stack:
-        group.on_first(lambda: stack.enter_context(folder.locked()))
-        yield
 
 
 def _carry_out(job: _Job) -> DistillResult | None:

@@ -14,23 +14,24 @@ import json
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from alps.engine.errors import AlpsError, RunFolderError, SettingsError
+from alps.engine.errors import AlpsError, RunFolderError
 from alps.engine.progress import Progress
 from alps.engine.run_folder import whole
 from alps.trainer.distill.data import Draws
 from alps.trainer.distill.folder import DistillFolder
 from alps.trainer.distill.loss import Statistics, embedding_loss
-from alps.trainer.distill.processes import Processes
 from alps.trainer.distill.recipe import TrainSettings
 from alps.trainer.distill.targets import Targets
+from alps.trainer.numerics import reproducible
+from alps.trainer.processes import Processes
 
 LAST_RATE = 0.02  # of the highest one, at the end of the cosine
 BETAS = (0.9, 0.98)
@@ -119,7 +120,7 @@ def train(training: Training, targets: Targets, draws: Draws, shop: Workshop) ->
     steps = range(training.step, settings.steps)
     wanted = (draws.batch(step, settings.batch)[group.share(settings.batch)] for step in steps)
     with ExitStack() as stack:
-        stack.enter_context(_reproducible(group.device))
+        stack.enter_context(reproducible(group.device))
         show = _Show(shop, training.step, stack)
         module = group.together(training.encoder.train())
         for step, batch in zip(steps, targets.batches(wanted), strict=True):
@@ -173,30 +174,6 @@ def schedule(step: int, steps: int, warmup: float) -> float:
     return LAST_RATE + (1 - LAST_RATE) * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def autocast_for(device: torch.device, precision: str) -> Callable[[], torch.autocast]:
-    """A function that opens the precision of one pass through a network."""
-    on = precision == "bfloat16"
-    return lambda: torch.autocast(device.type, torch.bfloat16, enabled=on)
-
-
-def choose_precision(device: torch.device, asked: str) -> str:
-    """``auto`` is bfloat16 where the device computes in it, else float32.
-
-    Raises:
-        SettingsError: bfloat16 was asked of a GPU that has none.
-    """
-    if device.type == "cuda":
-        has = torch.cuda.is_bf16_supported(including_emulation=False)
-        if asked == "bfloat16" and not has:
-            raise SettingsError(
-                "--precision bfloat16: this GPU does not compute in it; give float32"
-            )
-    else:
-        # oneDNN runs bfloat16 on any CPU with AVX-512; only this makes it fast.
-        has = bool(getattr(torch.cpu, "get_capabilities", dict)().get("avx512_bf16"))
-    return asked if asked != "auto" else "bfloat16" if has else "float32"
-
-
 class _Show:
     """Progress and log of the first process; the others keep still."""
 
@@ -239,24 +216,3 @@ def _average(training: Training, keep: float) -> None:
     pairs = zip(training.averaged.parameters(), training.encoder.parameters(), strict=True)
     for mean, value in pairs:
         mean.lerp_(value, 1 - keep)
-
-
-@contextmanager
-def _reproducible(device: torch.device) -> Iterator[None]:
-    """On the CPU, add up gradients of indexed tables (relative positions) in one order.
-
-    PyTorch's parallel sum of them depends on the threads' timing otherwise
-    (torch.use_deterministic_algorithms, ``Tensor.__getitem__``).
-    """
-    if device.type != "cpu":
-        yield
-        return
-    before = torch.are_deterministic_algorithms_enabled()
-    fill = torch.utils.deterministic.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before)
-        torch.utils.deterministic.fill_uninitialized_memory = fill

@@ -8,8 +8,8 @@ from typing import Any
 from alps.engine.errors import SettingsError
 from alps.engine.sam.config import ModelDefaults
 from alps.engine.settings import RunSettings, SegmentSettings, SourceSettings, setting
+from alps.trainer.checks import PRECISIONS, check_choice, check_range, option
 
-PRECISIONS = ("auto", "float32", "bfloat16")
 # Width and layers; heads are 64 channels wide, as in every ViT of the literature. `half` follows
 # the teacher: its width, every second of its layers.
 PRESETS: dict[str, tuple[int, int] | None] = {"half": None, "small": (384, 12), "tiny": (192, 12)}
@@ -136,23 +136,16 @@ def _check(settings: DistillSettings) -> None:
         (train, "seed", 0, (1 << 63) - 1),
         (agreement, "agreement_windows", 1, 100_000),
     ):
-        value = getattr(owner, name)
-        if value is not None and not low <= value <= high:
-            option = "--" + name.replace("_", "-")
-            raise SettingsError(f"{option} {value}: must be between {low:g} and {high:g}")
-    if train.precision not in PRECISIONS:
-        raise SettingsError(f"--precision {train.precision}: give one of {', '.join(PRECISIONS)}")
-    if settings.student.student not in PRESETS:
-        raise SettingsError(
-            f"--student {settings.student.student}: give one of {', '.join(PRESETS)}"
-        )
+        check_range(owner, name, low, high)
+    check_choice(train, "precision", PRECISIONS)
+    check_choice(settings.student, "student", tuple(PRESETS))
     if settings.student.init is not None:
         _refuse_shape_beside_init(settings.student)
 
 
 def _refuse_shape_beside_init(student: StudentSettings) -> None:
     given = [
-        "--" + item.name.replace("_", "-")
+        option(item.name)
         for item in fields(student)
         if item.name != "init" and getattr(student, item.name) != item.default
     ]

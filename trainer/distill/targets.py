@@ -20,7 +20,7 @@ from alps.engine.progress import Progress
 from alps.engine.run_folder import whole
 from alps.engine.sam import Sam
 from alps.trainer.distill.data import Draw, Draws, NetworkWindow, WindowReader
-from alps.trainer.distill.processes import Processes
+from alps.trainer.processes import Processes
 
 WINDOWS_A_FILE = 8
 # Images that the teacher sees at once: ViT-H's relative positions take a GB an image and layer.
