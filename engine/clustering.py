@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from alps.engine.errors import SettingsError
-from alps.engine.position import PositionEffect
+from alps.engine.features import FeatureModel
 from alps.engine.settings import ClusterSettings
 from alps.kernels import kmeans
 
@@ -41,7 +41,7 @@ class ClusterModel:
     inertia: float  # mean squared distance to the own centroid
     normalised: bool
     seed: int
-    position: PositionEffect | None = None  # to be removed from embeddings before ``assign``
+    features: FeatureModel | None = None  # makes the vectors that ``assign`` is given
 
     def assign(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Cluster (N,) int32 and margin (N,) float32 of embeddings (N, C).

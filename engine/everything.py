@@ -26,6 +26,7 @@ from alps.engine.everything_settings import EverythingSettings
 from alps.engine.runtime import Runtime, TorchRuntime
 from alps.engine.sam import Sam
 from alps.kernels import rle
+from alps.kernels.colour import LAB_UNIT, lab_of, pool_colours
 from alps.kernels.nms import box_nms
 from alps.kernels.pool import cell_shares, pool_embeddings
 from alps.kernels.runs import Runs
@@ -48,6 +49,7 @@ class Segments:
     stability_score: np.ndarray  # (S,) float32
     points: np.ndarray  # (S, 2) float32 x, y of the prompt in image pixels
     embeddings: np.ndarray  # (S, C) float32, mean of the image embedding over the mask
+    colours: np.ndarray  # (S, 6) float32, mean and standard deviation of L*, a*, b* over the mask
     prompted: int  # points that were asked
     seconds: dict[str, float]  # of each of STAGES
 
@@ -162,7 +164,7 @@ class MaskGenerator:
         min_area: int = 0,
         embeddings: Sequence[torch.Tensor] | None = None,
     ) -> Segments:
-        """Masks of an image as arrays, with the mean embedding of each.
+        """Masks of an image as arrays, with the mean embedding and the colour of each.
 
         Args:
             image: (H, W, 3) uint8 RGB.
@@ -188,6 +190,7 @@ class MaskGenerator:
             counts = rle.encode(kept.runs)
         with found.timing("pool"):
             pooled = self._pooled(found)
+            colours = pool_colours(lab_of(image), kept.runs) * np.float32(LAB_UNIT)
         first, last = kept.boxes[:, :2], kept.boxes[:, 2:]
         return Segments(
             size=(height, width),
@@ -198,6 +201,7 @@ class MaskGenerator:
             stability_score=kept.stability_score,
             points=kept.points.astype(np.float32),
             embeddings=pooled,
+            colours=colours,
             prompted=found.prompted,
             seconds=found.seconds,
         )

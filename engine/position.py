@@ -34,23 +34,44 @@ def cosine_basis(places: np.ndarray, frequencies: int) -> np.ndarray:
     return terms.reshape(len(places), frequencies**2).astype(np.float32)
 
 
-def fit_position_effect(
-    pieces: Iterable[tuple[np.ndarray, np.ndarray]], total: int
-) -> PositionEffect:
-    """Fit over an archive in one pass.
+class PositionFit:
+    """Sums of a fit over an archive, whose pieces come one after the other.
 
-    Args:
-        pieces: embeddings (n, C) and places (n, 2) in 0…1, piece by piece.
-        total: number of segments, which decides how fine the fit is; 0 frequencies apart from the
-            mean where there are few.
+    Sums are kept for all frequencies; how many are used is decided when all segments were seen.
     """
-    frequencies = int(np.clip(np.sqrt(total / SEGMENTS_PER_TERM), 1, MOST_FREQUENCIES))
-    gram: np.ndarray | float = 0.0
-    moment: np.ndarray | float = 0.0
+
+    def __init__(self) -> None:
+        self._total = 0
+        self._gram: np.ndarray | float = 0.0
+        self._moment: np.ndarray | float = 0.0
+
+    def add(self, vectors: np.ndarray, places: np.ndarray) -> None:
+        """Count embeddings (n, C) at places (n, 2) in 0…1."""
+        basis = cosine_basis(places, MOST_FREQUENCIES).astype(np.float64)
+        self._total += len(vectors)
+        self._gram = self._gram + basis.T @ basis
+        self._moment = self._moment + basis.T @ vectors.astype(np.float64)
+
+    def solve(self, total: int | None = None) -> PositionEffect:
+        """The effect, as fine as ``total`` segments allow (None: as many as were counted).
+
+        With few there is the mean alone.
+        """
+        total = self._total if total is None else total
+        frequencies = int(np.clip(np.sqrt(total / SEGMENTS_PER_TERM), 1, MOST_FREQUENCIES))
+        terms = np.arange(MOST_FREQUENCIES**2).reshape(MOST_FREQUENCIES, MOST_FREQUENCIES)
+        used = terms[:frequencies, :frequencies].ravel()
+        gram, moment = np.asarray(self._gram)[np.ix_(used, used)], np.asarray(self._moment)[used]
+        # Segments may leave a term undetermined (all in one row, say): least norm decides.
+        solution = np.linalg.lstsq(gram, moment, rcond=1e-9)[0]
+        return PositionEffect(solution.astype(np.float32))
+
+
+def fit_position_effect(
+    pieces: Iterable[tuple[np.ndarray, np.ndarray]], total: int | None = None
+) -> PositionEffect:
+    """Fit over an archive in one pass: embeddings (n, C) and places (n, 2), piece by piece."""
+    fit = PositionFit()
     for vectors, places in pieces:
-        basis = cosine_basis(places, frequencies).astype(np.float64)
-        gram = gram + basis.T @ basis
-        moment = moment + basis.T @ vectors.astype(np.float64)
-    # Pieces may leave a term undetermined (all segments in one row, say): least norm decides.
-    solution = np.linalg.lstsq(np.asarray(gram), np.asarray(moment), rcond=1e-9)[0]
-    return PositionEffect(solution.astype(np.float32))
+        fit.add(vectors, places)
+    return fit.solve(total)

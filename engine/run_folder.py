@@ -37,6 +37,7 @@ PLAN_SCHEMA = pa.schema(
 )
 # How long one machine waits for another to plan the run, which opens every source once.
 MOMENT_SECONDS = 3600
+COLOUR_VALUES = 6  # of a segment's column ``colour``
 STAGES = ("read", "encode", "decode", "filter", "pool", "write")
 TILE_SCHEMA = pa.schema(
     [
@@ -69,6 +70,8 @@ def segment_schema(channels: int) -> pa.Schema:
             ("point_y", pa.float32()),
             ("counts", pa.binary()),
             ("embedding", pa.list_(pa.float16(), channels)),
+            # Mean, then standard deviation, of L*, a* and b* over the mask.
+            ("colour", pa.list_(pa.float16(), COLOUR_VALUES)),
             ("cluster", pa.int32()),
             ("margin", pa.float32()),
         ]

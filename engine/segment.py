@@ -176,7 +176,6 @@ def _segment_tile(
 
 def _segment_table(tile_id: int, segments: Segments, schema: pa.Schema) -> pa.Table:
     count = len(segments)
-    embeddings = np.ascontiguousarray(segments.embeddings, dtype=np.float16)
     columns = {
         "tile_id": np.full(count, tile_id, dtype=np.int64),
         "segment_id": np.arange(count, dtype=np.int32),
@@ -187,13 +186,18 @@ def _segment_table(tile_id: int, segments: Segments, schema: pa.Schema) -> pa.Ta
         "point_x": segments.points[:, 0],
         "point_y": segments.points[:, 1],
         "counts": segments.counts,
-        "embedding": pa.FixedSizeListArray.from_arrays(
-            pa.array(embeddings.ravel()), schema.field("embedding").type.list_size
-        ),
+        "embedding": _lists(segments.embeddings),
+        "colour": _lists(segments.colours),
         "cluster": np.full(count, -1, dtype=np.int32),
         "margin": np.zeros(count, dtype=np.float32),
     }
     return pa.table(columns, schema=schema)
+
+
+def _lists(values: np.ndarray) -> pa.Array:
+    """(n, C) as n lists of C float16."""
+    flat = np.ascontiguousarray(values, dtype=np.float16).ravel()
+    return pa.FixedSizeListArray.from_arrays(pa.array(flat), values.shape[1])
 
 
 class _reading_ahead:

@@ -89,6 +89,9 @@ class ClusterSettings:
         True, "Subtract from embeddings what their place in the window predicts."
     )
     normalise: bool = setting(True, "Scale each embedding to length 1 before clustering.")
+    colour_weight: float = setting(
+        0.8, "Weight of the mask's colour beside its embedding; 0 leaves it out."
+    )
     passes: int = setting(12, "Passes over the archive at most; stops when inertia settles.")
     seed: int = setting(0, "Seed of everything random; the same seed gives the same labels.")
 
@@ -154,6 +157,7 @@ def check(settings: RunSettings) -> None:
     if segment.precision not in PRECISIONS:
         raise SettingsError(f"--precision {segment.precision}: give {', '.join(PRECISIONS)}")
     _in_range("--clusters", cluster.clusters, 2, 65_535)
+    _in_range("--colour-weight", cluster.colour_weight, 0, 1000)
     _in_range("--passes", cluster.passes, 1, 10_000)
     _in_range("--seed", cluster.seed, 0, (1 << 63) - 1)
 

@@ -3,7 +3,13 @@
 import pyarrow as pa
 
 from alps.engine import plan as planning
-from alps.engine.run_folder import PLAN_SCHEMA, RunFolder, segment_schema, write_table
+from alps.engine.run_folder import (
+    COLOUR_VALUES,
+    PLAN_SCHEMA,
+    RunFolder,
+    segment_schema,
+    write_table,
+)
 from alps.kernels import rle
 
 
@@ -29,6 +35,7 @@ def make_run(root, windows, segments, channels=4):
     write_table(pa.Table.from_pylist(rows, schema=PLAN_SCHEMA), folder.plan)
     schema = segment_schema(channels)
     nothing = {name: 0 for name in schema.names} | {"counts": b"", "embedding": [0] * channels}
+    nothing["colour"] = [0] * COLOUR_VALUES
     for start in range(0, len(windows), planning.SHARD_TILES):
         table = []
         for tile in range(start, min(start + planning.SHARD_TILES, len(windows))):

@@ -13,6 +13,7 @@ from alps.engine import cluster, clustering
 from alps.engine.cluster import cluster_archive, load_clusters, save_clusters
 from alps.engine.clustering import ClusterModel, fit_clusters, plus_plus, prepare
 from alps.engine.errors import RunFolderError, SettingsError
+from alps.engine.features import segment_columns
 from alps.engine.settings import ClusterSettings
 from alps.engine.windows import Window
 
@@ -304,20 +305,23 @@ def test_every_segment_gets_its_cluster(run):
     assert table.schema.equals(before.schema)
     others = [name for name in table.column_names if name not in ("cluster", "margin")]
     assert table.select(others).equals(before.select(others))
-    # All boxes of this folder lie at the origin.
-    left = model.position.remove(vectors, np.zeros((len(vectors), 2)))
-    labels, margin = model.assign(left)
+    columns = segment_columns(before, np.full(6, 10))
+    assert (columns.embedding == vectors).all()
+    labels, margin = model.assign(model.features.transform(columns))
     assert (table.column("cluster").to_numpy() == labels).all()
     assert (table.column("margin").to_numpy() == margin).all()
     read = load_clusters(folder.clusters)
     assert (read.centroids == model.centroids).all()
-    assert (read.position.coefficients == model.position.coefficients).all()
+    assert (read.features.transform(columns) == model.features.transform(columns)).all()
 
 
 def test_position_is_removed_only_where_asked(run):
     folder, vectors = run
-    model = cluster_archive(folder, ClusterSettings(clusters=4, remove_position=False))
-    assert model.position is None and load_clusters(folder.clusters).position is None
+    plain = ClusterSettings(clusters=4, remove_position=False, colour_weight=0, normalise=False)
+    model = cluster_archive(folder, plain)
+    assert (
+        model.features.position is None and load_clusters(folder.clusters).features.position is None
+    )
     labels, _ = model.assign(vectors)
     table = pq.read_table(folder.root / "segments", columns=["cluster"])
     assert (table.column("cluster").to_numpy() == labels).all()
