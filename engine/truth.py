@@ -141,7 +141,7 @@ def read_strips(pair: LabelPair, rules: TruthRules) -> Iterator[Strip]:
         bands = class_bands(truth, rules)
         for window in _strip_windows(labels):
             classes, valid = read_classes(truth, bands, window, rules)
-            predicted = _read(labels, 1, window)
+            predicted = read_bands(labels, 1, window)
             ignored = int(valid.size - np.count_nonzero(valid))
             yield Strip(classes[valid], predicted[valid], unlabelled, ignored)
 
@@ -178,7 +178,10 @@ def open_image(path: Path) -> rasterio.DatasetReader:
         raise SourceError(f"{path} cannot be opened as an image: {error}; replace it") from error
 
 
-def _read(dataset: rasterio.DatasetReader, bands: int | list[int], window: Window) -> np.ndarray:
+def read_bands(
+    dataset: rasterio.DatasetReader, bands: int | list[int], window: Window
+) -> np.ndarray:
+    """Pixels of a window as they are stored. Raises SourceError for a damaged file."""
     try:
         with rasterio.Env(**GDAL_OPTIONS):  # or what a cut PNG lacks is read as zeros: class 0
             return dataset.read(bands, window=window)
@@ -228,7 +231,7 @@ def read_classes(
     truth: rasterio.DatasetReader, bands: list[int], window: Window, rules: TruthRules
 ) -> tuple[np.ndarray, np.ndarray]:
     """Classes (h, w) integer and where they count (h, w) bool."""
-    pixels = _read(truth, bands, window)
+    pixels = read_bands(truth, bands, window)
     spread = JPEG_BAND_SPREAD if rules.threshold is not None else 0
     if len(bands) > 1 and int(np.ptp(pixels, axis=0).max()) > spread:
         raise SourceError(
