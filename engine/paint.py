@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -28,11 +29,11 @@ from alps.engine.run_folder import RunFolder, read_table, write_text
 from alps.engine.windows import Window, cores
 from alps.kernels import paint as painting
 
-COLUMNS = ["tile_id", "area", "predicted_iou", "counts", "cluster"]
-
 
 class SegmentStore:
     """Segments of single tiles, out of the newest shards' tables."""
+
+    COLUMNS: ClassVar[tuple[str, ...]] = ("tile_id", "area", "predicted_iou", "counts", "cluster")
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
@@ -44,7 +45,7 @@ class SegmentStore:
         if shard not in self._tables:
             if len(self._tables) > 3:  # tiles come in order; a row of windows may cross shards
                 self._tables.pop(min(self._tables))
-            self._tables[shard] = read_table(self._folder.segments(shard), COLUMNS)
+            self._tables[shard] = read_table(self._folder.segments(shard), list(self.COLUMNS))
         table = self._tables[shard]
         ids = table.column("tile_id").to_numpy()  # sorted: the shard was written in order
         start, end = np.searchsorted(ids, [tile_id, tile_id + 1])
