@@ -113,9 +113,25 @@ def save_sam(
     part = path.with_name(path.name + ".part")
     try:
         save_file(tensors, part, metadata=notes)
+        _order_metadata(part)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def _order_metadata(path: Path) -> None:
+    """Sort a safetensors file's metadata, which its writer leaves in an order of chance.
+
+    The same weights then give the same bytes, and one SHA-256 names them.
+    """
+    with open(path, "r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        # Only the order changes, so the text has the length it had, less the blanks at its end.
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        file.seek(8)
+        file.write(text.ljust(length))
 
 
 def _check_file(path: Path) -> None:

@@ -123,6 +123,18 @@ def test_name_in_the_metadata_and_plain_safetensors(tmp_path):
     assert load_sam(tmp_path / "plain.safetensors")[1].config == SMALL
 
 
+def test_the_same_weights_give_the_same_bytes(tmp_path):
+    """Metadata too stands in one order: safetensors' own is one of chance, another in each file."""
+    model, notes = small_sam(), {f"note.{n}": f'"{n}" – ünïcode\n\t\x01' for n in range(12)}
+    paths = [tmp_path / "a" / "m.safetensors", tmp_path / "b" / "m.safetensors"]
+    for path, given in zip(paths, (notes, dict(reversed(notes.items()))), strict=True):
+        save_sam(model, path, ModelDefaults(), metadata=given)
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    with safe_open(paths[0], "pt") as file:
+        assert {key: file.metadata()[key] for key in notes} == notes
+        assert list(file.keys())
+
+
 def test_save_refuses_what_float16_cannot_hold(tmp_path):
     model = small_sam()
     model.mask_decoder.iou_token.weight.data[0, 0] = 1e6
