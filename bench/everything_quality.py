@@ -1,7 +1,7 @@
 """Everything mode against real objects, beside Felzenszwalb with as many segments.
 
     python -m alps.bench.everything_quality 'IMAGES/tile7*' LABELS --model tiny --crop 512
-    python -m alps.bench.everything_quality --scenes 12 --model tiny
+    python -m alps.bench.everything_quality --scenes 12 --model tiny --picture best_worst.png
 
 Square crops are segmented with the thresholds that travel with the model. Per crop: how many masks,
 what share of its pixels lies under one, and for every true segment of at least 200 px (a
@@ -18,6 +18,7 @@ import click
 import numpy as np
 from skimage.segmentation import felzenszwalb
 
+from alps.bench.best_worst import Crop, best_and_worst, draw_crop, write_picture
 from alps.bench.point_prompts import LEAST_PIXELS, read_pair
 from alps.engine.checkpoints import load_sam
 from alps.engine.errors import SettingsError
@@ -143,12 +144,20 @@ def generator_for(model: str, given: dict[str, float]) -> tuple[MaskGenerator, f
 @click.option("--points-per-side", type=int, help="Instead of the model's own.")
 @click.option("--pred-iou-thresh", type=float, help="Instead of the model's own.")
 @click.option("--stability-score-thresh", type=float, help="Instead of the model's own.")
+@click.option(
+    "--picture",
+    type=click.Path(path_type=Path),
+    help="Draw the best and the worst crops, without the images' pixels.",
+)
+@click.option("--pictured", default=4, show_default=True, help="How many of each.")
 def main(
     images: str | None,
     labels: str | None,
     scenes: int,
     model: str,
     crop: int,
+    picture: Path | None,
+    pictured: int,
     **thresholds: float | None,
 ) -> None:
     """Print how well everything mode finds what is there."""
@@ -157,13 +166,17 @@ def main(
         raise SettingsError("give IMAGES and LABELS, or a number of --scenes")
     crops = list(scene_crops(scenes, crop) if scenes else labelled_crops(images, labels, crop))
     ours, rival = Tally(), Tally()
+    drawn: list[Crop] = []
     with Progress(len(crops), "crops", "segmenting") as progress:
         for rgb, truth in crops:
             found = generator.segment(rgb, max_area=max_area)
             masks = masks_of(rle.decode(found.counts, found.size))
             ours.masks.append(len(masks))
             ours.coverage.append(float(masks.any(0).mean()))
-            ours.best.extend(best_ious(truth, masks))
+            ious = best_ious(truth, masks)
+            ours.best.extend(ious)
+            if picture is not None and len(ious):
+                drawn.append(draw_crop(rgb, masks, truth, float(ious.mean())))
             segments, best = felzenszwalb_beside(rgb, truth, len(masks))
             rival.masks.append(segments)
             rival.coverage.append(1.0)
@@ -171,6 +184,8 @@ def main(
             progress.advance(1)
     click.echo(ours.line(model))
     click.echo(rival.line("Felzenszwalb"))
+    if drawn:
+        write_picture(best_and_worst(drawn, pictured), picture)
 
 
 if __name__ == "__main__":
