@@ -1,1 +1,1 @@
-"""Runtime artefacts of a model, each proved equal to PyTorch."""
+"""Models as engines: ONNX and TensorRT artefacts, each held against PyTorch as it is written."""

@@ -83,7 +83,7 @@ class AbsorbedDecoder:
 
     def transform(self, image: SharedImage, xy: Tensor) -> DecodedPoints:
         """Run the two-way transformer for points (N, 2), x and y in input pixels."""
-        labels = torch.ones(len(xy), 1, dtype=torch.int64, device=xy.device)
+        labels = torch.ones(xy.shape[0], 1, dtype=torch.int64, device=xy.device)
         prompt = self.decoder.with_output_tokens(self.prompts.points(xy[:, None], labels))
         transformer = self.decoder.transformer
         layers = transformer.layers
@@ -206,7 +206,7 @@ def update_image(
     image: Tensor, positions: Tensor, queries: Tensor | None, update: ImageUpdate
 ) -> tuple[Tensor, Tensor]:
     """``alps.kernels.two_way.update_image`` in PyTorch: its reference, and what a GPU runs."""
-    prompts = len(update.logit_rows)
+    prompts = update.logit_rows.shape[0]  # len() would fix the number in an exported graph
     keys = update.logit_rows.unflatten(1, (-1, update.tokens))  # (N, H, T, …)
     if queries is None:
         logits = (keys.flatten(1, 2) @ (image + positions).mT).unflatten(1, keys.shape[1:3])

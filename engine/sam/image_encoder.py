@@ -40,19 +40,30 @@ class ImageEncoder(nn.Module):
             LayerNorm2d(out),
         )
 
-    def tokens(self, pixels: Tensor, attend: "Attend | None" = None) -> Tensor:
+    def tokens(
+        self,
+        pixels: Tensor,
+        attend: "Attend | None" = None,
+        attend_in_windows: "Attend | None" = None,
+    ) -> Tensor:
         """Pixels (B, 3, S, S) -> tokens before the neck (B, h, w, width)."""
         tokens = self.patch_embed(pixels) + self.pos_embed
         for block in self.blocks:
-            tokens = block(tokens, attend)
+            tokens = block(tokens, attend_in_windows if block.window else attend)
         return tokens
 
-    def forward(self, pixels: Tensor, attend: "Attend | None" = None) -> Tensor:
+    def forward(
+        self,
+        pixels: Tensor,
+        attend: "Attend | None" = None,
+        attend_in_windows: "Attend | None" = None,
+    ) -> Tensor:
         """Pixels (B, 3, S, S) -> embedding (B, C, h, w).
 
-        ``attend`` takes the place of ``attend_with_positions`` in blocks without windows.
+        ``attend`` takes the place of ``attend_with_positions`` in blocks without windows,
+        ``attend_in_windows`` in the others.
         """
-        return self.neck(self.tokens(pixels, attend).permute(0, 3, 1, 2))
+        return self.neck(self.tokens(pixels, attend, attend_in_windows).permute(0, 3, 1, 2))
 
 
 class PatchEmbedding(nn.Module):
@@ -85,7 +96,7 @@ class Block(nn.Module):
         normed = self.norm1(tokens)
         if self.window:
             windows, padded = split_windows(normed, self.window)
-            attended = join_windows(self.attn(windows), padded, tokens.shape[1:3])
+            attended = join_windows(self.attn(windows, attend), padded, tokens.shape[1:3])
         else:
             attended = self.attn(normed, attend)
         tokens = tokens + attended
