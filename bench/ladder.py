@@ -32,7 +32,8 @@ from alps.engine.crops import Crop, network_pixels
 from alps.engine.errors import SettingsError
 from alps.engine.everything_settings import EverythingSettings
 from alps.engine.options import pick, settings_options
-from alps.engine.runtime import DecodedMasks, TorchRuntime
+from alps.engine.runtimes.protocol import DecodedMasks
+from alps.engine.runtimes.pytorch import TorchRuntime
 from alps.engine.sam import Sam
 from alps.kernels.nms import box_nms
 

@@ -9,7 +9,8 @@ from alps.bench.sides import Job, TileMasks, warm_up_picture
 from alps.bench.thresholds import keep_all
 from alps.engine.checkpoints import load_sam
 from alps.engine.everything import MaskGenerator
-from alps.engine.runtime import Runtime, TorchRuntime
+from alps.engine.runtimes.protocol import Runtime
+from alps.engine.runtimes.pytorch import TorchRuntime
 
 RUNTIME_OPTIONS = ("precision", "decoder")  # TorchRuntime's; all others are MaskGenerator's
 

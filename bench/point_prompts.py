@@ -24,7 +24,7 @@ from alps.engine.errors import SettingsError
 from alps.engine.model_store import find_model
 from alps.engine.progress import Progress
 from alps.engine.raster import RasterReader
-from alps.engine.runtime import TorchRuntime
+from alps.engine.runtimes.pytorch import TorchRuntime
 from alps.engine.sources import Source, find_sources
 from alps.engine.windows import Window
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from alps.engine.runtime import TorchRuntime
+from alps.engine.runtimes.pytorch import TorchRuntime
 from alps.engine.sam import Sam
 from alps.engine.sam.config import VIT_B
 from alps.engine.sam.image_encoder import attend_compiled, attend_with_positions

@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from alps.engine.crops import Crop
-from alps.engine.runtime import DecodedMasks
+from alps.engine.runtimes.protocol import DecodedMasks
 from alps.kernels import rle
 from alps.kernels.runs import Runs
 from alps.kernels.upscale import upscale_masks

@@ -23,7 +23,8 @@ from alps.engine.candidates import (
 from alps.engine.crops import Crop, crops_of, network_pixels
 from alps.engine.errors import ModelError, SettingsError, SourceError
 from alps.engine.everything_settings import EverythingSettings
-from alps.engine.runtime import Runtime, TorchRuntime
+from alps.engine.runtimes.protocol import Runtime
+from alps.engine.runtimes.pytorch import TorchRuntime
 from alps.engine.sam import Sam
 from alps.kernels import rle
 from alps.kernels.colour import LAB_UNIT, lab_of, pool_colours

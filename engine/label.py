@@ -28,7 +28,7 @@ from alps.engine.paint import paint_archive
 from alps.engine.plan import make_plan
 from alps.engine.report import build_report
 from alps.engine.run_folder import STAGES, RunFolder, read_table, write_table
-from alps.engine.runtime import TorchRuntime
+from alps.engine.runtimes.pytorch import TorchRuntime
 from alps.engine.sam.config import ModelInfo
 from alps.engine.segment import collect_tiles, segment_archive, shards_missing
 from alps.engine.settings import ClusterSettings, RunSettings, fingerprint

@@ -49,9 +49,7 @@ class Products(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def attention(
-    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None
-) -> Tensor:
+def attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None = None) -> Tensor:
     """Attention in steps that the mode sees; query is scaled before it meets a key.
 
     In float16 the other order would overflow: an unscaled logit is eight times as large.

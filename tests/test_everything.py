@@ -11,7 +11,8 @@ from stock_sam import SMALL, original_generator, ours_like, picture, stock_sam
 
 from alps.engine.errors import ModelError, SettingsError, SourceError
 from alps.engine.everything import EverythingSettings, MaskGenerator
-from alps.engine.runtime import DecodedMasks, TorchRuntime
+from alps.engine.runtimes.protocol import DecodedMasks
+from alps.engine.runtimes.pytorch import TorchRuntime
 
 # pycocotools' own, under NumPy 2
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

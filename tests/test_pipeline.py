@@ -14,7 +14,7 @@ import pytest
 import rasterio
 from PIL import Image
 
-import alps.engine.runtime
+import alps.engine.runtimes.passes
 from alps.engine.errors import RunFolderError, SettingsError, SourceError, TooManyFailuresError
 from alps.engine.label import (
     RunOptions,
@@ -111,7 +111,7 @@ def test_same_seed_same_bytes(archive, tmp_path, options):
 
 def test_tiles_encoded_together_give_the_same_segments(archive, tmp_path, options, monkeypatch):
     whole = label_archive(archive, tmp_path / "one", SETTINGS, options)
-    monkeypatch.setitem(alps.engine.runtime._IMAGES_AT_ONCE, "cpu", 3)
+    monkeypatch.setitem(alps.engine.runtimes.passes.IMAGES_AT_ONCE, "cpu", 3)
     (archive / "broken.png").write_text("no image")  # stands in the middle of a batch
     batched = label_archive(archive, tmp_path / "three", SETTINGS, options)
     assert batched.segments == whole.segments

@@ -18,7 +18,7 @@ from torch import Tensor
 from alps.engine.crops import Crop, point_grid
 from alps.engine.everything import MaskGenerator
 from alps.engine.progress import Progress
-from alps.engine.runtime import TorchRuntime
+from alps.engine.runtimes.pytorch import TorchRuntime
 from alps.engine.sam import Sam
 from alps.engine.settings import SegmentSettings
 from alps.trainer.distill.data import NetworkWindow

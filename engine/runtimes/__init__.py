@@ -1,0 +1,1 @@
+"""Where SAM's network runs: PyTorch, ONNX Runtime, TensorRT, behind one protocol."""

@@ -1,0 +1,152 @@
+"""SAM's network in PyTorch: the reference for every other runtime, and what runs anywhere."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from alps.engine.errors import SettingsError
+from alps.engine.runtimes.passes import IMAGES_AT_ONCE, Batches, InPasses, decode_pass
+from alps.engine.runtimes.protocol import DecodedMasks
+from alps.engine.sam import Sam
+from alps.engine.sam.absorbed import AbsorbedDecoder, DecodedPoints, SharedImage
+from alps.engine.sam.image_encoder import attend_compiled
+from alps.engine.settings import PRECISIONS
+from alps.kernels.blas import one_blas_thread
+from alps.kernels.threads import spread, threads
+
+_DTYPES = dict(zip(PRECISIONS, (None, torch.bfloat16, torch.float16), strict=True))
+
+
+class TorchRuntime(InPasses):
+    """SAM in PyTorch on the device its weights lie on: the reference for every other runtime.
+
+    Args:
+        sam: the network.
+        precision: fp32 gives stock SAM's masks. bf16 and fp16 compute products in that precision
+            (norms and softmax stay in fp32) and change some masks.
+        decoder: how points are decoded. ``absorbed`` moves projections to the tokens' side;
+            ``compiled`` is that with the pixel side in the CPU's kernels; ``plain`` is the network
+            as it was trained. ``auto``: compiled on a CPU, absorbed elsewhere.
+
+    Raises:
+        SettingsError: an argument is none of these, or not possible on this device.
+    """
+
+    def __init__(self, sam: Sam, *, precision: str = "fp32", decoder: str = "auto") -> None:
+        self.sam = sam.eval()
+        self.config = sam.config
+        self.images_at_once = IMAGES_AT_ONCE.get(sam.device.type, 1)
+        if precision not in PRECISIONS:
+            raise SettingsError(f"precision {precision!r}: give one of {', '.join(PRECISIONS)}")
+        self.precision = precision
+        self._batches = Batches(self._encode, _is_out_of_memory)
+        on_cpu = sam.device.type == "cpu"
+        if decoder == "auto":
+            decoder = "compiled" if on_cpu else "absorbed"
+        if decoder not in ("compiled", "absorbed", "plain"):
+            raise SettingsError(f"decoder {decoder!r}: give auto, compiled, absorbed or plain")
+        if decoder == "compiled" and not on_cpu:
+            raise SettingsError("the compiled decoder runs on a CPU only; give decoder='absorbed'")
+        self._compiled = decoder == "compiled"
+        self._decoder = (
+            _PlainDecoder(sam)
+            if decoder == "plain"
+            else AbsorbedDecoder(sam, compiled=self._compiled)
+        )
+        self._attend = attend_compiled if self._compiled and precision == "fp32" else None
+        # The compiled kernels know float32 only; the few products left beside them gain nothing.
+        self._decoder_precision = "fp32" if self._compiled else precision
+
+    @torch.inference_mode()
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Pixels (B, 3, S, S), normalised -> embeddings (B, C, h, w); see ``Runtime``.
+
+        A GPU that runs out of memory gets smaller batches from then on.
+        """
+        return self._batches(pixels)
+
+    def _encode(self, batch: Tensor) -> Tensor:
+        with self._autocast(self.precision):
+            return self.sam.encode(batch.to(self.sam.device), self._attend).float()
+
+    def _share(self, embedding: Tensor) -> SharedImage:
+        with self._autocast(self._decoder_precision):
+            return self._decoder.share(embedding)
+
+    def _run(
+        self, image: SharedImage, passes: Sequence[Tensor], threshold: float
+    ) -> list[DecodedMasks]:
+        parts: list[DecodedMasks] = [None] * len(passes)
+        side = self.config.low_resolution_size
+
+        @torch.inference_mode()
+        def some(first: int, last: int) -> None:
+            with self._autocast(self._decoder_precision):
+                for index in range(first, last):
+                    parts[index] = decode_pass(self._decoder, image, passes[index], threshold, side)
+
+        if not self._compiled:
+            some(0, len(passes))
+            return parts
+        # A pass is many small steps: threads gain more from passes of their own than from sharing
+        # each step.
+        with _single_threaded() as settle:
+            spread(lambda first, last: (settle(), some(first, last)), len(passes))
+        return parts
+
+    def _points_per_pass(self, embedding: Tensor, points: int) -> int:
+        if self._compiled:  # a pass for each thread
+            points = -(-points // threads())
+        return super()._points_per_pass(embedding, points)
+
+    def _autocast(self, precision: str) -> torch.autocast:
+        kind = self.sam.device.type
+        dtype = _DTYPES[precision]
+        return torch.autocast(kind, dtype, enabled=dtype is not None)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, torch.cuda.OutOfMemoryError)
+
+
+@contextmanager
+def _single_threaded() -> Iterator[Callable[[], None]]:
+    """Let PyTorch and BLAS keep to the thread that calls them; threads call what is given first."""
+    before = torch.get_num_threads()
+
+    def settle() -> None:
+        torch.set_num_threads(1)  # holds for the thread that calls it
+
+    try:
+        with one_blas_thread():
+            yield settle
+    finally:
+        torch.set_num_threads(before)
+
+
+class _PlainDecoder:
+    """The network as it was trained, with the absorbed decoder's face."""
+
+    def __init__(self, sam: Sam) -> None:
+        self.sam = sam
+
+    def share(self, embedding: Tensor) -> Tensor:
+        return embedding
+
+    def transform(self, embedding: Tensor, xy: Tensor) -> DecodedPoints:
+        decoded = self.sam.decode_points(embedding[None], xy[None])
+        return DecodedPoints(
+            # Output 0 is the single mask, which is not asked for.
+            decoded.mask_tokens[0],
+            decoded.image_tokens[0],
+            decoded.predicted_iou[0, :, 1:],
+        )
+
+    def masks(self, decoded: DecodedPoints, point: Tensor, output: Tensor) -> Tensor:
+        prompts, row = point.unique(return_inverse=True)
+        logits = self.sam.mask_decoder.masks(
+            decoded.mask_tokens[prompts], decoded.image_tokens[prompts]
+        )
+        return logits[row, output + 1]
