@@ -82,7 +82,7 @@ def test_labels_take_the_place_of_the_coarsest_regions(tmp_path, sources, model)
     cropper = pools.Cropper(sources, 128, settings, labels)
     for index in np.flatnonzero(changed):
         _, pieces = cropper.crop(int(index))
-        inside = (pieces > 0).repeat(2, 0).repeat(2, 1)  # 128 px of input, 256 of levels
+        inside = (pieces > 0)[::2, ::2]  # 128 px of input, 64 of levels
         assert len(np.unique(found.levels[index, 2][inside])) == 1
         assert np.array_equal(found.levels[index, 2][~inside], plain.levels[index, 2][~inside])
 

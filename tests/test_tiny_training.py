@@ -17,7 +17,6 @@ import speck
 
 from alps.engine.sam import Sam
 from alps.engine.scenes import SceneSettings, make_scene
-from alps.trainer.tiny import pool as pools
 from alps.trainer.tiny import train
 from alps.trainer.tiny.cells import carry_cells
 from alps.trainer.tiny.loss import mask_loss
@@ -199,12 +198,6 @@ def test_small_regions_are_asked_too():
     assert 5 < (xy == [20, 10]).all(1).sum() < 20
 
 
-@pytest.fixture
-def small_levels(monkeypatch):
-    """Label maps of 64 pixels instead of 256, to be fast."""
-    monkeypatch.setattr(pools, "LEVEL_SIDE", 64)
-
-
 CONFIG = replace(speck.CONFIG, encoder_width=24, encoder_depth=2)
 
 
@@ -242,7 +235,7 @@ def draw(pool, start=0, seed=1):
     return batches(pool, seed=seed, start=start, **settings)
 
 
-def test_batches_depend_on_the_step_alone(pool, small_levels):
+def test_batches_depend_on_the_step_alone(pool):
     through = draw(pool)
     for step in range(4):
         expected, found = next(through), next(draw(pool, start=step))
@@ -270,7 +263,7 @@ def assert_points_in_place(prompts, images):
     assert asked > 10
 
 
-def test_batches_put_points_into_input_pixels(pool, small_levels):
+def test_batches_put_points_into_input_pixels(pool):
     prompts = next(draw(pool))
     assert prompts.xy.shape == (3, 10, 2) and prompts.xy.dtype == torch.float32
     assert prompts.truth.shape == (30, 3, 32, 32) and prompts.valid.shape == (30, 3)
@@ -278,8 +271,10 @@ def test_batches_put_points_into_input_pixels(pool, small_levels):
     assert_points_in_place(prompts, images)
 
 
-def test_flips_and_turns_take_points_and_truth_along(pool, small_levels):
+def test_flips_and_turns_take_points_and_truth_along(pool, monkeypatch):
     model = Sam(CONFIG)
+    # Colours tell where pixels came from; light must leave them as they are.
+    monkeypatch.setattr(train, "vary_light", lambda images, generator: images.float())
     seen = {}
     model.encode = lambda pixels: seen.setdefault(
         "images", pixels * model.pixel_std + model.pixel_mean
@@ -368,13 +363,11 @@ def train_through(pool, out):
 
 @pytest.fixture(scope="module")
 def undisturbed(pool, tmp_path_factory):
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pools, "LEVEL_SIDE", 64)
-        out = tmp_path_factory.mktemp("undisturbed")
-        return train_through(pool, out), out
+    out = tmp_path_factory.mktemp("undisturbed")
+    return train_through(pool, out), out
 
 
-def test_frozen_tokens_are_what_the_encoder_would_say(pool, small_levels):
+def test_frozen_tokens_are_what_the_encoder_would_say(pool):
     model, _, mean = start_training(pool)
     stage, _ = stages(model, pool, mean)
     prompts = next(draw(pool))
@@ -397,7 +390,7 @@ def test_training_learns_and_writes_its_log(undisturbed):
     assert np.mean(loss[-3:]) < np.mean(loss[:3])
 
 
-def test_the_decoder_stage_leaves_the_encoder_alone(pool, small_levels, tmp_path):
+def test_the_decoder_stage_leaves_the_encoder_alone(pool, tmp_path):
     model, averaged, mean = start_training(pool)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     stage, _ = stages(model, pool, mean)
@@ -410,7 +403,7 @@ def test_the_decoder_stage_leaves_the_encoder_alone(pool, small_levels, tmp_path
 
 @pytest.mark.parametrize("killed_at", [(1, 3), (5, 7), (10,)])
 def test_killed_and_resumed_ends_with_the_same_weights(
-    pool, small_levels, undisturbed, tmp_path, monkeypatch, killed_at
+    pool, undisturbed, tmp_path, monkeypatch, killed_at
 ):
     real = train._average
     for steps in killed_at:  # counted from each start, lost ones again
@@ -431,7 +424,7 @@ def test_killed_and_resumed_ends_with_the_same_weights(
     assert [name for name in found if not torch.equal(found[name], expected[name])] == []
 
 
-def test_killed_while_writing_a_checkpoint(pool, small_levels, undisturbed, tmp_path, monkeypatch):
+def test_killed_while_writing_a_checkpoint(pool, undisturbed, tmp_path, monkeypatch):
     def fail(*_):
         raise KeyboardInterrupt
 
@@ -440,13 +433,12 @@ def test_killed_while_writing_a_checkpoint(pool, small_levels, undisturbed, tmp_
         train_through(pool, tmp_path)
     assert not (tmp_path / "decoder.pt").exists()
     monkeypatch.undo()
-    monkeypatch.setattr(pools, "LEVEL_SIDE", 64)
     found, (expected, _) = train_through(pool, tmp_path), undisturbed
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     assert {path.name for path in tmp_path.iterdir()} == {"decoder.pt", "joint.pt", "log.jsonl"}
 
 
-def test_a_finished_training_does_nothing_more(pool, small_levels, undisturbed, monkeypatch):
+def test_a_finished_training_does_nothing_more(pool, undisturbed, monkeypatch):
     expected, out = undisturbed
     monkeypatch.setattr(train, "_step", lambda *_: pytest.fail("trained again"))
     found = train_through(pool, out)

@@ -1,4 +1,4 @@
-"""Other light, air and sensors over the same ground, drawn anew each time an image is trained on."""
+"""Other light, air and sensors over the same ground, drawn anew for each step of training."""
 
 import torch
 from torch import Tensor

@@ -20,7 +20,7 @@ from torch import Tensor
 from alps.engine.errors import SettingsError, SourceError
 from alps.engine.progress import Progress
 from alps.engine.raster import RasterReader
-from alps.engine.sam import Sam
+from alps.engine.sam import Sam, SamConfig
 from alps.engine.scenes import SceneSettings, make_scene
 from alps.engine.scenes.labels import components
 from alps.engine.sources import Source
@@ -29,7 +29,6 @@ from alps.trainer.tiny.recipe import PoolSettings
 from alps.trainer.tiny.regions import region_hierarchy
 
 LEVELS = 3
-LEVEL_SIDE = 256  # label maps are kept at half the input's resolution, twice the logits'
 
 
 @dataclass
@@ -37,11 +36,16 @@ class Pool:
     """Memory-mapped arrays of N training images."""
 
     images: np.ndarray  # (N, S, S, 3) uint8 RGB
-    levels: np.ndarray  # (N, 3, 256, 256) uint16 region ids, fine to coarse, 0 none
+    levels: np.ndarray  # (N, 3, l, l) uint16 region ids, fine to coarse, 0 none; l: level_side
     tokens: np.ndarray  # (N, h·w, width) float16, before the encoder's last block's mean is removed
 
     def __len__(self) -> int:
         return len(self.images)
+
+
+def level_side(config: SamConfig) -> int:
+    """Pixels a side of kept label maps: twice the logits'."""
+    return 2 * config.low_resolution_size
 
 
 def build_pool(
@@ -58,9 +62,10 @@ def build_pool(
     """
     total = settings.scenes + settings.crops
     size, grid = model.config.image_size, model.config.embedding_size
+    side = level_side(model.config)
     shapes = {
         "images": ((total, size, size, 3), np.uint8),
-        "levels": ((total, LEVELS, LEVEL_SIDE, LEVEL_SIDE), np.uint16),
+        "levels": ((total, LEVELS, side, side), np.uint16),
         "tokens": ((total, grid * grid, model.config.encoder_width), np.float16),
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -85,9 +90,7 @@ def build_pool(
                 tokens, _ = _encode(model, image)
             pool.images[index], pool.tokens[index] = image, tokens
             pool.levels[index] = [
-                cv2.resize(
-                    level.astype(np.uint16), (LEVEL_SIDE,) * 2, interpolation=cv2.INTER_NEAREST
-                )
+                cv2.resize(level.astype(np.uint16), (side, side), interpolation=cv2.INTER_NEAREST)
                 for level in levels
             ]
             progress.advance(1)
@@ -204,7 +207,7 @@ class Prompts:
 
     index: np.ndarray  # (B,) rows of the pool
     xy: Tensor  # (B, N, 2) float32, input pixels
-    truth: Tensor  # (B·N, 3, 128, 128) float32 share of each pixel
+    truth: Tensor  # (B·N, 3, l/2, l/2) float32 share of each pixel
     valid: Tensor  # (B·N, 3) bool
 
 
@@ -260,7 +263,7 @@ def batches(
         xy = np.stack([d[0] for d in drawn]).astype(np.float32)
         yield Prompts(
             index=index,
-            xy=torch.from_numpy((xy + 0.5) * (size / LEVEL_SIDE) - 0.5),
+            xy=torch.from_numpy((xy + 0.5) * (size / pool.levels.shape[-1]) - 0.5),
             truth=torch.from_numpy(np.concatenate([d[1] for d in drawn])),
             valid=torch.from_numpy(np.concatenate([d[2] for d in drawn])),
         )
