@@ -92,10 +92,10 @@ def fit_clusters(chunks: Chunks, settings: ClusterSettings) -> ClusterModel:
             for start in range(0, len(vectors), BATCH_ROWS):
                 batch = vectors[start : start + BATCH_ROWS]
                 found = kmeans.assign(batch, centroids)
-                sums, new = kmeans.partial_sums(batch, found.labels, clusters)
+                sums, new = found.sums, found.counts
                 received += new
                 counts += new
-                inertia += float(found.nearest.sum(dtype=np.float64))
+                inertia += found.inertia
                 hit = new > 0
                 step = (sums[hit] - new[hit, None] * centroids[hit]) / received[hit, None]
                 centroids[hit] += step.astype(np.float32)
