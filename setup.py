@@ -47,9 +47,15 @@ EXTRAS = {
     "tensorrt": ["tensorrt>=10.3,<12"],  # 10.3: strongly typed networks
     "cuml": ["cuml-cu13>=25.10,<27"],  # first wheels for CUDA 13
     "ray": ["ray>=2.30,<3"],  # 2.30: Python 3.12
-    # What only training of `tiny` needs: region merging for self-made masks, and a reader of the
-    # ONNX file that the pre-trained backbone comes in.
-    "train": ["onnx>=1.17,<2", "scikit-image>=0.22,<1"],  # onnx 1.17: the first with NumPy 2
+    "train": [
+        "matplotlib>=3.9,<4",  # 3.9: the first with NumPy 2; the plot of an experiment
+        "tensorboard>=2.17,<3",  # 2.17: NumPy 2; only for --tensorboard
+        "transformers>=5,<6",  # segmentation models; 5: the API that is tested
+        # What only training of `tiny` needs: region merging for self-made masks, and a reader of
+        # the ONNX file that the pre-trained backbone comes in.
+        "onnx>=1.17,<2",  # 1.17: the first with NumPy 2
+        "scikit-image>=0.22,<1",
+    ],
     # The peers that `alps bench` and `make bench` run beside ours.
     "bench": [
         "pycocotools>=2.0.7,<3",  # 2.0.7: NumPy 2; IoU of run-length codes
@@ -59,6 +65,7 @@ EXTRAS = {
     ],
     "dev": [
         "hypothesis>=6.100,<7",
+        "matplotlib>=3.9,<4",  # the plot of an experiment
         "numba-cuda>=0.20,<1",  # the simulator in which CUDA kernels are tested without a GPU
         "onnx>=1.17,<2",  # the trainer's tests make a small file of the backbone's layout
         "psutil>=5.9,<8",  # memory of a process, as the system counts it
@@ -69,6 +76,8 @@ EXTRAS = {
         # SLIC and Felzenszwalb, the baselines of the quality table; the trainer's regions
         "scikit-image>=0.22,<1",
         "segment-anything==1.0",  # the original that our masks are held against
+        "tensorboard>=2.17,<3",  # what a training logs with --tensorboard
+        "transformers>=5,<6",  # the models that trainings are of, and what opens them again
     ],
 }
 
@@ -101,6 +110,11 @@ setup(
             "quality = alps.engine.commands:quality",
             "models = alps.engine.commands:models",
             "distill = alps.trainer.commands:distill",
+            "pretrain = alps.trainer.commands:pretrain",
+            "finetune = alps.trainer.commands:finetune",
+            "evaluate = alps.trainer.commands:evaluate",
+            "experiment = alps.trainer.commands:experiment",
+            "prepare = alps.trainer.commands:prepare",
             "train-tiny = alps.trainer.commands:train_tiny",
             "bench = alps.bench.commands:bench",
         ],

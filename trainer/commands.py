@@ -5,9 +5,12 @@ from pathlib import Path
 import click
 
 from alps.engine.errors import SettingsError
+from alps.trainer.benchmarks.command import prepare
 from alps.trainer.distill.command import distill
+from alps.trainer.experiment.command import experiment
+from alps.trainer.segmentation.command import evaluate, finetune, pretrain
 
-__all__ = ["distill", "train_tiny"]
+__all__ = ["distill", "evaluate", "experiment", "finetune", "prepare", "pretrain", "train_tiny"]
 
 
 @click.command(name="train-tiny")

@@ -72,12 +72,12 @@ class Processes:
 
 
 @contextmanager
-def joined(device: str, batch: int) -> Iterator[Processes]:
+def joined(device: str, batch: int | None) -> Iterator[Processes]:
     """Join the job that torchrun started; a process that it did not start is a job of one.
 
     Args:
         device: as ``--device``; with several processes each takes the GPU of its local rank.
-        batch: windows a step, to be shared evenly.
+        batch: samples a step, to be shared evenly; None where nothing is.
 
     Raises:
         SettingsError: no such device, or the batch cannot be shared evenly.
@@ -86,7 +86,7 @@ def joined(device: str, batch: int) -> Iterator[Processes]:
     if size == 1:
         yield Processes(0, 1, choose_device(device))
         return
-    if batch % size:
+    if batch is not None and batch % size:
         raise SettingsError(
             f"--batch {batch}: {size} processes cannot share it evenly; give a multiple of {size}"
         )

@@ -1,0 +1,1 @@
+"""Public benchmarks: official downloads in, crops that every trainer can read out."""

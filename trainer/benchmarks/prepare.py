@@ -1,0 +1,211 @@
+"""Cuts a benchmark's images and labels into crops, in mmseg's layout.
+
+    OUT/img_dir/{train,val}/NAME_X_Y.png     8-bit RGB
+    OUT/ann_dir/{train,val}/NAME_X_Y.png     class ids 0, 1, 2, …; 255: no class
+    OUT/dataset.json                         names of the classes
+
+X and Y are where the crop lies in its image. An image is done when its line stands in OUT's
+journal; a killed run goes on with the next one. Memory holds one crop of an image at a time.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from alps.engine.errors import RunFolderError, SettingsError, SourceError
+from alps.engine.label_writer import LabelMapWriter
+from alps.engine.palette import palette
+from alps.engine.progress import Progress
+from alps.engine.raster import RasterReader
+from alps.engine.run_folder import whole
+from alps.engine.windows import Window
+from alps.trainer.benchmarks.known import BENCHMARKS, Benchmark, Found, match
+from alps.trainer.data.find import Problem
+from alps.trainer.data.labels import LabelReader
+from alps.trainer.data.report import describe
+
+SUFFIXES = (".png", ".tif", ".tiff")
+SHOWN = 5  # problems of a kind
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Crops by split, and files left out because they have no counterpart."""
+
+    crops: dict[str, int]
+    alone: tuple[Path, ...]
+
+
+def prepare(
+    name: str, src: str | Path, out: str | Path, crop: int | None = None, stride: int | None = None
+) -> Prepared:
+    """Cut all of a benchmark that lies below ``src``.
+
+    crop, stride: in pixels; None: what is usual for it.
+
+    Raises:
+        SettingsError: no such benchmark, or sizes that cannot work.
+        SourceError: files are missing, or do not fit together, or cannot be read: all such pairs
+            are reported, and nothing of them is written.
+        RunFolderError: ``out`` holds something else, or cannot be written.
+    """
+    if name not in BENCHMARKS:
+        raise SettingsError(f"{name}: give one of {', '.join(BENCHMARKS)}")
+    benchmark = BENCHMARKS[name]
+    benchmark = replace(benchmark, crop=crop or benchmark.crop, stride=stride or benchmark.stride)
+    if not 1 <= benchmark.stride <= benchmark.crop:
+        raise SettingsError(
+            f"--stride {benchmark.stride}: must be from 1 to --crop {benchmark.crop}"
+        )
+    src, out = Path(src), Path(out)
+    pairs, alone = _find(benchmark, src)
+    problems: list[Problem] = []
+    journal = _open_out(out, benchmark)
+    done = _finished(journal)
+    with (
+        Progress(len(pairs), "images", f"cutting {benchmark.title}") as progress,
+        journal.open("a", encoding="utf-8") as lines,
+    ):
+        for image, label in pairs:
+            key = f"{image.split}/{image.name}"
+            if key not in done:
+                found = _cut(benchmark, image, label, out)
+                if isinstance(found, Problem):
+                    problems.append(found)
+                else:
+                    done[key] = {"image": key, "split": image.split, "crops": found}
+                    lines.write(json.dumps(done[key]) + "\n")
+                    lines.flush()
+            progress.advance()
+    if problems:
+        print("\n".join(describe(problems, most=SHOWN)), file=sys.stderr)
+        raise SourceError(
+            f"{len(problems)} problems with {benchmark.title} in {src}, listed above; mend them "
+            "and give the same command again: what is done is kept"
+        )
+    crops: dict[str, int] = {}
+    for line in done.values():
+        crops[line["split"]] = crops.get(line["split"], 0) + line["crops"]
+    return Prepared(crops, tuple(alone))
+
+
+def starts(length: int, crop: int, stride: int) -> list[int]:
+    """Where crops begin on an axis: every ``stride`` pixels, the last one moved back inside."""
+    if length <= crop:
+        return [0]
+    return sorted({min(start, length - crop) for start in range(0, length - crop + stride, stride)})
+
+
+def _find(benchmark: Benchmark, src: Path) -> tuple[list[tuple[Found, Found]], list[Path]]:
+    """Pairs of image and labels, and files that have no counterpart.
+
+    Those are no fault: labels of some test images are not public, and Vaihingen's complete ones
+    have an area more than its images.
+    """
+    if not src.is_dir():
+        raise SourceError(f"{src} is not a folder; give the folder of the unpacked download")
+    images: dict[tuple[str, str], tuple[int, Found]] = {}
+    labels: dict[tuple[str, str], tuple[int, Found]] = {}
+    for path in sorted(src.rglob("*")):
+        if path.suffix.lower() not in SUFFIXES:
+            continue
+        for patterns, found in ((benchmark.images, images), (benchmark.labels, labels)):
+            hit = match(benchmark, patterns, path.relative_to(src).as_posix())
+            if hit is not None:
+                rank, name, split = hit
+                known = found.get((split, name))
+                if known is None or rank < known[0]:
+                    found[split, name] = rank, Found(name, split, path)
+    pairs = [(image, labels[key][1]) for key, (_, image) in sorted(images.items()) if key in labels]
+    if not pairs:
+        lacks = "image" if not images else "label image"
+        raise SourceError(
+            f"{src} holds no {lacks} named as in {benchmark.title}'s download; unpack its archives "
+            "there, and keep their folders' and files' names"
+        )
+    alone = [found.path for key, (_, found) in images.items() if key not in labels]
+    alone += [found.path for key, (_, found) in labels.items() if key not in images]
+    return pairs, alone
+
+
+def _open_out(out: Path, benchmark: Benchmark) -> Path:
+    """Make OUT's folders and its dataset.json; returns the journal."""
+    # Labels are written as class numbers, whatever they were.
+    rules = replace(benchmark.rules, palette=None, ignore_colours=(), reduce_zero=False)
+    about = {"benchmark": benchmark.title, "crop": benchmark.crop, "stride": benchmark.stride}
+    note = out / "prepared.json"
+    try:
+        for kind in ("img_dir", "ann_dir"):
+            for split in ("train", "val"):
+                (out / kind / split).mkdir(parents=True, exist_ok=True)
+        if not note.exists():
+            if any((out / "img_dir").rglob("*.png")):
+                raise RunFolderError(f"{out} holds other crops already; give a new folder as OUT")
+            rules.save(out)
+            note.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        elif json.loads(note.read_text(encoding="utf-8")) != about:
+            raise RunFolderError(f"{out} holds crops cut otherwise; see its prepared.json")
+    except OSError as error:
+        raise RunFolderError(f"cannot write to {out}: {error.strerror or error}") from error
+    return out / "prepared.jsonl"
+
+
+def _finished(journal: Path) -> dict[str, dict]:
+    done = {}
+    if journal.exists():
+        for text in journal.read_text(encoding="utf-8").splitlines():
+            try:
+                line = json.loads(text)
+            except ValueError:  # the last line of a killed run
+                continue
+            done[line["image"]] = line
+    return done
+
+
+def _cut(benchmark: Benchmark, image: Found, label: Found, out: Path) -> int | Problem:
+    """Write the crops of a pair: their number, or what is wrong with it."""
+    rules = benchmark.rules
+    try:
+        with RasterReader(image.path) as pixels, LabelReader(label.path, rules) as labels:
+            if labels.size != (pixels.width, pixels.height):
+                text = f"{pixels.width} x {pixels.height} pixels, its labels {labels.size}"
+                return Problem("sizes differ", str(image.path), text)
+            windows = list(_windows(benchmark, pixels.width, pixels.height))
+            for window in windows:  # all are looked at before the first one is written
+                labels.read(window)
+            complaint = labels.complaint()
+            if complaint is not None:
+                return Problem(complaint[0], str(label.path), complaint[1])
+            for window in windows:
+                name = f"{image.name}_{window.x}_{window.y}.png"
+                _write_image(out / "img_dir" / image.split / name, pixels.read(window).rgb)
+                ids = labels.read(window)
+                place = out / "ann_dir" / image.split / name
+                colours = palette(len(rules.classes)) if rules.palette is None else rules.palette
+                with LabelMapWriter(
+                    place, window.width, window.height, np.array(colours, np.uint8)
+                ) as writer:
+                    writer.write_rows(0, ids)
+        return len(windows)
+    except SourceError as error:
+        return Problem("unreadable", str(image.path), str(error))
+
+
+def _windows(benchmark: Benchmark, width: int, height: int) -> Iterator[Window]:
+    crop, stride = benchmark.crop, benchmark.stride
+    for y in starts(height, crop, stride):
+        for x in starts(width, crop, stride):
+            yield Window(x, y, min(crop, width), min(crop, height))
+
+
+def _write_image(path: Path, rgb: np.ndarray) -> None:
+    done, encoded = cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+    if not done:
+        raise RunFolderError(f"cannot encode {path}")
+    with whole(path) as part:
+        part.write_bytes(encoded.tobytes())

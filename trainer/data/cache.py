@@ -1,0 +1,150 @@
+"""Decodes every pair of a data set once, and collects what is wrong with any of them.
+
+A loader that decodes JPEG and PNG is what a GPU waits for. Here a crop of any size and place is a
+slice of a file. One pass over DATA both writes the arrays and finds what is wrong with the pairs,
+so that all of it is known before the first step. Memory is bounded by a few strips of an image;
+the disk holds 4 bytes a pixel, 5 with weights, one more with more than 255 classes.
+"""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from alps.engine.errors import SourceError
+from alps.engine.progress import Progress
+from alps.engine.run_folder import RunFolder, write_text
+from alps.engine.settings import fingerprint
+from alps.trainer.data.arrays import CachedPair
+from alps.trainer.data.decode import DecodeRequest, decode_pair
+from alps.trainer.data.find import Problem
+from alps.trainer.data.labels import count_classes
+from alps.trainer.data.rules import MOST_CLASSES, LabelRules
+from alps.trainer.data.segments import MASKS, SegmentTargets
+from alps.trainer.data.settings import PseudoSettings
+
+FORMAT = 1  # of the arrays; another one is another cache
+THREADS = 2  # pairs decoded at once; each holds a strip of image and labels
+
+
+@dataclass(frozen=True)
+class Cache:
+    """All decoded pairs of a data set."""
+
+    root: Path
+    rules: LabelRules
+    cell: int
+    pairs: tuple[CachedPair, ...]
+    problems: tuple[Problem, ...]
+
+    def split(self, name: str) -> tuple[CachedPair, ...]:
+        """The pairs of ``train`` or ``test``."""
+        return tuple(pair for pair in self.pairs if pair.split == name)
+
+
+def build_cache(request: DecodeRequest, folder: Path) -> Cache:
+    """Decode what is not decoded yet below ``folder``; a killed call is gone on with by the next.
+
+    The result lists what was found wrong; such pairs are not in it. Raises SettingsError and
+    SourceError where no pair could ever be read with these settings.
+    """
+    request = _with_classes(request)
+    decides = _decides(request)
+    root = folder / fingerprint(decides)
+    index = root / "index.json"
+    if not index.exists():
+        root.mkdir(parents=True, exist_ok=True)
+        wanted = [pair for pair in request.data.pairs if pair.split in request.splits]
+        targets = _targets(request)
+        with (
+            ThreadPoolExecutor(THREADS) as pool,
+            Progress(len(wanted), "pairs", "decoding and checking") as progress,
+        ):
+            jobs = [
+                pool.submit(decode_pair, request, targets, pair, root, f"{number:06}")
+                for number, pair in enumerate(wanted)
+            ]
+            try:
+                records = []
+                for job in jobs:
+                    records.append(job.result())
+                    progress.advance()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+        write_text(index, json.dumps(records))
+        for number in range(len(wanted)):
+            (root / f"{number:06}.json").unlink(missing_ok=True)
+    return _open(index, request)
+
+
+def _with_classes(request: DecodeRequest) -> DecodeRequest:
+    """Settle the classes: those of a control, or as many as the labels show."""
+    rules = request.data.rules
+    if request.pseudo.targets == "masks":
+        rules = LabelRules(MASKS)
+    elif not rules.classes:
+        count = count_classes([pair.label for pair in request.data.pairs], rules)
+        if not 1 <= count <= MOST_CLASSES:
+            raise SourceError(
+                f"the labels of {request.data.root} hold {count} classes; name them with --classes"
+            )
+        rules = replace(rules, classes=tuple(str(index) for index in range(count)))
+    return replace(request, data=replace(request.data, rules=rules))
+
+
+def _decides(request: DecodeRequest) -> dict[str, Any]:
+    """All that the arrays depend on."""
+    files = []
+    for pair in request.data.pairs:
+        if pair.split in request.splits:
+            stamps = [_stamp(path) for path in (pair.image, pair.label)]
+            files.append([str(pair.image), str(pair.label), pair.scene, pair.split, *stamps])
+    pseudo = asdict(request.pseudo)
+    if request.pseudo != PseudoSettings():
+        # Label maps stay as they are where only margins change.
+        parts = sorted((request.data.root / "segments").glob("part-*.parquet"))
+        pseudo |= {"seed": request.seed, "parts": [_stamp(part) for part in parts]}
+    return {
+        "format": FORMAT,
+        "rules": asdict(request.data.rules),
+        "bands": request.data.bands,
+        "shrink": request.settings.shrink,
+        "cell": request.cell,
+        "pseudo": pseudo,
+        "files": files,
+    }
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
+def _targets(request: DecodeRequest) -> SegmentTargets | None:
+    """What paints controls and weights; None where the label maps are all that is needed."""
+    if request.pseudo == PseudoSettings():
+        return None
+    if not request.data.is_run:
+        raise SourceError(
+            f"{request.data.root} is no run folder of alps label; margins and controls need one"
+        )
+    folder = RunFolder(request.data.root)
+    clusters = len(json.loads(folder.classes.read_text(encoding="utf-8"))["classes"])
+    return SegmentTargets(folder, clusters, request.pseudo, request.seed)
+
+
+def _open(index: Path, request: DecodeRequest) -> Cache:
+    pairs, problems = [], list(request.data.problems)
+    for record in json.loads(index.read_text(encoding="utf-8")):
+        problems += [Problem(**problem) for problem in record["problems"]]
+        if record["pair"] is not None:
+            pair = record["pair"]
+            cells = tuple(tuple(row) for row in pair.pop("labelled"))
+            classes = tuple(pair.pop("class_pixels"))
+            pairs.append(CachedPair(**pair, labelled=cells, class_pixels=classes))
+    return Cache(index.parent, request.data.rules, request.cell, tuple(pairs), tuple(problems))

@@ -1,0 +1,78 @@
+"""Makes batches ahead of the loop that learns from them, in threads.
+
+Slices of mapped files, OpenCV and NumPy let go of the interpreter's lock while they work, so
+threads do; they need no copies of the data set and no pickling. A batch crosses to the device as
+bytes: normalisation is the network's business.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from alps.trainer.data.samples import Sample, Samples
+
+AHEAD = 3  # batches
+
+
+@dataclass
+class Batch:
+    """Samples side by side."""
+
+    pixels: Tensor  # (B, 3, S, S) uint8
+    labels: Tensor  # (B, S, S) int64, -1 where there is no class
+    weights: Tensor  # (B, S, S) float32
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same on a device; the copy is not waited for."""
+        if device.type == "cpu":
+            return self
+        parts = (self.pixels, self.labels, self.weights)
+        return Batch(*(part.pin_memory().to(device, non_blocking=True) for part in parts))
+
+    def part(self, start: int, end: int) -> "Batch":
+        """Some of the samples."""
+        return Batch(self.pixels[start:end], self.labels[start:end], self.weights[start:end])
+
+
+def batches(
+    samples: Samples, steps: range, size: int, share: slice, workers: int
+) -> Iterator[Batch]:
+    """The batches of some steps, in order.
+
+    Args:
+        samples: what there is.
+        steps: their numbers; step n has the samples n x size … (n + 1) x size - 1.
+        size: samples a step, over all processes.
+        share: which of them are this process's.
+        workers: threads.
+    """
+    waiting: deque[list[Future[Sample]]] = deque()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="alps-sample")
+    try:
+        for step in steps:
+            numbers = range(step * size, (step + 1) * size)[share]
+            places = [samples.place(number) for number in numbers]
+            waiting.append(
+                [pool.submit(samples.make, *pair) for pair in zip(numbers, places, strict=True)]
+            )
+            if len(waiting) > AHEAD:
+                yield _batch(waiting.popleft())
+        while waiting:
+            yield _batch(waiting.popleft())
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _batch(futures: list[Future[Sample]]) -> Batch:
+    made = [future.result() for future in futures]
+    pixels = np.stack([sample.pixels for sample in made])
+    return Batch(
+        torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(),
+        torch.from_numpy(np.stack([sample.labels for sample in made])),
+        torch.from_numpy(np.stack([sample.weights for sample in made])),
+    )

@@ -1,0 +1,70 @@
+"""Which images and labels a training reads, and how; the command line reads defaults from here."""
+
+from dataclasses import dataclass
+
+from alps.engine.settings import setting
+from alps.trainer.checks import check_choice, check_range
+
+TARGETS = ("classes", "masks", "shuffled")
+UNITS = ("crop", "image", "scene")
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """What stands in DATA's dataset.json need not be given; what is given wins."""
+
+    classes: str | None = setting(
+        None, "Names of the classes in order, with commas. Default: DATA's, else 0, 1, 2, …"
+    )
+    train: str | None = setting(None, "Glob of the images to learn from: 'tile[1-6]*' say.")
+    test: str | None = setting(None, "Glob of the images to test on; not learnt from.")
+    scene: str | None = setting(
+        None,
+        "Regular expression whose match in an image's name is its scene; scenes are held out "
+        "whole. Default: each image is one.",
+    )
+    hold_out: float = setting(
+        0.2, "Share of the scenes to test on, where neither DATA nor --test names them."
+    )
+    label_threshold: float | None = setting(
+        None, "Labels above it are class 1, others class 0: for masks of grey values, 127."
+    )
+    label_ignore: int | None = setting(None, "Label value that is no class. Default: 255.")
+    reduce_zero: bool = setting(False, "Label 0 is no class, 1 is the first one.")
+    image_suffix: str = setting("", "Ending of images' stems that their labels' lack: _RGB.")
+    label_suffix: str = setting("", "Ending of labels' stems that their images' lack: _label.")
+    bands: tuple[int, ...] | None = setting(
+        None, "Bands to read as red, green, blue, counted from 1. Default: the file's."
+    )
+    shrink: int = setting(1, "Read images and labels so many times smaller.")
+    skip_bad: bool = setting(False, "Go on without the pairs that the report of bad data names.")
+
+
+@dataclass(frozen=True)
+class PseudoSettings:
+    """What of a run folder is learnt: only for pre-training."""
+
+    targets: str = setting(
+        "classes",
+        "classes; or a control: masks (inside a segment or not), shuffled (each segment gets the "
+        "class of a random one).",
+    )
+    margin_weight: bool = setting(
+        False, "Weigh pixels by their segment's margin, full weight from the median on."
+    )
+    margin_cut: float = setting(
+        0.0, "Ignore this share of the segments: those most doubtful by their margin."
+    )
+
+
+def check_data(data: DataSettings) -> None:
+    """Raise SettingsError where a value cannot work."""
+    check_range(data, "hold_out", 0, 0.9)
+    check_range(data, "shrink", 1, 64)
+    check_range(data, "label_ignore", 0, 65535)
+
+
+def check_pseudo(pseudo: PseudoSettings) -> None:
+    """Raise SettingsError where a value cannot work."""
+    check_choice(pseudo, "targets", TARGETS)
+    check_range(pseudo, "margin_cut", 0, 0.95)

@@ -1,0 +1,1 @@
+"""Does pre-training on pseudo-labels help? One command that answers, with controls and spread."""

@@ -1,0 +1,53 @@
+"""``alps experiment``."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from alps.engine.options import pick, settings_options
+from alps.trainer.data.settings import DataSettings, PseudoSettings
+from alps.trainer.experiment.plan import ExperimentSettings
+from alps.trainer.segmentation.command import options_of, recipe_of, run_options
+from alps.trainer.segmentation.recipe import EvaluationSettings, ModelSettings, TrainSettings
+
+# The plan decides these for each of its trainings.
+DECIDED = ("steps", "seed", "fraction", "targets", "init", "keep_head")
+
+
+def _without_decided(command: click.Command) -> click.Command:
+    command.params = [option for option in command.params if option.name not in DECIDED]
+    return command
+
+
+@click.command()
+@click.argument("labels", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("data", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("out", type=click.Path(path_type=Path, file_okay=False))
+@run_options
+@settings_options(
+    ExperimentSettings,
+    ModelSettings,
+    TrainSettings,
+    PseudoSettings,
+    DataSettings,
+    EvaluationSettings,
+)
+def experiment(labels: Path, data: Path, out: Path, **values: Any) -> None:
+    """Measure what pre-training on the run folder LABELS gains on fractions of DATA's labels.
+
+    Scratch, ALPS pre-training and two controls, several seeds each, in one table and one plot with
+    spread: OUT/table.md, OUT/plot.png, OUT/results.csv. LABELS must not hold DATA's test images.
+    Run the same command again after an interruption, or with more --seeds, --fractions or --arms.
+    """
+    from alps.trainer.experiment.run import Experiment, run_experiment
+
+    recipe = recipe_of(values)
+    outcome = run_experiment(
+        labels, data, out, Experiment(pick(ExperimentSettings, values), recipe), options_of(values)
+    )
+    click.echo(outcome.table())
+    click.echo(f"plot: {out / 'plot.png'}")
+
+
+experiment = _without_decided(experiment)

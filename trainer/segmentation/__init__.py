@@ -1,0 +1,1 @@
+"""Segmentation models: built, taught, saved as transformers opens them, and measured."""

@@ -1,0 +1,176 @@
+"""``alps pretrain``, ``alps finetune``, ``alps evaluate``. torch is imported when one is called."""
+
+import json
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from alps.engine.options import pick, settings_options
+from alps.trainer.data.settings import DataSettings, PseudoSettings
+from alps.trainer.segmentation.recipe import (
+    EvaluationSettings,
+    ModelSettings,
+    RunOptions,
+    TrainSettings,
+)
+
+if TYPE_CHECKING:
+    from alps.trainer.segmentation.run import Recipe, Result
+
+out_argument = click.argument("out", type=click.Path(path_type=Path, file_okay=False))
+data_argument = click.argument("data", type=click.Path(path_type=Path, file_okay=False))
+device_option = click.option(
+    "--device", default=RunOptions.device, show_default=True, help="auto, cpu, cuda or cuda:N."
+)
+
+
+def run_options(command: Callable) -> Callable:
+    """Options that do not change the result."""
+    for option in reversed(
+        (
+            device_option,
+            click.option(
+                "--checkpoint-every",
+                default=RunOptions.checkpoint_every,
+                show_default=True,
+                type=click.IntRange(1),
+                help="Steps between checkpoints; a killed run loses no more.",
+            ),
+            click.option(
+                "--validate-every",
+                default=RunOptions.validate_every,
+                show_default=True,
+                type=click.IntRange(0),
+                help="Steps between measurements on the test images; 0: only at the end.",
+            ),
+            click.option(
+                "--log-every",
+                default=RunOptions.log_every,
+                show_default=True,
+                type=click.IntRange(1),
+                help="Steps that a line of log.jsonl tells of.",
+            ),
+            click.option(
+                "--workers",
+                default=RunOptions.workers,
+                show_default=True,
+                type=click.IntRange(1),
+                help="Threads that make crops.",
+            ),
+            click.option("--tensorboard", is_flag=True, help="Log into OUT/tensorboard too."),
+            click.option(
+                "--cache",
+                type=click.Path(file_okay=False),
+                help="Folder of decoded images, to share among runs. Default: OUT/cache.",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def recipe_of(values: dict[str, Any]) -> "Recipe":
+    """All that decides the weights, from a command's options."""
+    from alps.trainer.segmentation.run import Recipe
+
+    return Recipe(
+        model=pick(ModelSettings, values),
+        data=pick(DataSettings, values),
+        train=pick(TrainSettings, values),
+        evaluation=pick(EvaluationSettings, values),
+        pseudo=pick(PseudoSettings, values),
+    )
+
+
+def options_of(values: dict[str, Any]) -> RunOptions:
+    """Where and how it is carried out, from a command's options."""
+    return RunOptions(**{f.name: values[f.name] for f in fields(RunOptions) if f.name in values})
+
+
+@click.command()
+@click.argument("labels", type=click.Path(path_type=Path, file_okay=False))
+@out_argument
+@run_options
+@settings_options(ModelSettings, TrainSettings, PseudoSettings, DataSettings, EvaluationSettings)
+def pretrain(labels: Path, out: Path, **values: Any) -> None:
+    """Pre-train a segmentation model on label maps that nobody drew: LABELS is a run folder.
+
+    OUT receives model/, which transformers opens and alps finetune --init takes. Run the same
+    command again after an interruption, and it goes on where it was. On several GPUs:
+    torchrun --nproc-per-node N --no-python alps pretrain LABELS OUT ...
+    """
+    from alps.trainer.segmentation.run import pretrain as run
+
+    _say(run(labels, out, recipe_of(values), options_of(values)))
+
+
+@click.command()
+@data_argument
+@out_argument
+@run_options
+@settings_options(ModelSettings, TrainSettings, DataSettings, EvaluationSettings)
+def finetune(data: Path, out: Path, **values: Any) -> None:
+    """Teach a model the real labels of DATA, or a fraction of them, and measure it.
+
+    DATA holds images/ and labels/, or img_dir/ and ann_dir/ as mmseg has them, or is what alps
+    prepare wrote. Without --init the model starts from random weights. Run the same command again
+    after an interruption, and it goes on where it was.
+    """
+    from alps.trainer.segmentation.run import finetune as run
+
+    _say(run(data, out, recipe_of(values), options_of(values)))
+
+
+@click.command()
+@data_argument
+@click.argument("checkpoint")
+@device_option
+@click.option("--crop", type=click.IntRange(32), help="Side of windows. Default: the training's.")
+@click.option(
+    "--predictions",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder for label maps of what the model predicts.",
+)
+@click.option(
+    "--json", "file", type=click.Path(path_type=Path, dir_okay=False), help="File for the measures."
+)
+@settings_options(DataSettings, EvaluationSettings)
+def evaluate(
+    data: Path,
+    checkpoint: str,
+    device: str,
+    crop: int | None,
+    predictions: Path | None,
+    file: Path | None,
+    **values: Any,
+) -> None:
+    """Measure CHECKPOINT on the test images of DATA: IoU and F1 of each class, means, accuracy.
+
+    CHECKPOINT is an OUT of alps finetune, a folder of transformers, or a name on the hub.
+    """
+    from alps.trainer.segmentation.evaluate import evaluate as run
+
+    found = run(
+        data, checkpoint, recipe_of(values), crop=crop, device=device, predictions=predictions
+    )
+    if found is None:  # the first process says it
+        return
+    if file is not None:
+        file.write_text(json.dumps(found.to_dict(), indent=1) + "\n", encoding="utf-8")
+    click.echo(found.table())
+
+
+def _say(result: "Result | None") -> None:
+    if result is None:
+        return
+    click.echo(
+        f"{result.steps} steps on {result.crops} crops in {result.seconds:.0f} seconds, "
+        f"{result.images_per_second:.1f} images a second; {result.waited:.0%} of the time spent "
+        "waiting for crops"
+    )
+    if result.scores is not None:
+        click.echo(result.scores.table())
+    click.echo(f"the model is in {result.model}")

@@ -1,0 +1,115 @@
+"""Measures a saved model on real labels, and writes what it predicts."""
+
+import json
+import tempfile
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from alps.engine.errors import ModelError
+from alps.engine.label_writer import Georeference, LabelMapWriter
+from alps.engine.palette import palette
+from alps.engine.raster import RasterReader
+from alps.trainer.data.arrays import CachedPair
+from alps.trainer.data.cache import Cache
+from alps.trainer.numerics import autocast_for, choose_precision
+from alps.trainer.processes import joined
+from alps.trainer.segmentation.metrics import Scores, scores
+from alps.trainer.segmentation.models import class_names, open_model
+from alps.trainer.segmentation.predict import measure
+from alps.trainer.segmentation.recipe import TrainSettings
+from alps.trainer.segmentation.run import Recipe, prepared
+
+
+def evaluate(
+    data: str | Path,
+    checkpoint: str | Path,
+    settings: Recipe | None = None,
+    *,
+    crop: int | None = None,
+    device: str = "auto",
+    predictions: Path | None = None,
+) -> Scores | None:
+    """Measure a model on the test images of DATA: those named so, or the scenes held out.
+
+    Args:
+        data: a folder of images and labels.
+        checkpoint: an OUT of ours, a folder of transformers, or a name on the hub.
+        settings: ``data``, ``evaluation`` and the precision are used.
+        crop: side of the windows; None: that of the training, else the default of trainings.
+        device: as ``--device``.
+        predictions: folder for label maps of what the model predicts; None: none are written.
+
+    Returns:
+        The measures; None in all processes but the first.
+
+    Raises:
+        SourceError: something is wrong with the data.
+        ModelError: the checkpoint cannot be used, or has other classes than the data.
+    """
+    settings = settings or Recipe()
+    crop = crop or _crop_of(checkpoint)
+    with joined(device, None) as group, ExitStack() as stack:
+        model = open_model(checkpoint).to(group.device).eval()
+        names = class_names(model)
+        settings = replace(settings, train=replace(settings.train, crop=crop))
+
+        def prepare() -> Cache:
+            where = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="alps-")))
+            return prepared(settings, data, where / "cache", ("test",), where / "report.txt")
+
+        cache = group.on_first(prepare)
+        if len(cache.rules.classes) != len(names):
+            raise ModelError(
+                f"{checkpoint} knows {len(names)} classes ({', '.join(names[:8])}…) and the data "
+                f"{len(cache.rules.classes)}; name the data's classes with --classes, or give the "
+                "model that was fine-tuned on it"
+            )
+        precision = choose_precision(group.device, settings.train.precision)
+        autocast = autocast_for(group.device, precision)
+        writer = _Predictions(predictions, cache, settings) if predictions is not None else None
+        counts = measure(model, cache, crop, settings.evaluation, autocast, group, writer)
+        group.wait()
+        return scores(counts, cache.rules.classes, cache.rules.left_out) if group.is_first else None
+
+
+class _Predictions:
+    """Writes predicted rows as label maps, one after the other."""
+
+    def __init__(self, folder: Path, cache: Cache, settings: Recipe) -> None:
+        self._folder, self._classes = folder, len(cache.rules.classes)
+        self._shrink, self._bands = settings.data.shrink, settings.data.bands
+        self._writer: LabelMapWriter | None = None
+
+    def __call__(self, pair: CachedPair, y: int, classes: np.ndarray) -> None:
+        if self._writer is None:
+            self._writer = LabelMapWriter(
+                self._folder / f"{pair.name}{self._suffix(pair)}",
+                pair.width,
+                pair.height,
+                palette(self._classes),
+                georeference=self._place(pair),
+            )
+            self._writer.__enter__()
+        self._writer.write_rows(y, classes)
+        if y + len(classes) == pair.height:
+            self._writer.__exit__(None, None, None)
+            self._writer = None
+
+    def _suffix(self, pair: CachedPair) -> str:
+        return ".tif" if Path(pair.source).suffix.lower() in (".tif", ".tiff", ".jp2") else ".png"
+
+    def _place(self, pair: CachedPair) -> Georeference | None:
+        if self._shrink > 1:
+            return None  # its pixels are others than the source's
+        with RasterReader(pair.source, self._bands) as reader:
+            return Georeference.of(reader)
+
+
+def _crop_of(checkpoint: str | Path) -> int:
+    record = Path(checkpoint) / "training.json"
+    if record.exists():
+        return int(json.loads(record.read_text(encoding="utf-8"))["settings"]["crop"])
+    return TrainSettings().crop

@@ -1,0 +1,72 @@
+"""OUT of a training: what lies where."""
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from alps.engine.errors import RunFolderError
+from alps.trainer.work_folder import WorkFolder
+
+
+@dataclass(frozen=True)
+class TrainingFolder(WorkFolder):
+    """Paths inside OUT.
+
+    OUT/training.json     settings; in the end the result
+    OUT/log.jsonl         loss, rate, images a second
+    OUT/model/            the result, as transformers opens it
+    OUT/checkpoint.pt     all that is needed to go on
+    OUT/cache/            decoded images; may be removed afterwards
+    OUT/data_report.txt   what is wrong with the data, where something is
+    """
+
+    KIND: ClassVar[str] = "training"
+    RECORD: ClassVar[str] = "training.json"
+    EARLY: ClassVar[tuple[str, ...]] = ("lock", ".training.json.part", "cache", "data_report.txt")
+
+    @property
+    def model(self) -> Path:
+        """The result, as transformers opens it."""
+        return self.root / "model"
+
+    @property
+    def data_report(self) -> Path:
+        """All that is wrong with the data."""
+        return self.root / "data_report.txt"
+
+    @property
+    def tensorboard(self) -> Path:
+        """The same as the log, for TensorBoard."""
+        return self.root / "tensorboard"
+
+    def open(self, decides: dict[str, Any]) -> None:
+        """Go on with the training that is here, or begin one.
+
+        decides: all that the weights depend on, by the names users know.
+        Raises RunFolderError where the folder holds a training with other settings.
+        """
+        if self.run_json.exists():
+            self.refuse_other(decides)
+        else:
+            self.begin(decides)
+
+    def put_model(self, write: Callable[[Path], None]) -> None:
+        """Let ``write`` fill a new folder that becomes the model when it is complete."""
+        part = self.root / ".model.part"
+        shutil.rmtree(part, ignore_errors=True)
+        try:
+            part.mkdir()
+            write(part)
+            for path in part.iterdir():
+                with path.open("rb+") as file:
+                    os.fsync(file.fileno())
+            shutil.rmtree(self.model, ignore_errors=True)
+            os.replace(part, self.model)
+        except OSError as error:
+            raise RunFolderError(
+                f"cannot write {self.model}: {error.strerror or error}; check permissions and the "
+                "space left, then run the same command again"
+            ) from error

@@ -1,0 +1,259 @@
+"""Segmentation models of ``transformers``: built by name, opened, given a new head, saved.
+
+What is saved here opens anywhere with ``AutoModelForSemanticSegmentation.from_pretrained``, and
+gives the same logits; the names of the classes travel in its config.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from alps.engine.errors import ModelError, SettingsError
+from alps.engine.run_folder import write_text
+
+# Statistics of ImageNet, which every encoder of these families was trained with.
+MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+DEFAULT = "segformer_b0"
+
+# SegFormer (arXiv 2105.15203, table 6): widths, layers, width of the decoder. `mini` is ours: for
+# machines without a GPU.
+SEGFORMER = {
+    "mini": ((16, 32, 64, 128), (2, 2, 2, 2), 64),
+    "b0": ((32, 64, 160, 256), (2, 2, 2, 2), 256),
+    "b1": ((64, 128, 320, 512), (2, 2, 2, 2), 256),
+    "b2": ((64, 128, 320, 512), (3, 4, 6, 3), 768),
+    "b3": ((64, 128, 320, 512), (3, 4, 18, 3), 768),
+    "b4": ((64, 128, 320, 512), (3, 8, 27, 3), 768),
+    "b5": ((64, 128, 320, 512), (3, 6, 40, 3), 768),
+}
+HEADS = (1, 2, 5, 8)  # of SegFormer's stages
+STAGES = ("stage1", "stage2", "stage3", "stage4")
+# Backbones below UPerNet (arXiv 1807.10221): layers and what else tells the sizes apart.
+RESNET = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
+CONVNEXT = {
+    "convnext_tiny": ((3, 3, 9, 3), (96, 192, 384, 768)),
+    "convnext_small": ((3, 3, 27, 3), (96, 192, 384, 768)),
+    "convnext_base": ((3, 3, 27, 3), (128, 256, 512, 1024)),
+}
+SWIN = {
+    "swin_tiny": ((2, 2, 6, 2), (3, 6, 12, 24), 96),
+    "swin_small": ((2, 2, 18, 2), (3, 6, 12, 24), 96),
+    "swin_base": ((2, 2, 18, 2), (4, 8, 16, 32), 128),
+}
+NAMES = (
+    *(f"segformer_{size}" for size in SEGFORMER),
+    *(f"upernet_{size}" for size in (*RESNET, *CONVNEXT, *SWIN)),
+)
+
+
+def build_config(name: str) -> Any:
+    """The config of a model by its name. Raises SettingsError for a name that is none."""
+    if name not in NAMES:
+        raise SettingsError(f"--model {name}: give one of {', '.join(NAMES)}")
+    family, size = name.split("_", 1)
+    return _segformer(size) if family == "segformer" else _upernet(_backbone(size))
+
+
+def build_model(name: str, classes: tuple[str, ...], seed: int) -> nn.Module:
+    """A model with random weights. Raises SettingsError for a name that is none."""
+    config = build_config(name)
+    _name_classes(config, classes)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _transformers().AutoModelForSemanticSegmentation.from_config(config)
+
+
+def open_model(where: str | Path) -> nn.Module:
+    """A segmentation model that was saved. Raises ModelError."""
+    transformers = _transformers()
+    with _errors_of(where):
+        return transformers.AutoModelForSemanticSegmentation.from_pretrained(located(where))
+
+
+def start_from(
+    init: str, name: str | None, classes: tuple[str, ...], seed: int, *, keep_head: bool
+) -> nn.Module:
+    """A model for ``classes`` that starts with the weights of a checkpoint.
+
+    init: of a segmentation model, whose last layer is made anew; or of an encoder, which is put
+    into the model called ``name``.
+    Raises ModelError where the checkpoint cannot be used, or not with ``name``.
+    """
+    transformers = _transformers()
+    where = located(init)
+    with _errors_of(init):
+        config = transformers.AutoConfig.from_pretrained(where)
+    architecture = (getattr(config, "architectures", None) or [""])[0]
+    if not architecture.endswith("ForSemanticSegmentation"):
+        return _with_encoder(init, name, classes, seed)
+    if name is not None:
+        _refuse_other_shape(init, config, name)
+    model = open_model(init)
+    if keep_head:
+        if config.num_labels != len(classes):
+            raise ModelError(
+                f"{init} has {config.num_labels} classes and the data {len(classes)}: its head "
+                "cannot be kept; leave out --keep-head"
+            )
+    else:
+        renew_head(model, len(classes), seed)
+    _name_classes(model.config, classes)
+    return model
+
+
+def renew_head(model: nn.Module, classes: int, seed: int) -> None:
+    """Replace the last layer by a random one of so many classes; the same for the same seed."""
+    head = model.decode_head
+    old = head.classifier
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        new = nn.Conv2d(old.in_channels, classes, old.kernel_size, device=old.weight.device)
+        nn.init.normal_(new.weight, std=getattr(model.config, "initializer_range", 0.02))
+        nn.init.zeros_(new.bias)
+    head.classifier = new
+
+
+def save_model(model: nn.Module, folder: Path) -> None:
+    """Write config, weights and what images must be like, as transformers wants them.
+
+    ``folder`` is new: the caller gives it its final name when all is written.
+    """
+    model.save_pretrained(folder)
+    # Written by hand: the classes for it import torchvision, where it is there.
+    about = {
+        "image_processor_type": "SegformerImageProcessor",
+        "do_resize": False,
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": MEAN,
+        "image_std": DEVIATION,
+    }
+    write_text(folder / "preprocessor_config.json", json.dumps(about, indent=2) + "\n")
+
+
+def class_names(model: nn.Module) -> tuple[str, ...]:
+    """Names of the classes, in order."""
+    names = model.config.id2label
+    return tuple(names[index] for index in range(len(names)))
+
+
+def logits(model: nn.Module, pixels: Tensor) -> Tensor:
+    """Logits (B, C, H, W) at the size of ``pixels`` (B, 3, H, W) uint8."""
+    mean = torch.tensor(MEAN, device=pixels.device).view(3, 1, 1) * 255
+    deviation = torch.tensor(DEVIATION, device=pixels.device).view(3, 1, 1) * 255
+    small = model(pixel_values=(pixels - mean) / deviation).logits
+    if small.shape[-2:] == pixels.shape[-2:]:
+        return small
+    return F.interpolate(small, size=pixels.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def encoder_of(model: nn.Module) -> nn.Module:
+    """The part that is not made for one task."""
+    return model.base_model if hasattr(model, "segformer") else model.backbone
+
+
+def located(where: str | Path) -> str:
+    """The folder of a checkpoint: ``where`` itself, or the model inside an OUT of ours."""
+    path = Path(where)
+    return str(path / "model") if (path / "model" / "config.json").exists() else str(where)
+
+
+def _segformer(size: str) -> Any:
+    widths, layers, decoder = SEGFORMER[size]
+    heads = HEADS if widths[2] % 5 == 0 else (1, 2, 4, 8)
+    return _transformers().SegformerConfig(
+        hidden_sizes=list(widths),
+        depths=list(layers),
+        num_attention_heads=list(heads),
+        decoder_hidden_size=decoder,
+    )
+
+
+def _upernet(backbone: Any) -> Any:
+    # Its second, auxiliary head never reaches the logits that are learnt here.
+    return _transformers().UperNetConfig(backbone_config=backbone, use_auxiliary_head=False)
+
+
+def _backbone(size: str) -> Any:
+    transformers = _transformers()
+    if size in RESNET:
+        return transformers.ResNetConfig(depths=list(RESNET[size]), out_features=list(STAGES))
+    if size in CONVNEXT:
+        layers, widths = CONVNEXT[size]
+        return transformers.ConvNextConfig(
+            depths=list(layers), hidden_sizes=list(widths), out_features=list(STAGES)
+        )
+    layers, heads, width = SWIN[size]
+    return transformers.SwinConfig(
+        depths=list(layers), num_heads=list(heads), embed_dim=width, out_features=list(STAGES)
+    )
+
+
+def _with_encoder(init: str, name: str | None, classes: tuple[str, ...], seed: int) -> nn.Module:
+    """A new model around a checkpoint's encoder."""
+    if name is None:
+        raise ModelError(f"{init} holds an encoder alone; say with --model what to build around it")
+    transformers = _transformers()
+    model = build_model(name, classes, seed)
+    encoder = encoder_of(model)
+    with _errors_of(init):
+        if name.startswith("segformer"):
+            taught = transformers.AutoModel.from_pretrained(located(init))
+        else:
+            taught = transformers.AutoBackbone.from_pretrained(
+                located(init), out_features=list(STAGES)
+            )
+        wrong = encoder.load_state_dict(taught.state_dict(), strict=False)
+    # The norms after each stage belong to the backbone and are not in a classifier's checkpoint.
+    missing = [key for key in wrong.missing_keys if "norm" not in key]
+    if missing:
+        raise ModelError(f"{init} does not fit {name}: it lacks {missing[0]}; give another --model")
+    return model
+
+
+def _refuse_other_shape(init: str, config: Any, name: str) -> None:
+    wanted = build_config(name)
+    keys = ("model_type", "hidden_sizes", "depths", "embed_dim")
+    there, here = (getattr(c, "backbone_config", None) or c for c in (config, wanted))
+    for key in keys:
+        if getattr(there, key, None) != getattr(here, key, None):
+            raise ModelError(
+                f"{init} is no {name}: its {key} is {getattr(there, key, None)}, not "
+                f"{getattr(here, key, None)}; leave out --model, the checkpoint says what it is"
+            )
+
+
+def _name_classes(config: Any, classes: tuple[str, ...]) -> None:
+    config.num_labels = len(classes)
+    config.id2label = dict(enumerate(classes))
+    config.label2id = {name: index for index, name in config.id2label.items()}
+    config.semantic_loss_ignore_index = 255
+
+
+def _transformers() -> Any:
+    try:
+        import transformers
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            "segmentation models need transformers, which is not installed: "
+            "pip install 'alps-engine[train]'"
+        ) from error
+    transformers.utils.logging.disable_progress_bar()
+    return transformers
+
+
+@contextmanager
+def _errors_of(where: str | Path) -> Iterator[None]:
+    """Turn what a checkpoint's reader raises into a ModelError."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(f"cannot use the checkpoint {where}: {reason}") from error

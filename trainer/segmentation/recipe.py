@@ -1,0 +1,114 @@
+"""Every setting of a training with its one default; the command line reads them from here."""
+
+from dataclasses import dataclass
+
+from alps.engine.errors import SettingsError
+from alps.engine.settings import setting
+from alps.trainer.checks import PRECISIONS, check_choice, check_range
+from alps.trainer.data.settings import UNITS
+
+SCHEDULES = ("poly", "cosine", "constant")
+CLASS_WEIGHTS = ("none", "root", "inverse")
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """The network and its start."""
+
+    model: str | None = setting(
+        None,
+        "segformer_mini, segformer_b0 … b5, upernet_resnet50, upernet_resnet101, upernet_convnext_"
+        "tiny | small | base, upernet_swin_tiny | small | base. Default: --init's, else "
+        "segformer_b0.",
+    )
+    init: str | None = setting(
+        None,
+        "Checkpoint to start from: a folder, an OUT of alps pretrain, or a name on the hub; of a "
+        "segmentation model, or of an encoder alone (ImageNet). Default: random weights.",
+    )
+    keep_head: bool = setting(
+        False, "Keep the last layer of --init too, where it has as many classes."
+    )
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How a model learns."""
+
+    steps: int = setting(2000, "Steps of the optimiser.")
+    batch: int = setting(8, "Crops a step, over all processes.")
+    accumulate: int = setting(1, "Parts that a process cuts its crops of a step into, for memory.")
+    crop: int = setting(512, "Side of a crop in pixels.")
+    rate: float = setting(5e-4, "Highest learning rate.")
+    head_rate: float = setting(1.0, "Times that rate for what is not the encoder.")
+    schedule: str = setting("poly", "How the rate falls: poly, cosine or constant.")
+    power: float = setting(1.0, "Of poly.")
+    warmup: float = setting(0.05, "Share of the steps in which the rate rises in a straight line.")
+    weight_decay: float = setting(0.01, "AdamW's, of matrices alone.")
+    clip: float = setting(1.0, "Gradients with a larger norm are scaled down to it.")
+    ema: float = setting(0.0, "Keep a running average of the weights, 0.999 say; 0: none.")
+    class_weights: str = setting(
+        "none", "Rare classes count more: none, root (inverse root of their share) or inverse."
+    )
+    fraction: float = setting(1.0, "Share of the labels to learn from.")
+    fraction_unit: str = setting(
+        "crop", "What is chosen whole at random for --fraction: crop, image or scene."
+    )
+    orientations: bool = setting(True, "Flip and turn crops: all eight ways.")
+    scale: float = setting(1.5, "Crops are made up to so many times larger and smaller.")
+    colour: float = setting(0.25, "Most that brightness, contrast and saturation change by.")
+    precision: str = setting(
+        "auto", "float32, bfloat16, or auto: bfloat16 where the device computes in it."
+    )
+    seed: int = setting(0, "Seed of everything random.")
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """How a model is measured."""
+
+    overlap: float = setting(0.34, "Of the windows that slide over an image, as a share of --crop.")
+    eval_batch: int = setting(4, "Windows predicted at once.")
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What does not change the result: where and how a training is carried out."""
+
+    device: str = "auto"
+    checkpoint_every: int = 200  # steps
+    validate_every: int = 0  # steps; 0: only at the end
+    log_every: int = 20  # steps
+    workers: int = 2  # threads that make crops
+    tensorboard: bool = False
+    cache: str | None = None  # folder of decoded images; None: OUT/cache
+
+
+def check(model: ModelSettings, train: TrainSettings, evaluation: EvaluationSettings) -> None:
+    """Raise SettingsError where a value cannot work, naming its option."""
+    for owner, name, low, high in (
+        (train, "steps", 0, 100_000_000),
+        (train, "batch", 1, 1 << 16),
+        (train, "accumulate", 1, 1 << 12),
+        (train, "crop", 32, 8192),
+        (train, "rate", 0, 1),
+        (train, "head_rate", 0, 1000),
+        (train, "power", 0, 10),
+        (train, "warmup", 0, 1),
+        (train, "weight_decay", 0, 10),
+        (train, "clip", 1e-6, 1e6),
+        (train, "ema", 0, 0.99999),
+        (train, "fraction", 1e-9, 1),
+        (train, "scale", 1, 8),
+        (train, "colour", 0, 0.9),
+        (train, "seed", 0, (1 << 63) - 1),
+        (evaluation, "overlap", 0, 0.49),
+        (evaluation, "eval_batch", 1, 1 << 12),
+    ):
+        check_range(owner, name, low, high)
+    check_choice(train, "schedule", SCHEDULES)
+    check_choice(train, "class_weights", CLASS_WEIGHTS)
+    check_choice(train, "precision", PRECISIONS)
+    check_choice(train, "fraction_unit", UNITS)
+    if model.keep_head and model.init is None:
+        raise SettingsError("--keep-head: there is no head to keep without --init")

@@ -1,0 +1,251 @@
+"""A training from beginning to end: find, decode, check, learn, save, measure."""
+
+import json
+import sys
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from alps.engine.errors import SettingsError
+from alps.trainer.data.cache import Cache, build_cache
+from alps.trainer.data.decode import DecodeRequest
+from alps.trainer.data.find import find_data
+from alps.trainer.data.report import check as check_cache
+from alps.trainer.data.samples import Augmentation, Cells, Samples
+from alps.trainer.data.settings import DataSettings, PseudoSettings, check_data, check_pseudo
+from alps.trainer.numerics import autocast_for, choose_precision
+from alps.trainer.processes import Processes, joined
+from alps.trainer.segmentation import recipe
+from alps.trainer.segmentation.folder import TrainingFolder
+from alps.trainer.segmentation.loop import Workshop, train
+from alps.trainer.segmentation.loss import class_weights
+from alps.trainer.segmentation.metrics import Scores, scores
+from alps.trainer.segmentation.models import (
+    DEFAULT,
+    build_model,
+    save_model,
+    start_from,
+)
+from alps.trainer.segmentation.predict import measure
+from alps.trainer.segmentation.state import Training, begin
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides the weights, DATA aside."""
+
+    model: recipe.ModelSettings = field(default_factory=recipe.ModelSettings)
+    data: DataSettings = field(default_factory=DataSettings)
+    train: recipe.TrainSettings = field(default_factory=recipe.TrainSettings)
+    evaluation: recipe.EvaluationSettings = field(default_factory=recipe.EvaluationSettings)
+    pseudo: PseudoSettings = field(default_factory=PseudoSettings)
+
+    def check(self) -> None:
+        """Raise SettingsError where a value cannot work."""
+        check_data(self.data)
+        check_pseudo(self.pseudo)
+        recipe.check(self.model, self.train, self.evaluation)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a training came to."""
+
+    model: Path  # folder, for from_pretrained
+    steps: int
+    crops: int  # that were learnt from; cells of the images
+    seconds: float  # in the loop, pauses left out
+    images_per_second: float
+    waited: float  # share of the time in which the loop waited for crops
+    scores: Scores | None  # None where there is nothing to test on
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        measured = None if self.scores is None else self.scores.to_dict()
+        return asdict(self) | {"model": self.model.name, "scores": measured}
+
+
+@dataclass
+class _Job:
+    """What all parts of a training need."""
+
+    folder: TrainingFolder
+    recipe: Recipe
+    options: recipe.RunOptions
+    group: Processes
+    precision: str
+
+
+def train_model(
+    data: str | Path,
+    out: str | Path,
+    settings: Recipe | None = None,
+    options: recipe.RunOptions | None = None,
+    *,
+    splits: tuple[str, ...] = ("train", "test"),
+) -> Result | None:
+    """Teach a model the labels of DATA; started again it goes on where it stopped.
+
+    Args:
+        data: a run folder, or a folder of images and labels.
+        out: receives the model, training.json, log.jsonl and what is needed to go on.
+        settings: all that decides the weights.
+        options: where and how it is carried out.
+        splits: which must have labels; without ``test`` nothing is measured.
+
+    Returns:
+        The result; None in all processes but the first.
+
+    Raises:
+        SourceError: something is wrong with the data; all of it has been reported.
+        SettingsError: a setting cannot work.
+        ModelError: --init cannot be used.
+        RunFolderError: ``out`` is in use, unwritable, or holds something else.
+    """
+    settings, options = settings or Recipe(), options or recipe.RunOptions()
+    settings.check()
+    with joined(options.device, settings.train.batch) as group:
+        folder = TrainingFolder(Path(out))
+        precision = choose_precision(group.device, settings.train.precision)
+        job = _Job(folder, settings, options, group, precision)
+        try:
+            with folder.held(group):
+                return _carry_out(job, data, splits)
+        except torch.OutOfMemoryError as error:
+            raise SettingsError(
+                f"--batch {settings.train.batch} of --crop {settings.train.crop} does not fit into "
+                "the GPU's memory; lower them, or raise --accumulate"
+            ) from error
+
+
+def _carry_out(job: _Job, data: str | Path, splits: tuple[str, ...]) -> Result | None:
+    folder, group, options = job.folder, job.group, job.options
+    where = Path(options.cache) if options.cache else folder.root / "cache"
+    cache = group.on_first(lambda: prepared(job.recipe, data, where, splits, folder.data_report))
+    names = cache.rules.classes
+    decides = _decides(job, data, cache)
+    group.on_first(lambda: folder.open(decides))
+    cells = Cells(cache, "train")
+    train_settings = job.recipe.train
+    cells.take(train_settings.fraction, train_settings.fraction_unit, train_settings.seed)
+    training = begin(_first_model(job.recipe, names).to(group.device), train_settings)
+    training.load(folder.checkpoint)
+    known = _known_result(folder)
+    if known is not None:
+        return known if group.is_first else None
+    autocast = autocast_for(group.device, job.precision)
+
+    def measured(model: nn.Module) -> Scores | None:
+        if not cache.split("test"):
+            return None
+        counts = measure(model, cache, train_settings.crop, job.recipe.evaluation, autocast, group)
+        return scores(counts, names, cache.rules.left_out)
+
+    def validate(model: nn.Module, _: int) -> dict[str, float]:
+        found = measured(model)
+        return {} if found is None else {"mean_iou": found.mean_iou, "mean_f1": found.mean_f1}
+
+    how = Augmentation(train_settings.orientations, train_settings.scale, train_settings.colour)
+    samples = Samples(cells, train_settings.crop, how, train_settings.seed)
+    weights = class_weights(cells.class_pixels(), train_settings.class_weights)
+    if training.step < train_settings.steps:
+        shop = Workshop(train_settings, options, folder, group, autocast, validate)
+        train(training, samples, weights, shop)
+    group.on_first(lambda: folder.put_model(lambda part: save_model(training.result, part)))
+    found = measured(training.result.eval())
+    return _keep_result(job, training, len(cells), found) if group.is_first else None
+
+
+def prepared(
+    settings: Recipe, data: str | Path, where: Path, splits: tuple[str, ...], report: Path
+) -> Cache:
+    """Decode and check DATA. Raises SourceError when all that is wrong has been reported."""
+    found = find_data(data, settings.data)
+    for name in splits:
+        print(f"{name}: {len(found.split(name))} images", file=sys.stderr)
+    request = DecodeRequest(
+        found, settings.data, settings.train.crop, settings.pseudo, settings.train.seed, splits
+    )
+    cache = build_cache(request, where)
+    check_cache(cache, splits, report, skip_bad=settings.data.skip_bad)
+    return cache
+
+
+def _first_model(settings: Recipe, names: tuple[str, ...]) -> nn.Module:
+    wanted, seed = settings.model, settings.train.seed
+    if wanted.init is None:
+        return build_model(wanted.model or DEFAULT, names, seed)
+    return start_from(wanted.init, wanted.model, names, seed, keep_head=wanted.keep_head)
+
+
+def _decides(job: _Job, data: str | Path, cache: Cache) -> dict[str, Any]:
+    """All that the weights depend on."""
+    settings = job.recipe
+    values = {
+        "DATA": str(Path(data).absolute()),
+        "decoded": cache.root.name,
+        "classes": list(cache.rules.classes),
+        **asdict(settings.model),
+        **asdict(settings.train),
+        **asdict(settings.evaluation),
+        **{k: v for k, v in asdict(settings.data).items() if k != "classes"},
+        **asdict(settings.pseudo),
+        "precision": job.precision,
+    }
+    return json.loads(json.dumps(values))
+
+
+def _known_result(folder: TrainingFolder) -> Result | None:
+    """The result of an earlier call."""
+    run = folder.read()
+    if "result" not in run or not folder.model.exists():
+        return None
+    values = run["result"]
+    found = None if values["scores"] is None else Scores.from_dict(values["scores"])
+    return Result(**(values | {"model": folder.model, "scores": found}))
+
+
+def _keep_result(job: _Job, training: Training, crops: int, found: Scores | None) -> Result:
+    lines = [line for line in job.folder.log_lines() if "seconds" in line]
+    seconds = sum(line["seconds"] for line in lines)
+    images = training.step * job.recipe.train.batch
+    waited = sum(line["waited_for_crops"] * line["seconds"] for line in lines)
+    result = Result(
+        model=job.folder.model,
+        steps=training.step,
+        crops=crops,
+        seconds=seconds,
+        images_per_second=images / seconds if seconds else 0.0,
+        waited=waited / seconds if seconds else 0.0,
+        scores=found,
+    )
+    job.folder.update(result=result.to_dict())
+    return result
+
+
+def pretrain(
+    labels: str | Path,
+    out: str | Path,
+    settings: Recipe | None = None,
+    options: recipe.RunOptions | None = None,
+) -> Result | None:
+    """Teach a model pseudo-labels; nothing is held out but what ``test`` of the data names.
+
+    See ``train_model``.
+    """
+    settings = settings or Recipe()
+    data = replace(settings.data, hold_out=0)
+    return train_model(labels, out, replace(settings, data=data), options, splits=("train",))
+
+
+def finetune(
+    data: str | Path,
+    out: str | Path,
+    settings: Recipe | None = None,
+    options: recipe.RunOptions | None = None,
+) -> Result | None:
+    """Teach a model real labels, and measure it on the test images. See ``train_model``."""
+    return train_model(data, out, settings, options, splits=("train", "test"))
