@@ -44,7 +44,13 @@ REQUIRES = [
 EXTRAS = {
     "cuda12": ["cupy-cuda12x>=13.3,<15", "numba-cuda[cu12]>=0.20,<1"],  # 13.3: NumPy 2
     "cuda13": ["cupy-cuda13x>=13.6,<15", "numba-cuda[cu13]>=0.20,<1"],  # first for CUDA 13
+    # Exporting, and running what was exported. onnxscript 0.5: exports for torch 2.11 and later.
+    "onnx": ["onnx>=1.17,<2", "onnxruntime>=1.20,<2", "onnxscript>=0.5,<1"],  # 1.20: opset 22
+    # onnxruntime and onnxruntime-gpu are one module: never both.
+    "onnx-gpu": ["onnx>=1.17,<2", "onnxruntime-gpu>=1.20,<2", "onnxscript>=0.5,<1"],
+    # Engines are built from ONNX graphs, which are verified by onnxruntime first: take onnx too.
     "tensorrt": ["tensorrt>=10.3,<12"],  # 10.3: strongly typed networks
+    "tensorrt-rtx": ["tensorrt-rtx-cu13>=1.2,<2"],  # 1.2: builds for GPUs that are not there
     "cuml": ["cuml-cu13>=25.10,<27"],  # first wheels for CUDA 13
     "ray": ["ray>=2.30,<3"],  # 2.30: Python 3.12
     "train": [
@@ -68,6 +74,8 @@ EXTRAS = {
         "matplotlib>=3.9,<4",  # the plot of an experiment
         "numba-cuda>=0.20,<1",  # the simulator in which CUDA kernels are tested without a GPU
         "onnx>=1.17,<2",  # the trainer's tests make a small file of the backbone's layout
+        "onnxruntime>=1.20,<2",  # exports are verified by it
+        "onnxscript>=0.5,<1",  # what PyTorch's exporter is written with
         "psutil>=5.9,<8",  # memory of a process, as the system counts it
         "pycocotools>=2.0.7,<3",  # the oracle for run-length codes
         "pytest>=8,<10",
@@ -109,6 +117,7 @@ setup(
             "report = alps.engine.commands:report",
             "quality = alps.engine.commands:quality",
             "models = alps.engine.commands:models",
+            "export = alps.export.commands:export",
             "distill = alps.trainer.commands:distill",
             "pretrain = alps.trainer.commands:pretrain",
             "finetune = alps.trainer.commands:finetune",

@@ -25,6 +25,10 @@ class FetchError(ModelError):
     """A download did not yield the file that was asked for."""
 
 
+class ArtefactError(ModelError):
+    """An exported model is missing, unfinished, stale, or belongs to another model or machine."""
+
+
 class RunFolderError(AlpsError):
     """A run folder is in use, incomplete, unwritable, or belongs to another run."""
 

@@ -131,6 +131,17 @@ def model_folder() -> Path:
     return _cache_folder() / "alps" / "models"
 
 
+def artefact_folder(sha256: str) -> Path:
+    """Return the folder of what was exported from a checkpoint; it need not exist yet.
+
+    ``$ALPS_HOME/artefacts/…`` where ALPS_HOME is set, else beside the folder of fetched models.
+
+    Raises:
+        ModelError: as for ``model_folder``.
+    """
+    return model_folder().parent / "artefacts" / sha256[:16]
+
+
 def _file_of(entry: ModelEntry) -> Path:
     path = model_file(entry)
     if path.is_file():

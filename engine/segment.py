@@ -24,8 +24,9 @@ from alps.engine.run_folder import (
     segment_schema,
     write_table,
 )
+from alps.engine.runtimes.protocol import Runtime
 from alps.engine.sam.config import ModelInfo
-from alps.engine.settings import RunSettings
+from alps.engine.settings import RunSettings, SegmentSettings
 from alps.kernels import rle
 
 # How many batches of tiles wait, read and decoded, for the model.
@@ -40,6 +41,20 @@ class ReadTile:
     tile: Tile | None
     reason: str
     seconds: float
+
+
+def generator_for(runtime: Runtime, settings: SegmentSettings) -> MaskGenerator:
+    """Everything mode as the settings of a run, filled in for its model, want it."""
+    return MaskGenerator(
+        runtime,
+        points_per_side=settings.points_per_side,
+        points_per_batch=settings.points_per_batch,
+        pred_iou_thresh=settings.pred_iou_thresh,
+        stability_score_thresh=settings.stability_score_thresh,
+        stability_score_offset=settings.stability_score_offset,
+        box_nms_thresh=settings.box_nms_thresh,
+        coarse_to_fine=settings.coarse_to_fine,
+    )
 
 
 def segment_archive(

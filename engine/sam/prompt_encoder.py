@@ -18,10 +18,10 @@ class FourierPositions(nn.Module):
 
     def forward(self, unit_xy: Tensor) -> Tensor:
         """Positions (…, 2) in 0…1, x first -> (…, 2 · frequencies)."""
-        x, y = (2 * unit_xy - 1).split(1, dim=-1)
-        by_x, by_y = self.positional_encoding_gaussian_matrix
+        centred, frequencies = 2 * unit_xy - 1, self.positional_encoding_gaussian_matrix
         # Not a product of matrices: autocast would round the angles to some degrees.
-        angles = 2 * math.pi * (x * by_x + y * by_y)
+        along = centred[..., :1] * frequencies[0] + centred[..., 1:] * frequencies[1]
+        angles = 2 * math.pi * along
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
     def grid(self, side: int) -> Tensor:

@@ -1,0 +1,126 @@
+"""Masks of everything mode by an export, beside PyTorch's: what the numbers come to for a user."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from alps.engine.errors import ArtefactError
+from alps.engine.everything import MaskGenerator, Segments
+from alps.engine.runtimes.protocol import Runtime
+from alps.engine.sam import ModelDefaults
+from alps.engine.segment import generator_for
+from alps.engine.settings import RunSettings
+from alps.kernels import rle
+
+LEVELS = (0.99, 0.9, 0.75)  # of IoU
+_STRIP = 1 << 16  # pixels of all masks that are compared at once
+
+
+@dataclass(frozen=True)
+class Bound:
+    """What share of PyTorch's masks an export must find again, and how exactly."""
+
+    iou: float
+    share: float
+
+    def allows(self, masks: int) -> int:
+        """How many of so many masks may be lost; of few, one may."""
+        return max(1, int((1 - self.share) * masks))
+
+
+BOUNDS: Mapping[str, Bound] = {
+    "fp32": Bound(0.99, 0.99),
+    "fp16": Bound(0.9, 0.95),
+    "bf16": Bound(0.9, 0.90),
+    "int8": Bound(0.75, 0.90),
+}
+
+
+@dataclass(frozen=True)
+class MaskAgreement:
+    """Masks of both sides on the same tiles, and the seconds they took."""
+
+    tiles: int
+    masks: int  # PyTorch's
+    own_masks: int
+    found: dict[str, float]  # level -> share of PyTorch's masks with one of the export's
+    own: dict[str, float]  # level -> share of the export's masks with one of PyTorch's
+    mean_iou: float  # of each of PyTorch's with its best match
+    encode_seconds: tuple[float, float]  # a tile, PyTorch's and the export's
+    decode_seconds: tuple[float, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for the manifest."""
+        return asdict(self)
+
+    def lost(self, level: float) -> int:
+        """The greater number of masks without a match, of either side."""
+        return max(
+            round((1 - self.found[str(level)]) * self.masks),
+            round((1 - self.own[str(level)]) * self.own_masks),
+        )
+
+
+def compare_masks(
+    reference: Runtime, runtime: Runtime, images: Sequence[np.ndarray], defaults: ModelDefaults
+) -> MaskAgreement | None:
+    """Everything mode on images (H, W, 3) uint8 RGB, with the model's own thresholds.
+
+    Returns None where neither side finds a mask.
+    """
+    settings = RunSettings().for_model(defaults).segment
+    sides = [_segment(generator_for(r, settings), images) for r in (reference, runtime)]
+    pairs = list(zip(*sides, strict=True))
+    found = np.concatenate([best_ious(a.counts, b.counts, a.size) for a, b in pairs])
+    own = np.concatenate([best_ious(b.counts, a.counts, a.size) for a, b in pairs])
+    if not len(found) and not len(own):
+        return None
+    seconds = [
+        tuple(sum(s.seconds[stage] for s in side) / len(side) for side in sides)
+        for stage in ("encode", "decode")
+    ]
+    return MaskAgreement(
+        len(images), len(found), len(own), _shares(found), _shares(own),
+        float(found.mean()) if len(found) else 0.0, *seconds,
+    )  # fmt: skip
+
+
+def refuse_lost(agreement: MaskAgreement, bound: Bound) -> None:
+    """Raise ArtefactError where too many masks have no match."""
+    lost, masks = agreement.lost(bound.iou), max(agreement.masks, agreement.own_masks)
+    if lost > bound.allows(masks):
+        raise ArtefactError(
+            f"the export loses {lost} of {masks} masks on {agreement.tiles} tiles (IoU below "
+            f"{bound.iou:g}), more than {bound.allows(masks)} are allowed; nothing was written. "
+            f"Take a higher --precision, or allow it: --max-loss {lost / masks + 0.005:.2f}"
+        )
+
+
+def best_ious(masks: Sequence[bytes], others: Sequence[bytes], size: tuple[int, int]) -> np.ndarray:
+    """IoU of each mask with the one of ``others`` that is most like it, (N,) float64.
+
+    masks, others: COCO compressed counts of images of ``size`` (height, width).
+    """
+    if not len(masks) or not len(others):
+        return np.zeros(len(masks))
+    flat = [
+        np.stack([rle.decode_mask(code, size).ravel() for code in side]) for side in (masks, others)
+    ]
+    common = np.zeros((len(masks), len(others)))
+    for first in range(0, flat[0].shape[1], _STRIP):
+        parts = [side[:, first : first + _STRIP].astype(np.float32) for side in flat]
+        common += parts[0] @ parts[1].T
+    areas = [side.sum(axis=1, dtype=np.float64) for side in flat]
+    union = areas[0][:, None] + areas[1][None] - common
+    return (common / np.maximum(union, 1)).max(axis=1)
+
+
+def _segment(generator: MaskGenerator, images: Sequence[np.ndarray]) -> list[Segments]:
+    generator.segment(images[0][:64, :64])  # the first call sets up threads and buffers
+    return [generator.segment(image) for image in images]
+
+
+def _shares(best: np.ndarray) -> dict[str, float]:
+    return {str(level): float((best >= level).mean()) if len(best) else 1.0 for level in LEVELS}

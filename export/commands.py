@@ -1,0 +1,28 @@
+"""``alps export``. torch is imported when it is called, not before."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from alps.engine.options import pick, settings_options
+from alps.export.settings import ExportSettings
+
+
+@click.command()
+@click.argument("model")
+@click.argument("out", type=click.Path(path_type=Path, file_okay=False), required=False)
+@settings_options(ExportSettings)
+def export(model: str, out: Path | None, **values: Any) -> None:
+    """Export MODEL for ONNX Runtime or TensorRT, verified against PyTorch as it is written.
+
+    Without OUT it goes where --runtime of label and segment looks by itself. An export that does
+    not compute what PyTorch does, or that is interrupted, leaves nothing behind.
+    """
+    settings = pick(ExportSettings, values)
+    from alps.export.job import export_model
+
+    made = export_model(model, out, settings, say=click.echo)
+    click.echo(f"exported {made.manifest.model}: {made.folder}")
+    if out is not None:
+        click.echo(f"use it: alps label SRC RUN --model {model} --artefacts {out}")
