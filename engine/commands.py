@@ -22,6 +22,11 @@ model_option = click.option(
 device_option = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
 )
+artefacts_option = click.option(
+    "--artefacts",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder of exports for --runtime. Default: where alps export puts them.",
+)
 max_failed_option = click.option(
     "--max-failed",
     default=0.1,
@@ -45,9 +50,18 @@ def _run_settings(values: dict[str, Any]) -> RunSettings:
 @out_argument
 @model_option
 @device_option
+@artefacts_option
 @max_failed_option
 @settings_options(SourceSettings, SegmentSettings, ClusterSettings)
-def label(src: str, out: Path, model: str, device: str, max_failed: float, **values: Any) -> None:
+def label(
+    src: str,
+    out: Path,
+    model: str,
+    device: str,
+    artefacts: Path | None,
+    max_failed: float,
+    **values: Any,
+) -> None:
     """Label every image of SRC: segment, gate, pool, cluster, align, report.
 
     SRC is an image, a folder (searched recursively), a glob, or a text file with a path a line.
@@ -56,7 +70,7 @@ def label(src: str, out: Path, model: str, device: str, max_failed: float, **val
     """
     from alps.engine.label import RunOptions, label_archive
 
-    options = RunOptions(model=model, device=device, max_failed=max_failed)
+    options = RunOptions(model=model, device=device, max_failed=max_failed, artefacts=artefacts)
     _say(label_archive(src, out, _run_settings(values), options))
 
 
@@ -65,12 +79,19 @@ def label(src: str, out: Path, model: str, device: str, max_failed: float, **val
 @out_argument
 @model_option
 @device_option
+@artefacts_option
 @click.option(
     "--shard", "part", type=ShardOf(), default="1/1", help="This machine's share of the tiles, i/n."
 )
 @settings_options(SourceSettings, SegmentSettings)
 def segment(
-    src: str, out: Path, model: str, device: str, part: tuple[int, int], **values: Any
+    src: str,
+    out: Path,
+    model: str,
+    device: str,
+    artefacts: Path | None,
+    part: tuple[int, int],
+    **values: Any,
 ) -> None:
     """Only segment SRC: masks and their embeddings, into OUT/segments."""
     from alps.engine.label import RunOptions, refuse_foreign, segment_stage
@@ -80,7 +101,7 @@ def segment(
     folder = RunFolder(out)
     refuse_foreign(folder)
     with folder.locked(part):
-        options = RunOptions(model=model, device=device, part=part)
+        options = RunOptions(model=model, device=device, part=part, artefacts=artefacts)
         segment_stage(folder, src, _run_settings(values), options)
         missing = shards_missing(folder)
     rest = f"; {missing} shards are left to other machines" if missing else ""

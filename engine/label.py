@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,15 +22,14 @@ from alps.engine.cluster import cluster_archive
 from alps.engine.clustering import check_enough
 from alps.engine.device import choose_device
 from alps.engine.errors import RunFolderError, SettingsError, SourceError, TooManyFailuresError
-from alps.engine.everything import MaskGenerator
 from alps.engine.model_store import MODELS, find_model
 from alps.engine.paint import paint_archive
 from alps.engine.plan import make_plan
 from alps.engine.report import build_report
 from alps.engine.run_folder import STAGES, RunFolder, read_table, write_table
-from alps.engine.runtimes.pytorch import TorchRuntime
+from alps.engine.runtimes.choose import Model, check_name, choose, open_runtime
 from alps.engine.sam.config import ModelInfo
-from alps.engine.segment import collect_tiles, segment_archive, shards_missing
+from alps.engine.segment import collect_tiles, generator_for, segment_archive, shards_missing
 from alps.engine.settings import ClusterSettings, RunSettings, fingerprint
 from alps.engine.sources import find_sources, printable
 
@@ -43,6 +42,7 @@ class RunOptions:
     device: str = "auto"
     max_failed: float = 0.1
     part: tuple[int, int] = (0, 1)
+    artefacts: Path | None = None  # exports for settings.segment.runtime; None: the default place
 
 
 @dataclass(frozen=True)
@@ -95,12 +95,15 @@ def segment_stage(
     known = options.model in MODELS
     model, info = load_sam(path, name=options.model if known else path.stem, device=device)
     settings = settings.for_model(info.defaults)
+    to_run = Model(model, info, settings.segment.precision, options.artefacts)
     with folder.alone(options.part):
+        settings = _with_runtime(folder, settings, to_run)
         run = _open_run(folder, src, settings, info)
         if run["done"] and shards_missing(folder):  # segments were deleted: new ones have no class
             folder.update_run(done={})
+    generator = generator_for(open_runtime(to_run, settings.segment.runtime), settings.segment)
     with _timed(folder, "segment", options.part):
-        segment_archive(folder, _generator(model, settings), info, settings, options.part)
+        segment_archive(folder, generator, info, settings, options.part)
     with folder.alone(options.part):
         if shards_missing(folder) == 0:
             collect_tiles(folder)
@@ -319,18 +322,16 @@ def _refuse_unreadable(plan: pa.Table, src: str | Path) -> None:
         raise SettingsError(f"none of the images at {src} can be opened; the first: {reasons[0]}")
 
 
-def _generator(model: Any, settings: RunSettings) -> MaskGenerator:
-    segment = settings.segment
-    return MaskGenerator(
-        TorchRuntime(model, precision=segment.precision),
-        points_per_side=segment.points_per_side,
-        points_per_batch=segment.points_per_batch,
-        pred_iou_thresh=segment.pred_iou_thresh,
-        stability_score_thresh=segment.stability_score_thresh,
-        stability_score_offset=segment.stability_score_offset,
-        box_nms_thresh=segment.box_nms_thresh,
-        coarse_to_fine=segment.coarse_to_fine,
-    )
+def _with_runtime(folder: RunFolder, settings: RunSettings, model: Model) -> RunSettings:
+    """Settle what ``auto`` stands for: once a run, on whichever machine opened it."""
+    check_name(settings.segment.runtime)
+    if settings.segment.runtime != "auto":
+        return settings
+    name = None
+    if folder.run_json.exists():
+        name = folder.read_run().get("settings", {}).get("segment", {}).get("runtime")
+    name = name or choose(model, say=lambda text: print(text, file=sys.stderr)).name
+    return replace(settings, segment=replace(settings.segment, runtime=name))
 
 
 @contextmanager

@@ -56,10 +56,18 @@ class SegmentSettings:
     # These two change masks; whoever asks for them has seen in `alps bench everything` what they
     # cost.
     precision: str = setting(
-        "fp32", "Arithmetic of the network: fp32, or bf16 or fp16, which change some masks."
+        "fp32",
+        "Arithmetic of the network: fp32, or bf16, fp16 or (exported only) int8, which change "
+        "some masks.",
     )
     coarse_to_fine: bool = setting(
         False, "Ask every other prompt first, and the rest only where no small mask lies yet."
+    )
+    # Exports round in another order, so what ran is part of what a run is.
+    runtime: str = setting(
+        "auto",
+        "What runs the network: torch, onnxruntime, tensorrt, or two of them as encoder+decoder; "
+        "auto takes the fastest that was exported and agrees with PyTorch.",
     )
 
 
@@ -154,8 +162,9 @@ def check(settings: RunSettings) -> None:
     _in_range("--box-nms-thresh", segment.box_nms_thresh, 0, 1)
     _in_range("--max-area", segment.max_area, 0, 1)
     _in_range("--min-area", segment.min_area, 0, 1 << 40)
-    if segment.precision not in PRECISIONS:
-        raise SettingsError(f"--precision {segment.precision}: give {', '.join(PRECISIONS)}")
+    known = (*PRECISIONS, "int8")
+    if segment.precision not in known:
+        raise SettingsError(f"--precision {segment.precision}: give {', '.join(known)}")
     _in_range("--clusters", cluster.clusters, 2, 65_535)
     _in_range("--colour-weight", cluster.colour_weight, 0, 1000)
     _in_range("--passes", cluster.passes, 1, 10_000)

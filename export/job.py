@@ -127,6 +127,11 @@ def write_graphs(sam: Sam, info: ModelInfo, folder: Path, settings: ExportSettin
         "below and to the right",
     }
     graphs: dict[str, StoredGraph] = {}
+    if settings.precision == "int8":
+        from alps.export.quantise import quantise, smoothed
+
+        size = info.config.image_size
+        sam = smoothed(sam, [pixels_of(tile, size) for tile in calibration(info, settings)])
     parts = graphs_of(sam, traced)
     with Progress(len(parts), "graphs", "tracing") as progress:
         for graph in parts:
@@ -135,15 +140,7 @@ def write_graphs(sam: Sam, info: ModelInfo, folder: Path, settings: ExportSettin
             )
             progress.advance(1)
     if settings.precision == "int8":
-        from alps.export.quantise import quantise
-
-        quantise(
-            folder / graphs["encoder"].file,
-            [
-                pixels_of(tile, info.config.image_size).numpy()
-                for tile in calibration(info, settings)
-            ],
-        )
+        quantise(folder / graphs["encoder"].file)
     manifest = Manifest(
         format=FORMAT,
         kind="onnx",
