@@ -24,6 +24,13 @@ def _without_decided(command: click.Command) -> click.Command:
 @click.argument("labels", type=click.Path(path_type=Path, file_okay=False))
 @click.argument("data", type=click.Path(path_type=Path, file_okay=False))
 @click.argument("out", type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--jobs",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Trainings at a time; on a CPU as many as it has cores is fastest.",
+)
 @run_options
 @settings_options(
     ExperimentSettings,
@@ -33,7 +40,7 @@ def _without_decided(command: click.Command) -> click.Command:
     DataSettings,
     EvaluationSettings,
 )
-def experiment(labels: Path, data: Path, out: Path, **values: Any) -> None:
+def experiment(labels: Path, data: Path, out: Path, jobs: int, **values: Any) -> None:
     """Measure what pre-training on the run folder LABELS gains on fractions of DATA's labels.
 
     Scratch, ALPS pre-training and two controls, several seeds each, in one table and one plot with
@@ -43,9 +50,8 @@ def experiment(labels: Path, data: Path, out: Path, **values: Any) -> None:
     from alps.trainer.experiment.run import Experiment, run_experiment
 
     recipe = recipe_of(values)
-    outcome = run_experiment(
-        labels, data, out, Experiment(pick(ExperimentSettings, values), recipe), options_of(values)
-    )
+    asked = Experiment(pick(ExperimentSettings, values), recipe)
+    outcome = run_experiment(labels, data, out, asked, options_of(values), jobs)
     click.echo(outcome.table())
     click.echo(f"plot: {out / 'plot.png'}")
 

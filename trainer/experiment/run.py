@@ -2,19 +2,35 @@
 
 import json
 import os
-import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
+from multiprocessing import get_context
 from pathlib import Path
-from typing import ClassVar
+from types import TracebackType
+from typing import ClassVar, Self
+
+import torch
 
 from alps.engine.errors import SettingsError, SourceError
+from alps.engine.progress import Progress
 from alps.trainer.data.find import find_data
 from alps.trainer.data.settings import DataSettings, PseudoSettings
-from alps.trainer.experiment.plan import TARGETS, ExperimentSettings, Finetuning, Plan, make_plan
+from alps.trainer.experiment.plan import (
+    TARGETS,
+    ExperimentSettings,
+    Finetuning,
+    Plan,
+    Pretraining,
+    make_plan,
+)
 from alps.trainer.experiment.report import Measured, Outcome
 from alps.trainer.segmentation.recipe import RunOptions
-from alps.trainer.segmentation.run import Recipe, finetune, pretrain
+from alps.trainer.segmentation.run import Recipe, Result, finetune, prepared, pretrain
 from alps.trainer.work_folder import WorkFolder
+
+BOTH = ("train", "test")
 
 
 @dataclass(frozen=True)
@@ -40,6 +56,7 @@ def run_experiment(
     out: str | Path,
     experiment: Experiment | None = None,
     options: RunOptions | None = None,
+    jobs: int = 1,
 ) -> Outcome:
     """Pre-train on ``labels`` in every way, fine-tune on every fraction of ``data``, measure.
 
@@ -53,6 +70,7 @@ def run_experiment(
         out: receives all trainings and the outcome.
         experiment: the settings.
         options: where and how; ``cache`` is OUT/cache unless given.
+        jobs: trainings at a time, each in a process of its own with its share of the cores.
 
     Raises:
         SettingsError: a setting cannot work.
@@ -84,7 +102,8 @@ def run_experiment(
             folder.refuse_other(kept)
         else:
             folder.begin(kept)
-        return _carry_out(labels, data, folder, plan, experiment, options)
+        _decode_first(labels, data, plan, experiment, options)
+        return _carry_out(labels, data, folder, plan, experiment, options, jobs)
 
 
 def _carry_out(
@@ -94,61 +113,87 @@ def _carry_out(
     plan: Plan,
     experiment: Experiment,
     options: RunOptions,
+    jobs: int,
 ) -> Outcome:
-    settings, recipe = experiment.settings, experiment.recipe
+    """All pre-trainings, then all fine-tunings; ``jobs`` of them at a time."""
     total = len(plan.pretrainings) + len(plan.finetunings)
-    for number, start in enumerate(plan.pretrainings):
-        print(f"experiment {number + 1} of {total}: pre-training {start.name}", file=sys.stderr)
-        pseudo = replace(recipe.pseudo, targets=TARGETS[start.arm])
-        train = replace(
-            recipe.train,
-            steps=settings.pretrain_steps,
-            rate=settings.pretrain_rate,
-            seed=start.seed,
-            fraction=1.0,
-            class_weights="none",
-        )
-        # The pseudo-labels' images are not those of DATA: their names follow other rules.
-        data_settings = replace(
-            recipe.data, classes=None, train=None, test=None, scene=None, label_threshold=None,
-            label_ignore=None, reduce_zero=False, bands=None,
-        )  # fmt: skip
-        own = replace(recipe, train=train, pseudo=pseudo, data=data_settings)
-        pretrain(labels, folder.root / "pretrain" / start.name, own, options)
-    measured: list[Measured] = []
     outcome = Outcome(plan, ())
-    for number, run in enumerate(plan.finetunings, len(plan.pretrainings)):
-        print(f"experiment {number + 1} of {total}: fine-tuning {run.name}", file=sys.stderr)
-        measured.append(_finetune(data, folder, run, experiment, options))
-        outcome = Outcome(plan, tuple(measured))
-        outcome.save(folder.root)
+    with _Workers(jobs) as workers:
+        starts = [
+            (pretrain, labels, folder.root / "pretrain" / start.name, own, options)
+            for start, own in (
+                (start, _to_pretrain(experiment, start)) for start in plan.pretrainings
+            )
+        ]
+        with Progress(total, "trainings", "experiment") as progress:
+            for _ in workers.results(starts):
+                progress.advance()
+            runs = [
+                (
+                    finetune,
+                    data,
+                    folder.root / "finetune" / run.name,
+                    _to_finetune(experiment, run, folder),
+                    options,
+                )
+                for run in plan.finetunings
+            ]
+            measured: list[Measured] = []
+            for run, result in zip(plan.finetunings, workers.results(runs), strict=True):
+                if result.scores is None:
+                    raise SourceError(f"{data} has no test images; name them with --test")
+                measured.append(Measured(run, result.crops, result.scores))
+                outcome = Outcome(plan, tuple(measured))
+                outcome.save(folder.root)
+                progress.advance()
     return outcome
 
 
-def _finetune(
-    data: str | Path,
-    folder: ExperimentFolder,
-    run: Finetuning,
-    experiment: Experiment,
-    options: RunOptions,
-) -> Measured:
-    recipe, start = experiment.recipe, run.start
-    init = None if start is None else str(folder.root / "pretrain" / start.name)
-    own = replace(
-        recipe,
-        model=replace(recipe.model, init=init) if init else recipe.model,
-        train=replace(
-            recipe.train,
-            steps=experiment.settings.finetune_steps,
-            fraction=run.fraction,
-            seed=run.seed,
-        ),
-        pseudo=PseudoSettings(),
+def _to_pretrain(experiment: Experiment, start: Pretraining) -> Recipe:
+    settings, recipe = experiment.settings, experiment.recipe
+    train = replace(
+        recipe.train,
+        steps=settings.pretrain_steps,
+        rate=settings.pretrain_rate,
+        seed=start.seed,
+        fraction=1.0,
+        class_weights="none",
     )
-    result = finetune(data, folder.root / "finetune" / run.name, own, options)
-    if result.scores is None:
-        raise SourceError(f"{data} has no test images; name them with --test, or give --hold-out")
-    return Measured(run, result.crops, result.scores)
+    # The pseudo-labels' images are not those of DATA: their names follow other rules.
+    data = replace(
+        recipe.data, classes=None, train=None, test=None, scene=None, label_threshold=None,
+        label_ignore=None, reduce_zero=False, bands=None,
+    )  # fmt: skip
+    pseudo = replace(recipe.pseudo, targets=TARGETS[start.arm])
+    return replace(recipe, train=train, pseudo=pseudo, data=data)
+
+
+def _to_finetune(experiment: Experiment, run: Finetuning, folder: ExperimentFolder) -> Recipe:
+    recipe = experiment.recipe
+    init = None if run.start is None else str(folder.root / "pretrain" / run.start.name)
+    train = replace(
+        recipe.train,
+        steps=experiment.settings.finetune_steps,
+        fraction=run.fraction,
+        seed=run.seed,
+    )
+    model = replace(recipe.model, init=init)
+    return replace(recipe, model=model, train=train, pseudo=PseudoSettings())
+
+
+def _decode_first(
+    labels: str | Path, data: str | Path, plan: Plan, experiment: Experiment, options: RunOptions
+) -> None:
+    """Decode and check everything before the first training, and only once."""
+    where = Path(options.cache)
+    where.mkdir(parents=True, exist_ok=True)
+    report = where.parent / "data_report.txt"
+    for start in plan.pretrainings:
+        own = _to_pretrain(experiment, start)
+        own = replace(own, data=replace(own.data, hold_out=0))
+        prepared(own, labels, where, ("train",), report)
+    # Trainings differ in their seeds, decoded images do not.
+    prepared(replace(experiment.recipe, pseudo=PseudoSettings()), data, where, BOTH, report)
 
 
 def _refuse_leaks(labels: str | Path, data: str | Path, recipe: Recipe) -> None:
@@ -162,6 +207,43 @@ def _refuse_leaks(labels: str | Path, data: str | Path, recipe: Recipe) -> None:
             f"{len(leaks)} test images of {data} were labelled in {labels} ({leaks[0]} …); label "
             "an archive without them"
         )
+
+
+class _Workers:
+    """Processes that train; with one job, this one."""
+
+    def __init__(self, jobs: int) -> None:
+        self._jobs, self._stack = jobs, ExitStack()
+
+    def __enter__(self) -> Self:
+        if self._jobs > 1:
+            threads = max(1, torch.get_num_threads() // self._jobs)
+            # Not forked: threads and a GPU's context do not survive that.
+            pool = ProcessPoolExecutor(
+                self._jobs, get_context("spawn"), torch.set_num_threads, (threads,)
+            )
+            self._pool = self._stack.enter_context(pool)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._jobs > 1 and kind is not None:
+            self._pool.shutdown(cancel_futures=True)
+        self._stack.__exit__(kind, error, trace)
+
+    def results(self, calls: list[tuple]) -> Iterator[Result]:
+        """What the calls (function, arguments …) return, in order."""
+        if self._jobs == 1:
+            for function, *arguments in calls:
+                yield function(*arguments)
+            return
+        futures = [self._pool.submit(*call) for call in calls]
+        for future in futures:
+            yield future.result()
 
 
 def _need_matplotlib() -> None:
