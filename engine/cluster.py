@@ -1,105 +1,134 @@
 """Cluster: fit k-means to the features of all segments of a run and write each one's class."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from zipfile import BadZipFile
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from alps.engine.clustering import ClusterModel, fit_clusters
+from alps.engine import cuml
+from alps.engine.cluster_file import save_clusters
+from alps.engine.clustering import ClusterModel, Tally, fit_centroids, margin_of
 from alps.engine.errors import RunFolderError
-from alps.engine.features import FeatureModel, fit_features, read_segment_columns
-from alps.engine.plan import shard_count
+from alps.engine.features import refuse_unusable, segment_columns
 from alps.engine.progress import Progress
-from alps.engine.run_folder import RunFolder, read_table, whole, write_table
+from alps.engine.run_folder import RunFolder, open_table, whole
+from alps.engine.run_vectors import RunVectors
 from alps.engine.settings import ClusterSettings
+from alps.kernels import kmeans
 
-# Features up to this size stay in memory between passes, instead of being read again.
-KEEP_BYTES = 1 << 30
-
-
-class RunFolderFeatures:
-    """The feature vectors of a run folder, a piece a shard."""
-
-    def __init__(self, folder: RunFolder, settings: ClusterSettings) -> None:
-        plan = read_table(folder.plan, ["tile_id", "width", "height"])
-        # Longer side of each tile, which the network's input is scaled to; ids count from 0.
-        self._sides = np.maximum(*(plan.column(n).to_numpy() for n in ("width", "height")))
-        self._paths = [folder.segments(shard) for shard in range(shard_count(plan))]
-        self.sizes = [read_table(path, ["segment_id"]).num_rows for path in self._paths]
-        pieces = (read_segment_columns(path, self._sides) for path in self._paths)
-        self.model = fit_features(pieces, settings)
-        channels = pq.read_schema(self._paths[0]).field("embedding").type.list_size
-        width = channels + len(self.model.colour_scale)
-        self._keep = sum(self.sizes) * width * 4 <= KEEP_BYTES
-        self._kept: dict[int, np.ndarray] = {}
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        """(n, D) float32. Raises RunFolderError where a row holds no number."""
-        if index in self._kept:
-            return self._kept[index]
-        vectors = self.model.transform(read_segment_columns(self._paths[index], self._sides))
-        if self._keep:
-            self._kept[index] = vectors
-        return vectors
+Place = Callable[[np.ndarray], Any]  # puts an array where it is worked on
 
 
-def cluster_archive(folder: RunFolder, settings: ClusterSettings) -> ClusterModel:
-    """Fit, write clusters.npz, and fill the columns ``cluster`` and ``margin``."""
-    features = RunFolderFeatures(folder, settings)
-    if sum(features.sizes) == 0:
+def cluster_archive(
+    folder: RunFolder, settings: ClusterSettings, on_gpu: bool = False
+) -> ClusterModel:
+    """Fit, fill the columns ``cluster`` and ``margin``, and write clusters.npz.
+
+    on_gpu: fit and assign there, with cuML where it is installed.
+    """
+    place: Place = _gpu_place() if on_gpu else np.asarray
+    vectors = RunVectors(folder, settings, place)
+    if vectors.count == 0:
         raise RunFolderError(
             f"{folder.root} holds no segment to cluster: no mask passed the gate; lower "
             "--pred-iou-thresh or --stability-score-thresh (tiles.parquet has the reasons)"
         )
-    # Features are scaled already where that is asked for.
-    fitted = fit_clusters(features, replace(settings, normalise=False))
-    model = replace(fitted, features=features.model)
-    save_clusters(model, folder.clusters)
-    with Progress(len(features.sizes), "shards", "assigning") as progress:
-        for shard in range(len(features.sizes)):
-            path = folder.segments(shard)
-            table = read_table(path)
-            labels, margin = model.assign(features[shard])
-            for name, values in (("cluster", labels), ("margin", margin)):
-                at = table.schema.get_field_index(name)
-                table = table.set_column(at, table.schema.field(at), pa.array(values))
-            write_table(table, path)
+    theirs = cuml.kmeans_class() if on_gpu else None
+    if theirs is None:
+        centroids = fit_centroids(vectors, settings)
+    else:
+        centroids = cuml.fit_centroids(vectors, settings, theirs)
+    model = ClusterModel(
+        centroids, np.zeros(len(centroids), np.int64), 0.0, settings.seed, vectors.model
+    )
+    tally = Tally(len(centroids))
+    with Progress(len(vectors.paths), "shards", "assigning") as progress:
+        for path in vectors.paths:
+            _assign_file(path, model, vectors.sides, tally, settings.weight_by_area, place)
             progress.advance(1)
+    model = replace(model, counts=tally.counts, inertia=tally.mean_inertia)
+    save_clusters(model, folder.clusters, made_with(folder))
     return model
 
 
-def save_clusters(model: ClusterModel, path: Path) -> None:
-    """Write clusters.npz, and with them how segments become vectors."""
-    features = {} if model.features is None else model.features.arrays()
-    features = {f"feature_{name}": values for name, values in features.items()}
-    with whole(path) as part, open(part, "wb") as file:
-        np.savez(
-            file,
-            centroids=model.centroids,
-            counts=model.counts,
-            inertia=np.float64(model.inertia),
-            normalised=np.bool_(model.normalised),
-            seed=np.int64(model.seed),
-            **features,
-        )
+def made_with(folder: RunFolder) -> dict[str, Any]:
+    """What the segments of a run were made with, for clusters.npz."""
+    if not folder.run_json.exists():
+        return {}
+    run = folder.read_run()
+    return {
+        "model": {name: run["model"][name] for name in ("name", "sha256")},
+        "settings": {name: run["settings"][name] for name in ("source", "segment", "cluster")},
+        "config_hash": run["config_hash"],
+    }
 
 
-def load_clusters(path: Path) -> ClusterModel:
-    """Read clusters.npz."""
-    try:
-        with np.load(path, allow_pickle=False) as data:
-            prefix = "feature_"
-            features = {n.removeprefix(prefix): data[n] for n in data if n.startswith(prefix)}
-            return ClusterModel(
-                data["centroids"],
-                data["counts"],
-                float(data["inertia"]),
-                bool(data["normalised"]),
-                int(data["seed"]),
-                FeatureModel.from_arrays(features) if features else None,
+def assign_table(
+    table: pa.Table,
+    model: ClusterModel,
+    sides: np.ndarray,
+    path: Path,
+    tally: Tally | None = None,
+    weight_by_area: bool = False,
+    place: Place = np.asarray,
+) -> pa.Table:
+    """Fill ``cluster`` and ``margin`` of segments.
+
+    Args:
+        table: segments, all columns.
+        model: with features.
+        sides: (T,) longer side of the window of each tile id.
+        path: of their file, for errors.
+        tally: counts what was assigned.
+        weight_by_area: in that tally.
+        place: puts vectors where they are worked on.
+    """
+    columns = segment_columns(table, sides)
+    refuse_unusable(columns, path)
+    weights = place(columns.area.astype(np.float32)) if weight_by_area else None
+    features = model.features
+    if features is None:
+        raise ValueError("clusters without features assign no segments")
+    found = kmeans.assign(place(features.transform(columns)), model.centroids, weights)
+    if tally is not None:
+        tally.add(found)
+    found = replace(found, **{n: _on_host(getattr(found, n)) for n in ("nearest", "second")})
+    for name, values in (("cluster", _on_host(found.labels)), ("margin", margin_of(found))):
+        at = table.schema.get_field_index(name)
+        table = table.set_column(at, table.schema.field(at), pa.array(values))
+    return table
+
+
+def _assign_file(
+    path: Path,
+    model: ClusterModel,
+    sides: np.ndarray,
+    tally: Tally,
+    weight_by_area: bool,
+    place: Place,
+) -> None:
+    """Rewrite a file of segments/, row group by row group."""
+    with (
+        open_table(path) as file,
+        whole(path) as part,
+        pq.ParquetWriter(part, file.schema_arrow, compression="zstd") as writer,
+    ):
+        for group in range(file.num_row_groups):
+            table = file.read_row_group(group)
+            writer.write_table(
+                assign_table(table, model, sides, path, tally, weight_by_area, place)
             )
-    except (OSError, EOFError, KeyError, ValueError, BadZipFile) as error:
-        raise RunFolderError(f"cannot read clusters from {path}: {error}") from error
+
+
+def _gpu_place() -> Place:
+    from numba import cuda
+
+    return lambda array: cuda.to_device(np.ascontiguousarray(array))
+
+
+def _on_host(array: Any) -> np.ndarray:
+    return array if isinstance(array, np.ndarray) else array.copy_to_host()

@@ -1,114 +1,174 @@
-"""Online k-means over embeddings that come in chunks, from memory or from a run folder.
+"""Online k-means over vectors that come in batches, from memory, a GPU or a run folder.
 
-k-means++ on a sample chooses the first centroids; mini-batches drawn over all chunks in shuffled
-order move them (Sculley, "Web-scale k-means clustering", WWW 2010: a centroid's step is its share
-of what it has received); centroids that receive nothing are placed anew on the worst-served
-vectors. Memory is one chunk and the sample, whatever the archive's size.
+k-means++ on a sample chooses the first centroids. Batches drawn over the whole archive move them:
+a centroid is the mean of what it received, in which the past fades (Sculley, "Web-scale k-means
+clustering", WWW 2010, never forgets; early batches, drawn to poor centroids, then hold them back).
+Where the archive is one batch, that is Lloyd's algorithm. Centroids that receive next to nothing
+are moved to badly served vectors. Whether it pays to go on is asked of the sample: its inertia is
+taken whenever the number of vectors seen has doubled, and once a pass.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 from alps.engine.errors import SettingsError
 from alps.engine.features import FeatureModel
+from alps.engine.seeding import move_centroids, plus_plus
 from alps.engine.settings import ClusterSettings
+from alps.engine.vectors import Vectors
 from alps.kernels import kmeans
 
-SAMPLE_PER_CLUSTER = 256  # vectors a centroid in the sample of k-means++
-BATCH_ROWS = 4096
-SETTLED = 1e-4  # relative change of inertia over a pass at which passes stop
-
-
-class Chunks(Protocol):
-    """Embeddings in pieces that fit in memory."""
-
-    sizes: Sequence[int]  # vectors a piece
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        """(n, C) floating point, finite; n may differ from piece to piece and be 0."""
-        ...
+SAMPLE_PER_CLUSTER, LEAST_SAMPLE = 24, 4096  # vectors of the sample of k-means++
+SAMPLE_BYTES = 1 << 28
+BATCH_PER_CLUSTER, LEAST_BATCH, MOST_BATCH = 32, 4096, 1 << 16
+TINY = 0.02  # share of the mean mass below which a centroid is moved while vectors are new
+MEMORY = 0.5  # share of the vectors seen that a centroid's mean remembers
+# Relative fall of the sample's inertia, for twice as many vectors or for another pass, at which
+# fitting stops; lower where all vectors are few, and another pass costs next to nothing.
+ENOUGH, SETTLED, FEW = 2e-3, 1e-4, 1 << 16
 
 
 @dataclass(frozen=True)
 class ClusterModel:
-    """Centroids and how vectors are brought to them."""
+    """Centroids, and how segments are brought to them."""
 
-    centroids: np.ndarray  # (K, C) float32
-    counts: np.ndarray  # (K,) int64 vectors of each in the last pass
-    inertia: float  # mean squared distance to the own centroid
-    normalised: bool
+    centroids: np.ndarray  # (K, D) float32
+    counts: np.ndarray  # (K,) int64 vectors of each in the archive that was clustered
+    inertia: float  # mean squared distance to the own centroid there, by weight
     seed: int
     features: FeatureModel | None = None  # makes the vectors that ``assign`` is given
 
     def assign(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Cluster (N,) int32 and margin (N,) float32 of embeddings (N, C).
+        """Cluster (N,) int32 and margin (N,) float32 of vectors (N, D).
 
         The margin is 1 - nearest / second nearest distance: 0 on the fence, 1 on the centroid.
+        Raises ValueError for NaN and infinity.
         """
-        found = kmeans.assign(prepare(vectors, self.normalised), self.centroids)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ratio = np.sqrt(found.nearest / found.second)
-        # Two centroids in one place: nothing tells them apart.
-        margin = np.where(found.second > 0, 1 - ratio, 0).astype(np.float32)
-        return found.labels, margin
+        found = kmeans.assign(vectors, self.centroids)
+        return np.asarray(found.labels), margin_of(found)
 
 
-def prepare(vectors: np.ndarray, normalised: bool) -> np.ndarray:
-    """float32, rows scaled to length 1 where asked; a zero row stays zero.
-
-    Raises ValueError for NaN and infinity, which would spread to all centroids unseen.
-    """
-    vectors = np.asarray(vectors, dtype=np.float32)
-    if not np.isfinite(vectors).all():
-        raise ValueError("embeddings hold NaN or infinity")
-    if not normalised:
-        return vectors
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.where(lengths > 0, lengths, 1)
+def margin_of(found: kmeans.Assignment) -> np.ndarray:
+    """How much nearer the first centroid is than the second, (N,) float32 in 0…1."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.sqrt(found.nearest / found.second)
+    # Two centroids in one place: nothing tells them apart.
+    return np.where(found.second > 0, 1 - ratio, 0).astype(np.float32)
 
 
-def fit_clusters(chunks: Chunks, settings: ClusterSettings) -> ClusterModel:
-    """Fit K centroids; the same chunks and seed give the same centroids.
+def fit_clusters(vectors: Vectors, settings: ClusterSettings) -> ClusterModel:
+    """Fit K centroids, and count in one more pass what each gets. Errors as ``fit_centroids``."""
+    centroids = fit_centroids(vectors, settings)
+    tally = Tally(len(centroids))
+    for batch in vectors.batches(MOST_BATCH, np.random.default_rng(0)):
+        tally.add(kmeans.assign(batch.vectors, centroids, batch.weights))
+    return ClusterModel(centroids, tally.counts, tally.mean_inertia, settings.seed)
+
+
+class Tally:
+    """What the centroids get over an archive, batch by batch."""
+
+    def __init__(self, clusters: int) -> None:
+        self.counts = np.zeros(clusters, np.int64)
+        self._inertia = self._weight = 0.0
+
+    def add(self, found: kmeans.Assignment) -> None:
+        """Count a batch."""
+        self.counts += found.counts
+        self._inertia += found.inertia
+        self._weight += float(found.weights.sum())
+
+    @property
+    def mean_inertia(self) -> float:
+        """The mean squared distance so far, by weight."""
+        return self._inertia / self._weight if self._weight else 0.0
+
+
+def fit_centroids(vectors: Vectors, settings: ClusterSettings) -> np.ndarray:
+    """K centroids (K, D) float32; the same vectors and seed give the same bytes.
 
     Raises:
         SettingsError: more clusters asked for than there are vectors.
+        ValueError: a vector holds NaN or infinity.
     """
+    clusters = settings.clusters
+    check_enough(vectors.count, clusters)
     rng = np.random.default_rng(settings.seed)
-    total, clusters = sum(chunks.sizes), settings.clusters
-    check_enough(total, clusters)
-    sample = _sample(chunks, clusters * SAMPLE_PER_CLUSTER, settings.normalise, rng)
-    centroids = plus_plus(sample, clusters, rng)
-    received = np.zeros(clusters, dtype=np.int64)
-    before = np.inf
+    sample = draw_sample(vectors, max(SAMPLE_PER_CLUSTER * clusters, LEAST_SAMPLE), rng)
+    if not np.isfinite(sample[0]).all():
+        raise ValueError("vectors hold NaN or infinity")
+    fit = _Fit(plus_plus(sample[0], clusters, rng, sample[1]), vectors.count, sample, rng)
+    rows = int(np.clip(BATCH_PER_CLUSTER * clusters, LEAST_BATCH, MOST_BATCH))
     for _ in range(settings.passes):
-        inertia = 0.0
-        counts = np.zeros(clusters, dtype=np.int64)
-        for index in rng.permutation(len(chunks.sizes)):
-            vectors = prepare(chunks[index], settings.normalise)
-            vectors = vectors[rng.permutation(len(vectors))]
-            for start in range(0, len(vectors), BATCH_ROWS):
-                batch = vectors[start : start + BATCH_ROWS]
-                found = kmeans.assign(batch, centroids)
-                sums, new = found.sums, found.counts
-                received += new
-                counts += new
-                inertia += found.inertia
-                hit = new > 0
-                step = (sums[hit] - new[hit, None] * centroids[hit]) / received[hit, None]
-                centroids[hit] += step.astype(np.float32)
-        inertia /= total
-        if before - inertia <= SETTLED * inertia and (counts > 0).all():
-            break
-        before = inertia
-        dead = np.flatnonzero(counts == 0)
-        centroids = _revive(centroids, dead, sample)
-        # Forget half: early batches, drawn to poor centroids, must not hold them for ever.
-        received //= 2
-        received[dead] = 0
-    return ClusterModel(centroids, counts, inertia, settings.normalise, settings.seed)
+        for batch in vectors.batches(rows, rng):
+            if fit.add(kmeans.assign(batch.vectors, fit.centroids, batch.weights)):
+                return fit.centroids
+    return fit.centroids
+
+
+def draw_sample(
+    vectors: Vectors, rows: int, rng: np.random.Generator, most_bytes: int = SAMPLE_BYTES
+) -> tuple[np.ndarray, np.ndarray]:
+    """Up to ``rows`` vectors (S, D) float32, drawn over all without replacement, and weights."""
+    # The width is known once a vector is read; all of an archive have the same.
+    width = vectors.take(np.zeros(1, np.int64)).vectors.shape[1]
+    rows = min(rows, max(most_bytes // (4 * width), 1), vectors.count)
+    return vectors.take(np.sort(rng.choice(vectors.count, rows, replace=False))).on_host()
+
+
+class _Fit:
+    """Centroids on their way."""
+
+    def __init__(
+        self,
+        centroids: np.ndarray,
+        total: int,
+        sample: tuple[np.ndarray, np.ndarray],
+        rng: np.random.Generator,
+    ) -> None:
+        self.centroids = centroids
+        self._total, self._sample, self._rng = total, sample, rng
+        self._mass = np.zeros(len(centroids))  # what the mean that a centroid is was taken of
+        self._received = np.zeros(len(centroids))  # in this span
+        self._seen = self._begun = 0  # vectors, and at the span's begin
+        self._inertia = np.inf
+
+    def add(self, found: kmeans.Assignment) -> bool:
+        """Move the centroids to what they received; returns whether that was enough."""
+        count = int(found.counts.sum())
+        self._seen += count
+        # At least this batch is remembered; with one a pass, nothing else.
+        memory = float(np.clip(MEMORY * self._seen, count, max(self._total, count)))
+        self._mass *= 1 - count / memory
+        self._mass += found.weights
+        hit = found.weights > 0
+        step = found.sums[hit] - found.weights[hit, None] * self.centroids[hit]
+        self.centroids[hit] += (step / self._mass[hit, None]).astype(np.float32)
+        self._received += found.weights
+        done = self._seen - self._begun
+        span = min(self._begun, self._total) or min(self._total, len(self._sample[0]))
+        if done < span:
+            if done < span / 2 and self._seen < self._total:  # the rest is for settling
+                self._move(self._mass < TINY * self._mass.mean())
+            return False
+        before, self._inertia = self._inertia, self._sample_inertia()
+        enough = SETTLED if self._total <= FEW else ENOUGH
+        if before - self._inertia <= enough * self._inertia:
+            return True
+        self._move(self._received == 0)
+        self._begun = self._seen
+        self._received[:] = 0
+        return False
+
+    def _move(self, poor: np.ndarray) -> None:
+        moved = move_centroids(self.centroids, poor, self._mass, self._sample, self._rng)
+        if moved.any():
+            self._mass[moved] = self._mass[~poor].min()
+
+    def _sample_inertia(self) -> float:
+        vectors, weights = self._sample
+        return kmeans.assign(vectors, self.centroids, weights.astype(np.float32)).inertia
 
 
 def check_enough(total: int, clusters: int) -> None:
@@ -118,62 +178,3 @@ def check_enough(total: int, clusters: int) -> None:
             f"--clusters {clusters}: the archive has only {total} segments; give at most that, or "
             "let more masks through the gate (--points-per-side up, --pred-iou-thresh down)"
         )
-
-
-def plus_plus(sample: np.ndarray, clusters: int, rng: np.random.Generator) -> np.ndarray:
-    """k-means++ (Arthur and Vassilvitskii, SODA 2007): (S, C) -> (clusters, C) float32.
-
-    Each centroid is the best of a few candidates (greedy k-means++): drawn once, well separated
-    groups too often share a centroid, which no later pass mends.
-    """
-    trials = 2 + int(np.log(clusters))
-    centred = sample - sample.mean(0)
-    lengths = (centred**2).sum(1)
-    chosen = [int(rng.integers(len(sample)))]
-    distance = _squared_distance(sample, sample[chosen[0]])
-    while len(chosen) < clusters:
-        edges = np.cumsum(distance)
-        if edges[-1] > 0:
-            drawn = np.searchsorted(edges, rng.random(trials) * edges[-1], side="right")
-            drawn = np.minimum(drawn, len(sample) - 1)
-            reached = lengths[:, None] - 2 * (centred @ centred[drawn].T) + lengths[drawn]
-            left = np.minimum(distance[:, None], np.maximum(reached, 0)).sum(0)
-            pick = int(drawn[left.argmin()])
-        else:  # fewer distinct vectors than clusters: the rest coincide and receive nothing
-            pick = int(rng.integers(len(sample)))
-        chosen.append(pick)
-        distance = np.minimum(distance, _squared_distance(sample, sample[pick]))
-    return sample[chosen].astype(np.float32)
-
-
-def _squared_distance(vectors: np.ndarray, one: np.ndarray) -> np.ndarray:
-    """(N, C) and (C,) -> (N,) float64."""
-    return ((vectors - one) ** 2).sum(1, dtype=np.float64)
-
-
-def _sample(chunks: Chunks, rows: int, normalised: bool, rng: np.random.Generator) -> np.ndarray:
-    """Up to ``rows`` vectors drawn without replacement over all chunks, prepared."""
-    total = sum(chunks.sizes)
-    chosen = np.sort(rng.choice(total, min(rows, total), replace=False))
-    edges = np.concatenate([[0], np.cumsum(chunks.sizes)])
-    pieces = []
-    for index in range(len(chunks.sizes)):
-        low, high = np.searchsorted(chosen, edges[index : index + 2])
-        if high > low:
-            pieces.append(np.asarray(chunks[index])[chosen[low:high] - edges[index]])
-    return prepare(np.concatenate(pieces), normalised)
-
-
-def _revive(centroids: np.ndarray, dead: np.ndarray, sample: np.ndarray) -> np.ndarray:
-    """Put centroids that received nothing on the sample's worst-served distinct vectors."""
-    if not len(dead):
-        return centroids
-    distance = kmeans.assign(sample, np.delete(centroids, dead, axis=0)).nearest
-    centroids = centroids.copy()
-    for index in dead:
-        worst = int(distance.argmax())
-        if distance[worst] == 0:  # every vector has a centroid of its own
-            break
-        centroids[index] = sample[worst]
-        distance = np.minimum(distance, _squared_distance(sample, sample[worst]))
-    return centroids

@@ -59,6 +59,8 @@ def segment_schema(channels: int) -> pa.Schema:
         [
             ("tile_id", pa.int64()),
             ("segment_id", pa.int32()),
+            # Of its tile; parts of one mask share it. -1: what lies under no mask.
+            ("mask", pa.int32()),
             ("x", pa.int32()),
             ("y", pa.int32()),
             ("width", pa.int32()),
@@ -269,13 +271,27 @@ def write_table(table: pa.Table, path: Path) -> None:
         pq.write_table(table, part, compression="zstd")
 
 
+@contextmanager
+def open_table(path: Path) -> Iterator[pq.ParquetFile]:
+    """A Parquet file of the run folder, to be read in parts; memory is what is asked for."""
+    try:
+        with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
+            yield file
+    except (OSError, pa.ArrowInvalid) as error:
+        raise _unreadable(path, error) from error
+
+
 def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
     """Read a Parquet file of the run folder."""
     try:
         # One file is one table; partitioning="hive" would read names of folders as columns.
         return pq.read_table(path, columns=columns, partitioning=None)
     except (OSError, pa.ArrowInvalid) as error:
-        raise RunFolderError(
-            f"cannot read {path}: {error}; if it is one of segments/, delete it and give the "
-            "command that made it again: its tiles are segmented anew"
-        ) from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> RunFolderError:
+    return RunFolderError(
+        f"cannot read {path}: {error}; if it is one of segments/, delete it and give the "
+        "command that made it again: its tiles are segmented anew"
+    )

@@ -53,6 +53,11 @@ class SegmentSettings:
         None, "Masks with a larger share of their window are dropped. Default: the model's."
     )
     min_area: int = setting(0, "Masks with fewer pixels are dropped.")
+    superpixels: float = setting(
+        1000.0,
+        "Cut masks, and what lies under none, along edges of colour, into at least so many parts a "
+        "megapixel; 0 leaves masks whole and the rest unlabelled.",
+    )
     # These two change masks; whoever asks for them has seen in `alps bench everything` what they
     # cost.
     precision: str = setting(
@@ -100,8 +105,22 @@ class ClusterSettings:
     colour_weight: float = setting(
         0.8, "Weight of the mask's colour beside its embedding; 0 leaves it out."
     )
+    weight_by_area: bool = setting(
+        False, "Let a segment move its centroid by its number of pixels, instead of all alike."
+    )
     passes: int = setting(12, "Passes over the archive at most; stops when inertia settles.")
     seed: int = setting(0, "Seed of everything random; the same seed gives the same labels.")
+
+
+@dataclass(frozen=True)
+class PaintSettings:
+    """What of the segments' classes the label maps show."""
+
+    min_margin: float = setting(
+        0.0,
+        "Leave pixels unlabelled whose segment is less sure of its class, 0 to 1: how much nearer "
+        "the first centroid is than the second.",
+    )
 
 
 @dataclass(frozen=True)
@@ -111,6 +130,7 @@ class RunSettings:
     source: SourceSettings = field(default_factory=SourceSettings)
     segment: SegmentSettings = field(default_factory=SegmentSettings)
     cluster: ClusterSettings = field(default_factory=ClusterSettings)
+    paint: PaintSettings = field(default_factory=PaintSettings)
 
     def for_model(self, model: ModelDefaults) -> "RunSettings":
         """Fill what was left open, and check everything."""
@@ -119,6 +139,7 @@ class RunSettings:
             source=_fill(self.source, choices),
             segment=_fill(self.segment, choices),
             cluster=self.cluster,
+            paint=self.paint,
         )
         check(filled)
         return filled
@@ -136,6 +157,7 @@ class RunSettings:
             SourceSettings(**source),
             SegmentSettings(**values["segment"]),
             ClusterSettings(**values["cluster"]),
+            PaintSettings(**values.get("paint", {})),
         )
 
 
@@ -149,6 +171,7 @@ def _fill(settings: Any, choices: dict[str, Any]) -> Any:
 def check(settings: RunSettings) -> None:
     """Refuse values that cannot work, naming the option."""
     source, segment, cluster = settings.source, settings.segment, settings.cluster
+    check_paint(settings.paint)
     check_tiling(source.tile, source.overlap)
     if source.bands is not None and (len(source.bands) not in (1, 3) or min(source.bands) < 1):
         raise SettingsError(
@@ -161,6 +184,7 @@ def check(settings: RunSettings) -> None:
     _in_range("--stability-score-offset", segment.stability_score_offset, 0, 100)
     _in_range("--box-nms-thresh", segment.box_nms_thresh, 0, 1)
     _in_range("--max-area", segment.max_area, 0, 1)
+    _in_range("--superpixels", segment.superpixels, 0, 100_000)
     _in_range("--min-area", segment.min_area, 0, 1 << 40)
     known = (*PRECISIONS, "int8")
     if segment.precision not in known:
@@ -169,6 +193,11 @@ def check(settings: RunSettings) -> None:
     _in_range("--colour-weight", cluster.colour_weight, 0, 1000)
     _in_range("--passes", cluster.passes, 1, 10_000)
     _in_range("--seed", cluster.seed, 0, (1 << 63) - 1)
+
+
+def check_paint(settings: PaintSettings) -> None:
+    """Refuse values that cannot work, naming the option."""
+    _in_range("--min-margin", settings.min_margin, 0, 1)
 
 
 def _in_range(option: str, value: float, low: float, high: float) -> None:

@@ -125,3 +125,18 @@ def to_gpu():
     from numba import cuda
 
     return cuda.to_device
+
+
+@pytest.fixture
+def small_blocks(monkeypatch):
+    """Fewer threads of k-means to simulate: each is one of Python's. A GPU keeps its own."""
+    from numba import config
+
+    from alps.kernels.cuda import kmeans as on_gpu
+
+    if config.ENABLE_CUDASIM:
+        across = 4
+        tile, threads = across * on_gpu.SIDE, across**2
+        sizes = {"ACROSS": across, "TILE": tile, "THREADS": threads, "SHARES": threads // tile}
+        for name, value in (sizes | {"PADDED": tile + 1}).items():
+            monkeypatch.setattr(on_gpu, name, value)

@@ -2,26 +2,12 @@
 
 import numpy as np
 import pytest
-from numba import config
 from scipy.spatial.distance import cdist
 from sklearn.cluster import KMeans
 
 from alps.kernels import kmeans
 from alps.kernels.kmeans import assign, reference_assign
 from alps.kernels.threads import set_threads
-
-
-@pytest.fixture
-def small_blocks(monkeypatch):
-    """Fewer threads to simulate: each is one of Python's. A GPU keeps its own."""
-    from alps.kernels.cuda import kmeans as on_gpu
-
-    if config.ENABLE_CUDASIM:
-        across = 4
-        tile, threads = across * on_gpu.SIDE, across**2
-        sizes = {"ACROSS": across, "TILE": tile, "THREADS": threads, "SHARES": threads // tile}
-        for name, value in (sizes | {"PADDED": tile + 1}).items():
-            monkeypatch.setattr(on_gpu, name, value)
 
 
 @pytest.fixture(params=["reference", "cpu", "gpu"])
