@@ -3,13 +3,17 @@
 A pixel belongs to the window whose core it lies in, since a window sees least at its edges; where
 that window has no segment, a neighbour that overlaps there is asked. So windows leave no seam, and
 no more than three rows of them are in memory.
+
+A segment whose class is in doubt leaves its pixels unlabelled: it lies on top as any other, and
+what is beneath does not show. The smaller segment is what a pixel most specifically is; to show
+the larger one's class instead would call a doubtful boat water, a wrong label where none is asked
+for, and training ignores unlabelled pixels. Neither is a neighbour asked: it sees less there.
 """
 
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
@@ -21,11 +25,12 @@ from alps.engine.label_writer import (
     label_dtype,
     unlabelled_value,
 )
+from alps.engine.painted import Counted, PaintedJournal
 from alps.engine.palette import palette
 from alps.engine.plan import SHARD_TILES, PlannedTile, check_size, sources_of
 from alps.engine.progress import Progress
 from alps.engine.raster import RasterReader
-from alps.engine.run_folder import RunFolder, read_table, write_text
+from alps.engine.run_folder import RunFolder, read_table
 from alps.engine.windows import Window, cores
 from alps.kernels import paint as painting
 
@@ -33,7 +38,14 @@ from alps.kernels import paint as painting
 class SegmentStore:
     """Segments of single tiles, out of the newest shards' tables."""
 
-    COLUMNS: ClassVar[tuple[str, ...]] = ("tile_id", "area", "predicted_iou", "counts", "cluster")
+    COLUMNS: ClassVar[tuple[str, ...]] = (
+        "tile_id",
+        "area",
+        "predicted_iou",
+        "counts",
+        "cluster",
+        "margin",
+    )
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
@@ -52,84 +64,103 @@ class SegmentStore:
         return table.slice(start, end - start)
 
 
-def paint_archive(folder: RunFolder, clusters: int, fingerprint: str) -> dict[str, str]:
+def paint_archive(
+    folder: RunFolder, clusters: int, fingerprint: str, min_margin: float = 0.0
+) -> dict[str, str]:
     """Paint every source that is not painted with these clusters yet, and write classes.json.
 
     Args:
         folder: a run folder whose segments carry clusters.
         clusters: K
         fingerprint: of all that decides the labels; a label map made under another is redone.
+        min_margin: segments that are less sure of their class leave their pixels unlabelled.
 
     Returns:
         Sources that have no label map although they could be opened when planned, with reasons.
     """
     plan = read_table(folder.plan)
-    unpainted: dict[str, str] = {}
-    done = _painted(folder, fingerprint)
-    pixels = np.zeros(clusters + 1, dtype=np.int64)
-    store = SegmentStore(folder)
     total = len(np.unique(plan.column("source_index").to_numpy()))
     with (
         Progress(total, "sources", "painting") as progress,
-        open(folder.painted, "a", encoding="utf-8") as journal,
+        Painter(folder, clusters, fingerprint, min_margin) as painter,
     ):
         for tiles in sources_of(plan):
-            first = tiles[0]
-            counted = done.get(first.source_index)
-            if counted is None or not folder.label(first.label).exists():
-                try:
-                    counted = _paint_source(folder, tiles, store, clusters)
-                except SourceError as error:  # it was readable when planned
-                    print(f"{first.source}: no label map: {error}", file=sys.stderr)
-                    unpainted[first.source] = str(error)
-                    counted = []
-                line = {"source_index": first.source_index, "of": fingerprint, "pixels": counted}
-                journal.write(json.dumps(line) + "\n")
-                journal.flush()
-            if counted:
-                pixels += np.array(counted)
+            if not painter.has(tiles[0]):
+                painter.paint(tiles)
             progress.advance(1)
-    _write_classes(folder, pixels, clusters)
-    return unpainted
+        painter.write_classes()
+    return painter.unpainted
 
 
-def _painted(folder: RunFolder, fingerprint: str) -> dict[int, list[int]]:
-    """Sources whose label maps are finished, with their pixels a class."""
-    done: dict[int, list[int]] = {}
-    if folder.painted.exists():
-        for text in folder.painted.read_text(encoding="utf-8").splitlines():
+class Painter:
+    """Paints sources, one whole label map at a time, and keeps a journal of them.
+
+    Arguments as of ``paint_archive``. A context manager.
+    """
+
+    def __init__(
+        self, folder: RunFolder, clusters: int, fingerprint: str, min_margin: float = 0.0
+    ) -> None:
+        self._folder, self._clusters, self._min_margin = folder, clusters, min_margin
+        self._store = SegmentStore(folder)
+        self._journal = PaintedJournal(folder, clusters, fingerprint)
+        self.unpainted: dict[str, str] = {}
+
+    def __enter__(self) -> Self:
+        self._journal.__enter__()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._journal.__exit__(*exc_info)
+
+    def has(self, tile: PlannedTile) -> bool:
+        """Whether the source of a tile has its label map."""
+        done = self._journal.done.get(tile.source_index)
+        return done is not None and self._folder.label(tile.label).exists()
+
+    def paint(self, tiles: list[PlannedTile]) -> None:
+        """Paint a source, given all of its tiles; note in ``unpainted`` why that cannot be."""
+        first = tiles[0]
+        counted = Counted.of(self._clusters)
+        if not first.reason:
             try:
-                line = json.loads(text)
-            except ValueError:  # the last line of a killed run
-                continue
-            if line["of"] == fingerprint and line["pixels"]:
-                done[line["source_index"]] = line["pixels"]
-            else:  # painted anew since, with other clusters
-                done.pop(line["source_index"], None)
-    return done
+                counted = _paint_source(
+                    self._folder, tiles, self._store, self._clusters, self._min_margin
+                )
+            except SourceError as error:  # it was readable when planned
+                print(f"{first.source}: no label map: {error}", file=sys.stderr)
+                self.unpainted[first.source] = str(error)
+        self._journal.add(first.source_index, counted)
+
+    def write_classes(self) -> None:
+        """Write classes.json, of all label maps there are."""
+        self._journal.write_classes()
 
 
 def _paint_source(
-    folder: RunFolder, tiles: list[PlannedTile], store: SegmentStore, clusters: int
-) -> list[int]:
-    """Write one label map; returns pixels a class, the unlabelled last. Empty: no label map.
+    folder: RunFolder,
+    tiles: list[PlannedTile],
+    store: SegmentStore,
+    clusters: int,
+    min_margin: float,
+) -> Counted:
+    """Write one label map; returns what it shows.
 
     Raises SourceError where the source has changed its size, or its place is not to be found.
     """
     first = tiles[0]
-    if first.reason:
-        return []
-    counts = np.zeros(clusters + 1, dtype=np.int64)
+    counted = Counted.of(clusters)
     path = folder.label(first.label)
     size = (first.source_width, first.source_height)
     place = _place_of(first, path)
+    empty = unlabelled_value(clusters)
     with LabelMapWriter(path, *size, palette(clusters), georeference=place) as writer:
-        for y, strip in paint_strips(tiles, store, clusters):
+        for y, strip in paint_strips(tiles, store, clusters, min_margin, counted.segments):
             writer.write_rows(y, strip)
-            found = np.bincount(strip.ravel(), minlength=unlabelled_value(clusters) + 1)
-            counts[:clusters] += found[:clusters]
-            counts[clusters] += found[unlabelled_value(clusters)]
-    return counts.tolist()
+            found = np.bincount(strip.ravel(), minlength=empty + 1)
+            counted.pixels[:clusters] += found[:clusters]
+            counted.pixels[clusters] += found[empty]
+    return counted
 
 
 def _place_of(first: PlannedTile, label: Path) -> Georeference:
@@ -151,12 +182,20 @@ def _place_of(first: PlannedTile, label: Path) -> Georeference:
 
 
 def paint_strips(
-    tiles: list[PlannedTile], store: SegmentStore, clusters: int
+    tiles: list[PlannedTile],
+    store: SegmentStore,
+    clusters: int,
+    min_margin: float = 0.0,
+    counted: np.ndarray | None = None,
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """The label map of one source from top to bottom, as (y, labels (h, source width))."""
+    """The label map of one source from top to bottom, as (y, labels (h, source width)).
+
+    counted: (K,) to which the number of segments of each class is added.
+    """
     windows = [tile.window for tile in tiles]
     owned = cores(windows)
     painted: dict[int, np.ndarray] = {}
+    empty = unlabelled_value(clusters)
     for top in sorted({core.y for core in owned}):
         row = [index for index, core in enumerate(owned) if core.y == top]
         height = owned[row[0]].height
@@ -168,16 +207,32 @@ def paint_strips(
         painted = {i: labels for i, labels in painted.items() if i in near}
         for index in near:
             if index not in painted:
-                painted[index] = _paint_window(tiles[index], store, clusters)
-        strip = np.full(
-            (height, tiles[0].source_width), unlabelled_value(clusters), label_dtype(clusters)
-        )
+                segments = store.of_tile(tiles[index].tile_id)
+                if counted is not None:
+                    counted += _classes(segments, tiles[index], clusters)
+                painted[index] = _paint_window(tiles[index], segments, clusters, min_margin)
+        shape = height, tiles[0].source_width
+        strip = np.full(shape, _nothing(clusters), _inner_dtype(clusters))
         for index in row:
             core = owned[index]
             cell = strip[:, core.x : core.x + core.width]
             for other in [index, *(i for i in near if i != index)]:
-                _fill(cell, core, painted[other], windows[other], unlabelled_value(clusters))
-        yield top, strip
+                _fill(cell, core, painted[other], windows[other], _nothing(clusters))
+        strip[strip >= clusters] = empty
+        yield top, strip.astype(label_dtype(clusters), copy=False)
+
+
+def _inner_dtype(clusters: int) -> np.dtype:
+    """While windows are put together two values more than classes are told apart."""
+    return np.min_scalar_type(max(_nothing(clusters), unlabelled_value(clusters)))
+
+
+def _doubtful(clusters: int) -> int:
+    return clusters
+
+
+def _nothing(clusters: int) -> int:
+    return clusters + 1
 
 
 def _fill(cell: np.ndarray, core: Window, labels: np.ndarray, window: Window, empty: int) -> None:
@@ -191,42 +246,29 @@ def _fill(cell: np.ndarray, core: Window, labels: np.ndarray, window: Window, em
     np.copyto(target, source, where=target == empty)
 
 
-def _paint_window(tile: PlannedTile, store: SegmentStore, clusters: int) -> np.ndarray:
-    segments = store.of_tile(tile.tile_id)
+def _classes(segments: pa.Table, tile: PlannedTile, clusters: int) -> np.ndarray:
+    """Segments a class, (K,). Raises RunFolderError for classes that are none of these."""
     classes = segments.column("cluster").to_numpy()
     if len(classes) and not 0 <= classes.min() <= classes.max() < clusters:
         raise RunFolderError(
             f"tile {tile.tile_id} has segments of classes {classes.min()}…{classes.max()}, not of "
             f"{clusters} clusters; run: alps cluster OUT"
         )
+    return np.bincount(classes, minlength=clusters)
+
+
+def _paint_window(
+    tile: PlannedTile, segments: pa.Table, clusters: int, min_margin: float
+) -> np.ndarray:
+    _classes(segments, tile, clusters)
+    classes = segments.column("cluster").to_numpy().astype(_inner_dtype(clusters))
+    if min_margin > 0:
+        classes[segments.column("margin").to_numpy() < min_margin] = _doubtful(clusters)
     area, iou = (segments.column(name).to_numpy() for name in ("area", "predicted_iou"))
     return painting.paint(
         segments.column("counts").to_pylist(),
-        classes.astype(label_dtype(clusters)),
+        classes,
         painting.paint_order(area, iou),
         (tile.height, tile.width),
-        unlabelled_value(clusters),
+        _nothing(clusters),
     )
-
-
-def _write_classes(folder: RunFolder, pixels: np.ndarray, clusters: int) -> None:
-    segments = np.zeros(clusters, dtype=np.int64)
-    for path in sorted((folder.root / "segments").glob("part-*.parquet")):
-        found = read_table(path, ["cluster"]).column("cluster").to_numpy()
-        segments += np.bincount(found, minlength=clusters)
-    classes = [
-        {
-            "id": index,
-            "name": f"cluster {index}",
-            "colour": colour.tolist(),
-            "pixels": int(pixels[index]),
-            "segments": int(segments[index]),
-        }
-        for index, colour in enumerate(palette(clusters))
-    ]
-    content = {
-        "classes": classes,
-        "unlabelled": unlabelled_value(clusters),
-        "unlabelled_pixels": int(pixels[clusters]),
-    }
-    write_text(folder.classes, json.dumps(content, indent=1) + "\n")
