@@ -1,5 +1,6 @@
 """Masks of everything mode by an export, beside PyTorch's: what the numbers come to for a user."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -27,7 +28,7 @@ class Bound:
 
     def allows(self, masks: int) -> int:
         """How many of so many masks may be lost; of few, one may."""
-        return max(1, int((1 - self.share) * masks))
+        return max(1, int((1 - self.share) * masks + 1e-6))
 
 
 BOUNDS: Mapping[str, Bound] = {
@@ -94,7 +95,7 @@ def refuse_lost(agreement: MaskAgreement, bound: Bound) -> None:
         raise ArtefactError(
             f"the export loses {lost} of {masks} masks on {agreement.tiles} tiles (IoU below "
             f"{bound.iou:g}), more than {bound.allows(masks)} are allowed; nothing was written. "
-            f"Take a higher --precision, or allow it: --max-loss {lost / masks + 0.005:.2f}"
+            f"Take a higher --precision, or allow it: --max-loss {math.ceil(100 * lost / masks) / 100:.2f}"
         )
 
 

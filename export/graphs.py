@@ -26,8 +26,8 @@ from alps.export.precision import DTYPES, Products, attention, with_weights_in
 
 PARTS = ("encoder", "share", "transform", "masks")
 
-# Offsets of so many pairs of tokens, over all heads, are alive at a time: 64 MB in float32.
-_PAIRS_AT_ONCE = 16 << 20
+# Offsets of so many pairs of tokens, over all heads, are alive at a time: 128 MB in float32.
+_PAIRS_AT_ONCE = 32 << 20
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,10 @@ def attend_in_parts(config: SamConfig) -> Attend:
     Logits of all pairs of a global block of an official model would take 0.8 GB.
     """
     tokens = config.embedding_size**2
-    at_once = max(1, _PAIRS_AT_ONCE // (tokens * config.encoder_heads))
+    affordable = max(1, _PAIRS_AT_ONCE // (tokens * config.encoder_heads))
+    parts_needed = -(-tokens // affordable)
+    # Equal parts: engines are tuned for one shape.
+    at_once = next(n for n in range(tokens // parts_needed, 0, -1) if tokens % n == 0)
 
     def attend(
         query: Tensor, key: Tensor, value: Tensor, by_row: Tensor, by_column: Tensor

@@ -221,17 +221,21 @@ def verify(sam: Sam, info: ModelInfo, artefact: Artefact, settings: ExportSettin
 
 def verification(info: ModelInfo, settings: ExportSettings) -> list[np.ndarray]:
     """Tiles to verify on."""
-    return _tiles(info, settings, max(1, settings.verify_tiles), settings.seed)
+    return _tiles(info, settings)[: max(1, settings.verify_tiles)]
 
 
 def calibration(info: ModelInfo, settings: ExportSettings) -> list[np.ndarray]:
-    """Tiles to calibrate on; of generated scenes others than those to verify on."""
-    return _tiles(info, settings, settings.calibration_tiles, settings.seed + 1000)
+    """Tiles to calibrate on: others than those to verify on, where there are any."""
+    tiles = _tiles(info, settings)
+    return tiles[max(1, settings.verify_tiles) :] or tiles
 
 
-def _tiles(info: ModelInfo, settings: ExportSettings, count: int, seed: int) -> list[np.ndarray]:
+def _tiles(info: ModelInfo, settings: ExportSettings) -> list[np.ndarray]:
+    count = max(1, settings.verify_tiles)
+    if settings.precision == "int8":
+        count += settings.calibration_tiles
     source = RunSettings().for_model(info.defaults).source
-    return read_tiles(settings.tiles, count, source.tile, source.overlap, seed)
+    return read_tiles(settings.tiles, count, source.tile, source.overlap, settings.seed)
 
 
 def table(verified: _Verified) -> Sequence[str]:

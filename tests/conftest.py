@@ -89,6 +89,16 @@ def speck(tmp_path_factory):
     return save_speck(tmp_path_factory.mktemp("model") / "speck.safetensors")
 
 
+@pytest.fixture(scope="session")
+def exported_speck(speck, tmp_path_factory):
+    """The ONNX graphs of that SAM as `alps export` writes them; not to be changed."""
+    from alps.export.job import export_model
+    from alps.export.settings import ExportSettings
+
+    out = tmp_path_factory.mktemp("export") / "onnx-fp32"
+    return export_model(speck, out, ExportSettings(verify_tiles=2), say=lambda text: None)
+
+
 @pytest.fixture
 def archive(tmp_path):
     """A folder of five small images in two folders, PNG, JPEG and GeoTIFF."""
