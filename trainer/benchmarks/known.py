@@ -99,7 +99,7 @@ BENCHMARKS = {
         ),
         crop=896,
         stride=512,
-        images=(r"(?:^|/)(?P<split>train|val)/images/(?:.*/)?(?P<name>P\d+)\.png$",),
+        images=(r"(?:^|/)(?P<split>train|val|test)/images/(?:.*/)?(?P<name>P\d+)\.png$",),
         labels=(
             r"(?:^|/)(?P<split>train|val)/Semantic_masks/(?:.*/)?"
             r"(?P<name>P\d+)_instance_color_RGB\.png$",
@@ -146,7 +146,7 @@ BENCHMARKS = {
         crop=1024,
         stride=1024,
         images=(
-            r"(?:^|/)(?P<split>Train|Val)/(?P<area>Urban|Rural)/images_png/(?P<name>\d+)\.png$",
+            r"(?:^|/)(?P<split>Train|Val|Test)/(?P<area>Urban|Rural)/images_png/(?P<name>\d+)\.png$",
         ),
         labels=(
             r"(?:^|/)(?P<split>Train|Val)/(?P<area>Urban|Rural)/masks_png/(?P<name>\d+)\.png$",

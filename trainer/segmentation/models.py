@@ -66,14 +66,15 @@ def build_model(name: str, classes: tuple[str, ...], seed: int) -> nn.Module:
     _name_classes(config, classes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _transformers().AutoModelForSemanticSegmentation.from_config(config)
+        return _awake(_transformers().AutoModelForSemanticSegmentation.from_config(config))
 
 
 def open_model(where: str | Path) -> nn.Module:
     """A segmentation model that was saved. Raises ModelError."""
     transformers = _transformers()
     with _errors_of(where):
-        return transformers.AutoModelForSemanticSegmentation.from_pretrained(located(where))
+        kind = transformers.AutoModelForSemanticSegmentation
+        return _awake(kind.from_pretrained(located(where)))
 
 
 def start_from(
@@ -200,16 +201,12 @@ def _with_encoder(init: str, name: str | None, classes: tuple[str, ...], seed: i
     """A new model around a checkpoint's encoder."""
     if name is None:
         raise ModelError(f"{init} holds an encoder alone; say with --model what to build around it")
-    transformers = _transformers()
     model = build_model(name, classes, seed)
     encoder = encoder_of(model)
     with _errors_of(init):
-        if name.startswith("segformer"):
-            taught = transformers.AutoModel.from_pretrained(located(init))
-        else:
-            taught = transformers.AutoBackbone.from_pretrained(
-                located(init), out_features=list(STAGES)
-            )
+        kind = type(encoder)  # SegformerModel, ResNetBackbone, …
+        stages = {} if name.startswith("segformer") else {"out_features": list(STAGES)}
+        taught = kind.from_pretrained(located(init), **stages)
         wrong = encoder.load_state_dict(taught.state_dict(), strict=False)
     # The norms after each stage belong to the backbone and are not in a classifier's checkpoint.
     missing = [key for key in wrong.missing_keys if "norm" not in key]
@@ -228,6 +225,14 @@ def _refuse_other_shape(init: str, config: Any, name: str) -> None:
                 f"{init} is no {name}: its {key} is {getattr(there, key, None)}, not "
                 f"{getattr(here, key, None)}; leave out --model, the checkpoint says what it is"
             )
+
+
+def _awake(model: nn.Module) -> nn.Module:
+    """Freeze what no logit depends on: processes would wait for its gradients for ever."""
+    idle = getattr(getattr(getattr(model, "backbone", None), "swin", None), "layernorm", None)
+    if idle is not None:  # of a classifier; a backbone has a norm for each stage
+        idle.requires_grad_(False)
+    return model
 
 
 def _name_classes(config: Any, classes: tuple[str, ...]) -> None:

@@ -77,7 +77,8 @@ def begin(model: nn.Module, settings: TrainSettings) -> Training:
     of_encoder = {id(parameter) for parameter in encoder_of(model).parameters()}
     groups = []
     for is_encoder in (True, False):
-        own = [p for p in model.parameters() if (id(p) in of_encoder) == is_encoder]
+        learn = [p for p in model.parameters() if p.requires_grad]
+        own = [p for p in learn if (id(p) in of_encoder) == is_encoder]
         for decays in (True, False):
             groups.append(
                 {
