@@ -23,12 +23,14 @@ from alps.engine.candidates import (
 from alps.engine.crops import Crop, crops_of, network_pixels
 from alps.engine.errors import ModelError, SettingsError, SourceError
 from alps.engine.everything_settings import EverythingSettings
+from alps.engine.parts import cut_masks
 from alps.engine.runtimes.protocol import Runtime
 from alps.engine.runtimes.pytorch import TorchRuntime
 from alps.engine.sam import Sam
 from alps.kernels import rle
 from alps.kernels.colour import LAB_UNIT, lab_of, pool_colours
 from alps.kernels.nms import box_nms
+from alps.kernels.paint import paint_order
 from alps.kernels.pool import cell_shares, pool_embeddings
 from alps.kernels.runs import Runs
 
@@ -48,8 +50,10 @@ class Segments:
     area: np.ndarray  # (S,) int32 pixels
     predicted_iou: np.ndarray  # (S,) float32
     stability_score: np.ndarray  # (S,) float32
-    points: np.ndarray  # (S, 2) float32 x, y of the prompt in image pixels
+    points: np.ndarray  # (S, 2) float32 x, y of the prompt in image pixels, nan without
     embeddings: np.ndarray  # (S, C) float32, mean of the image embedding over the mask
+    centres: np.ndarray  # (S, 2) float32 x, y of the middle of what that mean was taken over
+    mask: np.ndarray  # (S,) int32, number of the mask that each is a part of, -1 under none
     colours: np.ndarray  # (S, 6) float32, mean and standard deviation of L*, a*, b* over the mask
     prompted: int  # points that were asked
     seconds: dict[str, float]  # of each of STAGES
@@ -164,6 +168,7 @@ class MaskGenerator:
         max_area: float = 1.0,
         min_area: int = 0,
         embeddings: Sequence[torch.Tensor] | None = None,
+        superpixels: float = 0,
     ) -> Segments:
         """Masks of an image as arrays, with the mean embedding and the colour of each.
 
@@ -173,6 +178,10 @@ class MaskGenerator:
             max_area: masks that cover a greater share of H x W are dropped before NMS.
             min_area: masks of fewer pixels are dropped before NMS; empty ones always are.
             embeddings: what ``embed`` gave for this image; None: it is encoded.
+            superpixels: cut masks along edges of colour, into at least so many parts a megapixel,
+                and what lies under none of them too, unless there is none at all; 0: whole masks.
+                Parts are disjoint, by their masks, and have their mask's scores and embedding;
+                what lies under none has scores of 0 and an embedding of its own.
 
         Raises:
             SourceError: the arrays are not such an image and its embeddings.
@@ -191,17 +200,33 @@ class MaskGenerator:
             counts = rle.encode(kept.runs)
         with found.timing("pool"):
             pooled = self._pooled(found)
-            colours = pool_colours(lab_of(image), kept.runs) * np.float32(LAB_UNIT)
-        first, last = kept.boxes[:, :2], kept.boxes[:, 2:]
+            lab = lab_of(image)
+        mask, runs = np.arange(len(kept), dtype=np.int32), kept.runs
+        if superpixels > 0 and len(kept):
+            with found.timing("runs"):
+                order = paint_order(kept.area, kept.predicted_iou)
+                parts = cut_masks(counts, order, lab, valid, superpixels)
+                mask, runs, counts = parts.mask, parts.runs, rle.encode(parts.runs)
+            self._encode(image, found, 0)  # no prompt of the whole image may lie on a valid pixel
+            with found.timing("pool"):
+                rest = self._pooled_over(found, runs.take(mask < 0), 0)
+                pooled = np.concatenate([pooled[mask[mask >= 0]], rest])
+        with found.timing("pool"):
+            colours = pool_colours(lab, runs) * np.float32(LAB_UNIT)
+        boxes = rle.boxes(runs)
+        first, last = boxes[:, :2], boxes[:, 2:]
+        whole = np.where(mask[:, None] >= 0, _of_masks(kept.boxes, mask, 0), boxes)
         return Segments(
             size=(height, width),
             counts=counts,
             boxes=np.concatenate([first, last - first + 1], axis=1).astype(np.int32),
-            area=kept.area.astype(np.int32),
-            predicted_iou=kept.predicted_iou,
-            stability_score=kept.stability_score,
-            points=kept.points.astype(np.float32),
+            area=rle.areas(runs).astype(np.int32),
+            predicted_iou=_of_masks(kept.predicted_iou, mask, 0),
+            stability_score=_of_masks(kept.stability_score, mask, 0),
+            points=_of_masks(kept.points.astype(np.float32), mask, np.nan),
             embeddings=pooled,
+            centres=((whole[:, :2] + whole[:, 2:] + 1) / 2).astype(np.float32),
+            mask=mask,
             colours=colours,
             prompted=found.prompted,
             seconds=found.seconds,
@@ -244,17 +269,13 @@ class MaskGenerator:
 
     def _find_in_crop(self, image: np.ndarray, gate: Gate, found: _Found, index: int) -> Candidates:
         """Masks of one crop; notes its embedding, points and seconds in ``found``."""
-        s, crop, size = self.settings, found.crops[index], self.runtime.config.image_size
+        s, crop = self.settings, found.crops[index]
         unit = s.grid(crop.layer)  # (N, 2) in 0…1 of the crop
         points = unit * (crop.width, crop.height) + (crop.x0, crop.y0)  # image pixels
         wanted = np.ones(len(points), bool) if gate.valid is None else _on(points, gate.valid)
         if not wanted.any():
             return Candidates.none(found.size)
-        if index not in found.embeddings:
-            with found.timing("encode"):
-                pixels = network_pixels(image, crop, size)[None]
-                found.embeddings[index] = self.runtime.encode(pixels)[0]
-
+        self._encode(image, found, index)
         coarse = np.ones(len(points), bool)
         if self.coarse_to_fine:
             coarse = _every_other(unit)
@@ -268,6 +289,14 @@ class MaskGenerator:
             with found.timing("filter"):
                 masks = self._without_duplicates(Candidates.join([masks, more], found.size))
         return masks
+
+    def _encode(self, image: np.ndarray, found: _Found, index: int) -> None:
+        """Note a crop's embedding in ``found`` where it is not there yet."""
+        if index not in found.embeddings:
+            with found.timing("encode"):
+                size = self.runtime.config.image_size
+                pixels = network_pixels(image, found.crops[index], size)[None]
+                found.embeddings[index] = self.runtime.encode(pixels)[0]
 
     def _ask(self, points: np.ndarray, gate: Gate, found: _Found, index: int) -> Candidates:
         """Masks of a crop at points (N, 2) in image pixels, duplicates dropped."""
@@ -327,21 +356,24 @@ class MaskGenerator:
         """Mean embedding (S, C) of each mask, from the crop it was found in."""
         config, masks = self.runtime.config, found.candidates
         pooled = np.zeros((len(masks), config.embedding_channels), np.float32)
-        for index, embedding in found.embeddings.items():
+        for index in found.embeddings:
             own = np.flatnonzero(masks.crop == index)
-            if not len(own):
-                continue
-            crop = found.crops[index]
-            input_height, input_width = crop.input_size(config.image_size)
-            scale = (
-                config.patch_size * crop.height / input_height,
-                config.patch_size * crop.width / input_width,
-            )
-            shares = cell_shares(
-                masks.runs.take(own), tuple(embedding.shape[1:]), scale, (crop.y0, crop.x0)
-            )
-            pooled[own] = pool_embeddings(embedding.cpu().numpy(), shares)
+            pooled[own] = self._pooled_over(found, masks.runs.take(own), index)
         return pooled
+
+    def _pooled_over(self, found: _Found, runs: Runs, index: int) -> np.ndarray:
+        """Mean embedding (S, C) of a crop over each of S masks of the whole image."""
+        config = self.runtime.config
+        if not len(runs):
+            return np.zeros((0, config.embedding_channels), np.float32)
+        crop, embedding = found.crops[index], found.embeddings[index]
+        input_height, input_width = crop.input_size(config.image_size)
+        scale = (
+            config.patch_size * crop.height / input_height,
+            config.patch_size * crop.width / input_width,
+        )
+        shares = cell_shares(runs, tuple(embedding.shape[1:]), scale, (crop.y0, crop.x0))
+        return pool_embeddings(embedding.cpu().numpy(), shares)
 
     def _record(self, found: _Found, index: int) -> dict[str, Any]:
         masks = found.candidates
@@ -376,6 +408,12 @@ def _checked(image: np.ndarray) -> np.ndarray:
         )
         raise SourceError(f"an image must be RGB, uint8 of shape (H, W, 3); this one is {got}")
     return image
+
+
+def _of_masks(values: np.ndarray, mask: np.ndarray, missing: float) -> np.ndarray:
+    """Values (M, …) of the masks at ``mask`` (S,), and ``missing`` where that is -1."""
+    at_end = np.full((1, *values.shape[1:]), missing, values.dtype)
+    return np.concatenate([values, at_end])[mask]
 
 
 def _on(points: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -1,8 +1,8 @@
 """What is clustered: the vector that stands for a segment, made from columns of its row.
 
-The embedding, without what its place in the window predicts and scaled to length 1, and beside it
-the colour under the mask, standardised over the archive. Statistics of the archive are fitted in
-one pass over its segments and travel with the clusters, so a segment's vector never depends on
+The embedding, without what its place in the window predicts, whitened and scaled to length 1, and
+beside it the segment's colour, standardised over the archive. Statistics of the archive are fitted
+in one pass over its segments and travel with the clusters, so a segment's vector never depends on
 which others are at hand.
 """
 
@@ -16,12 +16,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alps.engine.errors import RunFolderError
-from alps.engine.position import PositionEffect, PositionFit
+from alps.engine.position import PositionEffect, PositionFit, rows_times
 from alps.engine.run_folder import read_table
 from alps.engine.settings import ClusterSettings
 
 # Columns of the segment table that features are made from.
-FEATURE_COLUMNS = ("tile_id", "x", "y", "width", "height", "area", "embedding", "colour")
+FEATURE_COLUMNS = ("tile_id", "centre_x", "centre_y", "area", "embedding", "colour")
+
+WITHIN = 0.5  # weight of how colour varies within a segment beside that of its mean
+SMALLEST = 1e-6  # variance, of the largest, below which a component is rounding
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class SegmentColumns:
 
     embedding: np.ndarray  # (n, C) float16 or float32
     colour: np.ndarray  # (n, 6) float16 or float32, mean and deviation of L*, a*, b*
-    place: np.ndarray  # (n, 2) middle of the box in its window, x and y, 1 its longer side
+    place: np.ndarray  # (n, 2) x and y of its centre in the window, 1 the window's longer side
     area: np.ndarray  # (n,) pixels
     tile: np.ndarray  # (n,) int64 tile ids
 
@@ -48,14 +51,17 @@ class FeatureModel:
 
     normalise: bool  # scale embeddings to length 1
     position: PositionEffect | None  # removed from embeddings
+    axes: np.ndarray | None  # (C, d) float32 that embeddings are then multiplied by
     colour_offset: np.ndarray  # (6,) float32, or (0,) where colour is left out
     colour_scale: np.ndarray  # (6,) float32 that offset colours are multiplied by, or (0,)
 
     def transform(self, columns: SegmentColumns) -> np.ndarray:
-        """The vectors (n, D) float32, D = C, or C + 6 with colour."""
+        """The vectors (n, D) float32: C of the embedding, or d, and 6 of colour where used."""
         vectors = np.asarray(columns.embedding, np.float32)
         if self.position is not None:
             vectors = self.position.remove(vectors, columns.place)
+        if self.axes is not None:
+            vectors = rows_times(vectors, self.axes)
         if self.normalise:
             lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
             vectors = vectors / np.where(lengths > 0, lengths, 1)
@@ -67,32 +73,35 @@ class FeatureModel:
     def arrays(self) -> dict[str, np.ndarray]:
         """What clusters.npz keeps of it; ``position`` is there where it is removed."""
         position = {} if self.position is None else {"position": self.position.coefficients}
+        axes = {} if self.axes is None else {"axes": self.axes}
         return {
             "normalised": np.bool_(self.normalise),
             "colour_offset": self.colour_offset,
             "colour_scale": self.colour_scale,
             **position,
+            **axes,
         }
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Self:
         """Read what ``arrays`` gave. Raises KeyError where something is missing."""
         position = PositionEffect(arrays["position"]) if "position" in arrays else None
-        return cls(
-            bool(arrays["normalised"]), position, arrays["colour_offset"], arrays["colour_scale"]
-        )
+        axes = arrays.get("axes")
+        colour = arrays["colour_offset"], arrays["colour_scale"]
+        return cls(bool(arrays["normalised"]), position, axes, *colour)
 
 
 def fit_features(pieces: Iterable[SegmentColumns], settings: ClusterSettings) -> FeatureModel:
     """Statistics of an archive, in one pass over its segments; memory is one piece.
 
-    Each of the six colour values gets ``settings.colour_weight`` as its standard deviation.
+    Embeddings lose what is left of their mean, turn to their principal components and get
+    variance 1 along each. Mean colours get ``settings.colour_weight`` as their standard deviation,
+    the deviations of colour within a segment half of it.
     """
     position = PositionFit()
     total, sums, squares = 0, np.zeros(6), np.zeros(6)
     for columns in pieces:
-        if settings.remove_position:
-            position.add(columns.embedding, columns.place)
+        position.add(columns.embedding, columns.place)
         colour = columns.colour.astype(np.float64)
         total, sums, squares = (
             total + len(columns),
@@ -104,10 +113,32 @@ def fit_features(pieces: Iterable[SegmentColumns], settings: ClusterSettings) ->
         mean = sums / max(total, 1)
         spread = np.sqrt(np.maximum(squares / max(total, 1) - mean**2, 0))
         # A channel that never varies says nothing; dividing by rounding errors would let it.
-        scale = np.where(spread > 1e-3, settings.colour_weight / np.maximum(spread, 1e-3), 0)
+        weight = settings.colour_weight * np.repeat([1, WITHIN], 3)
+        scale = np.where(spread > 1e-3, weight / np.maximum(spread, 1e-3), 0)
         offset = mean.astype(np.float32)
     effect = position.solve() if settings.remove_position and total else None
-    return FeatureModel(settings.normalise, effect, offset, scale.astype(np.float32))
+    axes = None
+    if settings.components and total:
+        axes = whitening(position.covariance(effect), settings.components)
+    return FeatureModel(settings.normalise, effect, axes, offset, scale.astype(np.float32))
+
+
+def whitening(covariance: np.ndarray, components: int) -> np.ndarray:
+    """Axes (C, d) float32 on which vectors of a covariance (C, C) have variance 1, largest first.
+
+    d is ``components``, or fewer where the vectors have fewer dimensions.
+    """
+    variance, axes = np.linalg.eigh(covariance)
+    order = np.argsort(-variance, kind="stable")[:components]
+    order = (
+        order[variance[order] > SMALLEST * variance[order[0]]] if variance.max() > 0 else order[:1]
+    )
+    axes = axes[:, order]
+    # An eigenvector may point either way; that its largest entry is positive makes it one.
+    axes = axes * np.sign(axes[np.abs(axes).argmax(0), np.arange(len(order))])
+    return (axes / np.sqrt(np.maximum(variance[order], np.finfo(np.float32).tiny))).astype(
+        np.float32
+    )
 
 
 def segment_columns(table: pa.Table, sides: np.ndarray) -> SegmentColumns:
@@ -115,14 +146,12 @@ def segment_columns(table: pa.Table, sides: np.ndarray) -> SegmentColumns:
 
     sides: (T,) longer side in pixels of the window of each tile id, which count from 0.
     """
-    column = {name: table.column(name).to_numpy() for name in FEATURE_COLUMNS[:6]}
-    middle = np.stack(
-        [column["x"] + column["width"] / 2, column["y"] + column["height"] / 2], axis=1
-    )
+    column = {name: table.column(name).to_numpy() for name in FEATURE_COLUMNS[:4]}
+    centre = np.stack([column["centre_x"], column["centre_y"]], axis=1)
     return SegmentColumns(
         embedding=_lists(table, "embedding"),
         colour=_lists(table, "colour"),
-        place=middle / sides[column["tile_id"]][:, None],
+        place=centre / sides[column["tile_id"]][:, None],
         area=column["area"],
         tile=column["tile_id"],
     )
@@ -132,25 +161,26 @@ def read_segment_columns(path: Path, sides: np.ndarray) -> SegmentColumns:
     """``segment_columns`` of a file of segments/.
 
     Raises:
-        RunFolderError: it cannot be read, was written before segments had colours, or holds a
+        RunFolderError: it cannot be read, was written by a version that noted less, or holds a
             number that is none.
     """
-    refuse_without_colour(path)
+    refuse_older(path)
     columns = segment_columns(read_table(path, list(FEATURE_COLUMNS)), sides)
     refuse_unusable(columns, path)
     return columns
 
 
-def refuse_without_colour(path: Path) -> None:
-    """Raise RunFolderError for segments of a version that noted no colours."""
+def refuse_older(path: Path) -> None:
+    """Raise RunFolderError for segments of a version that noted less."""
     try:
         names = pq.read_schema(path).names
     except (OSError, pa.ArrowInvalid):
         return  # reading it will say what is wrong
-    if "colour" not in names:
+    missing = [name for name in FEATURE_COLUMNS if name not in names]
+    if missing:
         raise RunFolderError(
-            f"{path} has no column `colour`: an older version wrote it; delete {path.parent} and "
-            f"give the command that made it again (alps segment SRC {path.parent.parent}), or "
+            f"{path} has no column `{missing[0]}`: an older version wrote it; delete {path.parent} "
+            f"and give the command that made it again (alps segment SRC {path.parent.parent}), or "
             "label into another OUT"
         )
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 MOST_FREQUENCIES = 6  # an axis; beyond, hardly more is explained
+ROWS_AT_ONCE = 512
 SEGMENTS_PER_TERM = 40  # fewer segments get fewer frequencies, or the fit would eat the content
 
 
@@ -24,7 +25,23 @@ class PositionEffect:
     def remove(self, vectors: np.ndarray, places: np.ndarray) -> np.ndarray:
         """Embeddings (N, C) at places (N, 2) in 0…1 -> (N, C) float32 without the effect."""
         frequencies = round(len(self.coefficients) ** 0.5)
-        return vectors.astype(np.float32) - cosine_basis(places, frequencies) @ self.coefficients
+        predicted = rows_times(cosine_basis(places, frequencies), self.coefficients)
+        return vectors.astype(np.float32) - predicted
+
+
+def rows_times(rows: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """rows (N, A) @ matrix (A, B), float32, each row to the bit the same in whatever company.
+
+    BLAS multiplies the last rows of an array by another routine than the others, and few rows by
+    another than many; so it is only ever given as many at a time.
+    """
+    product = np.empty((len(rows), matrix.shape[1]), np.float32)
+    block = np.zeros((ROWS_AT_ONCE, matrix.shape[0]), np.float32)
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        some = rows[start : start + ROWS_AT_ONCE]
+        block[: len(some)] = some
+        product[start : start + len(some)] = (block @ matrix)[: len(some)]
+    return product
 
 
 def cosine_basis(places: np.ndarray, frequencies: int) -> np.ndarray:
@@ -44,13 +61,28 @@ class PositionFit:
         self._total = 0
         self._gram: np.ndarray | float = 0.0
         self._moment: np.ndarray | float = 0.0
+        self._square: np.ndarray | float = 0.0
 
     def add(self, vectors: np.ndarray, places: np.ndarray) -> None:
         """Count embeddings (n, C) at places (n, 2) in 0…1."""
         basis = cosine_basis(places, MOST_FREQUENCIES).astype(np.float64)
         self._total += len(vectors)
         self._gram = self._gram + basis.T @ basis
-        self._moment = self._moment + basis.T @ vectors.astype(np.float64)
+        vectors = vectors.astype(np.float64)
+        self._moment = self._moment + basis.T @ vectors
+        self._square = self._square + vectors.T @ vectors
+
+    def covariance(self, effect: PositionEffect | None) -> np.ndarray:
+        """Of the embeddings seen, without the effect, or as they are: (C, C) float64."""
+        moment, square = np.asarray(self._moment), np.asarray(self._square)
+        if effect is None:
+            mean = moment[0] / self._total  # the first term of the basis is 1
+            return square / self._total - np.outer(mean, mean)
+        solution = effect.coefficients.astype(np.float64)
+        used = _terms(round(len(solution) ** 0.5))
+        cross = moment[used].T @ solution
+        gram = np.asarray(self._gram)[np.ix_(used, used)]
+        return (square - cross - cross.T + solution.T @ gram @ solution) / self._total
 
     def solve(self, total: int | None = None) -> PositionEffect:
         """The effect, as fine as ``total`` segments allow (None: as many as were counted).
@@ -59,12 +91,17 @@ class PositionFit:
         """
         total = self._total if total is None else total
         frequencies = int(np.clip(np.sqrt(total / SEGMENTS_PER_TERM), 1, MOST_FREQUENCIES))
-        terms = np.arange(MOST_FREQUENCIES**2).reshape(MOST_FREQUENCIES, MOST_FREQUENCIES)
-        used = terms[:frequencies, :frequencies].ravel()
+        used = _terms(frequencies)
         gram, moment = np.asarray(self._gram)[np.ix_(used, used)], np.asarray(self._moment)[used]
         # Segments may leave a term undetermined (all in one row, say): least norm decides.
         solution = np.linalg.lstsq(gram, moment, rcond=1e-9)[0]
         return PositionEffect(solution.astype(np.float32))
+
+
+def _terms(frequencies: int) -> np.ndarray:
+    """Which of the terms of most frequencies are those of fewer, in their order."""
+    terms = np.arange(MOST_FREQUENCIES**2).reshape(MOST_FREQUENCIES, MOST_FREQUENCIES)
+    return terms[:frequencies, :frequencies].ravel()
 
 
 def fit_position_effect(

@@ -70,6 +70,9 @@ def segment_schema(channels: int) -> pa.Schema:
             ("stability_score", pa.float32()),
             ("point_x", pa.float32()),
             ("point_y", pa.float32()),
+            # Middle of the box of what its embedding was averaged over, in pixels of the tile.
+            ("centre_x", pa.float32()),
+            ("centre_y", pa.float32()),
             ("counts", pa.binary()),
             ("embedding", pa.list_(pa.float16(), channels)),
             # Mean, then standard deviation, of L*, a* and b* over the mask.

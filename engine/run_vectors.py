@@ -18,8 +18,8 @@ from alps.engine.features import (
     FeatureModel,
     SegmentColumns,
     fit_features,
+    refuse_older,
     refuse_unusable,
-    refuse_without_colour,
     segment_columns,
 )
 from alps.engine.plan import shard_count
@@ -63,7 +63,7 @@ class RunVectors:
         self.count = sum(piece.rows for piece in self.pieces)
         self._weigh, self._place = settings.weight_by_area, place
         for path in self.paths:
-            refuse_without_colour(path)
+            refuse_older(path)
         self.model: FeatureModel = fit_features(map(self._columns, self.pieces), settings)
         self._kept: MemoryVectors | None = None
         if self.count and self._width() * 4 * self.count <= KEEP_BYTES:

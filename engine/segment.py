@@ -1,11 +1,12 @@
 """Segment and pool: every tile of the plan through everything mode, shard by shard."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from alps.engine.errors import SourceError
 from alps.engine.everything import MaskGenerator, Segments
-from alps.engine.plan import PlannedTile, check_size, shard_count, tiles_of_shard
+from alps.engine.plan import PlannedTile, check_size, rows_of_shard, shard_count, tiles_of_shard
 from alps.engine.progress import Progress
 from alps.engine.raster import RasterReader, Tile
 from alps.engine.run_folder import (
@@ -43,6 +44,22 @@ class ReadTile:
     seconds: float
 
 
+class Keeper(Protocol):
+    """What becomes of the segments of a shard."""
+
+    def is_done(self, shard: int) -> bool:
+        """Whether a shard need not be segmented."""
+        ...
+
+    def finish(self, shard: int, table: pa.Table) -> pa.Table:
+        """The segments of a shard as they are to be written."""
+        ...
+
+    def committed(self, shard: int) -> None:
+        """Told when a shard and its rows are on the disk."""
+        ...
+
+
 def generator_for(runtime: Runtime, settings: SegmentSettings) -> MaskGenerator:
     """Everything mode as the settings of a run, filled in for its model, want it."""
     return MaskGenerator(
@@ -63,6 +80,7 @@ def segment_archive(
     info: ModelInfo,
     settings: RunSettings,
     part: tuple[int, int] = (0, 1),
+    keeper: Keeper | None = None,
 ) -> None:
     """Segment all shards of the plan that are not done yet.
 
@@ -72,16 +90,20 @@ def segment_archive(
         info: the model, for the width of its embeddings.
         settings: filled in for the model.
         part: (i, n), of n machines this one takes every n-th shard, starting with the i-th.
+        keeper: what becomes of shards; by default they stay as they were made.
     """
+    keeper = keeper or _KeepAll(folder)
     plan = read_table(folder.plan)
     mine = range(part[0], shard_count(plan), part[1])
-    missing = [shard for shard in mine if not _is_done(folder, shard)]
-    tiles = [tile for shard in missing for tile in tiles_of_shard(plan, shard)]
-    total = sum(len(tiles_of_shard(plan, shard)) for shard in mine)
+    missing = [shard for shard in mine if not keeper.is_done(shard)]
+    tiles = (tile for shard in missing for tile in tiles_of_shard(plan, shard))
+    total, left = (
+        sum(len(rows_of_shard(plan, shard)) for shard in shards) for shards in (mine, missing)
+    )
     schema = segment_schema(info.config.embedding_channels)
     at_once = generator.runtime.images_at_once
     with (
-        Progress(total, "tiles", "segmenting", initial=total - len(tiles)) as progress,
+        Progress(total, "tiles", "segmenting", initial=total - left) as progress,
         ExitStack() as stack,
     ):
         reads = stack.enter_context(
@@ -100,7 +122,7 @@ def segment_archive(
                     tables.append(table)
                     progress.advance(1)
             began = time.perf_counter()
-            write_table(pa.concat_tables(tables), folder.segments(shard))
+            write_table(keeper.finish(shard, pa.concat_tables(tables)), folder.segments(shard))
             share = (time.perf_counter() - began) / len(tile_rows)
             for row in tile_rows:
                 row["write_seconds"] = share
@@ -108,6 +130,7 @@ def segment_archive(
             write_table(
                 pa.Table.from_pylist(tile_rows, schema=TILE_SCHEMA), folder.shard_tiles(shard)
             )
+            keeper.committed(shard)
 
 
 def collect_tiles(folder: RunFolder) -> pa.Table:
@@ -121,12 +144,25 @@ def collect_tiles(folder: RunFolder) -> pa.Table:
 def shards_missing(folder: RunFolder) -> int:
     """How many shards of the plan are not done."""
     shards = shard_count(read_table(folder.plan, ["tile_id"]))
-    return sum(not _is_done(folder, shard) for shard in range(shards))
+    keeper = _KeepAll(folder)
+    return sum(not keeper.is_done(shard) for shard in range(shards))
 
 
-def _is_done(folder: RunFolder, shard: int) -> bool:
-    """The journal decides; but segments that somebody deleted since are made again."""
-    return folder.shard_tiles(shard).exists() and folder.segments(shard).exists()
+class _KeepAll:
+    """Segments stay as they were made."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+
+    def is_done(self, shard: int) -> bool:
+        """The journal decides; but segments that somebody deleted since are made again."""
+        return self._folder.shard_tiles(shard).exists() and self._folder.segments(shard).exists()
+
+    def finish(self, shard: int, table: pa.Table) -> pa.Table:
+        return table
+
+    def committed(self, shard: int) -> None:
+        pass
 
 
 def _embed(
@@ -173,8 +209,11 @@ def _segment_tile(
         max_area=settings.segment.max_area,
         min_area=settings.segment.min_area,
         embeddings=embeddings,
+        superpixels=settings.segment.superpixels,
     )
-    covered = rle.union(rle.decode(segments.counts, segments.size))
+    # Not what was filled in between masks: coverage says how much of a tile SAM found.
+    masked = [segments.counts[i] for i in np.flatnonzero(segments.mask >= 0)]
+    covered = rle.union(rle.decode(masked, segments.size))
     seconds = dict(segments.seconds)
     seconds["filter"] += seconds.pop("runs")
     row |= {
@@ -194,12 +233,15 @@ def _segment_table(tile_id: int, segments: Segments, schema: pa.Schema) -> pa.Ta
     columns = {
         "tile_id": np.full(count, tile_id, dtype=np.int64),
         "segment_id": np.arange(count, dtype=np.int32),
+        "mask": segments.mask,
         **{name: segments.boxes[:, i] for i, name in enumerate(("x", "y", "width", "height"))},
         "area": segments.area,
         "predicted_iou": segments.predicted_iou,
         "stability_score": segments.stability_score,
         "point_x": segments.points[:, 0],
         "point_y": segments.points[:, 1],
+        "centre_x": segments.centres[:, 0],
+        "centre_y": segments.centres[:, 1],
         "counts": segments.counts,
         "embedding": _lists(segments.embeddings),
         "colour": _lists(segments.colours),
@@ -218,7 +260,9 @@ def _lists(values: np.ndarray) -> pa.Array:
 class _reading_ahead:
     """Context manager: ``results`` yields tiles in order, read by one thread ahead of their use."""
 
-    def __init__(self, tiles: list[PlannedTile], bands: tuple[int, ...] | None, ahead: int) -> None:
+    def __init__(
+        self, tiles: Iterable[PlannedTile], bands: tuple[int, ...] | None, ahead: int
+    ) -> None:
         self._tiles, self._bands, self._ahead = tiles, bands, ahead
 
     def __enter__(self) -> "_reading_ahead":
@@ -232,8 +276,9 @@ class _reading_ahead:
         self._close()
 
     def _run(self) -> Iterator[ReadTile]:
-        waiting = [self._pool.submit(self._read, tile) for tile in self._tiles[: self._ahead]]
-        for tile in self._tiles[self._ahead :]:
+        tiles = iter(self._tiles)
+        waiting = [self._pool.submit(self._read, tile) for tile in islice(tiles, self._ahead)]
+        for tile in tiles:
             yield waiting.pop(0).result()
             waiting.append(self._pool.submit(self._read, tile))
         for future in waiting:

@@ -102,8 +102,11 @@ class ClusterSettings:
         True, "Subtract from embeddings what their place in the window predicts."
     )
     normalise: bool = setting(True, "Scale each embedding to length 1 before clustering.")
+    components: int = setting(
+        32, "Principal components of embeddings to keep, each at variance 1; 0: as they are."
+    )
     colour_weight: float = setting(
-        0.8, "Weight of the mask's colour beside its embedding; 0 leaves it out."
+        0.6, "Weight of a segment's colour beside its embedding; 0 leaves it out."
     )
     weight_by_area: bool = setting(
         False, "Let a segment move its centroid by its number of pixels, instead of all alike."
@@ -190,6 +193,7 @@ def check(settings: RunSettings) -> None:
     if segment.precision not in known:
         raise SettingsError(f"--precision {segment.precision}: give {', '.join(known)}")
     _in_range("--clusters", cluster.clusters, 2, 65_535)
+    _in_range("--components", cluster.components, 0, 1 << 16)
     _in_range("--colour-weight", cluster.colour_weight, 0, 1000)
     _in_range("--passes", cluster.passes, 1, 10_000)
     _in_range("--seed", cluster.seed, 0, (1 << 63) - 1)

@@ -327,7 +327,9 @@ def test_every_segment_gets_its_cluster(run):
 
 def test_position_is_removed_only_where_asked(run):
     folder, vectors = run
-    plain = ClusterSettings(clusters=4, remove_position=False, colour_weight=0, normalise=False)
+    plain = ClusterSettings(
+        clusters=4, remove_position=False, components=0, colour_weight=0, normalise=False
+    )
     model = cluster_archive(folder, plain)
     assert (
         model.features.position is None

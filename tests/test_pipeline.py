@@ -333,7 +333,7 @@ def test_no_mask_at_all_says_what_to_lower(archive, tmp_path, options):
 def test_wide_labels_beyond_255_clusters(archive, tmp_path, options):
     out = tmp_path / "out"
     finer = RunSettings(
-        segment=SegmentSettings(points_per_side=8),
+        segment=SegmentSettings(points_per_side=8, superpixels=0),
         source=SourceSettings(tile=24, overlap=4),
         cluster=ClusterSettings(clusters=260),
     )

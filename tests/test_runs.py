@@ -5,6 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from alps.kernels import rle
+from alps.kernels.run_algebra import runs_of_labels
 from alps.kernels.runs import Runs, checked_size
 
 SIZE = (4, 6)
@@ -79,3 +81,13 @@ def test_checked_size():
         checked_size((2**31, 1))
     with pytest.raises(ValueError, match="cannot have"):
         checked_size((-1, 1))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (5, 7), (64, 33), (0, 3)])
+@pytest.mark.parametrize("count", [1, 3, 20])
+def test_a_label_map_is_a_mask_a_label(size, count):
+    labels = np.random.default_rng(0).integers(-1, count, size).astype(np.int32)
+    runs = runs_of_labels(labels, count)
+    expected = rle.runs_of(np.stack([labels == index for index in range(count)]))
+    np.testing.assert_array_equal(runs.lengths, expected.lengths)
+    np.testing.assert_array_equal(runs.starts, expected.starts)
