@@ -113,6 +113,7 @@ setup(
             "label = alps.engine.commands:label",
             "segment = alps.engine.commands:segment",
             "cluster = alps.engine.commands:cluster",
+            "fit-clusters = alps.engine.commands:fit_clusters",
             "paint = alps.engine.commands:paint",
             "report = alps.engine.commands:report",
             "quality = alps.engine.commands:quality",

@@ -124,6 +124,16 @@ def _assign_file(
             )
 
 
+def usable_gpu() -> bool:
+    """Whether compiled kernels can run on a GPU here; the simulator is none."""
+    try:
+        from numba import config, cuda
+
+        return not config.ENABLE_CUDASIM and bool(cuda.is_available())
+    except ImportError:  # numba-cuda comes with the extras cuda12 and cuda13
+        return False
+
+
 def _gpu_place() -> Place:
     from numba import cuda
 

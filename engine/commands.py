@@ -1,19 +1,37 @@
 """The commands of the engine. torch and the stages are imported when one is called, not before."""
 
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from alps.engine.errors import SettingsError
 from alps.engine.model_commands import models
 from alps.engine.options import ShardOf, pick, settings_options
 from alps.engine.quality_command import quality
-from alps.engine.settings import ClusterSettings, RunSettings, SegmentSettings, SourceSettings
+from alps.engine.settings import (
+    ClusterSettings,
+    PaintSettings,
+    RunSettings,
+    SegmentSettings,
+    SourceSettings,
+)
 
 if TYPE_CHECKING:
     from alps.engine.label import RunSummary
 
-__all__ = ["cluster", "demo", "label", "models", "paint", "quality", "report", "segment"]
+__all__ = [
+    "cluster",
+    "demo",
+    "fit_clusters",
+    "label",
+    "models",
+    "paint",
+    "quality",
+    "report",
+    "segment",
+]
 
 out_argument = click.argument("out", type=click.Path(path_type=Path, file_okay=False))
 model_option = click.option(
@@ -41,7 +59,10 @@ MOST_REASONS = 5  # that the end of a run names
 
 def _run_settings(values: dict[str, Any]) -> RunSettings:
     return RunSettings(
-        pick(SourceSettings, values), pick(SegmentSettings, values), pick(ClusterSettings, values)
+        pick(SourceSettings, values),
+        pick(SegmentSettings, values),
+        pick(ClusterSettings, values),
+        pick(PaintSettings, values),
     )
 
 
@@ -52,14 +73,29 @@ def _run_settings(values: dict[str, Any]) -> RunSettings:
 @device_option
 @artefacts_option
 @max_failed_option
-@settings_options(SourceSettings, SegmentSettings, ClusterSettings)
+@click.option(
+    "--clusters-from",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Label in one pass with the clusters of this file: of alps fit-clusters, or of a run.",
+)
+@click.option(
+    "--keep-segments/--no-keep-segments",
+    default=False,
+    show_default=True,
+    help="With --clusters-from: keep OUT/segments, to cluster them again one day.",
+)
+@settings_options(SourceSettings, SegmentSettings, ClusterSettings, PaintSettings)
+@click.pass_context
 def label(
+    context: click.Context,
     src: str,
     out: Path,
     model: str,
     device: str,
     artefacts: Path | None,
     max_failed: float,
+    clusters_from: Path | None,
+    keep_segments: bool,
     **values: Any,
 ) -> None:
     """Label every image of SRC: segment, gate, pool, cluster, align, report.
@@ -67,11 +103,74 @@ def label(
     SRC is an image, a folder (searched recursively), a glob, or a text file with a path a line.
     OUT receives label maps and everything that led to them; run the same command again after an
     interruption, and it goes on where it was.
+
+    With --clusters-from, label maps are painted as their tiles are done, and nothing else is kept:
+    for archives of any size.
     """
+    one_pass = None
+    if clusters_from is not None:
+        _refuse_given(context, ClusterSettings, "--clusters-from brings its own")
+        from alps.engine.one_pass import OnePass
+
+        one_pass = OnePass(clusters_from, keep_segments)
+    elif keep_segments:
+        raise SettingsError("--keep-segments goes with --clusters-from; without it all are kept")
     from alps.engine.label import RunOptions, label_archive
 
     options = RunOptions(model=model, device=device, max_failed=max_failed, artefacts=artefacts)
-    _say(label_archive(src, out, _run_settings(values), options))
+    _say(label_archive(src, out, _run_settings(values), options, one_pass))
+
+
+def _refuse_given(context: click.Context, settings: type, why: str) -> None:
+    """Raise SettingsError where options of ``settings`` were given that would do nothing."""
+    for item in fields(settings):
+        if context.get_parameter_source(item.name) is click.core.ParameterSource.COMMANDLINE:
+            raise SettingsError(f"--{item.name.replace('_', '-')} has no effect here: {why}")
+
+
+@click.command("fit-clusters")
+@click.argument("src")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--sample",
+    default=1000,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Number of tiles to draw over the archive.",
+)
+@click.option(
+    "--work",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Keep the run folder of the sample here. Default: beside FILE, deleted at the end.",
+)
+@model_option
+@device_option
+@artefacts_option
+@max_failed_option
+@settings_options(SourceSettings, SegmentSettings, ClusterSettings)
+def fit_clusters(
+    src: str,
+    file: Path,
+    sample: int,
+    work: Path | None,
+    model: str,
+    device: str,
+    artefacts: Path | None,
+    max_failed: float,
+    **values: Any,
+) -> None:
+    """Fit clusters to a sample of SRC's tiles and write them to FILE.
+
+    Then alps label SRC OUT --clusters-from FILE labels all of SRC, and other archives like it, in
+    one pass.
+    """
+    from alps.engine.fit_file import fit_clusters_file
+    from alps.engine.label import RunOptions
+
+    options = RunOptions(model=model, device=device, max_failed=max_failed, artefacts=artefacts)
+    count = fit_clusters_file(src, file, sample, _run_settings(values), options, work)
+    click.echo(f"{values['clusters']} clusters of {count} segments: {file}")
+    click.echo(f"next: alps label SRC OUT --clusters-from {file}")
 
 
 @click.command()
@@ -110,8 +209,9 @@ def segment(
 
 @click.command()
 @out_argument
+@device_option
 @settings_options(ClusterSettings)
-def cluster(out: Path, **values: Any) -> None:
+def cluster(out: Path, device: str, **values: Any) -> None:
     """Cluster the segments of OUT again, with another K say; runs no SAM."""
     from alps.engine.label import cluster_stage
     from alps.engine.run_folder import RunFolder
@@ -119,14 +219,15 @@ def cluster(out: Path, **values: Any) -> None:
     folder = RunFolder(out)
     folder.read_run()  # before a lock makes a folder of a mistyped path
     with folder.locked():
-        cluster_stage(folder, pick(ClusterSettings, values))
+        cluster_stage(folder, pick(ClusterSettings, values), device)
     click.echo(f"clustered {out}; next: alps paint {out}")
 
 
 @click.command()
 @out_argument
 @max_failed_option
-def paint(out: Path, max_failed: float) -> None:
+@settings_options(PaintSettings)
+def paint(out: Path, max_failed: float, **values: Any) -> None:
     """Paint the label maps of OUT with its clusters, and write the report."""
     from alps.engine.label import finish, paint_stage
     from alps.engine.run_folder import RunFolder
@@ -134,7 +235,7 @@ def paint(out: Path, max_failed: float) -> None:
     folder = RunFolder(out)
     folder.read_run()
     with folder.locked():
-        unpainted = paint_stage(folder)
+        unpainted = paint_stage(folder, pick(PaintSettings, values))
         _say(finish(folder, max_failed, unpainted))
 
 

@@ -12,6 +12,7 @@ for, and training ignores unlabelled pixels. Neither is a neighbour asked: it se
 
 import sys
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -31,6 +32,7 @@ from alps.engine.plan import SHARD_TILES, PlannedTile, check_size, sources_of
 from alps.engine.progress import Progress
 from alps.engine.raster import RasterReader
 from alps.engine.run_folder import RunFolder, read_table
+from alps.engine.settings import PaintSettings, fingerprint
 from alps.engine.windows import Window, cores
 from alps.kernels import paint as painting
 
@@ -92,6 +94,13 @@ def paint_archive(
     return painter.unpainted
 
 
+def paint_fingerprint(clusters: str, settings: PaintSettings) -> str:
+    """Of all that decides label maps: the clusters' own, and how they are shown."""
+    if settings == PaintSettings():
+        return clusters
+    return fingerprint(clusters, asdict(settings))
+
+
 class Painter:
     """Paints sources, one whole label map at a time, and keeps a journal of them.
 
@@ -115,12 +124,15 @@ class Painter:
 
     def has(self, tile: PlannedTile) -> bool:
         """Whether the source of a tile has its label map."""
-        done = self._journal.done.get(tile.source_index)
-        return done is not None and self._folder.label(tile.label).exists()
+        return tile.source_index in self._journal.done and self._folder.label(tile.label).exists()
+
+    def refused(self, tile: PlannedTile) -> str:
+        """Why the source of a tile could be opened but not painted; empty where that is not so."""
+        return self._journal.refused.get(tile.source_index, "")
 
     def paint(self, tiles: list[PlannedTile]) -> None:
         """Paint a source, given all of its tiles; note in ``unpainted`` why that cannot be."""
-        first = tiles[0]
+        first, reason = tiles[0], ""
         counted = Counted.of(self._clusters)
         if not first.reason:
             try:
@@ -129,8 +141,8 @@ class Painter:
                 )
             except SourceError as error:  # it was readable when planned
                 print(f"{first.source}: no label map: {error}", file=sys.stderr)
-                self.unpainted[first.source] = str(error)
-        self._journal.add(first.source_index, counted)
+                self.unpainted[first.source] = reason = str(error)
+        self._journal.add(first.source_index, counted, reason)
 
     def write_classes(self) -> None:
         """Write classes.json, of all label maps there are."""

@@ -88,6 +88,16 @@ def shard_count(plan: pa.Table) -> int:
     return -(-plan.num_rows // SHARD_TILES)
 
 
+def rows_of_shard(plan: pa.Table, shard: int) -> range:
+    """The rows of the plan that are committed together as ``shard``."""
+    return range(shard * SHARD_TILES, min((shard + 1) * SHARD_TILES, plan.num_rows))
+
+
+def shards_of_rows(first: int, end: int) -> range:
+    """The shards in which rows ``first`` to ``end`` - 1 of a plan lie; there is at least one."""
+    return range(first // SHARD_TILES, (end - 1) // SHARD_TILES + 1)
+
+
 def tiles_of_shard(plan: pa.Table, shard: int) -> list[PlannedTile]:
     """The tiles that are committed together as ``shard``."""
     rows = plan.slice(shard * SHARD_TILES, SHARD_TILES).to_pylist()
