@@ -119,3 +119,49 @@ def everything(
         target=target,
         say=click.echo,
     )
+
+
+@bench.command()
+@click.argument("images", nargs=-1)
+@settings_options(EverythingOptions)
+@click.option(
+    "--precisions",
+    default="fp32,fp16,bf16,int8",
+    show_default=True,
+    help="Which to run, as far as a runtime has them.",
+)
+@click.option(
+    "--artefacts",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder of exports of the model. Default: exported anew for the comparison.",
+)
+@click.option(
+    "--json", "target", type=click.Path(path_type=Path, dir_okay=False), help="Write all here too."
+)
+def runtimes(
+    images: tuple[str, ...],
+    precisions: str,
+    artefacts: Path | None,
+    target: Path | None,
+    **values: Any,
+) -> None:
+    """Everything mode by every runtime and precision that works here, beside PyTorch in fp32.
+
+    Each in a process of its own: seconds of encoder and decoder, memory, and how many of PyTorch's
+    masks it finds. IMAGES as for alps bench everything; int8 is calibrated on them.
+    """
+    try:
+        from alps.bench.runtimes import compare_runtimes
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"the bench needs {error.name}, which is not installed: pip install "
+            "'alps-engine[bench]'"
+        ) from error
+    compare_runtimes(
+        images,
+        pick(EverythingOptions, values),
+        precisions.split(","),
+        artefacts=artefacts,
+        target=target,
+        say=click.echo,
+    )

@@ -101,7 +101,10 @@ class Comparison:
         if len(self.results) > 1:
             yield ""
             yield from columns([MATCH_HEADINGS, *map(self._match_row, self.results[1:])])
-            yield MATCH_CAPTION
+            yield (
+                f"found: share of the masks of {self.results[0].label} with a mask of the side at "
+                "that IoU or more; own: share of the side's masks with one of those"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, with every mask."""
@@ -187,10 +190,6 @@ MATCH_HEADINGS = (
     "masks in common", *(f"found ≥ {level}" for level in LEVELS), "mean IoU",
     *(f"own ≥ {level}" for level in LEVELS),
 )  # fmt: skip
-MATCH_CAPTION = (
-    "found: share of stock's masks with a mask of the side at that IoU or more; own: share of the "
-    "side's masks with one of stock's"
-)
 
 
 def compare(

@@ -1,6 +1,7 @@
 """The side "ours": MaskGenerator as it comes, or with options."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,10 +10,12 @@ from alps.bench.sides import Job, TileMasks, warm_up_picture
 from alps.bench.thresholds import keep_all
 from alps.engine.checkpoints import load_sam
 from alps.engine.everything import MaskGenerator
+from alps.engine.runtimes.choose import Model, open_runtime
 from alps.engine.runtimes.protocol import Runtime
 from alps.engine.runtimes.pytorch import TorchRuntime
 
-RUNTIME_OPTIONS = ("precision", "decoder")  # TorchRuntime's; all others are MaskGenerator's
+# TorchRuntime's, and those of exports; all others are MaskGenerator's.
+RUNTIME_OPTIONS = ("precision", "decoder", "runtime", "artefacts")
 
 
 class OurGenerator:
@@ -47,7 +50,11 @@ class OurGenerator:
 
 def build(job: Job) -> OurGenerator:
     """The side of a comparison that runs our engine with ``job.options``."""
-    sam, _ = load_sam(job.checkpoint, device=job.device)
+    sam, info = load_sam(job.checkpoint, device=job.device)
     options = {name: job.options[name] for name in RUNTIME_OPTIONS if name in job.options}
     others = {name: value for name, value in job.options.items() if name not in options}
-    return OurGenerator(TorchRuntime(sam, **options), **job.settings, **others)
+    if "runtime" not in options:
+        return OurGenerator(TorchRuntime(sam, **options), **job.settings, **others)
+    folder = options.get("artefacts")
+    model = Model(sam, info, options.get("precision", "fp32"), folder and Path(folder))
+    return OurGenerator(open_runtime(model, options["runtime"]), **job.settings, **others)

@@ -92,10 +92,11 @@ def refuse_lost(agreement: MaskAgreement, bound: Bound) -> None:
     """Raise ArtefactError where too many masks have no match."""
     lost, masks = agreement.lost(bound.iou), max(agreement.masks, agreement.own_masks)
     if lost > bound.allows(masks):
+        share = math.ceil(100 * lost / masks) / 100
         raise ArtefactError(
             f"the export loses {lost} of {masks} masks on {agreement.tiles} tiles (IoU below "
             f"{bound.iou:g}), more than {bound.allows(masks)} are allowed; nothing was written. "
-            f"Take a higher --precision, or allow it: --max-loss {math.ceil(100 * lost / masks) / 100:.2f}"
+            f"Take a higher --precision, or allow it: --max-loss {share:.2f}"
         )
 
 

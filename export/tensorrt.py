@@ -134,7 +134,7 @@ def _named(trt: ModuleType, capability: str) -> Any:
 
 def _timing_cache(trt: ModuleType, config: Any, cache: Path | None) -> Any:
     """Timings of earlier builds, handed to the builder; None where none are kept."""
-    if cache is None:
+    if cache is None or trt.__name__ == "tensorrt_rtx":  # which times kernels where they run
         return None
     known = cache.read_bytes() if cache.is_file() else b""
     timings = config.create_timing_cache(known)

@@ -12,6 +12,7 @@ Which is the fastest is measured once a machine and model, on a small picture, a
 
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -113,10 +114,9 @@ def choose(model: Model, say: Callable[[str], None] = _log.info) -> Choice:
 
     say: told once what was chosen and why.
     """
-    if model.precision == "int8":  # only ONNX Runtime has it, and it was asked for by name
-        name = "onnxruntime"
-        return Choice(name, name, "int8 was asked for")
     candidates = _candidates(model)
+    if not candidates and model.precision == "int8":  # which PyTorch has not: say what to export
+        return Choice("onnxruntime", "onnxruntime", "int8 was asked for")
     if not candidates:
         return Choice("torch", "torch", "nothing was exported from this model for here")
     kept = _notebook(model, candidates)
@@ -139,6 +139,8 @@ def choose(model: Model, say: Callable[[str], None] = _log.info) -> Choice:
 
 def _open(model: Model, name: str, parts: Sequence[str]) -> Runtime:
     if name == "torch":
+        if model.precision == "int8" and parts == DECODER:  # of int8 exports too it is in float32
+            return TorchRuntime(model.sam)
         if model.precision == "int8":
             raise SettingsError(
                 "--precision int8 runs in ONNX Runtime only; export it (alps export "
@@ -197,14 +199,15 @@ def _notebook(model: Model, candidates: dict[str, Artefact]) -> Path:
 def _measure(model: Model, candidates: dict[str, Artefact]) -> Choice:
     """Run every candidate beside PyTorch."""
     reference = TorchRuntime(model.sam)
-    ours = TorchRuntime(model.sam, precision=model.precision)
+    eight_bits = model.precision == "int8"  # which PyTorch's encoder has not
+    ours = reference if eight_bits else TorchRuntime(model.sam, precision=model.precision)
     pixels, points = _probe(model)
     with torch.inference_mode():
         embedding = reference.encode(pixels)[0]
     exact = _decoded(reference, embedding, points)
     seconds = {
         "torch": [
-            _fastest(lambda: ours.encode(pixels), model.device),
+            math.inf if eight_bits else _fastest(lambda: ours.encode(pixels), model.device),
             _fastest(lambda: _decoded(ours, embedding, points), model.device),
         ]
     }
