@@ -63,7 +63,7 @@ def label_by_colour(src: str, out: Path, settings: BaselineSettings) -> int:
         colours, pixels = [], []
         with Progress(len(sources), "images", settings.method) as progress:
             for source, file in zip(sources, files, strict=True):
-                own_colours, own_pixels = _segment_to_file(source, file, settings)
+                own_colours, own_pixels = segment_to_file(source, file, settings)
                 colours.append(own_colours)
                 pixels.append(own_pixels)
                 progress.advance()
@@ -73,7 +73,7 @@ def label_by_colour(src: str, out: Path, settings: BaselineSettings) -> int:
             for source, file, own in zip(sources, files, colours, strict=True):
                 classes = assigned[first : first + len(own)]
                 first += len(own)
-                _paint_file(source, file, classes, labels, settings.clusters)
+                paint_file(source, file, classes, labels, settings.clusters)
                 progress.advance()
     return first
 
@@ -138,20 +138,22 @@ def _scikit_image() -> ModuleType:
     return skimage
 
 
-def _segment_to_file(
+def segment_to_file(
     source: Source, file: Path, settings: BaselineSettings
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Keep an image's segments and valid mask on disk; return what mean_colours returns."""
+    """Keep an image's segments on disk, `valid` and what mean_colours returns beside them."""
     with RasterReader(source.path) as reader:
         tile = reader.read(Window(0, 0, reader.width, reader.height))
     segments = segment_image(tile.rgb, settings)
-    np.savez(file, segments=segments, valid=tile.valid)
-    return mean_colours(tile.rgb, segments, tile.valid)
+    colours, pixels = mean_colours(tile.rgb, segments, tile.valid)
+    np.savez(file, segments=segments, valid=tile.valid, colours=colours, pixels=pixels)
+    return colours, pixels
 
 
-def _paint_file(
+def paint_file(
     source: Source, file: Path, classes: np.ndarray, folder: Path, clusters: int
 ) -> None:
+    """Write the label map of an image whose segments `segment_to_file` kept, (n,) their classes."""
     with np.load(file) as saved:
         labels, valid = classes[saved["segments"]], saved["valid"]
     labels[~valid] = unlabelled_value(clusters)

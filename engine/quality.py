@@ -15,8 +15,16 @@ from typing import Any
 import numpy as np
 from scipy.special import entr, rel_entr
 
+from alps.engine.boundaries import BoundaryCounts, boundary_counts
 from alps.engine.errors import SettingsError, SourceError
-from alps.engine.truth import LabelPair, TruthRules, Unmatched, match_truth, read_strips
+from alps.engine.truth import (
+    LabelPair,
+    TruthRules,
+    Unmatched,
+    check_pairs,
+    match_truth,
+    read_strips,
+)
 
 # More distinct values than this are instance ids or a photograph, not classes.
 MOST_TRUTH_CLASSES = 1024
@@ -35,6 +43,9 @@ class QualitySettings:
     truth_threshold: float | None = None  # values above it are class 1, others class 0
     only: str | None = None  # score images that match this glob; None: all but those of fit_only
     fit_only: str | None = None  # learn the mapping on these images; None: on those scored
+    folds: int | None = None  # learn the mapping of each part of the scored images on the others
+    seed: int = 0  # decides which image lies in which part
+    boundary_tolerance: float = 3.0  # pixels within which outlines agree
     class_names: tuple[str, ...] = ()  # name of truth class 0, 1, 2, …
 
 
@@ -55,6 +66,7 @@ class Quality:
 
     images: int  # scored
     fit_images: int  # the mapping was learnt on; 0: it was learnt on the scored images themselves
+    folds: int  # parts of the scored images, each read by a mapping learnt on the others; 0: none
     without_truth: tuple[Unmatched, ...]  # label maps that were not scored, with reasons
     without_labels: tuple[Unmatched, ...]  # truth files without label map
     pixels: int  # truth-valid
@@ -62,12 +74,17 @@ class Quality:
     labelled_pixels: int  # of `pixels`
     unmapped_pixels: int  # labelled, but of a pseudo-class that the fit images do not show
     classes: tuple[ClassQuality, ...]
-    mapping: dict[int, int]  # pseudo-class -> truth class
+    mapping: dict[int, int]  # pseudo-class -> truth class; with folds, that of all scored images
+    confusion: tuple[tuple[int, ...], ...]  # pixels of a true class read as each, the last: as none
     miou: float
     accuracy: float
     nmi: float
     purity: float
     coverage: float
+    boundary_tolerance: float  # pixels
+    boundary_precision: float
+    boundary_recall: float
+    boundary_f1: float
 
     def as_dict(self) -> dict[str, Any]:
         """The same as plain values for JSON, which has no nan: None instead."""
@@ -110,6 +127,18 @@ class ContingencyTable:
         unlabelled[rows] = self.unlabelled
         self.values, self.counts, self.unlabelled = union, counts, unlabelled
 
+    @classmethod
+    def total(cls, tables: Iterable["ContingencyTable"]) -> "ContingencyTable":
+        """The sum of several."""
+        found = cls()
+        for table in tables:
+            found.grow(table.values, table.counts.shape[1])
+            rows = np.searchsorted(found.values, table.values)
+            found.counts[rows, : table.counts.shape[1]] += table.counts
+            found.unlabelled[rows] += table.unlabelled
+            found.ignored += table.ignored
+        return found
+
     def add(self, truth: np.ndarray, predicted: np.ndarray, unlabelled: int) -> None:
         """Count pixels: truth (n,) integer classes, predicted (n,) unsigned pseudo-classes."""
         for start in range(0, truth.size, CHUNK_PIXELS):
@@ -136,8 +165,8 @@ def measure_quality(
     """Score the label maps of a run folder, or of any folder, against index images.
 
     Label maps and truth files are paired by relative path without suffix, else by unique stem;
-    those without counterpart are named in the result and not scored. Without `fit_only` the
-    majority mapping is learnt on the very images it is scored on, which flatters it the more,
+    those without counterpart are named in the result and not scored. Without `fit_only` or `folds`
+    the majority mapping is learnt on the very images it is scored on, which flatters it the more,
     the more pseudo-classes there are.
     Raises SourceError, SettingsError or RunFolderError with the way to mend it.
     """
@@ -149,26 +178,37 @@ def measure_quality(
     if not scored:
         raise SourceError(_nothing_scored(matching.pairs, missing, settings))
     rules = TruthRules(settings.truth_ignore, settings.truth_threshold)
-    table = count_pixels(scored, rules)
-    fit_table = count_pixels(fitted, rules) if settings.fit_only else table
-    for other, one in ((table, fit_table), (fit_table, table)):
-        one.grow(other.values, other.counts.shape[1])
+    check_pairs([*scored, *fitted], rules)
+    parts = _parts(scored, settings)
+    tables = [count_pixels(part, rules) for part in parts]
+    fit_table = count_pixels(fitted, rules) if fitted else ContingencyTable()
+    table = ContingencyTable.total(tables)
+    everything = ContingencyTable.total([table, fit_table])
+    for one in (*tables, table, fit_table):
+        one.grow(everything.values, everything.counts.shape[1])
     _refuse_ignored_foreground(table, settings)
 
-    mapping = majority_mapping(fit_table.counts)
-    ious = class_ious(table.counts, table.unlabelled, mapping)
+    mappings = [majority_mapping(_learnt_on(tables, i, fit_table)) for i in range(len(tables))]
+    mapping = majority_mapping(fit_table.counts if fitted else table.counts)
+    mapped = sum(mapped_counts(t.counts, m) for t, m in zip(tables, mappings, strict=True))
     truth_pixels, pixels = table.truth_pixels, int(table.truth_pixels.sum())
+    ious = ious_of(mapped, truth_pixels)
     labelled = int(table.counts.sum())
-    mapped = np.flatnonzero(mapping >= 0)
+    outlines = BoundaryCounts()
+    for part, own in zip(parts, mappings, strict=True):
+        classes = {int(k): int(table.values[own[k]]) for k in np.flatnonzero(own >= 0)}
+        for pair in part:
+            outlines += boundary_counts(pair, rules, classes, settings.boundary_tolerance)
     return Quality(
         images=len(scored),
         fit_images=len(fitted),
+        folds=len(parts) if settings.folds else 0,
         without_truth=missing,
         without_labels=unused,
         pixels=pixels,
         ignored_pixels=table.ignored,
         labelled_pixels=labelled,
-        unmapped_pixels=int(table.counts[:, mapping < 0].sum()),
+        unmapped_pixels=labelled - int(mapped.sum()),
         classes=tuple(
             ClassQuality(
                 value=int(value),
@@ -179,12 +219,20 @@ def measure_quality(
             )
             for row, value in enumerate(table.values)
         ),
-        mapping={int(k): int(table.values[mapping[k]]) for k in mapped},
+        mapping={int(k): int(table.values[mapping[k]]) for k in np.flatnonzero(mapping >= 0)},
+        confusion=tuple(
+            (*row, int(total - sum(row)))
+            for row, total in zip(mapped.tolist(), truth_pixels, strict=True)
+        ),
         miou=float(np.nanmean(ious)),
-        accuracy=float(table.counts[mapping[mapped], mapped].sum() / pixels),
+        accuracy=float(np.trace(mapped) / pixels),
         nmi=normalised_mutual_information(table.counts),
         purity=purity(table.counts),
         coverage=labelled / pixels,
+        boundary_tolerance=settings.boundary_tolerance,
+        boundary_precision=outlines.precision,
+        boundary_recall=outlines.recall,
+        boundary_f1=outlines.f1,
     )
 
 
@@ -218,10 +266,19 @@ def class_ious(counts: np.ndarray, unlabelled: np.ndarray, mapping: np.ndarray) 
     counts (T, K), unlabelled (T,), mapping (K,) rows or -1 → (T,) float64, nan where N is 0, so
     that the mean is over the classes that the scored images have.
     """
+    return ious_of(mapped_counts(counts, mapping), counts.sum(axis=1) + unlabelled)
+
+
+def mapped_counts(counts: np.ndarray, mapping: np.ndarray) -> np.ndarray:
+    """Pixels of each truth class read as each: counts (T, K), mapping (K,) -> (T, T) int64."""
     mapped = np.zeros((counts.shape[0], counts.shape[0]), np.int64)
     for row in range(counts.shape[0]):
         mapped[:, row] = counts[:, mapping == row].sum(axis=1)
-    total = counts.sum(axis=1) + unlabelled
+    return mapped
+
+
+def ious_of(mapped: np.ndarray, total: np.ndarray) -> np.ndarray:
+    """IoU of each class: (T, T) of `mapped_counts`, and the truth's pixels (T,), unlabelled too."""
     hits = np.diag(mapped)
     union = total + mapped.sum(axis=0) - hits
     return np.where(total > 0, hits / np.maximum(union, 1), np.nan)
@@ -255,6 +312,33 @@ def purity(counts: np.ndarray) -> float:
     """
     total = counts.sum()
     return float(counts.max(axis=0).sum() / total) if total else math.nan
+
+
+def _parts(scored: list[LabelPair], settings: QualitySettings) -> list[list[LabelPair]]:
+    """The scored images in parts of their own mapping: all in one, or as many folds as asked."""
+    if settings.folds is None:
+        return [scored]
+    if settings.fit_only is not None:
+        raise SettingsError("--folds and --fit-only are two ways to learn the mapping; give one")
+    if not 2 <= settings.folds <= len(scored):
+        raise SettingsError(
+            f"--folds {settings.folds}: give 2 to {len(scored)}, the number of images to score"
+        )
+    order = np.random.default_rng(settings.seed).permutation(len(scored))
+    return [
+        [scored[i] for i in sorted(order[part :: settings.folds])] for part in range(settings.folds)
+    ]
+
+
+def _learnt_on(
+    tables: list[ContingencyTable], part: int, fit_table: ContingencyTable
+) -> np.ndarray:
+    """Counts (T, K) that the mapping of a part is learnt on."""
+    if fit_table.truth_pixels.sum():
+        return fit_table.counts
+    if len(tables) == 1:
+        return tables[0].counts
+    return sum(table.counts for index, table in enumerate(tables) if index != part)
 
 
 def _split_pairs(

@@ -66,6 +66,28 @@ class IntegerList(click.ParamType):
     help="Learn which pseudo-class is which truth class on these images, and score the others.",
 )
 @click.option(
+    "--folds",
+    type=click.IntRange(min=2),
+    metavar="N",
+    default=DEFAULTS.folds,
+    help="Part the images into N, and learn for each part on the others which class is which.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=DEFAULTS.seed,
+    show_default=True,
+    help="Which image lies in which part.",
+)
+@click.option(
+    "--boundary-tolerance",
+    type=click.FloatRange(min=0),
+    default=DEFAULTS.boundary_tolerance,
+    show_default=True,
+    metavar="PIXELS",
+    help="How far apart outlines may be that count as the same.",
+)
+@click.option(
     "--class-names", metavar="A,B,…", default="", help="Names of truth class 0, 1, … in the table."
 )
 @click.option(
@@ -75,6 +97,12 @@ class IntegerList(click.ParamType):
     type=click.Path(path_type=Path, dir_okay=False),
     help="Write all numbers and the mapping to FILE.",
 )
+@click.option(
+    "--plot",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Draw which true class is read as which, to a PNG.",
+)
 def quality(
     out: Path,
     truth: Path,
@@ -82,19 +110,26 @@ def quality(
     truth_threshold: float | None,
     only: str | None,
     fit_only: str | None,
+    folds: int | None,
+    seed: int,
+    boundary_tolerance: float,
     class_names: str,
     json_file: Path | None,
+    plot: Path | None,
 ) -> None:
     """Hold the label maps of OUT against real labels.
 
     OUT is a run folder or any folder of label maps. Each pseudo-class is read as the truth class
-    it overlaps most; without --fit-only this is learnt on the images that are scored.
+    it overlaps most; without --fit-only or --folds this is learnt on the images that are scored.
     """
     settings = QualitySettings(
         truth_ignore=tuple(sorted({value for values in truth_ignore for value in values})),
         truth_threshold=truth_threshold,
         only=only,
         fit_only=fit_only,
+        folds=folds,
+        seed=seed,
+        boundary_tolerance=boundary_tolerance,
         class_names=tuple(name.strip() for name in class_names.split(",")) if class_names else (),
     )
     from alps.engine.run_folder import RunFolder  # not before: it brings pyarrow along
@@ -104,12 +139,18 @@ def quality(
     click.echo(quality_text(result))
     if json_file is not None:
         _write_json(json_file, result)
+    if plot is not None:
+        from alps.engine.confusion import save_confusion
+
+        save_confusion(result, plot)
 
 
 def quality_text(result: Quality) -> str:
     """The table that ``alps quality`` prints, without a newline at its end."""
     used = len(result.mapping)
     learnt = f"{result.fit_images} other images" if result.fit_images else "the same images"
+    if result.folds:
+        learnt = f"the other {result.folds - 1} of {result.folds} parts of them"
     lines = [
         f"{result.images} images scored; {used} pseudo-classes mapped by majority to "
         f"{len(set(result.mapping.values()))} truth classes, learnt on {learnt}"
@@ -132,6 +173,9 @@ def quality_text(result: Quality) -> str:
         f"NMI       {_number(result.nmi)}  over labelled pixels",
         f"purity    {_number(result.purity)}  over labelled pixels",
         f"coverage  {_number(result.coverage)}  of truth pixels labelled",
+        f"boundary  {_number(result.boundary_f1)}  F1 within {result.boundary_tolerance:g} pixels "
+        f"(precision {_number(result.boundary_precision).strip()}, "
+        f"recall {_number(result.boundary_recall).strip()})",
     ]
     if result.unmapped_pixels:
         lines.append(

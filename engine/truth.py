@@ -2,7 +2,7 @@
 
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -13,7 +13,7 @@ from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
-from alps.engine.errors import RunFolderError, SettingsError, SourceError
+from alps.engine.errors import AlpsError, RunFolderError, SettingsError, SourceError
 from alps.engine.raster import GDAL_OPTIONS
 
 LABEL_SUFFIXES = (".png", ".tif", ".tiff")
@@ -132,12 +132,8 @@ def read_strips(pair: LabelPair, rules: TruthRules) -> Iterator[Strip]:
     SettingsError where a threshold is needed.
     """
     with open_image(pair.labels) as labels, open_image(pair.truth) as truth:
-        unlabelled = _unlabelled_value(labels)
-        if labels.shape != truth.shape:
-            raise SourceError(
-                f"{pair.labels} is {labels.width} × {labels.height} pixels but its truth "
-                f"{pair.truth} is {truth.width} × {truth.height}; both must have one size"
-            )
+        unlabelled = unlabelled_value(labels)
+        _check_pair(pair, labels, truth)
         bands = class_bands(truth, rules)
         for window in _strip_windows(labels):
             classes, valid = read_classes(truth, bands, window, rules)
@@ -190,7 +186,44 @@ def read_bands(
         raise SourceError(f"{dataset.name} is damaged: {reason}; copy it again") from error
 
 
-def _unlabelled_value(labels: rasterio.DatasetReader) -> int:
+def check_pairs(pairs: Iterable[LabelPair], rules: TruthRules) -> None:
+    """Open every pair, so that all that cannot be compared is said at once.
+
+    Raises:
+        SourceError: files that cannot be opened, differ in size or are no labels, each with its
+            reason. Where it is one file, the error that reading it would raise.
+    """
+    wrong: list[AlpsError] = []
+    for pair in pairs:
+        try:
+            with open_image(pair.labels) as labels, open_image(pair.truth) as truth:
+                _check_pair(pair, labels, truth)
+                class_bands(truth, rules)
+        except AlpsError as error:
+            wrong.append(error)
+    if len(wrong) == 1:
+        raise wrong[0]
+    if wrong:
+        kind = SettingsError if all(isinstance(e, SettingsError) for e in wrong) else SourceError
+        raise kind(
+            f"{len(wrong)} label maps cannot be held against their truth:\n"
+            + "\n".join(f"  {error}" for error in wrong)
+        )
+
+
+def _check_pair(
+    pair: LabelPair, labels: rasterio.DatasetReader, truth: rasterio.DatasetReader
+) -> None:
+    unlabelled_value(labels)
+    if labels.shape != truth.shape:
+        raise SourceError(
+            f"{pair.labels} is {labels.width} × {labels.height} pixels but its truth "
+            f"{pair.truth} is {truth.width} × {truth.height}; both must have one size"
+        )
+
+
+def unlabelled_value(labels: rasterio.DatasetReader) -> int:
+    """The value of a label map that means no class; SourceError for what is no label map."""
     dtype = labels.dtypes[0]
     if labels.count != 1 or dtype not in UNLABELLED:
         raise SourceError(
