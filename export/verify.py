@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from alps.engine.errors import ArtefactError
+from alps.engine.progress import Progress
 from alps.engine.runtimes.graphs import GraphRuntime
 from alps.engine.runtimes.pytorch import TorchRuntime
 from alps.engine.sam import Sam
@@ -76,22 +77,43 @@ def check_numbers(
     naive = TorchRuntime(sam, precision=precision, decoder="plain")
     generator = torch.Generator().manual_seed(seed)
     checks = []
-    for kind, pixels in images:
-        with torch.no_grad(), in_float64(sam.image_encoder) as encoder:
-            exact = encoder.tokens(pixels.double(), _attend_exactly, _attend_exactly)
-            exact = encoder.neck.double()(exact.permute(0, 3, 1, 2))[0]
-        found, plain = (r.encode(pixels)[0].cpu() for r in (runtime, naive))
-        checks.append(Check(kind, "embedding", *(Deviation.of(f, exact) for f in (found, plain))))
-        # All decode the same embedding, so that an error of the encoder is counted once.
-        embedding = exact.float()
-        points = torch.rand(POINTS, 2, generator=generator) * sam.config.image_size
-        exact_iou, exact_logits = _decode_exactly(sam, embedding, points)
-        decoded = [_decode(r, embedding, points) for r in (runtime, naive)]
-        for index, (name, truth) in enumerate(
-            (("predicted IoU", exact_iou), ("logits", exact_logits))
-        ):
-            own, plain = (Deviation.of(d[index].reshape(truth.shape), truth) for d in decoded)
-            checks.append(Check(kind, name, own, plain))
+    with Progress(2 * len(images), "steps", "verifying") as progress:
+        for kind, pixels in images:
+            embedding, found = _check_encoder(sam, runtime, naive, kind, pixels)
+            checks.append(found)
+            progress.advance(1)
+            points = torch.rand(POINTS, 2, generator=generator) * sam.config.image_size
+            # All decode the same embedding, so that an error of the encoder is counted once.
+            checks += _check_decoder(sam, (runtime, naive), kind, embedding, points)
+            progress.advance(1)
+    return checks
+
+
+def _check_encoder(
+    sam: Sam, runtime: GraphRuntime, naive: TorchRuntime, kind: str, pixels: Tensor
+) -> tuple[Tensor, Check]:
+    """The exact embedding (C, h, w), and how far the others are from it."""
+    with torch.no_grad(), in_float64(sam.image_encoder) as encoder:
+        exact = encoder.tokens(pixels.double(), _attend_exactly, _attend_exactly)
+        exact = encoder.neck.double()(exact.permute(0, 3, 1, 2))[0]
+    off = [Deviation.of(side.encode(pixels)[0].cpu(), exact) for side in (runtime, naive)]
+    return exact.float(), Check(kind, "embedding", *off)
+
+
+def _check_decoder(
+    sam: Sam,
+    sides: tuple[GraphRuntime, TorchRuntime],
+    kind: str,
+    embedding: Tensor,
+    points: Tensor,
+) -> list[Check]:
+    """Predicted IoU and logits of points on one embedding."""
+    exact = _decode_exactly(sam, embedding, points)
+    decoded = [_decode(side, embedding, points) for side in sides]
+    checks = []
+    for index, (name, truth) in enumerate(zip(("predicted IoU", "logits"), exact, strict=True)):
+        off = [Deviation.of(side[index].reshape(truth.shape), truth) for side in decoded]
+        checks.append(Check(kind, name, *off))
     return checks
 
 

@@ -165,6 +165,10 @@ class _OrtGraph:
             binding.bind_output(
                 port.name, *place, _BOUND_AS[port.dtype], shape, outputs[-1].data_ptr()
             )
+        if self.device.type == "cuda":
+            # Whoever made the inputs may have queued them on another stream than the session's;
+            # the session itself waits for its outputs.
+            torch.cuda.current_stream(self.device).synchronize()
         self.session.run_with_iobinding(binding)
         return outputs
 
