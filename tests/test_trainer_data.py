@@ -46,6 +46,12 @@ def test_globs_split(tmp_path):
     assert names(find_data(tmp_path, DataSettings(test="c*")), "train") == ["a1", "a2", "b1"]
 
 
+def test_some_of_the_images_to_learn_from_are_held_out(tmp_path):
+    data = find_data(save_data(tmp_path), DataSettings(train="a*", hold_out=0.5))
+    assert len(names(data, "train")) == len(names(data, "test")) == 1
+    assert {pair.name for pair in data.pairs} == {"a1", "a2"}
+
+
 def test_scenes_are_held_out_whole(tmp_path):
     save_data(tmp_path, [f"{scene}{part}" for scene in "abcd" for part in range(3)])
     data = find_data(tmp_path, DataSettings(scene="^[a-d]", hold_out=0.5))

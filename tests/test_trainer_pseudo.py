@@ -99,6 +99,14 @@ def test_shuffled_classes_keep_the_segments_shapes(run, tmp_path):
     assert (again == labels).all()
 
 
+def test_random_classes_leave_out_what_the_label_maps_do(run, tmp_path):
+    run.update_run(settings={"source": {"bands": None}, "paint": {"min_margin": 0.15}})
+    paint_archive(run, 4, "later", 0.15)
+    _, plain, _ = decoded(run, tmp_path / "c")
+    _, labels, _ = decoded(run, tmp_path / "c", targets="shuffled")
+    assert 0 not in plain and ((labels == 255) == (plain == 255)).all()
+
+
 def test_masks_are_segments_without_their_edges(run, tmp_path):
     cache, labels, _ = decoded(run, tmp_path / "c", targets="masks")
     assert cache.rules.classes == ("nothing", "segment") and set(np.unique(labels)) == {0, 1}

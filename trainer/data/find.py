@@ -207,9 +207,10 @@ def _with_scenes(pairs: Iterable[Pair], settings: DataSettings) -> list[Pair]:
 
 
 def _split(pairs: list[Pair], settings: DataSettings) -> list[Pair]:
-    """By globs where they are given, else by DATA's folders, else whole scenes at random."""
-    if settings.train or settings.test:
+    """By --test where it is given, else by DATA's folders, else whole scenes at random."""
+    if settings.test is not None:
         return [replace(pair, split=_by_globs(pair, settings)) for pair in pairs]
+    pairs = [pair for pair in pairs if _matches(pair, settings.train)]
     if any(pair.split for pair in pairs):
         return pairs
     scenes = sorted({pair.scene for pair in pairs})
@@ -222,10 +223,12 @@ def _split(pairs: list[Pair], settings: DataSettings) -> list[Pair]:
 
 
 def _by_globs(pair: Pair, settings: DataSettings) -> str:
-    def matches(glob: str | None) -> bool:
-        names = (pair.name, PurePosixPath(pair.name).name)
-        return glob is not None and any(fnmatchcase(name, glob) for name in names)
-
-    if matches(settings.test):
+    if _matches(pair, settings.test):
         return "test"
-    return "train" if settings.train is None or matches(settings.train) else ""
+    return "train" if _matches(pair, settings.train) else ""
+
+
+def _matches(pair: Pair, glob: str | None) -> bool:
+    """Whether a glob holds for a pair's path or its name; None holds for all."""
+    names = (pair.name, PurePosixPath(pair.name).name)
+    return glob is None or any(fnmatchcase(name, glob) for name in names)

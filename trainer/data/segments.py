@@ -39,6 +39,9 @@ class SegmentTargets:
             tiles[0].source_index: tiles for tiles in sources_of(read_table(folder.plan))
         }
         self._sample = _margins(self._parts)
+        # Where label maps leave doubtful segments out, random classes must do so too.
+        settings = folder.read_run().get("settings", {})
+        self._least = settings.get("paint", {}).get("min_margin", 0.0)
         found = [read_table(part, ["cluster"]).column("cluster").to_numpy() for part in self._parts]
         counts = np.bincount(np.concatenate(found), minlength=classes).astype(float)
         self._shares = counts / max(counts.sum(), 1)
@@ -46,7 +49,7 @@ class SegmentTargets:
     def labels(self, source: int) -> Iterator[tuple[int, np.ndarray]]:
         """The control's labels of a source from top to bottom: (y, (h, width) uint8 or uint16)."""
         if self._pseudo.targets == "shuffled":
-            yield from self._painted(source, self._classes, self._random_class)
+            yield from self._painted(source, self._classes, self._random_class, self._least)
             return
         above: np.ndarray | None = None
         held: tuple[int, np.ndarray] | None = None
@@ -80,9 +83,15 @@ class SegmentTargets:
         return generator.choice(self._classes, table.num_rows, p=self._shares).astype(np.int32)
 
     def _painted(
-        self, source: int, values: int, value: Callable[[pa.Table, int], np.ndarray]
+        self,
+        source: int,
+        values: int,
+        value: Callable[[pa.Table, int], np.ndarray],
+        least: float = 0.0,
     ) -> Iterator[tuple[int, np.ndarray]]:
-        return paint_strips(self._tiles[source], _Revalued(self._folder, value), values)
+        """Strips of another value than the class, of which there are ``values``."""
+        store = _Revalued(self._folder, value)
+        return paint_strips(self._tiles[source], store, values, least)
 
 
 class _Revalued(SegmentStore):
