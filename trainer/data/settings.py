@@ -16,7 +16,9 @@ class DataSettings:
     classes: str | None = setting(
         None, "Names of the classes in order, with commas. Default: DATA's, else 0, 1, 2, …"
     )
-    train: str | None = setting(None, "Glob of the images to use: 'tile[1-6]*' say. Default: all.")
+    train: str | None = setting(
+        None, "Glob of the images to learn from; without --test some of them are held out."
+    )
     test: str | None = setting(None, "Glob of the images to test on; not learnt from.")
     scene: str | None = setting(
         None,
