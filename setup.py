@@ -64,6 +64,7 @@ EXTRAS = {
     ],
     # The peers that `alps bench` and `make bench` run beside ours.
     "bench": [
+        "faiss-cpu>=1.8,<2",  # 1.8: NumPy 2
         "pycocotools>=2.0.7,<3",  # 2.0.7: NumPy 2; IoU of run-length codes
         "pytest-benchmark>=4,<6",  # 4: extra_info in groups, as bench/conftest.py prints it
         "scikit-image>=0.22,<1",  # SLIC and Felzenszwalb, the baselines of the quality table

@@ -18,7 +18,7 @@ from alps.engine.run_folder import whole
 PREFIX = "feature_"
 # Settings, besides the model, that decide what an embedding is; the gate only decides which there
 # are.
-DECIDING = {"source": ("tile", "bands"), "segment": ("precision",)}
+DECIDING = {"source": ("tile", "bands"), "segment": ("precision", "superpixels")}
 
 
 @dataclass(frozen=True)
