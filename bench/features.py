@@ -212,7 +212,7 @@ def variants() -> Iterator[Variant]:
     for name, settings in (
         ("embeddings not scaled to length 1", replace(chosen, normalise=False)),
         ("place not removed", replace(chosen, remove_position=False)),
-        ("weighted by area", replace(chosen, weight_by_area=True)),
+        ("not weighted by area", replace(chosen, weight_by_area=False)),
         *((f"colour weight {w}", replace(chosen, colour_weight=w)) for w in (0.3, 0.8, 1.2)),
         *((f"{n} components", replace(chosen, components=n)) for n in (8, 16, 64)),
     ):

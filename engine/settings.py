@@ -109,7 +109,7 @@ class ClusterSettings:
         0.6, "Weight of a segment's colour beside its embedding; 0 leaves it out."
     )
     weight_by_area: bool = setting(
-        False, "Let a segment move its centroid by its number of pixels, instead of all alike."
+        True, "Let a segment move its centroid by its number of pixels, instead of all alike."
     )
     passes: int = setting(12, "Passes over the archive at most; stops when inertia settles.")
     seed: int = setting(0, "Seed of everything random; the same seed gives the same labels.")
