@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import teaching
 import torch
+from click.testing import CliRunner
 from PIL import Image
 from teaching import CPU, QUICK, SHORT, checkpoint, differences
 
-from alps.engine import run_folder
+from alps.engine import cli, run_folder
 from alps.engine.errors import RunFolderError, SettingsError
 from alps.trainer.segmentation import folder, loop, models, state
 from alps.trainer.segmentation.evaluate import evaluate
@@ -117,6 +118,22 @@ def test_tensorboard_where_it_is_asked_for(data, tmp_path):
     finetune(data, tmp_path / "out", replace(SHORT, train=train), options)
     assert list((tmp_path / "out" / "tensorboard").iterdir())
     assert any("mean_iou" in line for line in TrainingFolder(tmp_path / "out").log_lines())
+
+
+def test_the_commands(data, tmp_path):
+    """From label maps to measures, as a user types it."""
+    short = ["--steps", "1", "--batch", "2", "--crop", "32", "--device", "cpu"]
+    pre, fine = str(tmp_path / "pre"), str(tmp_path / "fine")
+    start = ["pretrain", str(data), pre, "--model", "segformer_mini", *short]
+    rest = ["finetune", str(data), fine, "--init", pre, "--fraction", "0.3", "--test", "c*", *short]
+    told = ["evaluate", str(data), fine, "--test", "c*", "--json", str(tmp_path / "x.json")]
+    for arguments in (start, rest, told):
+        done = CliRunner().invoke(cli.commands, arguments)
+        assert done.exit_code == 0, done.output
+    assert "overall accuracy" in done.output
+    measured = json.loads((tmp_path / "x.json").read_text())
+    run = json.loads((tmp_path / "fine" / "training.json").read_text())
+    assert measured == run["result"]["scores"] and run["result"]["crops"] == 5
 
 
 # --- refusals

@@ -8,8 +8,13 @@ import click
 from alps.engine.options import pick, settings_options
 from alps.trainer.data.settings import DataSettings, PseudoSettings
 from alps.trainer.experiment.plan import ExperimentSettings
-from alps.trainer.segmentation.command import options_of, recipe_of, run_options
-from alps.trainer.segmentation.recipe import EvaluationSettings, ModelSettings, TrainSettings
+from alps.trainer.segmentation.command import recipe_of
+from alps.trainer.segmentation.recipe import (
+    EvaluationSettings,
+    ModelSettings,
+    RunOptions,
+    TrainSettings,
+)
 
 # The plan decides these for each of its trainings.
 DECIDED = ("steps", "seed", "fraction", "targets", "init", "keep_head")
@@ -31,9 +36,9 @@ def _without_decided(command: click.Command) -> click.Command:
     type=click.IntRange(1),
     help="Trainings at a time; on a CPU as many as it has cores is fastest.",
 )
-@run_options
 @settings_options(
     ExperimentSettings,
+    RunOptions,
     ModelSettings,
     TrainSettings,
     PseudoSettings,
@@ -51,7 +56,7 @@ def experiment(labels: Path, data: Path, out: Path, jobs: int, **values: Any) ->
 
     recipe = recipe_of(values)
     asked = Experiment(pick(ExperimentSettings, values), recipe)
-    outcome = run_experiment(labels, data, out, asked, options_of(values), jobs)
+    outcome = run_experiment(labels, data, out, asked, pick(RunOptions, values), jobs)
     click.echo(outcome.table())
     click.echo(f"plot: {out / 'plot.png'}")
 

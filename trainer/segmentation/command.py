@@ -1,8 +1,6 @@
 """``alps pretrain``, ``alps finetune``, ``alps evaluate``. torch is imported when one is called."""
 
 import json
-from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,54 +20,6 @@ if TYPE_CHECKING:
 
 out_argument = click.argument("out", type=click.Path(path_type=Path, file_okay=False))
 data_argument = click.argument("data", type=click.Path(path_type=Path, file_okay=False))
-device_option = click.option(
-    "--device", default=RunOptions.device, show_default=True, help="auto, cpu, cuda or cuda:N."
-)
-
-
-def run_options(command: Callable) -> Callable:
-    """Options that do not change the result."""
-    for option in reversed(
-        (
-            device_option,
-            click.option(
-                "--checkpoint-every",
-                default=RunOptions.checkpoint_every,
-                show_default=True,
-                type=click.IntRange(1),
-                help="Steps between checkpoints; a killed run loses no more.",
-            ),
-            click.option(
-                "--validate-every",
-                default=RunOptions.validate_every,
-                show_default=True,
-                type=click.IntRange(0),
-                help="Steps between measurements on the test images; 0: only at the end.",
-            ),
-            click.option(
-                "--log-every",
-                default=RunOptions.log_every,
-                show_default=True,
-                type=click.IntRange(1),
-                help="Steps that a line of log.jsonl tells of.",
-            ),
-            click.option(
-                "--workers",
-                default=RunOptions.workers,
-                show_default=True,
-                type=click.IntRange(1),
-                help="Threads that make crops.",
-            ),
-            click.option("--tensorboard", is_flag=True, help="Log into OUT/tensorboard too."),
-            click.option(
-                "--cache",
-                type=click.Path(file_okay=False),
-                help="Folder of decoded images, to share among runs. Default: OUT/cache.",
-            ),
-        )
-    ):
-        command = option(command)
-    return command
 
 
 def recipe_of(values: dict[str, Any]) -> "Recipe":
@@ -85,16 +35,12 @@ def recipe_of(values: dict[str, Any]) -> "Recipe":
     )
 
 
-def options_of(values: dict[str, Any]) -> RunOptions:
-    """Where and how it is carried out, from a command's options."""
-    return RunOptions(**{f.name: values[f.name] for f in fields(RunOptions) if f.name in values})
-
-
 @click.command()
 @click.argument("labels", type=click.Path(path_type=Path, file_okay=False))
 @out_argument
-@run_options
-@settings_options(ModelSettings, TrainSettings, PseudoSettings, DataSettings, EvaluationSettings)
+@settings_options(
+    RunOptions, ModelSettings, TrainSettings, PseudoSettings, DataSettings, EvaluationSettings
+)
 def pretrain(labels: Path, out: Path, **values: Any) -> None:
     """Pre-train a segmentation model on label maps that nobody drew: LABELS is a run folder.
 
@@ -104,14 +50,13 @@ def pretrain(labels: Path, out: Path, **values: Any) -> None:
     """
     from alps.trainer.segmentation.run import pretrain as run
 
-    _say(run(labels, out, recipe_of(values), options_of(values)))
+    _say(run(labels, out, recipe_of(values), pick(RunOptions, values)))
 
 
 @click.command()
 @data_argument
 @out_argument
-@run_options
-@settings_options(ModelSettings, TrainSettings, DataSettings, EvaluationSettings)
+@settings_options(RunOptions, ModelSettings, TrainSettings, DataSettings, EvaluationSettings)
 def finetune(data: Path, out: Path, **values: Any) -> None:
     """Teach a model the real labels of DATA, or a fraction of them, and measure it.
 
@@ -121,13 +66,13 @@ def finetune(data: Path, out: Path, **values: Any) -> None:
     """
     from alps.trainer.segmentation.run import finetune as run
 
-    _say(run(data, out, recipe_of(values), options_of(values)))
+    _say(run(data, out, recipe_of(values), pick(RunOptions, values)))
 
 
 @click.command()
 @data_argument
 @click.argument("checkpoint")
-@device_option
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--crop", type=click.IntRange(32), help="Side of windows. Default: the training's.")
 @click.option(
     "--predictions",

@@ -14,6 +14,7 @@ from alps.engine.palette import palette
 from alps.engine.raster import RasterReader
 from alps.trainer.data.arrays import CachedPair
 from alps.trainer.data.cache import Cache
+from alps.trainer.data.find import find_data
 from alps.trainer.numerics import autocast_for, choose_precision
 from alps.trainer.processes import joined
 from alps.trainer.segmentation.metrics import Scores, scores
@@ -37,7 +38,7 @@ def evaluate(
     Args:
         data: a folder of images and labels.
         checkpoint: an OUT of ours, a folder of transformers, or a name on the hub.
-        settings: ``data``, ``evaluation`` and the precision are used.
+        settings: ``data`` and ``evaluation`` are used.
         crop: side of the windows; None: that of the training, else the default of trainings.
         device: as ``--device``.
         predictions: folder for label maps of what the model predicts; None: none are written.
@@ -50,11 +51,15 @@ def evaluate(
         ModelError: the checkpoint cannot be used, or has other classes than the data.
     """
     settings = settings or Recipe()
-    crop = crop or _crop_of(checkpoint)
+    trained = _training_of(checkpoint)
+    crop = crop or trained.crop
     with joined(device, None) as group, ExitStack() as stack:
         model = open_model(checkpoint).to(group.device).eval()
         names = class_names(model)
-        settings = replace(settings, train=replace(settings.train, crop=crop))
+        asked = settings.data
+        if not find_data(data, asked).rules.classes:  # DATA does not say what its labels mean
+            asked = replace(asked, classes=",".join(names))
+        settings = replace(settings, data=asked, train=replace(settings.train, crop=crop))
 
         def prepare() -> Cache:
             where = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="alps-")))
@@ -67,7 +72,7 @@ def evaluate(
                 f"{len(cache.rules.classes)}; name the data's classes with --classes, or give the "
                 "model that was fine-tuned on it"
             )
-        precision = choose_precision(group.device, settings.train.precision)
+        precision = choose_precision(group.device, trained.precision)
         autocast = autocast_for(group.device, precision)
         writer = _Predictions(predictions, cache, settings) if predictions is not None else None
         counts = measure(model, cache, crop, settings.evaluation, autocast, group, writer)
@@ -108,8 +113,12 @@ class _Predictions:
             return Georeference.of(reader)
 
 
-def _crop_of(checkpoint: str | Path) -> int:
+def _training_of(checkpoint: str | Path) -> TrainSettings:
+    """Crop and precision that a model of ours was trained with; else the defaults."""
     record = Path(checkpoint) / "training.json"
-    if record.exists():
-        return int(json.loads(record.read_text(encoding="utf-8"))["settings"]["crop"])
-    return TrainSettings().crop
+    if not record.exists():
+        return TrainSettings()
+    values = json.loads(record.read_text(encoding="utf-8"))["settings"]
+    # bfloat16 was chosen for another device, perhaps: here it is chosen anew.
+    precision = "float32" if values["precision"] == "float32" else "auto"
+    return TrainSettings(crop=int(values["crop"]), precision=precision)

@@ -75,13 +75,27 @@ class EvaluationSettings:
 class RunOptions:
     """What does not change the result: where and how a training is carried out."""
 
-    device: str = "auto"
-    checkpoint_every: int = 200  # steps
-    validate_every: int = 0  # steps; 0: only at the end
-    log_every: int = 20  # steps
-    workers: int = 2  # threads that make crops
-    tensorboard: bool = False
-    cache: str | None = None  # folder of decoded images; None: OUT/cache
+    device: str = setting("auto", "auto, cpu, cuda or cuda:N.")
+    checkpoint_every: int = setting(
+        200, "Steps between checkpoints; a killed run loses no more than these."
+    )
+    validate_every: int = setting(
+        0, "Steps between measurements on the test images; 0: only at the end."
+    )
+    log_every: int = setting(20, "Steps that a line of log.jsonl tells of.")
+    workers: int = setting(2, "Threads that make crops.")
+    tensorboard: bool = setting(False, "Log into OUT/tensorboard too.")
+    cache: str | None = setting(
+        None, "Folder of decoded images, to share among trainings. Default: OUT/cache."
+    )
+
+
+def check_options(options: RunOptions) -> None:
+    """Raise SettingsError where a value cannot work."""
+    check_range(options, "checkpoint_every", 1, 10**9)
+    check_range(options, "validate_every", 0, 10**9)
+    check_range(options, "log_every", 1, 10**9)
+    check_range(options, "workers", 1, 1024)
 
 
 def check(model: ModelSettings, train: TrainSettings, evaluation: EvaluationSettings) -> None:

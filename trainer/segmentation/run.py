@@ -107,6 +107,7 @@ def train_model(
     """
     settings, options = settings or Recipe(), options or recipe.RunOptions()
     settings.check()
+    recipe.check_options(options)
     with joined(options.device, settings.train.batch) as group:
         folder = TrainingFolder(Path(out))
         precision = choose_precision(group.device, settings.train.precision)
