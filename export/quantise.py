@@ -11,6 +11,7 @@ these, and slower, on the CPU that bench/results/runtimes.md names.
 """
 
 import copy
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -67,14 +68,18 @@ def quantise(path: Path) -> None:
     ]
     external = path.with_name(f"{path.name}.data")
     target = path.with_name(f"int8-{path.name}")
-    quantize_dynamic(
-        str(path),
-        str(target),
-        per_channel=True,
-        weight_type=QuantType.QInt8,
-        nodes_to_quantize=names,
-        use_external_data_format=external.exists(),
-    )
+    logging.disable(logging.WARNING)  # it recommends a pre-processing for convolutions
+    try:
+        quantize_dynamic(
+            str(path),
+            str(target),
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            nodes_to_quantize=names,
+            use_external_data_format=external.exists(),
+        )
+    finally:
+        logging.disable(logging.NOTSET)
     external.unlink(missing_ok=True)
     target.replace(path)
 

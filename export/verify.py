@@ -23,6 +23,9 @@ from alps.engine.sam.absorbed import AbsorbedDecoder
 TIMES_NAIVE = 2.0
 # Below this all is rounding of float32: relative, a few units in the last place.
 NEGLIGIBLE = 2e-6
+# int8 has no naive run to be held against. More than this is no rounding; what it costs in masks
+# is for ``agreement`` to say.
+INT8_EMBEDDING = 0.3
 POINTS = 16  # that are asked on each embedding
 
 
@@ -51,11 +54,12 @@ class Check:
     output: str  # embedding, predicted IoU or logits
     own: Deviation
     naive: Deviation
+    allowed: float = NEGLIGIBLE  # whatever the naive run's is
 
     @property
     def passed(self) -> bool:
         """Whether it is within what the naive run allows."""
-        return self.own.rms <= max(TIMES_NAIVE * self.naive.rms, NEGLIGIBLE)
+        return self.own.rms <= max(TIMES_NAIVE * self.naive.rms, self.allowed)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for the manifest."""
@@ -97,7 +101,8 @@ def _check_encoder(
         exact = encoder.tokens(pixels.double(), _attend_exactly, _attend_exactly)
         exact = encoder.neck.double()(exact.permute(0, 3, 1, 2))[0]
     off = [Deviation.of(side.encode(pixels)[0].cpu(), exact) for side in (runtime, naive)]
-    return exact.float(), Check(kind, "embedding", *off)
+    allowed = INT8_EMBEDDING if runtime.precision == "int8" else NEGLIGIBLE
+    return exact.float(), Check(kind, "embedding", *off, allowed)
 
 
 def _check_decoder(
@@ -124,10 +129,10 @@ def refuse_failed(checks: Sequence[Check]) -> None:
         worst = max(failed, key=lambda check: check.own.rms / max(check.naive.rms, 1e-30))
         raise ArtefactError(
             f"the export does not compute what PyTorch does: {worst.output} of a {worst.inputs} "
-            f"image is off by {worst.own.rms:.1e}, the naive run by {worst.naive.rms:.1e}, at most "
-            f"{TIMES_NAIVE:g} times as much is allowed ({len(failed)} of {len(checks)} checks "
-            "failed); nothing was written. Try another --precision, or another version of onnx "
-            "and onnxruntime"
+            f"image is off by {worst.own.rms:.1e}, the naive run by {worst.naive.rms:.1e}, "
+            f"{max(TIMES_NAIVE * worst.naive.rms, worst.allowed):.1e} is allowed ({len(failed)} of "
+            f"{len(checks)} checks failed); nothing was written. Try another --precision, or "
+            "another version of onnx and onnxruntime"
         )
 
 
