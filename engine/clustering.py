@@ -23,6 +23,7 @@ SAMPLE_PER_CLUSTER, LEAST_SAMPLE = 24, 4096  # vectors of the sample of k-means+
 SAMPLE_BYTES = 1 << 28
 BATCH_PER_CLUSTER, LEAST_BATCH, MOST_BATCH = 32, 4096, 1 << 16
 TINY = 0.02  # share of the mean mass below which a centroid is moved while vectors are new
+MOVE_EVERY = 4  # batches
 MEMORY = 0.5  # share of the vectors seen that a centroid's mean remembers
 # Relative fall of the sample's inertia, for twice as many vectors or for another pass, at which
 # fitting stops; lower where all vectors are few, and another pass costs next to nothing.
@@ -131,6 +132,7 @@ class _Fit:
         self._total, self._sample, self._rng = total, sample, rng
         self._mass = np.zeros(len(centroids))  # what the mean that a centroid is was taken of
         self._received = np.zeros(len(centroids))  # in this span
+        self._batches = 0
         self._seen = self._begun = 0  # vectors, and at the span's begin
         self._inertia = np.inf
 
@@ -149,7 +151,9 @@ class _Fit:
         done = self._seen - self._begun
         span = min(self._begun, self._total) or min(self._total, len(self._sample[0]))
         if done < span:
-            if done < span / 2 and self._seen < self._total:  # the rest is for settling
+            # It costs an assignment of the sample; the second half of a span is for settling.
+            self._batches += 1
+            if self._batches % MOVE_EVERY == 0 and done < span / 2 and self._seen < self._total:
                 self._move(self._mass < TINY * self._mass.mean())
             return False
         before, self._inertia = self._inertia, self._sample_inertia()

@@ -4,6 +4,8 @@ import numpy as np
 
 from alps.kernels import kmeans
 
+SAME = 1e-5  # squared distance, of the squared lengths, below which two vectors are one
+
 
 def plus_plus(
     sample: np.ndarray,
@@ -18,11 +20,11 @@ def plus_plus(
     """
     sample = np.ascontiguousarray(sample, np.float32)
     trials = 2 + int(np.log(clusters))
-    own = np.ones(len(sample)) if weights is None else np.asarray(weights, np.float64)
+    own = np.ones(len(sample), np.float32) if weights is None else np.asarray(weights, np.float32)
     centred = sample - sample.mean(0)
     lengths = np.einsum("nc,nc->n", centred, centred)
     chosen = [_draw(own, 1, rng)[0]]
-    distance = _squared_distance(sample, sample[chosen[0]])
+    distance = _squared_distance(sample, sample[chosen[0]]).astype(np.float32)
     while len(chosen) < clusters:
         drawn = _draw(distance * own, trials, rng)
         # (trials, S): each candidate's distances side by side.
@@ -30,10 +32,12 @@ def plus_plus(
         reached *= -2
         reached += lengths
         reached += lengths[drawn][:, None]
-        np.clip(reached, 0, distance.astype(np.float32), out=reached)
-        pick = int(drawn[(reached @ own.astype(np.float32)).argmin()])
-        chosen.append(pick)
-        distance = np.minimum(distance, _squared_distance(sample, sample[pick]))
+        # What rounding leaves of a distance between equals is none.
+        np.putmask(reached, reached < SAME * (lengths + lengths[drawn][:, None]), 0)
+        np.minimum(reached, distance, out=reached)
+        best = int((reached @ own).argmin())
+        chosen.append(int(drawn[best]))
+        distance = reached[best].copy()
     return sample[chosen].copy()
 
 
@@ -61,19 +65,21 @@ def move_centroids(
     if not poor.any() or poor.all():
         return moved
     distance = kmeans.assign(vectors, centroids[~poor]).nearest.astype(np.float64)
-    for index in sorted(np.flatnonzero(poor), key=lambda k: (mass[k], k)):
-        if not (distance * weights).any():
-            break
-        pick = _draw(distance * weights, 1, rng)[0]
-        centroids[index] = vectors[pick]
-        moved[index] = True
-        distance = np.minimum(distance, _squared_distance(vectors, vectors[pick]))
+    chances = distance * weights
+    drawn = min(int(poor.sum()), np.count_nonzero(chances))
+    if drawn:
+        picks = rng.choice(len(vectors), drawn, replace=False, p=chances / chances.sum())
+        places = vectors[picks]
+        places = places[np.sort(np.unique(places, axis=0, return_index=True)[1])]  # no twins
+        emptiest = sorted(np.flatnonzero(poor), key=lambda k: (mass[k], k))[: len(places)]
+        centroids[emptiest] = places
+        moved[emptiest] = True
     return moved
 
 
 def _draw(chances: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
     """``count`` indices, each drawn by its chances; all alike where there are none."""
-    edges = np.cumsum(chances)
+    edges = np.cumsum(chances, dtype=np.float64)
     if not edges[-1] > 0:  # fewer distinct vectors than clusters: the rest coincide
         return rng.integers(len(chances), size=count)
     drawn = np.searchsorted(edges, rng.random(count) * edges[-1], side="right")
