@@ -131,7 +131,8 @@ def test_used_only_where_it_imports_and_a_gpu_is_there(installed):
 
 
 def test_a_run_folder_is_fitted_by_cuml_and_assigned_by_us(tmp_path, monkeypatch):
-    segments = [[{"embedding": v.tolist(), "area": 9} for v in vectors(40)[:, :4].astype(np.float16)]]
+    rows = vectors(40)[:, :4].astype(np.float16)
+    segments = [[{"embedding": row.tolist(), "area": 9} for row in rows]]
     folder = make_run(tmp_path / "run", [Window(0, 0, 10, 10)], segments)
     monkeypatch.setattr(cuml, "kmeans_class", lambda: KMeans)
     cluster_archive(folder, ClusterSettings(clusters=3))
