@@ -257,3 +257,32 @@ def test_a_source_that_is_away_is_painted_all_the_same(run):
     (run.root / "a.png").unlink()
     assert paint_archive(run, CLUSTERS, "two") == {}
     assert label.read_bytes() == before
+
+
+def test_a_doubtful_segment_lies_on_top_and_leaves_its_pixels_unlabelled(tmp_path):
+    windows = [Window(0, 0, 20, 16), Window(12, 0, 20, 16)]  # cores meet at x = 16
+    large, small = np.ones((2, 16, 20), bool)
+    small[:] = False
+    small[4:8, 4:18] = True
+    left = [
+        {"mask": large, "cluster": 1, "margin": 0.9},
+        {"mask": small, "cluster": 2, "margin": 0.1},
+    ]
+    right = [{"mask": large, "cluster": 0, "margin": 0.5}]
+    folder = make_run(tmp_path / "run", windows, [left, right])
+    tiles = next(iter(sources_of(read_table(folder.plan))))
+    counted = np.zeros(CLUSTERS, np.int64)
+
+    def painted_with(margin, counted=None):
+        strips = paint_strips(tiles, SegmentStore(folder), CLUSTERS, margin, counted)
+        return np.concatenate([strip for _, strip in strips])
+
+    sure = np.where(np.arange(32) < 16, 1, 0) * np.ones((16, 1), np.uint8)
+    plain = sure.copy()
+    plain[4:8, 4:16] = 2
+    assert (painted_with(0.0, counted) == plain).all()
+    assert counted[:3].tolist() == [1, 1, 1]
+    doubtful = sure.copy()
+    doubtful[4:8, 4:16] = EMPTY  # neither what is beneath, nor what the neighbour sees there
+    assert (painted_with(0.5) == doubtful).all()
+    assert (painted_with(1.0) == EMPTY).all()
