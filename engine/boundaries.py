@@ -9,7 +9,6 @@ pixels one to one. Sums run over images, strip by strip.
 import math
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from rasterio.windows import Window
 
@@ -117,6 +116,8 @@ def _counts(
 
 def _near(found: np.ndarray, tolerance: float) -> np.ndarray:
     """Pixels within the tolerance of one that is set."""
+    import cv2  # not before: `alps --help` would wait for it
+
     if not found.any():
         return found
     away = cv2.distanceTransform((~found).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
