@@ -199,7 +199,8 @@ def labelled(monkeypatch):
     class Stop(AlpsError):
         pass
 
-    def record(src, out, settings, options):
+    def record(src, out, settings, options, one_pass):
+        assert one_pass is None
         seen.append(settings)
         raise Stop
 
