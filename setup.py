@@ -86,6 +86,8 @@ EXTRAS = {
         "scikit-image>=0.22,<1",
         "segment-anything==1.0",  # the original that our masks are held against
         "tensorboard>=2.17,<3",  # what a training logs with --tensorboard
+        # Engines for GPUs that are not there; only these systems have wheels.
+        "tensorrt-rtx-cu13>=1.2,<2; sys_platform == 'linux' and platform_machine == 'x86_64'",
         "transformers>=5,<6",  # the models that trainings are of, and what opens them again
     ],
 }
