@@ -2,6 +2,8 @@
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,18 @@ class EverythingOptions:
         if hasattr(os, "sched_getaffinity"):
             return self.threads or len(os.sched_getaffinity(0))
         return self.threads or os.cpu_count() or 1
+
+
+@contextmanager
+def _peers() -> Iterator[None]:
+    """Imports of what the bench measures against; SettingsError says what to install."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"the bench needs {error.name}, which is not installed: pip install "
+            "'alps-engine[bench]'"
+        ) from error
 
 
 class KeywordArguments(click.ParamType):
@@ -104,13 +118,8 @@ def everything(
     Each side runs in a process of its own, with the same weights, images and thresholds. IMAGES
     are images, folders, globs or text files with a path a line; a generated scene without them.
     """
-    try:
+    with _peers():
         from alps.bench.everything import compare
-    except ModuleNotFoundError as error:
-        raise SettingsError(
-            f"the bench needs {error.name}, which is not installed: pip install "
-            "'alps-engine[bench]'"
-        ) from error
     compare(
         images,
         pick(EverythingOptions, values),
@@ -150,13 +159,8 @@ def runtimes(
     Each in a process of its own: seconds of encoder and decoder, memory, and how many of PyTorch's
     masks it finds. IMAGES as for alps bench everything; int8 is calibrated on them.
     """
-    try:
+    with _peers():
         from alps.bench.runtimes import compare_runtimes
-    except ModuleNotFoundError as error:
-        raise SettingsError(
-            f"the bench needs {error.name}, which is not installed: pip install "
-            "'alps-engine[bench]'"
-        ) from error
     compare_runtimes(
         images,
         pick(EverythingOptions, values),

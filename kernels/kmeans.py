@@ -20,7 +20,7 @@ from numba import njit
 
 from alps.kernels.blas import one_blas_thread
 from alps.kernels.cuda import is_on_gpu
-from alps.kernels.half import from_half
+from alps.kernels.half import as_float
 from alps.kernels.threads import spread
 from alps.kernels.vector_math import FAST
 
@@ -130,7 +130,6 @@ def _assign(vectors: np.ndarray, centroids: np.ndarray, weights: np.ndarray | No
     count, channels = vectors.shape
     clusters = len(centroids)
     vectors = np.ascontiguousarray(vectors)
-    halves = vectors.dtype == np.float16
     own = np.zeros(0, np.float32) if weights is None else np.ascontiguousarray(weights, np.float32)
     labels = np.empty(count, np.int32)
     nearest, second = np.empty(count, np.float32), np.empty(count, np.float32)
@@ -141,13 +140,12 @@ def _assign(vectors: np.ndarray, centroids: np.ndarray, weights: np.ndarray | No
     received = np.zeros((pieces, clusters))
     inertia = np.zeros(pieces)
     middle, moved, lengths = origin_of(centroids)
-    work = _halves if halves else _floats
-    data = vectors.view(np.uint16) if halves else vectors
+    data = vectors.view(np.uint16) if vectors.dtype == np.float16 else vectors
 
     def some(first: int, last: int) -> None:
         for piece in range(first, last):
             part = slice(piece * rows, min(count, (piece + 1) * rows))
-            inertia[piece] = work(
+            inertia[piece] = _piece(
                 data[part],
                 centroids,
                 middle,
@@ -180,58 +178,7 @@ def _in_order(parts: np.ndarray) -> np.ndarray:
 
 
 @njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
-def _halves(
-    bits: np.ndarray,
-    centroids: np.ndarray,
-    middle: np.ndarray,
-    moved: np.ndarray,
-    lengths: np.ndarray,
-    weights: np.ndarray,
-    labels: np.ndarray,
-    nearest: np.ndarray,
-    second: np.ndarray,
-    sums: np.ndarray,
-    counts: np.ndarray,
-    received: np.ndarray,
-) -> float:
-    """A piece of float16 vectors, as bits (n, C) uint16; returns its inertia."""
-    count, channels = bits.shape
-    block = np.empty((min(BLOCK, count), channels), np.float32)
-    seen = np.empty_like(block)
-    dots = np.empty((len(centroids), len(block)), np.float32)
-    inertia = 0.0
-    for start in range(0, count, BLOCK):
-        stop = min(count, start + BLOCK)
-        if stop - start < len(block):
-            block = np.empty((stop - start, channels), np.float32)
-            seen = np.empty_like(block)
-            dots = np.empty((len(centroids), stop - start), np.float32)
-        for i in range(stop - start):
-            row, here, there = bits[start + i], block[i], seen[i]
-            for c in range(channels):
-                value = from_half(row[c])
-                here[c] = value
-                there[c] = value - middle[c]
-        inertia += _block(
-            block,
-            seen,
-            centroids,
-            moved,
-            lengths,
-            weights[start:stop],
-            dots,
-            labels[start:stop],
-            nearest[start:stop],
-            second[start:stop],
-            sums,
-            counts,
-            received,
-        )
-    return inertia
-
-
-@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
-def _floats(
+def _piece(
     vectors: np.ndarray,
     centroids: np.ndarray,
     middle: np.ndarray,
@@ -245,22 +192,26 @@ def _floats(
     counts: np.ndarray,
     received: np.ndarray,
 ) -> float:
-    """A piece of float32 vectors (n, C); returns its inertia."""
+    """Vectors (n, C), float32 or the bits of float16 as uint16; returns their inertia."""
     count, channels = vectors.shape
-    seen = np.empty((min(BLOCK, count), channels), np.float32)
-    dots = np.empty((len(centroids), len(seen)), np.float32)
+    block = np.empty((min(BLOCK, count), channels), np.float32)
+    seen = np.empty_like(block)
+    dots = np.empty((len(centroids), len(block)), np.float32)
     inertia = 0.0
     for start in range(0, count, BLOCK):
         stop = min(count, start + BLOCK)
-        if stop - start < len(seen):
-            seen = np.empty((stop - start, channels), np.float32)
+        if stop - start < len(block):
+            block = np.empty((stop - start, channels), np.float32)
+            seen = np.empty_like(block)
             dots = np.empty((len(centroids), stop - start), np.float32)
         for i in range(stop - start):
-            row, there = vectors[start + i], seen[i]
+            row, here, there = vectors[start + i], block[i], seen[i]
             for c in range(channels):
-                there[c] = row[c] - middle[c]
+                value = as_float(row[c])
+                here[c] = value
+                there[c] = value - middle[c]
         inertia += _block(
-            vectors[start:stop],
+            block,
             seen,
             centroids,
             moved,
