@@ -81,6 +81,17 @@ def make_raster(tmp_path):
     return make
 
 
+@pytest.fixture(scope="module")
+def one_thread():
+    """PyTorch on one thread: sums come out the same on every machine, and tests share its CPUs."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def speck(tmp_path_factory):
     """The checkpoint of a tiny random SAM that takes milliseconds a tile."""

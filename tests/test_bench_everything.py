@@ -30,12 +30,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 POINTS = 6  # a side
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+@pytest.fixture(autouse=True, scope="module")
+def threads_as_before(one_thread):
     yield
-    torch.set_num_threads(before)
     set_threads(None)
 
 

@@ -40,15 +40,9 @@ from alps.trainer.distill.start import balance, fit_neck, look
 from alps.trainer.distill.student import assemble, new_student, student_config
 from alps.trainer.processes import Processes
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ALONE = Processes(0, 1, torch.device("cpu"))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 # --- settings

@@ -32,17 +32,11 @@ from alps.trainer.distill.recipe import (
     TrainSettings,
 )
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CPU = DistillOptions("cpu", checkpoint_every=3)
 FLOAT = TrainSettings(steps=8, batch=4, rate=2e-3, precision="float32", hold_out=0.2)
 SHORT = DistillSettings(train=FLOAT, agreement=AgreementSettings(agreement_windows=2))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,10 @@ from alps.engine.runtimes.protocol import DecodedMasks
 from alps.engine.runtimes.pytorch import TorchRuntime
 
 # pycocotools' own, under NumPy 2
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+]
 
 # Random weights are sure of nothing: their logits are small and their predicted IoU is anything.
 LENIENT = {
@@ -26,14 +29,6 @@ LENIENT = {
     "stability_score_offset": 0.05,
     "box_nms_thresh": 0.95,
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -20,17 +20,11 @@ from alps.trainer.experiment.report import Measured, Outcome
 from alps.trainer.experiment.run import Experiment, run_experiment
 from alps.trainer.segmentation.metrics import scores
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SMALL = ExperimentSettings(
     fractions="0.2,1", seeds=1, pretrain_steps=1, finetune_steps=1, arms="scratch,masks"
 )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def test_the_plan():

@@ -22,12 +22,9 @@ CONFIGS = {
 
 
 @pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+def no_gradients(one_thread):
     with torch.no_grad():
         yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module", params=CONFIGS.values(), ids=CONFIGS)

@@ -22,13 +22,7 @@ from alps.trainer.segmentation.models import logits
 from alps.trainer.segmentation.recipe import ModelSettings, TrainSettings
 from alps.trainer.segmentation.run import finetune, pretrain
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

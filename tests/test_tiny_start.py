@@ -15,18 +15,12 @@ from alps.trainer.tiny.cells import CELLS, carried_cells, carry_cells, cell_basi
 from alps.trainer.tiny.graft import graft
 from alps.trainer.tiny.pool import Pool
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 # As wide as `tiny` beside its number of cells: directions to spare, and room for all 48.
 CONFIG = replace(
     speck.CONFIG, encoder_width=160, encoder_depth=2, embedding_channels=128, decoder_heads=4
 )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def some_images(count=6, size=128, seed=0):

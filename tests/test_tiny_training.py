@@ -24,13 +24,7 @@ from alps.trainer.tiny.pool import Pool, batches, draw_prompts
 from alps.trainer.tiny.recipe import TinyRecipe, TrainSettings
 from alps.trainer.tiny.regions import RegionSettings, _cut, region_hierarchy
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # --- the loss

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from alps.engine.errors import ArtefactError
-from alps.engine.runtimes.artefact import PARTS, Artefact
+from alps.engine.runtimes.artefact import PARTS, Artefact, StoredGraph
 from alps.engine.runtimes.passes import IMAGES_AT_ONCE, Batches, InPasses, decode_pass
 from alps.engine.runtimes.protocol import DecodedMasks
 from alps.engine.sam.absorbed import DecodedPoints
@@ -26,6 +26,25 @@ class RunningGraph(Protocol):
 
     def out_of_memory(self, error: Exception) -> bool:
         """Whether a call failed for want of memory on the GPU."""
+
+
+def empty_outputs(
+    graph: StoredGraph, inputs: Sequence[Tensor], device: torch.device
+) -> list[Tensor]:
+    """Tensors for the outputs of a graph; its dynamic axes are as long as in these inputs."""
+    length = {
+        axis: size
+        for port, tensor in zip(graph.inputs, inputs, strict=True)
+        for axis, size in zip(port.shape, tensor.shape, strict=True)
+    }
+    return [
+        torch.empty(
+            [axis if isinstance(axis, int) else length[axis] for axis in port.shape],
+            dtype=getattr(torch, port.dtype),
+            device=device,
+        )
+        for port in graph.outputs
+    ]
 
 
 class GraphRuntime(InPasses):

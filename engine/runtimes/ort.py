@@ -15,7 +15,7 @@ from torch import Tensor
 
 from alps.engine.errors import ArtefactError, SettingsError
 from alps.engine.runtimes.artefact import PARTS, Artefact, StoredGraph
-from alps.engine.runtimes.graphs import GraphRuntime
+from alps.engine.runtimes.graphs import GraphRuntime, empty_outputs
 from alps.kernels.threads import threads
 
 PROVIDERS = {
@@ -148,22 +148,16 @@ class _OrtGraph:
         """Run on tensors of the device, in the manifest's order."""
         binding = self.session.io_binding()
         place = (self.device.type, self.device.index or 0)
-        count = {}
         held = []  # what is bound must outlive the call
         for port, tensor in zip(self.stored.inputs, inputs, strict=True):
             held.append(tensor.contiguous())
-            for axis, size in zip(port.shape, tensor.shape, strict=True):
-                if isinstance(axis, str):
-                    count[axis] = size
             binding.bind_input(
                 port.name, *place, _BOUND_AS[port.dtype], tuple(tensor.shape), held[-1].data_ptr()
             )
-        outputs = []
-        for port in self.stored.outputs:
-            shape = tuple(count.get(axis, axis) for axis in port.shape)
-            outputs.append(torch.empty(shape, dtype=getattr(torch, port.dtype), device=self.device))
+        outputs = empty_outputs(self.stored, inputs, self.device)
+        for port, tensor in zip(self.stored.outputs, outputs, strict=True):
             binding.bind_output(
-                port.name, *place, _BOUND_AS[port.dtype], shape, outputs[-1].data_ptr()
+                port.name, *place, _BOUND_AS[port.dtype], tuple(tensor.shape), tensor.data_ptr()
             )
         if self.device.type == "cuda":
             # Whoever made the inputs may have queued them on another stream than the session's;

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from alps.engine.errors import ArtefactError
 from alps.engine.runtimes.artefact import PARTS, Artefact, StoredGraph
-from alps.engine.runtimes.graphs import GraphRuntime
+from alps.engine.runtimes.graphs import GraphRuntime, empty_outputs
 
 MODULES = ("tensorrt", "tensorrt_rtx")
 
@@ -146,20 +146,14 @@ class _TrtGraph:
         return [torch.cat(outputs) for outputs in zip(*parts, strict=True)]
 
     def _run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        count = {}
         held = []  # what is bound must outlive the call
         for port, tensor in zip(self.stored.inputs, inputs, strict=True):
             held.append(tensor.contiguous())
-            for axis, size in zip(port.shape, tensor.shape, strict=True):
-                if isinstance(axis, str):
-                    count[axis] = size
             self.context.set_input_shape(port.name, tuple(tensor.shape))
             self.context.set_tensor_address(port.name, held[-1].data_ptr())
-        outputs = []
-        for port in self.stored.outputs:
-            shape = [count.get(axis, axis) for axis in port.shape]
-            outputs.append(torch.empty(shape, dtype=getattr(torch, port.dtype), device=self.device))
-            self.context.set_tensor_address(port.name, outputs[-1].data_ptr())
+        outputs = empty_outputs(self.stored, inputs, self.device)
+        for port, tensor in zip(self.stored.outputs, outputs, strict=True):
+            self.context.set_tensor_address(port.name, tensor.data_ptr())
         if not self.context.execute_async_v3(_stream(self.device)):
             raise ArtefactError(
                 f"TensorRT could not run {self.stored.file} on {self.device}; build it on this "
