@@ -94,7 +94,7 @@ def test_the_same_seed_gives_the_same_model(mini):
 
 
 def test_a_new_head_and_nothing_else(mini):
-    model = start_from(str(mini), None, ("a", "b", "c", "d", "e"), 3, keep_head=False)
+    model = start_from(str(mini), None, ("a", "b", "c", "d", "e"), 3, keep="decoder")
     assert class_names(model) == ("a", "b", "c", "d", "e")
     saved, ours = open_model(mini).state_dict(), model.state_dict()
     differ = {name for name in saved if not torch.equal(saved[name], ours[name])} if (
@@ -103,14 +103,25 @@ def test_a_new_head_and_nothing_else(mini):
     assert differ == {"decode_head.classifier.weight", "decode_head.classifier.bias"}
 
 
+def test_an_encoder_below_a_new_decoder(mini):
+    saved = open_model(mini)
+    model, again = (start_from(str(mini), None, ("x", "y"), 3, keep="encoder") for _ in "ab")
+    ours, theirs = encoder_of(model).state_dict(), encoder_of(saved).state_dict()
+    assert all(torch.equal(ours[name], value) for name, value in theirs.items())
+    fused, before = model.decode_head.linear_fuse.weight, saved.decode_head.linear_fuse.weight
+    assert fused.shape == before.shape and not torch.equal(fused, before)
+    assert torch.equal(fused, again.decode_head.linear_fuse.weight)
+    assert class_names(model) == ("x", "y") and model.decode_head.classifier.out_channels == 2
+
+
 def test_a_head_of_as_many_classes_is_new_too_unless_it_is_kept(mini):
     saved = open_model(mini).decode_head.classifier.weight
-    new = start_from(str(mini), None, ("x", "y", "z"), 0, keep_head=False)
-    kept = start_from(str(mini), None, ("x", "y", "z"), 0, keep_head=True)
+    new = start_from(str(mini), None, ("x", "y", "z"), 0, keep="decoder")
+    kept = start_from(str(mini), None, ("x", "y", "z"), 0, keep="all")
     assert not torch.equal(new.decode_head.classifier.weight, saved)
     assert torch.equal(kept.decode_head.classifier.weight, saved)
     with pytest.raises(ModelError, match="cannot be kept"):
-        start_from(str(mini), None, ("x", "y"), 0, keep_head=True)
+        start_from(str(mini), None, ("x", "y"), 0, keep="all")
 
 
 def test_heads_follow_their_seed(mini):
@@ -127,7 +138,7 @@ def test_an_encoder_taught_elsewhere_segformer(tmp_path):
     config = build_config("segformer_mini")
     taught = SegformerForImageClassification(config)
     taught.save_pretrained(tmp_path / "imagenet")
-    model = start_from(str(tmp_path / "imagenet"), "segformer_mini", CLASSES, 0, keep_head=False)
+    model = start_from(str(tmp_path / "imagenet"), "segformer_mini", CLASSES, 0, keep="decoder")
     ours, theirs = encoder_of(model).state_dict(), taught.segformer.state_dict()
     assert all(torch.equal(ours[name], value) for name, value in theirs.items())
 
@@ -139,22 +150,22 @@ def test_an_encoder_taught_elsewhere_resnet(tmp_path, monkeypatch):
     monkeypatch.setattr(
         models, "_backbone", lambda _: ResNetConfig(**shape, out_features=list(models.STAGES))
     )
-    model = start_from(str(tmp_path / "imagenet"), "upernet_resnet50", CLASSES, 0, keep_head=False)
+    model = start_from(str(tmp_path / "imagenet"), "upernet_resnet50", CLASSES, 0, keep="decoder")
     ours, theirs = encoder_of(model).state_dict(), taught.resnet.state_dict()
     assert all(torch.equal(ours[name], value) for name, value in theirs.items())
     with pytest.raises(ModelError, match="--model"):
-        start_from(str(tmp_path / "imagenet"), None, CLASSES, 0, keep_head=False)
+        start_from(str(tmp_path / "imagenet"), None, CLASSES, 0, keep="decoder")
 
 
 def test_what_cannot_be_a_start(mini, tmp_path):
     with pytest.raises(ModelError, match="cannot use the checkpoint"):
-        start_from(str(tmp_path / "nothing"), None, CLASSES, 0, keep_head=False)
+        start_from(str(tmp_path / "nothing"), None, CLASSES, 0, keep="decoder")
     with pytest.raises(ModelError, match="is no segformer_b0: its hidden_sizes"):
-        start_from(str(mini), "segformer_b0", CLASSES, 0, keep_head=False)
+        start_from(str(mini), "segformer_b0", CLASSES, 0, keep="decoder")
     with pytest.raises(SettingsError, match="segformer_b5"):
         build_model("segformer_b9", CLASSES, 0)
-    with pytest.raises(SettingsError, match="--keep-head"):
-        check(ModelSettings(keep_head=True), TrainSettings(), EvaluationSettings())
+    with pytest.raises(SettingsError, match="--keep all"):
+        check(ModelSettings(keep="all"), TrainSettings(), EvaluationSettings())
 
 
 def test_no_torchvision():

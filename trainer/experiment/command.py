@@ -17,7 +17,7 @@ from alps.trainer.segmentation.recipe import (
 )
 
 # The plan decides these for each of its trainings.
-DECIDED = ("steps", "seed", "fraction", "targets", "init", "keep_head")
+DECIDED = ("steps", "seed", "fraction", "targets", "init")
 
 
 def _without_decided(command: click.Command) -> click.Command:

@@ -78,12 +78,12 @@ def open_model(where: str | Path) -> nn.Module:
 
 
 def start_from(
-    init: str, name: str | None, classes: tuple[str, ...], seed: int, *, keep_head: bool
+    init: str, name: str | None, classes: tuple[str, ...], seed: int, *, keep: str
 ) -> nn.Module:
     """A model for ``classes`` that starts with the weights of a checkpoint.
 
-    init: of a segmentation model, whose last layer is made anew; or of an encoder, which is put
-    into the model called ``name``.
+    init: of a segmentation model, of which ``keep`` stays, encoder, decoder or all; or of an
+    encoder, which is put into the model called ``name``.
     Raises ModelError where the checkpoint cannot be used, or not with ``name``.
     """
     transformers = _transformers()
@@ -96,16 +96,26 @@ def start_from(
     if name is not None:
         _refuse_other_shape(init, config, name)
     model = open_model(init)
-    if keep_head:
+    if keep == "encoder":
+        renew_decoder(model, seed)
+    if keep == "all":
         if config.num_labels != len(classes):
             raise ModelError(
                 f"{init} has {config.num_labels} classes and the data {len(classes)}: its head "
-                "cannot be kept; leave out --keep-head"
+                "cannot be kept; leave out --keep all"
             )
     else:
         renew_head(model, len(classes), seed)
     _name_classes(model.config, classes)
     return model
+
+
+def renew_decoder(model: nn.Module, seed: int) -> None:
+    """Replace all that is not the encoder by random weights; the same for the same seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        new = _transformers().AutoModelForSemanticSegmentation.from_config(model.config)
+    model.decode_head = new.decode_head
 
 
 def renew_head(model: nn.Module, classes: int, seed: int) -> None:

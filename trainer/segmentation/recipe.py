@@ -7,6 +7,7 @@ from alps.engine.settings import setting
 from alps.trainer.checks import PRECISIONS, check_choice, check_range
 from alps.trainer.data.settings import UNITS
 
+KEPT = ("encoder", "decoder", "all")  # of a model that another one starts from
 SCHEDULES = ("poly", "cosine", "constant")
 CLASS_WEIGHTS = ("none", "root", "inverse")
 
@@ -26,8 +27,10 @@ class ModelSettings:
         "Checkpoint to start from: a folder, an OUT of alps pretrain, or a name on the hub; of a "
         "segmentation model, or of an encoder alone (ImageNet). Default: random weights.",
     )
-    keep_head: bool = setting(
-        False, "Keep the last layer of --init too, where it has as many classes."
+    keep: str = setting(
+        "decoder",
+        "What of --init stays: encoder; decoder, which is all but the last layer; or all, where it "
+        "has as many classes.",
     )
 
 
@@ -124,5 +127,6 @@ def check(model: ModelSettings, train: TrainSettings, evaluation: EvaluationSett
     check_choice(train, "class_weights", CLASS_WEIGHTS)
     check_choice(train, "precision", PRECISIONS)
     check_choice(train, "fraction_unit", UNITS)
-    if model.keep_head and model.init is None:
-        raise SettingsError("--keep-head: there is no head to keep without --init")
+    check_choice(model, "keep", KEPT)
+    if model.keep == "all" and model.init is None:
+        raise SettingsError("--keep all: there is nothing to keep without --init")

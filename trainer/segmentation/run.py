@@ -179,7 +179,7 @@ def _first_model(settings: Recipe, names: tuple[str, ...]) -> nn.Module:
     wanted, seed = settings.model, settings.train.seed
     if wanted.init is None:
         return build_model(wanted.model or DEFAULT, names, seed)
-    return start_from(wanted.init, wanted.model, names, seed, keep_head=wanted.keep_head)
+    return start_from(wanted.init, wanted.model, names, seed, keep=wanted.keep)
 
 
 def _decides(job: _Job, data: str | Path, cache: Cache) -> dict[str, Any]:
