@@ -2,7 +2,11 @@
 
 import csv
 import math
+import subprocess
+import sys
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -143,3 +147,31 @@ def test_test_images_must_not_have_been_labelled(labelled, experiment, tmp_path)
             replace(experiment, recipe=recipe),
             CPU,
         )
+
+
+def test_workers_end_with_an_experiment_that_is_killed():
+    code = """if True:
+        import os, time
+        from alps.trainer.experiment.run import _Workers
+        with _Workers(2) as workers:
+            began = workers.results([(os.getpid,)] * 8)
+            print(*set(began), flush=True)
+            list(workers.results([(time.sleep, 600)] * 2))
+    """
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    workers = [Path("/proc") / pid for pid in parent.stdout.readline().split()]
+    assert workers and all((worker / "cmdline").read_text() for worker in workers)
+    parent.kill()
+    parent.wait()
+    until = time.monotonic() + 30
+    while any(map(_lives, workers)):
+        assert time.monotonic() < until, "a worker trains on"
+        time.sleep(0.1)
+
+
+def _lives(process):
+    """Whether it still has a command line: one that nobody has asked after yet has none."""
+    try:
+        return (process / "cmdline").read_text() != ""
+    except (FileNotFoundError, ProcessLookupError):
+        return False

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from types import TracebackType
 from typing import ClassVar, Self
 
@@ -219,9 +220,7 @@ class _Workers:
         if self._jobs > 1:
             threads = max(1, torch.get_num_threads() // self._jobs)
             # Not forked: threads and a GPU's context do not survive that.
-            pool = ProcessPoolExecutor(
-                self._jobs, get_context("spawn"), torch.set_num_threads, (threads,)
-            )
+            pool = ProcessPoolExecutor(self._jobs, get_context("spawn"), _begin_worker, (threads,))
             self._pool = self._stack.enter_context(pool)
         return self
 
@@ -244,6 +243,18 @@ class _Workers:
         futures = [self._pool.submit(*call) for call in calls]
         for future in futures:
             yield future.result()
+
+
+def _begin_worker(threads: int) -> None:
+    torch.set_num_threads(threads)
+    # When the experiment is killed, its workers would train on and hold their folders, then wait
+    # for work for ever: each keeps a pipe of the others open.
+    Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent_process().join()
+    os._exit(1)
 
 
 def _need_matplotlib() -> None:
