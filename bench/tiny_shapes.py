@@ -1,14 +1,15 @@
 """What a shape of `tiny` costs and gives: the same short training for each, then the clock.
 
-    python -m alps.bench.tiny_shapes IMAGES HELD LABELS OUT --backbone WHEEL --steps 120
+    python -m alps.bench.tiny_shapes IMAGES HELD LABELS OUT --backbone WHEEL --steps 600
 
 Every shape starts from the same backbone, sees the same crops of IMAGES and the same scenes, and
-its neck and decoder are trained for as many steps of as many prompts; the encoder stays frozen. A
-few minutes of training rank shapes by how fast they learn, not by how far they would get: what
-differs little here is no reason to change. Then one random point in each segment of HELD, whose
-labels are in LABELS, and seconds for encoding and decoding one 512 px window at 256 prompts, on
-this machine, one shape after the other in each of several rounds (the fastest counts). Prints a
-table in Markdown; OUT keeps pools and weights, and a run that was stopped goes on.
+its neck and decoder are trained for as many steps of as many prompts; the encoder stays frozen. So
+short a training ranks shapes by how fast they learn, not by how far they would get: what differs
+little here is no reason to change. Sixty steps are too few: masks are still empty. Then one random
+point in each segment of HELD, whose labels are in LABELS, and seconds for encoding and decoding one
+512 px window at 256 prompts, on this machine, one shape after the other in each of several rounds
+(the fastest counts). Prints a table in Markdown; OUT keeps pools and weights, and a run that was
+stopped goes on.
 """
 
 import time
@@ -104,7 +105,7 @@ def seconds_a_window(weights: Path) -> tuple[float, float]:
 @click.argument("labels")
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--backbone", required=True, type=click.Path(path_type=Path, exists=True))
-@click.option("--steps", default=120, show_default=True)
+@click.option("--steps", default=600, show_default=True)
 @click.option("--pool", "pool_images", default=120, show_default=True, help="Training images.")
 @click.option("--only", multiple=True, type=int, help="Rows to make, counted from 0. Default: all.")
 @click.option("--seed", default=0, show_default=True)
