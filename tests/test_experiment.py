@@ -149,6 +149,16 @@ def test_test_images_must_not_have_been_labelled(labelled, experiment, tmp_path)
         )
 
 
+def test_the_last_layer_cannot_stay(labelled, experiment, tmp_path):
+    recipe = replace(experiment.recipe, model=replace(experiment.recipe.model, keep="all"))
+    with pytest.raises(SettingsError, match="give encoder or decoder"):
+        run_experiment(
+            labelled / "run", labelled / "data", tmp_path / "out",
+            replace(experiment, recipe=recipe), CPU,
+        )  # fmt: skip
+    assert not (tmp_path / "out").exists()
+
+
 def test_workers_end_with_an_experiment_that_is_killed():
     code = """if True:
         import os, time

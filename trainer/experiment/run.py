@@ -27,7 +27,7 @@ from alps.trainer.experiment.plan import (
     make_plan,
 )
 from alps.trainer.experiment.report import Measured, Outcome
-from alps.trainer.segmentation.recipe import RunOptions
+from alps.trainer.segmentation.recipe import ModelSettings, RunOptions
 from alps.trainer.segmentation.run import Recipe, Result, finetune, prepared, pretrain
 from alps.trainer.work_folder import WorkFolder
 
@@ -81,6 +81,11 @@ def run_experiment(
     experiment = experiment or Experiment()
     folder, plan = ExperimentFolder(Path(out)), make_plan(experiment.settings)
     _need_matplotlib()
+    if experiment.recipe.model.keep == "all":
+        raise SettingsError(
+            "--keep all: the last layer knows pseudo-classes, not those of DATA; give encoder or "
+            "decoder"
+        )
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise SettingsError("alps experiment is one process: start it without torchrun")
     _refuse_leaks(labels, data, experiment.recipe)
@@ -166,7 +171,8 @@ def _to_pretrain(experiment: Experiment, start: Pretraining) -> Recipe:
         label_ignore=None, reduce_zero=False, bands=None,
     )  # fmt: skip
     pseudo = replace(recipe.pseudo, targets=TARGETS[start.arm])
-    return replace(recipe, train=train, pseudo=pseudo, data=data)
+    model = replace(recipe.model, keep=ModelSettings.keep)  # says how fine-tunings start
+    return replace(recipe, model=model, train=train, pseudo=pseudo, data=data)
 
 
 def _to_finetune(experiment: Experiment, run: Finetuning, folder: ExperimentFolder) -> Recipe:
