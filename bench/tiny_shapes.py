@@ -1,15 +1,19 @@
-"""What a shape of `tiny` costs and gives: the same short training for each, then the clock.
+"""What a shape of `tiny` costs, and how fast it learns.
 
-    python -m alps.bench.tiny_shapes IMAGES HELD LABELS OUT --backbone WHEEL --steps 600
+    python -m alps.bench.tiny_shapes cost
+    python -m alps.bench.tiny_shapes accuracy IMAGES HELD LABELS OUT --backbone WHEEL --steps 600
 
-Every shape starts from the same backbone, sees the same crops of IMAGES and the same scenes, and
-its neck and decoder are trained for as many steps of as many prompts; the encoder stays frozen. So
-short a training ranks shapes by how fast they learn, not by how far they would get: what differs
-little here is no reason to change. Sixty steps are too few: masks are still empty. Then one random
-point in each segment of HELD, whose labels are in LABELS, and seconds for encoding and decoding one
-512 px window at 256 prompts, on this machine, one shape after the other in each of several rounds
-(the fastest counts). Prints a table in Markdown; OUT keeps pools and weights, and a run that was
-stopped goes on.
+Cost: seconds for encoding one 512 px window and decoding its 256 prompts, random weights, one shape
+after the other in each of several rounds, of which the fastest counts.
+
+Accuracy: every shape starts from the same backbone, sees the same crops of IMAGES and the same
+scenes, and its neck and decoder are trained for as many steps of as many prompts; the encoder stays
+frozen. Then one random point in each segment of HELD, whose labels are in LABELS. So short a
+training ranks shapes by how fast they learn, not by how far they would get: what differs little is
+no reason to change. Sixty steps are too few: masks are still empty. OUT keeps pools and weights,
+and a run that was stopped goes on.
+
+Both print a table in Markdown.
 """
 
 import time
@@ -24,7 +28,7 @@ from alps.bench.point_prompts import Scores, read_pair, score_crop
 from alps.engine.checkpoints import load_sam
 from alps.engine.crops import point_grid
 from alps.engine.runtimes.pytorch import TorchRuntime
-from alps.engine.sam import SamConfig
+from alps.engine.sam import Sam, SamConfig
 from alps.engine.sources import Source, find_sources
 from alps.trainer.tiny.make import make_tiny
 from alps.trainer.tiny.recipe import TINY, PoolSettings, TinyRecipe, TrainSettings
@@ -71,9 +75,9 @@ def recipe_for(config: SamConfig, images: int, steps: int) -> TinyRecipe:
     return TinyRecipe(model=config, pool=pool, train=replace(train, balance_steps=steps))
 
 
-def point_scores(weights: Path, pairs: list[tuple[Source, Source]], seed: int) -> Scores:
+def point_scores(model: Sam, pairs: list[tuple[Source, Source]], seed: int) -> Scores:
     """One random point in each segment of crops of ``WINDOW`` pixels."""
-    runtime = TorchRuntime(load_sam(weights)[0])
+    runtime = TorchRuntime(model)
     rng, scores = np.random.default_rng(seed), Scores()
     for image, label in pairs:
         rgb, segments = read_pair(image, label)
@@ -85,9 +89,9 @@ def point_scores(weights: Path, pairs: list[tuple[Source, Source]], seed: int) -
     return scores
 
 
-def seconds_a_window(weights: Path) -> tuple[float, float]:
+def seconds_a_window(model: Sam) -> tuple[float, float]:
     """Encode one window, decode its prompts (masks of every prompt kept): seconds, once."""
-    runtime = TorchRuntime(load_sam(weights)[0])
+    runtime = TorchRuntime(model)
     size = runtime.config.image_size
     pixels = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
     points = torch.from_numpy(point_grid(PROMPTS_PER_SIDE) * size).float()
@@ -99,7 +103,25 @@ def seconds_a_window(weights: Path) -> tuple[float, float]:
     return encoded - began, time.perf_counter() - encoded
 
 
-@click.command()
+@click.group(help=__doc__.splitlines()[0])
+def main() -> None:
+    """Two measurements of the same shapes."""
+
+
+@main.command()
+def cost() -> None:
+    """Print what every shape costs on this machine."""
+    torch.manual_seed(0)
+    models = [Sam(shape.config).eval() for shape in SHAPES]
+    rounds = [[seconds_a_window(model) for model in models] for _ in range(ROUNDS)]
+    click.echo("| shape | million parameters | encode, s | decode, s |")
+    click.echo("|---|---|---|---|")
+    for shape, model, (encode, decode) in zip(SHAPES, models, np.min(rounds, axis=0), strict=True):
+        size = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+        click.echo(f"| {shape.name} | {size:.1f} | {encode:.2f} | {decode:.2f} |")
+
+
+@main.command()
 @click.argument("images")
 @click.argument("held")
 @click.argument("labels")
@@ -109,7 +131,7 @@ def seconds_a_window(weights: Path) -> tuple[float, float]:
 @click.option("--pool", "pool_images", default=120, show_default=True, help="Training images.")
 @click.option("--only", multiple=True, type=int, help="Rows to make, counted from 0. Default: all.")
 @click.option("--seed", default=0, show_default=True)
-def main(
+def accuracy(
     images: str,
     held: str,
     labels: str,
@@ -120,31 +142,18 @@ def main(
     only: tuple[int, ...],
     seed: int,
 ) -> None:
-    """Train every shape briefly and print what it costs and gives."""
+    """Train every shape briefly and print how well its masks fit."""
     truths = {Path(source.name).stem: source for source in find_sources(labels)}
     pairs = [(source, truths[Path(source.name).stem]) for source in find_sources(held)]
-    files: dict[int, Path] = {}
+    click.echo("| shape | best of three | own pick |")
+    click.echo("|---|---|---|")
     for number, shape in enumerate(SHAPES):
-        if not only or number in only:
-            recipe = recipe_for(shape.config, pool_images, steps)
-            folder = out / f"shape-{number}"
-            files[number] = make_tiny(find_sources(images), folder, backbone, recipe)
-    scores = {number: point_scores(path, pairs, seed) for number, path in files.items()}
-    times: dict[int, list[tuple[float, float]]] = {number: [] for number in files}
-    for _ in range(ROUNDS):
-        for number, path in files.items():
-            times[number].append(seconds_a_window(path))
-    click.echo("| shape | million parameters | encode, s | decode, s | best of three | own pick |")
-    click.echo("|---|---|---|---|---|---|")
-    for number, path in files.items():
-        model, _ = load_sam(path)
-        size = sum(parameter.numel() for parameter in model.parameters()) / 1e6
-        encode, decode = np.min(times[number], axis=0)
-        found = scores[number]
-        click.echo(
-            f"| {SHAPES[number].name} | {size:.1f} | {encode:.2f} | {decode:.2f} "
-            f"| {np.mean(found.best):.3f} | {np.mean(found.picked):.3f} |"
-        )
+        if only and number not in only:
+            continue
+        recipe = recipe_for(shape.config, pool_images, steps)
+        path = make_tiny(find_sources(images), out / f"shape-{number}", backbone, recipe)
+        found = point_scores(load_sam(path)[0], pairs, seed)
+        click.echo(f"| {shape.name} | {np.mean(found.best):.3f} | {np.mean(found.picked):.3f} |")
 
 
 if __name__ == "__main__":
