@@ -19,8 +19,9 @@ import numpy as np
 from skimage.segmentation import felzenszwalb
 
 from alps.bench.best_worst import Crop, best_and_worst, draw_crop, write_picture
-from alps.bench.point_prompts import LEAST_PIXELS, read_pair
+from alps.bench.point_prompts import LEAST_PIXELS, crops_of_pair, image_pairs
 from alps.engine.checkpoints import load_sam
+from alps.engine.device import choose_device
 from alps.engine.errors import SettingsError
 from alps.engine.everything import MaskGenerator
 from alps.engine.everything_settings import EverythingSettings
@@ -29,7 +30,6 @@ from alps.engine.progress import Progress
 from alps.engine.sam import ModelDefaults
 from alps.engine.scenes import SceneSettings, make_scene
 from alps.engine.settings import RunSettings
-from alps.engine.sources import find_sources
 from alps.kernels import rle
 from alps.kernels.masks import masks_of
 
@@ -106,14 +106,8 @@ def felzenszwalb_beside(rgb: np.ndarray, truth: np.ndarray, masks: int) -> tuple
 
 def labelled_crops(images: str, labels: str, crop: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Square crops (n, n, 3) of images with their segment ids (n, n)."""
-    truths = {Path(source.name).stem: source for source in find_sources(labels)}
-    for source in find_sources(images):
-        rgb, segments = read_pair(source, truths[Path(source.name).stem])
-        side = min(crop, *segments.shape)
-        for y in range(0, segments.shape[0] - side + 1, side):
-            for x in range(0, segments.shape[1] - side + 1, side):
-                part = np.s_[y : y + side, x : x + side]
-                yield np.ascontiguousarray(rgb[part]), segments[part]
+    for image, truth in image_pairs(images, labels):
+        yield from crops_of_pair(image, truth, crop)
 
 
 def scene_crops(count: int, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -124,7 +118,7 @@ def scene_crops(count: int, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]
         yield scene.image, scene.segments
 
 
-def generator_for(model: str, given: dict[str, float]) -> tuple[MaskGenerator, float]:
+def generator_for(model: str, given: dict[str, float], device: str) -> tuple[MaskGenerator, float]:
     """Everything mode as the main job runs a model, and the largest area of a mask it keeps."""
     sam, info = load_sam(find_model(model))
     fields = {name: value for name, value in given.items() if value is not None}
@@ -132,7 +126,7 @@ def generator_for(model: str, given: dict[str, float]) -> tuple[MaskGenerator, f
     settings = RunSettings().for_model(defaults).segment
     names = EverythingSettings.__dataclass_fields__
     taken = {name: getattr(settings, name) for name in names if hasattr(settings, name)}
-    return MaskGenerator(sam, **taken), settings.max_area
+    return MaskGenerator(sam.to(choose_device(device)), **taken), settings.max_area
 
 
 @click.command()
@@ -141,6 +135,7 @@ def generator_for(model: str, given: dict[str, float]) -> tuple[MaskGenerator, f
 @click.option("--scenes", default=0, help="Generated scenes instead of images.")
 @click.option("--model", default="tiny", show_default=True)
 @click.option("--crop", default=512, show_default=True, help="Side of a crop in pixels.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--points-per-side", type=int, help="Instead of the model's own.")
 @click.option("--pred-iou-thresh", type=float, help="Instead of the model's own.")
 @click.option("--stability-score-thresh", type=float, help="Instead of the model's own.")
@@ -156,12 +151,13 @@ def main(
     scenes: int,
     model: str,
     crop: int,
+    device: str,
     picture: Path | None,
     pictured: int,
     **thresholds: float | None,
 ) -> None:
     """Print how well everything mode finds what is there."""
-    generator, max_area = generator_for(model, thresholds)
+    generator, max_area = generator_for(model, thresholds, device)
     if not scenes and (images is None or labels is None):
         raise SettingsError("give IMAGES and LABELS, or a number of --scenes")
     crops = list(scene_crops(scenes, crop) if scenes else labelled_crops(images, labels, crop))

@@ -9,6 +9,7 @@ three scales. Below that, predicted IoU against the real one, in bins. LABELS ar
 the images' names; a mask of 0 and 255 has one class, 255.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from skimage.segmentation import felzenszwalb
 
 from alps.engine.checkpoints import load_sam
 from alps.engine.crops import Crop, network_pixels
+from alps.engine.device import choose_device
 from alps.engine.errors import SettingsError
 from alps.engine.model_store import find_model
 from alps.engine.progress import Progress
@@ -44,9 +46,17 @@ class Scores:
 
 
 def score_crop(
-    rgb: np.ndarray, truth: np.ndarray, runtime: TorchRuntime, rng: np.random.Generator, to: Scores
+    rgb: np.ndarray,
+    truth: np.ndarray,
+    runtime: TorchRuntime,
+    rng: np.random.Generator,
+    to: Scores,
+    scales: Sequence[int] = FELZENSZWALB_SCALES,
 ) -> None:
-    """Ask for the segments of one crop; rgb (n, n, 3) uint8, truth (n, n) segment ids, 0 none."""
+    """Ask for the segments of one crop; rgb (n, n, 3) uint8, truth (n, n) segment ids, 0 none.
+
+    Without ``scales`` there is no rival.
+    """
     ids, areas = np.unique(truth[truth > 0], return_counts=True)
     ids = ids[areas >= LEAST_PIXELS]
     if not len(ids):
@@ -61,16 +71,17 @@ def score_crop(
     logits = torch.nn.functional.interpolate(
         decoded.logits[None], (side, side), mode="bilinear", align_corners=False
     )[0]
-    masks = (logits > 0).numpy().reshape(len(ids), 3, side, side)
-    sure = decoded.predicted_iou.numpy().reshape(len(ids), 3)
-    rivals = [felzenszwalb(rgb, scale=scale, channel_axis=-1) for scale in FELZENSZWALB_SCALES]
+    masks = (logits > 0).cpu().numpy().reshape(len(ids), 3, side, side)
+    sure = decoded.predicted_iou.cpu().numpy().reshape(len(ids), 3)
+    rivals = [felzenszwalb(rgb, scale=scale, channel_axis=-1) for scale in scales]
     for row, (identity, (x, y)) in enumerate(zip(ids, points, strict=True)):
         real = truth == identity
         ious = [_iou(mask, real) for mask in masks[row]]
         to.best.append(max(ious))
         to.picked.append(ious[int(sure[row].argmax())])
         to.predicted.append(float(sure[row].max()))
-        to.felzenszwalb.append(max(_iou(labels == labels[y, x], real) for labels in rivals))
+        if rivals:
+            to.felzenszwalb.append(max(_iou(labels == labels[y, x], real) for labels in rivals))
 
 
 def _point_in(mask: np.ndarray, rng: np.random.Generator) -> tuple[int, int]:
@@ -101,26 +112,40 @@ def read_pair(image: Source, labels: Source) -> tuple[np.ndarray, np.ndarray]:
     return rgb, segments
 
 
+def image_pairs(images: str, labels: str) -> list[tuple[Source, Source]]:
+    """Images with the labels of their names."""
+    truths = {Path(source.name).stem: source for source in find_sources(labels)}
+    return [(source, truths[Path(source.name).stem]) for source in find_sources(images)]
+
+
+def crops_of_pair(
+    image: Source, labels: Source, crop: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Square crops (n, n, 3) of an image, edge to edge, with their segment ids (n, n)."""
+    rgb, segments = read_pair(image, labels)
+    side = min(crop, *segments.shape)
+    for y in range(0, segments.shape[0] - side + 1, side):
+        for x in range(0, segments.shape[1] - side + 1, side):
+            part = np.s_[y : y + side, x : x + side]
+            yield np.ascontiguousarray(rgb[part]), segments[part]
+
+
 @click.command()
 @click.argument("images")
 @click.argument("labels")
 @click.option("--model", default="tiny", show_default=True)
 @click.option("--crop", default=512, show_default=True, help="Side of a crop in pixels.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--seed", default=0, show_default=True)
-def main(images: str, labels: str, model: str, crop: int, seed: int) -> None:
+def main(images: str, labels: str, model: str, crop: int, device: str, seed: int) -> None:
     """Print the scores of a model's masks at single points."""
-    runtime = TorchRuntime(load_sam(find_model(model))[0])
-    truths = {Path(source.name).stem: source for source in find_sources(labels)}
-    pairs = [(s, truths[Path(s.name).stem]) for s in find_sources(images)]
+    runtime = TorchRuntime(load_sam(find_model(model))[0].to(choose_device(device)))
+    pairs = image_pairs(images, labels)
     rng, scores = np.random.default_rng(seed), Scores()
     with Progress(len(pairs), "images", "asking") as progress:
         for image, label in pairs:
-            rgb, segments = read_pair(image, label)
-            side = min(crop, *segments.shape)
-            for y in range(0, segments.shape[0] - side + 1, side):
-                for x in range(0, segments.shape[1] - side + 1, side):
-                    part = np.s_[y : y + side, x : x + side]
-                    score_crop(rgb[part], segments[part], runtime, rng, scores)
+            for rgb, segments in crops_of_pair(image, label, crop):
+                score_crop(rgb, segments, runtime, rng, scores)
             progress.advance(1)
     click.echo(
         f"{len(scores.best)} segments: best of three {np.mean(scores.best):.3f}, "

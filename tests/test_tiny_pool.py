@@ -17,6 +17,8 @@ from alps.engine.sam import Sam
 from alps.engine.scenes import SceneSettings, make_scene
 from alps.engine.sources import find_sources
 from alps.trainer.tiny import pool as pools
+from alps.trainer.tiny.crops import Cropper
+from alps.trainer.tiny.pool import PoolMaker, build_pool
 from alps.trainer.tiny.recipe import PoolSettings
 
 SETTINGS = PoolSettings(scenes=2, crops=3, scene_metres=(0.4, 0.6))
@@ -38,30 +40,43 @@ def model():
 
 
 def test_a_stopped_build_ends_the_same(tmp_path, sources, model, monkeypatch):
-    whole = pools.build_pool(tmp_path / "whole", sources, model, SETTINGS)
+    maker = PoolMaker(sources, model, SETTINGS)
+    whole = build_pool(tmp_path / "whole", maker)
     assert len(whole) == 5
-    real, left = pools._encode, [3]
+    real, left = pools._put, [3]
 
-    def encode(*arguments):
+    def put(*arguments):
         left[0] -= 1
         if left[0] < 0:
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(pools, "_encode", encode)
+    monkeypatch.setattr(pools, "_put", put)
+    monkeypatch.setattr(pools, "_KEPT_EVERY", 2)
     with pytest.raises(KeyboardInterrupt):
-        pools.build_pool(tmp_path / "stopped", sources, model, SETTINGS)
-    monkeypatch.setattr(pools, "_encode", real)
-    again = pools.build_pool(tmp_path / "stopped", sources, model, SETTINGS)
-    for name in ("images", "levels", "tokens"):
-        assert np.array_equal(getattr(whole, name), getattr(again, name))
+        build_pool(tmp_path / "stopped", maker)
+    made = []
+    monkeypatch.setattr(pools, "_put", lambda *given: made.append(given[1]) or real(*given))
+    assert_same(whole, build_pool(tmp_path / "stopped", maker))
+    assert made == [2, 3, 4]
     assert (whole.levels.reshape(5, 3, -1) > 0).all()
 
 
+def assert_same(one, two):
+    assert np.array_equal(one.images, two.images) and np.array_equal(one.levels, two.levels)
+
+
+def test_several_processes_make_the_same(tmp_path, sources, model):
+    maker = PoolMaker(sources, model, SETTINGS)
+    alone, together = (build_pool(tmp_path / str(n), maker, workers=n) for n in (1, 2))
+    assert_same(alone, together)
+    assert_same(alone, build_pool(tmp_path / "2", maker, workers=2))  # nothing is left to do
+
+
 def test_other_settings_are_refused(tmp_path, sources, model):
-    pools.build_pool(tmp_path / "pool", sources, model, SETTINGS)
+    build_pool(tmp_path / "pool", PoolMaker(sources, model, SETTINGS))
     with pytest.raises(SettingsError, match="other pool settings"):
-        pools.build_pool(tmp_path / "pool", sources, model, replace(SETTINGS, seed=1))
+        build_pool(tmp_path / "pool", PoolMaker(sources, model, replace(SETTINGS, seed=1)))
 
 
 def test_labels_take_the_place_of_the_coarsest_regions(tmp_path, sources, model):
@@ -73,13 +88,13 @@ def test_labels_take_the_place_of_the_coarsest_regions(tmp_path, sources, model)
         Image.fromarray(classes).save(tmp_path / "labels" / f"{name}.tif")
     labels = find_sources(tmp_path / "labels")
     settings = replace(SETTINGS, crops=12, labelled=1.0)
-    plain = pools.build_pool(tmp_path / "plain", sources, model, settings)
-    found = pools.build_pool(tmp_path / "labelled", sources, model, settings, labels)
+    plain = build_pool(tmp_path / "plain", PoolMaker(sources, model, settings))
+    found = build_pool(tmp_path / "labelled", PoolMaker(sources, model, settings, labels))
     assert np.array_equal(plain.images, found.images)
     assert np.array_equal(plain.levels[:, :2], found.levels[:, :2])
     changed = [not np.array_equal(*pair) for pair in zip(plain.levels, found.levels, strict=True)]
     assert 0 < sum(changed) < 12
-    cropper = pools.Cropper(sources, 128, settings, labels)
+    cropper = Cropper(sources, 128, settings, labels)
     for index in np.flatnonzero(changed):
         _, pieces = cropper.crop(int(index))
         inside = (pieces > 0)[::2, ::2]  # 128 px of input, 64 of levels
@@ -95,7 +110,7 @@ def test_labels_turn_with_their_image(tmp_path, model):
     Image.fromarray(classes * 200).convert("RGB").save(tmp_path / "images" / "a.png")
     (tmp_path / "labels").mkdir()
     Image.fromarray(np.where(classes, 7, 255).astype(np.uint8)).save(tmp_path / "labels" / "a.png")
-    cropper = pools.Cropper(
+    cropper = Cropper(
         find_sources(tmp_path / "images"), 128, replace(SETTINGS, labelled=1.0),
         find_sources(tmp_path / "labels"),
     )  # fmt: skip
@@ -108,7 +123,7 @@ def test_some_crops_of_labelled_images_go_without(tmp_path, sources, model):
     (tmp_path / "labels").mkdir()
     for name in ("1", "2"):
         Image.fromarray(np.ones((160, 160), np.uint8)).save(tmp_path / "labels" / f"{name}.png")
-    cropper = pools.Cropper(
+    cropper = Cropper(
         sources, 128, replace(SETTINGS, labelled=0.5), find_sources(tmp_path / "labels")
     )
     used = [cropper.crop(index)[1] is not None for index in range(20)]

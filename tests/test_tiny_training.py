@@ -20,7 +20,8 @@ from alps.engine.scenes import SceneSettings, make_scene
 from alps.trainer.tiny import train
 from alps.trainer.tiny.cells import carry_cells
 from alps.trainer.tiny.loss import mask_loss
-from alps.trainer.tiny.pool import Pool, batches, draw_prompts
+from alps.trainer.tiny.pool import Pool
+from alps.trainer.tiny.prompts import Batch, batches, draw_points, masks_at
 from alps.trainer.tiny.recipe import TinyRecipe, TrainSettings
 from alps.trainer.tiny.regions import RegionSettings, _cut, region_hierarchy
 
@@ -163,10 +164,14 @@ def nested_levels(side=64, seed=0):
 def test_points_lie_in_their_masks(seed):
     levels = nested_levels(seed=seed)
     least, most = 30, 0.2
-    xy, truth, valid = draw_prompts(levels, np.random.default_rng(seed), 40, least, most)
-    assert xy.shape == (40, 2) and truth.shape == (40, 3, 32, 32) and valid.shape == (40, 3)
+    xy = draw_points(levels, np.random.default_rng(seed), 40)
+    assert xy.shape == (40, 2) and xy.min() >= 0 and xy.max() < 64
+    tensors = (torch.from_numpy(array)[None] for array in (levels.astype(np.int32), xy))
+    prompts = masks_at(Batch(torch.zeros(1, 128, 128, 3), *tensors), least, most, size=128)
+    truth, valid = prompts.truth.numpy(), prompts.valid.numpy()
+    assert truth.shape == (40, 3, 32, 32) and valid.shape == (40, 3)
     assert truth.dtype == np.float32 and valid.dtype == bool
-    assert xy.min() >= 0 and xy.max() < 64
+    assert torch.equal(prompts.xy[0], torch.from_numpy(xy) * 2 + 0.5)
     seen = set()
     for (x, y), masks, flags in zip(xy, truth, valid, strict=True):
         areas = []
@@ -188,7 +193,7 @@ def test_small_regions_are_asked_too():
     """Uniform over pixels alone, a region of one pixel would hardly be met."""
     levels = np.ones((3, 64, 64), np.uint16)
     levels[:, 10, 20] = 2
-    xy, _, _ = draw_prompts(levels, np.random.default_rng(0), 40, 1, 1.0)
+    xy = draw_points(levels, np.random.default_rng(0), 40)
     assert 5 < (xy == [20, 10]).all(1).sum() < 20
 
 
@@ -209,43 +214,43 @@ def pool():
     levels = np.stack([nested_levels(seed=seed) for seed in range(5)])
     large = levels.repeat(2, axis=2).repeat(2, axis=3)
     blue = np.random.default_rng(0).integers(0, 255, large[:, 0].shape)
-    images = np.stack([large[:, 0], large[:, 2], blue], axis=-1).astype(np.uint8)
-    encoder, _ = with_cells(images)
-    with torch.no_grad():
-        pixels = encoder.normalise(torch.from_numpy(images).permute(0, 3, 1, 2))
-        tokens = encoder.image_encoder.tokens(pixels).flatten(1, 2)
-    return Pool(images, levels, tokens.numpy().astype(np.float16))
+    return Pool(np.stack([large[:, 0], large[:, 2], blue], axis=-1).astype(np.uint8), levels)
 
 
 SETTINGS = TrainSettings(
     decoder_steps=6, joint_steps=6, images=2, points=4, warmup=2, balance_steps=4,
-    checkpoint_every=2, decoder_rate=3e-3, joint_rate=3e-3, encoder_rate=1e-3, single_every=3,
+    decoder_rate=3e-3, joint_rate=3e-3, encoder_rate=1e-3, single_every=3,
 )  # fmt: skip
 RECIPE = TinyRecipe(model=CONFIG, train=SETTINGS)
 
 
 def draw(pool, start=0, seed=1):
-    settings = {"images": 3, "points": 10, "min_pixels": 20, "max_share": 0.5, "size": 128}
-    return batches(pool, seed=seed, start=start, **settings)
+    return batches(pool, seed=seed, start=start, images=3, points=10)
+
+
+def masks(batch):
+    return masks_at(batch, min_pixels=20, max_share=0.5, size=128)
 
 
 def test_batches_depend_on_the_step_alone(pool):
     through = draw(pool)
-    for step in range(4):
+    for step in range(6):
         expected, found = next(through), next(draw(pool, start=step))
-        assert (expected.index == found.index).all()
-        for name in ("xy", "truth", "valid"):
+        for name in ("images", "levels", "xy"):
             assert torch.equal(getattr(expected, name), getattr(found, name))
     assert not torch.equal(next(draw(pool)).xy, next(draw(pool, seed=2)).xy)
 
 
-def assert_points_in_place(prompts, images):
-    """In images (B, 3, 128, 128) whose red is the fine region, as truth and points have it."""
-    red, green = images[:, 0].round().int(), images[:, 1].round().int()
+def assert_points_in_place(batch):
+    """In images (B, 128, 128, 3) whose red is the fine region, as truth and points have it."""
+    prompts = masks(batch)
+    assert prompts.xy.shape == (3, 10, 2) and prompts.xy.dtype == torch.float32
+    assert prompts.truth.shape == (30, 3, 32, 32) and prompts.valid.shape == (30, 3)
+    red, green = batch.images[..., 0], batch.images[..., 1]
     asked = 0
     for image, per_image in enumerate(prompts.xy):
         for point, (x, y) in enumerate(per_image):
-            row = image * prompts.xy.shape[1] + point
+            row = image * 10 + point
             for level, shown in ((0, red[image]), (2, green[image])):
                 if not prompts.valid[row, level]:
                     continue
@@ -255,37 +260,39 @@ def assert_points_in_place(prompts, images):
                 assert torch.equal(F.avg_pool2d(mask[None].float(), 4)[0], truth)
                 assert truth[int(y) // 4, int(x) // 4] > 0
     assert asked > 10
+    return prompts
 
 
 def test_batches_put_points_into_input_pixels(pool):
-    prompts = next(draw(pool))
-    assert prompts.xy.shape == (3, 10, 2) and prompts.xy.dtype == torch.float32
-    assert prompts.truth.shape == (30, 3, 32, 32) and prompts.valid.shape == (30, 3)
-    images = torch.from_numpy(pool.images[prompts.index]).permute(0, 3, 1, 2).float()
-    assert_points_in_place(prompts, images)
+    assert_points_in_place(next(draw(pool)))
 
 
-def test_flips_and_turns_take_points_and_truth_along(pool, monkeypatch):
-    model = Sam(CONFIG)
-    # Colours tell where pixels came from; light must leave them as they are.
-    monkeypatch.setattr(train, "vary_light", lambda images, generator: images.float())
-    seen = {}
-    model.encode = lambda pixels: seen.setdefault(
-        "images", pixels * model.pixel_std + model.pixel_mean
-    )
-    stage = train.joint_stage(model, pool, SETTINGS)
-    prompts = next(draw(pool))
-    turned_images = []
-    for step in range(8):
-        seen.clear()
-        _, turned = stage.embed(prompts, step)
-        assert_points_in_place(turned, seen["images"])
-        turned_images.append(seen["images"])
-        assert torch.equal(turned.valid, prompts.valid)
-        assert (turned.index == prompts.index).all()
+def test_flips_and_turns_take_points_and_truth_along(pool):
+    batch = next(draw(pool))
+    turned = [batch.turned(turns, flip) for turns in range(4) for flip in (False, True)]
+    valid = [assert_points_in_place(one).valid for one in turned]
+    assert all(torch.equal(valid[0], one) for one in valid)
     for a in range(8):
         for b in range(a):
-            assert not torch.equal(turned_images[a], turned_images[b])
+            assert not torch.equal(turned[a].images, turned[b].images)
+
+
+def test_each_step_sees_another_side(pool, monkeypatch):
+    """Eight steps see one batch in eight ways, and no two lit alike."""
+    model = Sam(CONFIG)
+    seen, lit = set(), set()
+    real = Batch.turned
+    monkeypatch.setattr(
+        Batch,
+        "turned",
+        lambda self, turns, flip: seen.add((turns, flip)) or real(self, turns, flip),
+    )
+    tokens = model.image_encoder.tokens
+    model.image_encoder.tokens = lambda pixels: lit.add(pixels.mean().item()) or tokens(pixels)
+    stage, batch = train.decoder_stage(model, SETTINGS), next(draw(pool))
+    for step in range(8):
+        train._step(stage, model, batch, step, SETTINGS)
+    assert len(seen) == len(lit) == 8
 
 
 # --- regions
@@ -333,25 +340,22 @@ def test_an_image_of_one_colour_is_one_region():
 def start_training(pool):
     """What make_tiny does before the first stage, in miniature."""
     model, directions = with_cells(pool.images)
-    mean = train.initialise(model, pool, directions, seed=0)
+    train.initialise(model, pool, directions, seed=0)
     averaged = Sam(CONFIG)
     averaged.load_state_dict(model.state_dict())
-    return model, averaged, mean
+    return model, averaged
 
 
-def stages(model, pool, mean):
-    return (
-        train.decoder_stage(model, pool, mean, SETTINGS),
-        train.joint_stage(model, pool, SETTINGS),
-    )
+def stages(model):
+    return train.decoder_stage(model, SETTINGS), train.joint_stage(model, SETTINGS)
 
 
 def train_through(pool, out):
     """Both stages; returns the weights, and those averaged."""
     out.mkdir(exist_ok=True)
-    model, averaged, mean = start_training(pool)
-    for stage in stages(model, pool, mean):
-        train.run_stage(stage, model, averaged, pool, RECIPE, out)
+    model, averaged = start_training(pool)
+    for stage in stages(model):
+        train.run_stage(stage, model, averaged, train.Workshop(out, pool, RECIPE, 2))
     return model.state_dict() | {"a." + k: v for k, v in averaged.state_dict().items()}
 
 
@@ -361,34 +365,28 @@ def undisturbed(pool, tmp_path_factory):
     return train_through(pool, out), out
 
 
-def test_frozen_tokens_are_what_the_encoder_would_say(pool):
-    model, _, mean = start_training(pool)
-    stage, _ = stages(model, pool, mean)
-    prompts = next(draw(pool))
-    with torch.no_grad():
-        cached, same = stage.embed(prompts, 0)
-        images = torch.from_numpy(pool.images[prompts.index]).permute(0, 3, 1, 2)
-        encoded = model.encode(model.normalise(images))
-    assert same is prompts and cached.std() > 0.1
-    torch.testing.assert_close(cached, encoded, rtol=0, atol=0.05)  # tokens are kept as float16
+def read_log(out):
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
 def test_training_learns_and_writes_its_log(undisturbed):
     weights, out = undisturbed
     assert all(torch.isfinite(tensor).all() for tensor in weights.values())
-    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    assert [(line["stage"], line["step"]) for line in lines] == [
-        (stage, step) for stage in ("decoder", "joint") for step in range(6)
+    lines = read_log(out)
+    assert [(line["stage"], line["step"], line["steps"]) for line in lines] == [
+        (stage, step, 2) for stage in ("decoder", "joint") for step in (1, 3, 5)
     ]
     loss = [line["loss"] for line in lines if line["stage"] == "decoder"]
-    assert np.mean(loss[-3:]) < np.mean(loss[:3])
+    assert loss[-1] < loss[0]
+    assert [("single_loss" in line) for line in lines] == [False, True, True] * 2
+    assert [len(line["gradient_norm"]) for line in lines] == [1, 1, 1, 2, 2, 2]
 
 
 def test_the_decoder_stage_leaves_the_encoder_alone(pool, tmp_path):
-    model, averaged, mean = start_training(pool)
+    model, averaged = start_training(pool)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    stage, _ = stages(model, pool, mean)
-    train.run_stage(stage, model, averaged, pool, RECIPE, tmp_path)
+    stage, _ = stages(model)
+    train.run_stage(stage, model, averaged, train.Workshop(tmp_path, pool, RECIPE))
     changed = {n for n, tensor in model.state_dict().items() if not torch.equal(tensor, before[n])}
     assert not {n for n in changed if n.startswith("image_encoder") and "neck" not in n}
     assert {"image_encoder.neck.0.weight", "mask_decoder.iou_token.weight"} <= changed
@@ -413,9 +411,11 @@ def test_killed_and_resumed_ends_with_the_same_weights(
         with pytest.raises(KeyboardInterrupt):
             train_through(pool, tmp_path)
     monkeypatch.setattr(train, "_average", real)
-    found, (expected, _) = train_through(pool, tmp_path), undisturbed
+    found, (expected, out) = train_through(pool, tmp_path), undisturbed
     assert found.keys() == expected.keys()
     assert [name for name in found if not torch.equal(found[name], expected[name])] == []
+    timeless = [[line | {"seconds": 0} for line in read_log(folder)] for folder in (tmp_path, out)]
+    assert timeless[0] == timeless[1]
 
 
 def test_killed_while_writing_a_checkpoint(pool, undisturbed, tmp_path, monkeypatch):
@@ -434,7 +434,7 @@ def test_killed_while_writing_a_checkpoint(pool, undisturbed, tmp_path, monkeypa
 
 def test_a_finished_training_does_nothing_more(pool, undisturbed, monkeypatch):
     expected, out = undisturbed
-    monkeypatch.setattr(train, "_step", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(train, "batches", lambda *_, **__: pytest.fail("trained again"))
     found = train_through(pool, out)
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 

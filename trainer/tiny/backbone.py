@@ -63,7 +63,7 @@ def encoder_weights(path: Path, config: SamConfig) -> dict[str, Tensor]:
     Raises ModelError where ``path`` holds no DINOv2 ViT-S/14, or one of fewer layers.
     """
     source = {
-        name: torch.tensor(np.ascontiguousarray(array))
+        name: torch.tensor(np.ascontiguousarray(array)).float()
         for name, array in read_tensors(path).items()
     }
     try:

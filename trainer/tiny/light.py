@@ -18,22 +18,25 @@ def vary_light(images: Tensor, generator: torch.Generator) -> Tensor:
 
     Args:
         images: (B, 3, H, W) RGB, 0 to 255, any dtype.
-        generator: decides the conditions, one set an image.
+        generator: decides the conditions, one set an image; of the images' device.
 
     Returns:
         (B, 3, H, W) float32 within 0 and 255.
     """
-    count = len(images)
+    count, device = len(images), images.device
 
     def uniform(low: float, high: float, channels: int = 1) -> Tensor:
-        drawn = torch.rand(count, channels, 1, 1, generator=generator)
+        drawn = torch.rand(count, channels, 1, 1, generator=generator, device=device)
         return low + (high - low) * drawn
+
+    def colour(values: tuple[float, ...]) -> Tensor:
+        return torch.tensor(values, device=device)[:, None, None]
 
     bright = (images.float() / 255) ** uniform(-_GAMMA, _GAMMA).exp() * 255
     bright = bright * (1 + uniform(-_GAIN, _GAIN)) * (1 + uniform(-_CAST, _CAST, 3))
-    grey = (bright * torch.tensor(_GREY)[:, None, None]).sum(1, keepdim=True)
+    grey = (bright * colour(_GREY)).sum(1, keepdim=True)
     coloured = grey + uniform(*_SATURATION) * (bright - grey)
     haze = _HAZE * uniform(0, 1) ** 3
-    hazy = (1 - haze) * coloured + haze * torch.tensor(_HAZE_COLOUR)[:, None, None]
-    noise = torch.randn(hazy.shape, generator=generator) * uniform(0, _NOISE)
+    hazy = (1 - haze) * coloured + haze * colour(_HAZE_COLOUR)
+    noise = torch.randn(hazy.shape, generator=generator, device=device) * uniform(0, _NOISE)
     return (hazy + noise).clamp(0, 255)

@@ -58,7 +58,11 @@ def mask_loss(
     masked = cost * weight[:, :, None]
     outputs = logits.shape[1]
     by_assignment = torch.stack(
-        [masked[:, range(outputs), order].sum(1) for order in permutations(range(outputs))], dim=1
+        [
+            sum(masked[:, g, m] for g, m in enumerate(order))
+            for order in permutations(range(outputs))
+        ],
+        dim=1,
     )
     count = weight.sum().clamp(min=1)
     assigned = by_assignment.min(1).values.sum() / count
@@ -70,20 +74,21 @@ def mask_loss(
         real = iou.max(1).values  # a mask is as good as the true mask it fits best
         asked = valid.any(1)
         best = (iou.max(2).values * weight).sum() / count
-        pick = _mean(real.gather(1, predicted_iou.argmax(1, keepdim=True))[asked])
-    error = (predicted_iou.float() - real)[asked]
-    iou_loss = _mean(error**2)
+        pick = _mean(real.gather(1, predicted_iou.argmax(1, keepdim=True)), asked)
+    error = predicted_iou.float() - real
+    iou_loss = _mean(error**2, asked)
     return MaskLoss(
         total=assigned + 0.05 * everywhere + iou_loss,
         best_iou=best,
         picked_iou=pick,
-        iou_error=_mean(error.abs()).detach(),
+        iou_error=_mean(error.abs(), asked).detach(),
     )
 
 
-def _mean(values: Tensor) -> Tensor:
-    """The mean; 0 of nothing, where torch's is NaN, which would spoil all weights at once."""
-    return values.mean() if values.numel() else values.sum()
+def _mean(values: Tensor, asked: Tensor) -> Tensor:
+    """The mean of values (S, M) of the prompts (S,) that count; 0 where none does."""
+    count = asked.sum().clamp(min=1) * values.shape[1]
+    return (values * asked[:, None]).sum() / count
 
 
 def _iou(masks: Tensor, truth: Tensor) -> Tensor:

@@ -2,21 +2,39 @@
 
 import copy
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from alps.engine.checkpoints import load_sam, save_sam
+from alps.engine.checkpoints import save_sam
+from alps.engine.device import choose_device
 from alps.engine.sam import Sam
 from alps.engine.sources import Source
 from alps.trainer.tiny.backbone import encoder_weights
 from alps.trainer.tiny.cells import carry_cells
-from alps.trainer.tiny.graft import graft
-from alps.trainer.tiny.pool import Cropper, Pool, build_pool
+from alps.trainer.tiny.crops import Cropper
+from alps.trainer.tiny.pool import Pool, PoolMaker, build_pool
 from alps.trainer.tiny.recipe import TinyRecipe
-from alps.trainer.tiny.train import decoder_stage, initialise, joint_stage, run_stage, save_whole
+from alps.trainer.tiny.train import (
+    Workshop,
+    decoder_stage,
+    initialise,
+    joint_stage,
+    run_stage,
+    save_whole,
+)
+
+_SAMPLE = 32  # crops in which it is seen which directions of the encoder are free
+
+
+@dataclass(frozen=True)
+class MakeOptions:
+    """How it is made; nothing that is made depends on it, rounding aside."""
+
+    device: torch.device = field(default_factory=lambda: choose_device("auto"))
+    workers: int = 1  # processes that build the pool
+    checkpoint_every: int = 50  # steps
 
 
 def make_tiny(
@@ -26,63 +44,59 @@ def make_tiny(
     recipe: TinyRecipe | None = None,
     *,
     labels: Sequence[Source] = (),
-    earlier: Path | None = None,
+    options: MakeOptions | None = None,
 ) -> Path:
     """Carry out the recipe in ``out`` and return the path of the weights.
 
-    ``labels`` belong to the sources of their names; ``earlier`` is a model of the same dimensions
-    whose decoder is the start.
+    ``labels`` belong to the sources of their names.
 
     Raises:
-        ModelError: ``backbone`` holds no DINOv2 ViT-S/14, or ``earlier`` is of other dimensions.
+        ModelError: ``backbone`` holds no DINOv2 ViT-S/14.
         SourceError: an image cannot be read.
     """
-    recipe = recipe or TinyRecipe()
+    recipe, options = recipe or TinyRecipe(), options or MakeOptions()
+    model, directions = pretrained(sources, backbone, recipe)
+    maker = PoolMaker(sources, model, recipe.pool, labels)
+    pool = build_pool(out / "pool", maker, options.workers)
+    return train_model(model, directions, pool, out, recipe, options)
+
+
+def pretrained(
+    sources: list[Source], backbone: Path, recipe: TinyRecipe
+) -> tuple[Sam, torch.Tensor]:
+    """A network whose encoder is the backbone's, and the directions (n, width) its cells take."""
     torch.manual_seed(recipe.train.seed)
     model = Sam(recipe.model)
     model.image_encoder.load_state_dict(encoder_weights(backbone, recipe.model), strict=False)
-    directions = carry_cells(model, _sample(sources, recipe, model))
-    pool = build_pool(out / "pool", sources, model, recipe.pool, labels)
-    mean_token = _start(out / "start.pt", model, pool, directions, recipe, earlier)
-    averaged = copy.deepcopy(model)
-    for stage in (
-        decoder_stage(model, pool, mean_token, recipe.train),
-        joint_stage(model, pool, recipe.train),
-    ):
-        run_stage(stage, model, averaged, pool, recipe, out)
-    return export(averaged, recipe, out / "tiny.safetensors")
-
-
-def _sample(sources: list[Source], recipe: TinyRecipe, model: Sam) -> torch.Tensor:
-    """Some of the pool's real images, normalised: (n, 3, S, S)."""
-    crops = recipe.pool.crops
     cropper = Cropper(sources, recipe.model.image_size, recipe.pool)
-    rows = np.linspace(0, crops - 1, min(crops, 32)).astype(int)
-    images = np.stack([cropper.crop(int(row))[0] for row in rows])
-    return model.normalise(torch.from_numpy(images).permute(0, 3, 1, 2))
+    count = min(recipe.pool.crops, _SAMPLE)
+    crops = [cropper.crop(recipe.pool.crops * number // count)[0] for number in range(count)]
+    images = torch.stack([torch.from_numpy(crop) for crop in crops]).permute(0, 3, 1, 2)
+    return model, carry_cells(model, model.normalise(images))
 
 
-def _start(
-    path: Path,
+def train_model(
     model: Sam,
-    pool: Pool,
     directions: torch.Tensor,
+    pool: Pool,
+    out: Path,
     recipe: TinyRecipe,
-    earlier: Path | None,
-) -> torch.Tensor:
-    """Bring the model to its start, kept in ``path``; returns the mean token of the pool."""
-    if path.exists():
-        state = torch.load(path, weights_only=True)
-        model.load_state_dict(state["model"])
-        return state["mean"]
-    mean = initialise(model, pool, directions, recipe.train.seed)
-    if earlier is not None:
-        rows = np.linspace(0, len(pool) - 1, min(len(pool), 60)).astype(int)
-        tokens = torch.from_numpy(np.asarray(pool.tokens[rows], dtype=np.float32)) - mean
-        images = np.asarray(pool.images[rows])
-        graft(model, load_sam(earlier)[0], tokens, images, len(directions))
-    save_whole({"model": model.state_dict(), "mean": mean}, path)
-    return mean
+    options: MakeOptions,
+) -> Path:
+    """Train a network as ``pretrained`` gave it; returns the path of the weights."""
+    out.mkdir(parents=True, exist_ok=True)
+    start = out / "start.pt"
+    if start.exists():
+        model.load_state_dict(torch.load(start, weights_only=True))
+    else:
+        initialise(model, pool, directions, recipe.train.seed)
+        save_whole(model.state_dict(), start)
+    model.to(options.device)
+    averaged = copy.deepcopy(model)
+    shop = Workshop(out, pool, recipe, options.checkpoint_every)
+    for stage in (decoder_stage(model, recipe.train), joint_stage(model, recipe.train)):
+        run_stage(stage, model, averaged, shop)
+    return export(averaged.cpu(), recipe, out / "tiny.safetensors")
 
 
 def export(model: Sam, recipe: TinyRecipe, path: Path) -> Path:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from alps.engine.sam import ModelDefaults, SamConfig
-from alps.trainer.tiny.regions import RegionSettings
+from alps.engine.settings import setting
 
 # ViT-S of DINOv2, its first 6 of 12 layers, on 32 x 32 patches of a 512 px tile. No windows and no
 # relative positions: at 1024 tokens global attention is cheap, and DINOv2 has neither.
@@ -24,11 +24,24 @@ TINY = SamConfig(
 
 
 @dataclass(frozen=True)
+class RegionSettings:
+    """How fine the regions of a real image are: its superpixels, and where their tree is cut."""
+
+    superpixel_scale: float = 25.0
+    superpixel_min_pixels: int = 40
+    # Ward distances at which the levels are cut, fine to coarse.
+    cuts: tuple[float, ...] = (4.0, 9.0, 18.0)
+    colour_weight: float = 1.0
+    texture_weight: float = 0.5
+    feature_weight: float = 1.0
+
+
+@dataclass(frozen=True)
 class PoolSettings:
     """What `tiny` is trained on."""
 
-    scenes: int = 600
-    crops: int = 800
+    scenes: int = setting(4000, "Generated scenes to learn from.")
+    crops: int = setting(3000, "Crops of SRC's images to learn from.")
     labelled: float = 0.6  # share of the crops of a labelled image whose labels are used
     # A crop's side over the input's: objects come larger and smaller than on a whole tile.
     crop_scale: tuple[float, float] = (0.35, 1.25)
@@ -41,26 +54,26 @@ class PoolSettings:
 class TrainSettings:
     """How it is trained. Steps are of ``images`` x ``points`` prompts."""
 
-    decoder_steps: int = 1040  # encoder frozen, its tokens read from the pool
-    joint_steps: int = 450  # the whole network, images flipped, turned and lit anew
-    images: int = 2
-    points: int = 32
-    decoder_rate: float = 6e-4
-    joint_rate: float = 3e-4
-    # Its tokens are small, so a step of AdamW is large beside its weights: 3e-5 undid the start.
-    encoder_rate: float = 2e-6
-    warmup: int = 30
-    falls: tuple[float, float] = (0.375, 0.8)  # last share of each stage in which the rate falls
+    decoder_steps: int = setting(1500, "Steps with the encoder frozen.")
+    joint_steps: int = setting(4000, "Steps of the whole network after them.")
+    images: int = setting(16, "Images a step.")
+    points: int = setting(32, "Points an image.")
+    decoder_rate: float = 8e-4
+    joint_rate: float = 4e-4
+    # Its tokens are small, so a step of AdamW is large beside its weights: with 2 images a step
+    # 2e-5 undid within 100 steps what it knew.
+    encoder_rate: float = 1e-5
+    warmup: int = 100
+    falls: tuple[float, float] = (0.2, 0.8)  # last share of each stage in which the rate falls
     weight_decay: float = 0.01
     single_every: int = 8  # every so many steps boxes or several points, and one mask each
     average: float = 0.998  # of the weights, over steps
     # Class-balanced BCE, first and last weight. A decoder from nothing wants 1 at first.
-    balance: tuple[float, float] = (0.1, 0.1)
+    balance: tuple[float, float] = (1.0, 0.1)
     balance_steps: int = 500
     min_pixels: int = 40  # of a mask, at half the input's resolution
     max_share: float = 0.7
-    checkpoint_every: int = 50
-    seed: int = 0
+    seed: int = setting(0, "Seed of everything random.")
 
 
 @dataclass(frozen=True)

@@ -6,30 +6,17 @@ graph; the tree is cut at several heights, so that parts, objects and groups nes
 training a SAM on such hierarchies is UnSAM's (NeurIPS 2024).
 """
 
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 from scipy import ndimage, sparse
 from skimage.segmentation import felzenszwalb
 from sklearn.cluster import ward_tree
 
-
-@dataclass(frozen=True)
-class RegionSettings:
-    """How fine superpixels are and where the merge tree is cut."""
-
-    superpixel_scale: float = 25.0
-    superpixel_min_pixels: int = 40
-    # Ward distances at which the levels are cut, fine to coarse.
-    cuts: tuple[float, ...] = (4.0, 9.0, 18.0)
-    colour_weight: float = 1.0
-    texture_weight: float = 0.5
-    feature_weight: float = 1.0
+from alps.trainer.tiny.recipe import RegionSettings
 
 
 def region_hierarchy(
-    rgb: np.ndarray, features: np.ndarray, settings: RegionSettings = RegionSettings()
+    rgb: np.ndarray, features: np.ndarray, settings: RegionSettings | None = None
 ) -> np.ndarray:
     """Nested partitions of an image.
 
@@ -40,6 +27,7 @@ def region_hierarchy(
     Returns:
         (levels, H, W) int32 region ids from 1, fine to coarse; every region is connected.
     """
+    settings = settings or RegionSettings()
     smooth = cv2.bilateralFilter(rgb, 5, 25, 3)
     superpixels = felzenszwalb(
         smooth,

