@@ -56,24 +56,29 @@ class Tally:
         )
 
 
-def best_ious(truth: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """For every true segment of at least ``LEAST_PIXELS`` the IoU of the best mask.
+def overlaps(truth: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """IoU of every mask with every true segment of at least ``LEAST_PIXELS``.
 
     Args:
         truth: (H, W) int32 segment ids, 0 none.
         masks: (M, H, W) bool
 
     Returns:
-        (T,) float64 in the order of ids; 0 where there is no mask at all.
+        (M, T) float64, true segments in the order of their ids.
     """
     ids, index = np.unique(truth, return_inverse=True)
     index = index.reshape(truth.shape)
     areas = np.bincount(index.ravel(), minlength=len(ids))
-    best = np.zeros(len(ids))
-    for mask in masks:
+    ious = np.zeros((len(masks), len(ids)))
+    for row, mask in zip(ious, masks, strict=True):
         both = np.bincount(index[mask], minlength=len(ids))
-        best = np.maximum(best, both / np.maximum(areas + mask.sum() - both, 1))
-    return best[(ids > 0) & (areas >= LEAST_PIXELS)]
+        row[:] = both / np.maximum(areas + mask.sum() - both, 1)
+    return ious[:, (ids > 0) & (areas >= LEAST_PIXELS)]
+
+
+def best_ious(truth: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """The IoU of the mask that fits each true segment best, (T,); 0 where there is no mask."""
+    return overlaps(truth, masks).max(0, initial=0)
 
 
 def best_ious_of_partition(truth: np.ndarray, labels: np.ndarray) -> np.ndarray:

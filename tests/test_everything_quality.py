@@ -15,6 +15,7 @@ from alps.bench.everything_quality import (
     scales_for,
     scene_crops,
 )
+from alps.bench.gate_table import prefixes
 
 
 def some_truth(seed=0, side=48):
@@ -104,3 +105,22 @@ def test_the_summary_says_what_was_counted():
     tally = Tally(masks=[2, 4], coverage=[0.5, 1.0], best=[0.25, 0.5, 0.75])
     assert "3.0 masks" in tally.line("x") and "0.750" in tally.line("x")
     assert "0.500 (3 true segments, 2 crops)" in tally.line("x")
+
+
+def test_what_is_left_behind_each_threshold():
+    """As if every threshold had been tried by itself."""
+    rng = np.random.default_rng(3)
+    truth = np.kron(rng.integers(0, 5, (4, 4)), np.ones((16, 16), int))
+    corners = rng.integers(0, 40, (12, 2))
+    masks = np.zeros((12, 64, 64), bool)
+    for mask, (y, x) in zip(masks, corners, strict=True):
+        mask[y : y + 24, x : x + 24] = True
+    predicted = np.sort(rng.random(12))[::-1]
+    thresholds = (0.0, 0.3, 0.6, 1.0)
+    found = prefixes(truth, masks, predicted, thresholds)
+    for threshold, (count, coverage, ious) in zip(thresholds, found, strict=True):
+        own = masks[predicted > threshold]
+        assert count == len(own)
+        assert coverage == pytest.approx(own.any(0).mean() if len(own) else 0)
+        np.testing.assert_array_equal(ious, best_ious(truth, own))
+    assert found[0][2].max() > 0.2 and not found[-1][2].any()
