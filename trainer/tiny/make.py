@@ -86,12 +86,12 @@ def train_model(
     """Train a network as ``pretrained`` gave it; returns the path of the weights."""
     out.mkdir(parents=True, exist_ok=True)
     start = out / "start.pt"
+    model.to(options.device)
     if start.exists():
-        model.load_state_dict(torch.load(start, weights_only=True))
+        model.load_state_dict(torch.load(start, weights_only=True, map_location="cpu"))
     else:
         initialise(model, pool, directions, recipe.train.seed)
         save_whole(model.state_dict(), start)
-    model.to(options.device)
     averaged = copy.deepcopy(model)
     shop = Workshop(out, pool, recipe, options.checkpoint_every)
     for stage in (decoder_stage(model, recipe.train), joint_stage(model, recipe.train)):

@@ -51,7 +51,7 @@ def initialise(model: Sam, pool: Pool, directions: Tensor, seed: int) -> None:
     with torch.no_grad():
         tokens = _tokens(model, pool)
         mean = tokens.mean((0, 1))
-        model.image_encoder.blocks[-1].mlp.lin2.bias -= mean
+        model.image_encoder.blocks[-1].mlp.lin2.bias -= mean.to(model.device)
         _start_neck(model, tokens - mean, directions, generator)
 
         model.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix.mul_(2)
@@ -80,11 +80,14 @@ def initialise(model: Sam, pool: Pool, directions: Tensor, seed: int) -> None:
 
 
 def _tokens(model: Sam, pool: Pool) -> Tensor:
-    """The encoder's tokens (N, P, width) of some of the pool's images."""
+    """The encoder's tokens (N, P, width) of some of the pool's images, on the CPU."""
     images = torch.from_numpy(pool.some_images(_START_IMAGES)).permute(0, 3, 1, 2)
-    with torch.autocast("cpu", torch.bfloat16):
-        grids = [model.image_encoder.tokens(model.normalise(image[None])) for image in images]
-    return torch.cat(grids).flatten(1, 2).float()
+    device, grids = model.device, []
+    for image in images:
+        with torch.autocast(device.type, torch.bfloat16):
+            grid = model.image_encoder.tokens(model.normalise(image[None].to(device)))
+        grids.append(grid.float().cpu())
+    return torch.cat(grids).flatten(1, 2)
 
 
 def _start_neck(model: Sam, tokens: Tensor, directions: Tensor, generator: torch.Generator) -> None:
@@ -106,7 +109,7 @@ def _start_neck(model: Sam, tokens: Tensor, directions: Tensor, generator: torch
     cells = directions * (0.2 * kept / (content @ directions.T).var(0).sum()).sqrt()
     reduce.weight.copy_(torch.cat([components, cells])[:, :, None, None])
     nn.init.dirac_(mix.weight)
-    mix.weight += 0.01 * torch.randn(mix.weight.shape, generator=generator)
+    mix.weight += 0.01 * torch.randn(mix.weight.shape, generator=generator).to(mix.weight.device)
 
 
 @dataclass
