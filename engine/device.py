@@ -25,4 +25,6 @@ def choose_device(name: str) -> torch.device:
                 f"--device {name}: PyTorch sees {count} GPU(s) here; give --device cpu, or install "
                 "a CUDA build of torch and check nvidia-smi"
             )
+        if device.index is not None:
+            torch.cuda.set_device(device)  # compiled kernels run on the GPU that is current
     return device

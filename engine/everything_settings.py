@@ -23,7 +23,7 @@ class EverythingSettings:
     """
 
     points_per_side: int | None = 32  # None: point_grids says which points
-    points_per_batch: int = 64  # masks of so many are alive at once
+    points_per_batch: int = 64  # masks of so many are alive at once; a GPU takes more
     pred_iou_thresh: float = 0.88
     stability_score_thresh: float = 0.95
     stability_score_offset: float = 1.0

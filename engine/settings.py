@@ -36,7 +36,7 @@ class SegmentSettings:
     """How SAM is asked, and which of its masks pass the gate."""
 
     points_per_side: int | None = setting(None, "Prompts a side of a window. Default: the model's.")
-    points_per_batch: int = setting(64, "Prompts decoded at once.")
+    points_per_batch: int = setting(64, "Prompts decoded at once; a GPU takes more.")
     pred_iou_thresh: float | None = setting(
         None, "Masks with a lower predicted IoU are dropped. Default: the model's."
     )

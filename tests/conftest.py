@@ -159,5 +159,6 @@ def small_blocks(monkeypatch):
         across = 4
         tile, threads = across * on_gpu.SIDE, across**2
         sizes = {"ACROSS": across, "TILE": tile, "THREADS": threads, "SHARES": threads // tile}
-        for name, value in (sizes | {"PADDED": tile + 1}).items():
+        shapes = {"PADDED": tile + 1, "NEAREST": 2 * across, "PARTS": 2 * sizes["SHARES"]}
+        for name, value in (sizes | shapes).items():
             monkeypatch.setattr(on_gpu, name, value)

@@ -25,7 +25,7 @@ IMAGES_AT_ONCE = {"cpu": 1, "cuda": 8}
 _PASS_BYTES = {"cpu": 16 << 20}
 # Elsewhere a pass takes a part of what is free, its temporary values being some times as large.
 _PASS_SHARE_OF_FREE = 1 / 12
-_PASS_BYTES_AT_MOST = 512 << 20
+_PASS_BYTES_AT_MOST = 1 << 30
 
 
 class Steps(Protocol):
@@ -56,6 +56,10 @@ class InPasses:
     ) -> Iterator[DecodedMasks]:
         """Masks of points (N, 2) whose predicted IoU passes; see ``Runtime``."""
         points = points.to(embedding.device, torch.float32)
+        if embedding.device.type != "cpu":
+            # Each batch costs the host some steps, for which a GPU waits: it gets as many points
+            # as it has room for.
+            points_per_batch = max(points_per_batch, points_in_a_pass(embedding))
         per_pass = self._points_per_pass(embedding, min(points_per_batch, len(points)))
         image = None
         for first in range(0, len(points), points_per_batch):
@@ -65,11 +69,13 @@ class InPasses:
             parts = self._run(image, batch.split(per_pass), pred_iou_thresh)
             for number, part in enumerate(parts):
                 part.point_index += first + number * per_pass
-            yield DecodedMasks(
+            masks = DecodedMasks(
                 logits=torch.cat([part.logits for part in parts]),
                 predicted_iou=torch.cat([part.predicted_iou for part in parts]),
                 point_index=torch.cat([part.point_index for part in parts]),
             )
+            wait_for(embedding.device)
+            yield masks
 
     def _share(self, embedding: Tensor) -> Any:
         raise NotImplementedError
@@ -95,7 +101,16 @@ def decode_pass(
         if len(point_index)
         else predicted_iou.new_zeros(0, side, side)
     )
-    return DecodedMasks(logits, predicted_iou[passed], point_index)
+    return DecodedMasks(logits, predicted_iou[point_index, output], point_index)
+
+
+def wait_for(device: torch.device) -> None:
+    """Let a GPU's current stream end: the kernels after it run in a stream of their own.
+
+    The clock of a stage stops here too.
+    """
+    if device.type == "cuda":
+        torch.cuda.current_stream(device).synchronize()
 
 
 def points_in_a_pass(embedding: Tensor) -> int:
@@ -103,6 +118,9 @@ def points_in_a_pass(embedding: Tensor) -> int:
     budget = _PASS_BYTES.get(embedding.device.type)
     if budget is None:
         free, _ = torch.cuda.mem_get_info(embedding.device)
+        # What PyTorch keeps for itself from earlier passes is as good as free.
+        free += torch.cuda.memory_reserved(embedding.device)
+        free -= torch.cuda.memory_allocated(embedding.device)
         budget = min(_PASS_BYTES_AT_MOST, int(free * _PASS_SHARE_OF_FREE))
     return max(1, budget // (embedding.numel() * embedding.element_size()))
 

@@ -47,7 +47,7 @@ class Runtime(Protocol):
             pred_iou_thresh: only masks with a greater predicted IoU are upscaled and returned;
                 0 or less keeps all.
             points_per_batch: masks of so many points are handed out at a time; it bounds what is
-                alive at once, and changes no mask.
+                alive at once, and changes no mask. On a GPU they are more where it has room.
         """
         ...
 

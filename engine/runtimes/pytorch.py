@@ -1,13 +1,13 @@
 """SAM's network in PyTorch: the reference for every other runtime, and what runs anywhere."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor
 
 from alps.engine.errors import SettingsError
-from alps.engine.runtimes.passes import IMAGES_AT_ONCE, Batches, InPasses, decode_pass
+from alps.engine.runtimes.passes import IMAGES_AT_ONCE, Batches, InPasses, decode_pass, wait_for
 from alps.engine.runtimes.protocol import DecodedMasks
 from alps.engine.sam import Sam
 from alps.engine.sam.absorbed import AbsorbedDecoder, DecodedPoints, SharedImage
@@ -65,7 +65,9 @@ class TorchRuntime(InPasses):
 
         A GPU that runs out of memory gets smaller batches from then on.
         """
-        return self._batches(pixels)
+        embeddings = self._batches(pixels)
+        wait_for(embeddings.device)
+        return embeddings
 
     def _encode(self, batch: Tensor) -> Tensor:
         with self._autocast(self.precision):
@@ -101,10 +103,16 @@ class TorchRuntime(InPasses):
             points = -(-points // threads())
         return super()._points_per_pass(embedding, points)
 
-    def _autocast(self, precision: str) -> torch.autocast:
+    @contextmanager
+    def _autocast(self, precision: str) -> Iterator[None]:
         kind = self.sam.device.type
         dtype = _DTYPES[precision]
-        return torch.autocast(kind, dtype, enabled=dtype is not None)
+        with ExitStack() as stack:
+            stack.enter_context(torch.autocast(kind, dtype, enabled=dtype is not None))
+            if kind == "cuda" and dtype is None:
+                # PyTorch's default rounds what convolutions take to ten bits, TF32.
+                stack.enter_context(torch.backends.cudnn.flags(enabled=True, allow_tf32=False))
+            yield
 
 
 def _is_out_of_memory(error: Exception) -> bool:

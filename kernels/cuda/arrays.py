@@ -3,9 +3,15 @@
 from typing import Any
 
 import numpy as np
-from numba import cuda
+from numba import config, cuda
 
 from alps.kernels.cuda import is_on_gpu
+
+# A tile's few masks are few blocks; each place where that is so would be warned of once.
+config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
+# numba-cuda up to 0.30 compiles nothing without this name, which NumPy 2.5 gave up.
+if not hasattr(np, "row_stack"):
+    np.row_stack = np.vstack
 
 
 def on_gpu(array: Any, dtype: np.dtype | type | None = None) -> Any:

@@ -24,6 +24,8 @@ DEPTH = 16  # channels in shared memory at a time
 PADDED = TILE + 1
 THREADS = ACROSS * ACROSS
 SHARES = THREADS // TILE  # threads that measure the distances of one vector
+# Shapes of shared memory: a compiled kernel takes names and numbers there, nothing to be computed.
+NEAREST, PARTS = 2 * ACROSS, 2 * SHARES
 BLOCKS = 264  # two for each multiprocessor of a large GPU
 SUM_BYTES = 1 << 29  # of the blocks' sums: with very many centroids there are fewer blocks
 EXTRA = 2  # columns of the sums after the channels: weights, and weighted squared distances
@@ -89,9 +91,9 @@ def _pass(
     clusters = centroids.shape[0]
     here = cuda.shared.array((DEPTH, PADDED), np.float32)
     there = cuda.shared.array((DEPTH, PADDED), np.float32)
-    values = cuda.shared.array((TILE, 2 * ACROSS), np.float32)
-    ids = cuda.shared.array((TILE, 2 * ACROSS), np.int32)
-    parts = cuda.shared.array((TILE, 2 * SHARES), np.float32)
+    values = cuda.shared.array((TILE, NEAREST), np.float32)
+    ids = cuda.shared.array((TILE, NEAREST), np.int32)
+    parts = cuda.shared.array((TILE, PARTS), np.float32)
     pair = cuda.shared.array((TILE, 2), np.int32)
     order = cuda.shared.array(TILE, np.int32)
     dots = cuda.local.array((SIDE, SIDE), np.float32)
