@@ -40,8 +40,8 @@ class RegionSettings:
 class PoolSettings:
     """What `tiny` is trained on."""
 
-    scenes: int = setting(4000, "Generated scenes to learn from.")
-    crops: int = setting(3000, "Crops of SRC's images to learn from.")
+    scenes: int = setting(3500, "Generated scenes to learn from.")
+    crops: int = setting(2500, "Crops of SRC's images to learn from.")
     labelled: float = 0.6  # share of the crops of a labelled image whose labels are used
     # A crop's side over the input's: objects come larger and smaller than on a whole tile.
     crop_scale: tuple[float, float] = (0.35, 1.25)
@@ -62,7 +62,7 @@ class TrainSettings:
     joint_rate: float = 4e-4
     # Its tokens are small, so a step of AdamW is large beside its weights: with 2 images a step
     # 2e-5 undid within 100 steps what it knew.
-    encoder_rate: float = 1e-5
+    encoder_rate: float = 5e-6
     warmup: int = 100
     falls: tuple[float, float] = (0.2, 0.8)  # last share of each stage in which the rate falls
     weight_decay: float = 0.01
