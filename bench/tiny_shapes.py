@@ -74,7 +74,8 @@ def recipe_for(config: SamConfig, images: int, train: TrainSettings) -> TinyReci
         crops=images // 2,
         scenes=images - images // 2,
         crop_scale=tuple(scale / larger for scale in usual.crop_scale),
-        scene_metres=tuple(metres / larger for metres in usual.scene_metres),
+        # As far as scenes go; these have the widest range that there is.
+        scene_metres=tuple(np.clip(np.divide(usual.scene_metres, larger), *usual.scene_metres)),
     )
     steps = min(train.decoder_steps, train.balance_steps)
     return TinyRecipe(config, pool, replace(train, joint_steps=0, balance_steps=steps))

