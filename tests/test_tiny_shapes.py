@@ -12,7 +12,7 @@ from alps.trainer.tiny.recipe import PoolSettings, TrainSettings
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
 def test_what_it_learns_from_shows_the_same_ground(shape):
-    recipe = recipe_for(shape.config, 10, TrainSettings(decoder_steps=7))
+    recipe = recipe_for(shape.config, 10, TrainSettings(decoder_steps=7, images=2))
     usual, larger = PoolSettings(), shape.config.image_size / 512
     for side, known in zip(recipe.pool.crop_scale, usual.crop_scale, strict=True):
         assert side * larger == pytest.approx(known)
