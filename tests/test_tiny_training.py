@@ -15,7 +15,7 @@ pytest.importorskip("skimage", reason="training needs scikit-image: pip install 
 
 import speck
 
-from alps.engine.errors import SettingsError
+from alps.engine.errors import AlpsError, SettingsError
 from alps.engine.sam import Sam
 from alps.engine.scenes import SceneSettings, make_scene
 from alps.trainer.tiny import train
@@ -383,6 +383,26 @@ def test_training_learns_and_writes_its_log(undisturbed):
     assert [len(line["gradient_norm"]) for line in lines] == [1, 1, 1, 2, 2, 2]
 
 
+def test_a_line_that_was_not_ended_is_dropped(tmp_path):
+    path = tmp_path / "log.jsonl"
+    lines = [{"stage": "decoder", "step": 3}, {"stage": "joint", "step": 3}]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"stage": "joi')
+    train._Log(path, "joint", start=4)
+    assert read_log(tmp_path) == lines
+    train._Log(path, "joint", start=3)
+    assert read_log(tmp_path) == lines[:1]
+
+
+def test_a_loss_that_is_no_number_ends_it(pool, tmp_path):
+    model, averaged = start_training(pool)
+    with torch.no_grad():
+        model.mask_decoder.iou_token.weight.fill_(float("nan"))
+    stage, _ = stages(model)
+    with pytest.raises(AlpsError, match="no number any more by step 1 of the decoder stage"):
+        train.run_stage(stage, model, averaged, train.Workshop(tmp_path, pool, RECIPE, 2))
+    assert not (tmp_path / "decoder.pt").exists()
+
+
 def test_the_decoder_stage_leaves_the_encoder_alone(pool, tmp_path):
     model, averaged = start_training(pool)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -496,6 +516,13 @@ def test_from_images_to_weights(sources, backbone, tmp_path):
     assert [line["step"] for line in read_log(tmp_path / "out")] == [3, 5, 3, 5]
     again = make_tiny(sources, tmp_path / "out", backbone, recipe, options=cpu)
     assert again.read_bytes() == path.read_bytes()
+    for name, value in {"points": 5, "seed": 1}.items():
+        other = replace(recipe, train=replace(recipe.train, **{name: value}))
+        with pytest.raises(SettingsError, match=f"another {name}; give that again"):
+            make_tiny(sources, tmp_path / "out", backbone, other, options=cpu)
+    longer = replace(recipe, train=replace(recipe.train, joint_steps=8))
+    make_tiny(sources, tmp_path / "out", backbone, longer, options=cpu)
+    assert [line["step"] for line in read_log(tmp_path / "out")] == [3, 5, 3, 5, 7]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """From images to `tiny.safetensors`: pool, decoder stage, joint stage, export."""
 
 import copy
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -9,6 +10,8 @@ import torch
 
 from alps.engine.checkpoints import save_sam
 from alps.engine.device import choose_device
+from alps.engine.errors import SettingsError
+from alps.engine.run_folder import whole
 from alps.engine.sam import Sam
 from alps.engine.sources import Source
 from alps.trainer.tiny.backbone import encoder_weights
@@ -83,8 +86,13 @@ def train_model(
     recipe: TinyRecipe,
     options: MakeOptions,
 ) -> Path:
-    """Train a network as ``pretrained`` gave it; returns the path of the weights."""
+    """Train a network as ``pretrained`` gave it; returns the path of the weights.
+
+    Raises:
+        SettingsError: ``out`` holds a training of another recipe. Only numbers of steps may change.
+    """
     out.mkdir(parents=True, exist_ok=True)
+    _keep_to(recipe, out / "recipe.json")
     start = out / "start.pt"
     model.to(options.device)
     if start.exists():
@@ -97,6 +105,27 @@ def train_model(
     for stage in (decoder_stage(model, recipe.train), joint_stage(model, recipe.train)):
         run_stage(stage, model, averaged, shop)
     return export(averaged.cpu(), recipe, out / "tiny.safetensors")
+
+
+def _keep_to(recipe: TinyRecipe, path: Path) -> None:
+    """Note the recipe beside what is made by it, and refuse to go on by another."""
+    steps = {"decoder_steps", "joint_steps"}  # a stage may be made longer
+    train = {name: value for name, value in asdict(recipe.train).items() if name not in steps}
+    wanted = json.loads(json.dumps(asdict(recipe) | {"train": train}))
+    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else wanted
+    changed = sorted(
+        name
+        for part in ("model", "pool", "train")
+        for name in wanted[part]
+        if wanted[part][name] != found[part][name]
+    )
+    if changed:
+        raise SettingsError(
+            f"{path.parent} was begun with another {', '.join(changed)}; give that again, or "
+            "another OUT"
+        )
+    with whole(path) as part:
+        part.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
 
 
 def export(model: Sam, recipe: TinyRecipe, path: Path) -> Path:

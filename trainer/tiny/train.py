@@ -12,12 +12,14 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from alps.engine.errors import AlpsError
 from alps.engine.progress import Progress
 from alps.engine.sam import Sam
 from alps.trainer.tiny.light import vary_light
@@ -186,7 +188,7 @@ def run_stage(stage: Stage, model: Sam, averaged: Sam, shop: Workshop) -> None:
         start = state["step"]
     if start >= stage.steps:
         return
-    draw = batches(
+    drawn = batches(
         shop.pool,
         seed=settings.seed * 1000 + len(stage.name),
         start=start,
@@ -194,7 +196,10 @@ def run_stage(stage: Stage, model: Sam, averaged: Sam, shop: Workshop) -> None:
         points=settings.points,
     )
     log = _Log(shop.out / "log.jsonl", stage.name, start)
-    with Progress(stage.steps - start, "steps", f"{stage.name} stage") as progress:
+    with (
+        closing(drawn) as draw,
+        Progress(stage.steps - start, "steps", f"{stage.name} stage") as progress,
+    ):
         for step in range(start, stage.steps):
             for group in optimiser.param_groups:
                 group["lr"] = group["peak"] * _schedule(
@@ -225,13 +230,14 @@ def run_stage(stage: Stage, model: Sam, averaged: Sam, shop: Workshop) -> None:
 class _Log:
     """Means over some steps, a line of JSON each; a GPU is not waited for in between.
 
-    Lines of steps from ``start`` on, which a run wrote before it was stopped, are dropped.
+    Lines of steps from ``start`` on, which a run wrote before it was stopped, are dropped, and one
+    that it had not ended.
     """
 
     def __init__(self, path: Path, stage: str, start: int) -> None:
         self._path, self._stage = path, stage
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        found = [json.loads(line) for line in lines]
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+        found = [json.loads(line) for line in text.split("\n")[:-1]]
         kept = [line for line in found if line["stage"] != stage or line["step"] < start]
         path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
         self._clear()
@@ -252,13 +258,20 @@ class _Log:
         self._values["gradient_norm"].append(torch.stack(norms))
 
     def write(self, step: int) -> None:
-        """A line of all since the last one, up to and with ``step``."""
+        """A line of all since the last one, up to and with ``step``.
+
+        Raises:
+            AlpsError: the loss is no number any more.
+        """
         if not self._steps:
             return
-        means = {
-            name: torch.stack(values).float().mean(0).tolist()
-            for name, values in self._values.items()
-        }
+        found = {name: torch.stack(values).float().mean(0) for name, values in self._values.items()}
+        if not all(mean.isfinite().all() for mean in found.values()):
+            raise AlpsError(
+                f"the loss is no number any more by step {step} of the {self._stage} stage; run "
+                "again to go on at the last checkpoint, or give another OUT and --seed"
+            )
+        means = {name: mean.tolist() for name, mean in found.items()}
         seconds = (time.perf_counter() - self._began) / self._steps
         line = {"stage": self._stage, "step": step, "steps": self._steps, **means}
         with open(self._path, "a", encoding="utf-8") as file:
