@@ -1,6 +1,7 @@
 """The training of `tiny`: its loss, its prompts, its regions, and its two stages."""
 
 import json
+import os
 import sys
 from dataclasses import replace
 from itertools import pairwise, permutations
@@ -443,7 +444,7 @@ def test_killed_while_writing_a_checkpoint(pool, undisturbed, tmp_path, monkeypa
     def fail(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(train.os, "replace", fail)
+    monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(KeyboardInterrupt):
         train_through(pool, tmp_path)
     assert not (tmp_path / "decoder.pt").exists()

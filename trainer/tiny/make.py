@@ -25,7 +25,6 @@ from alps.trainer.tiny.train import (
     initialise,
     joint_stage,
     run_stage,
-    save_whole,
 )
 
 _SAMPLE = 32  # crops in which it is seen which directions of the encoder are free
@@ -99,7 +98,8 @@ def train_model(
         model.load_state_dict(torch.load(start, weights_only=True, map_location="cpu"))
     else:
         initialise(model, pool, directions, recipe.train.seed)
-        save_whole(model.state_dict(), start)
+        with whole(start) as part:
+            torch.save(model.state_dict(), part)
     averaged = copy.deepcopy(model)
     shop = Workshop(out, pool, recipe, options.checkpoint_every)
     for stage in (decoder_stage(model, recipe.train), joint_stage(model, recipe.train)):

@@ -8,7 +8,6 @@ on at its last checkpoint: batches depend on the step's number alone.
 """
 
 import json
-import os
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 
 from alps.engine.errors import AlpsError
 from alps.engine.progress import Progress
+from alps.engine.run_folder import whole
 from alps.engine.sam import Sam
 from alps.trainer.tiny.light import vary_light
 from alps.trainer.tiny.loss import MaskLoss, mask_loss
@@ -224,7 +224,8 @@ def run_stage(stage: Stage, model: Sam, averaged: Sam, shop: Workshop) -> None:
                     "optimiser": optimiser.state_dict(),
                     "step": step + 1,
                 }
-                save_whole(state, checkpoint)
+                with whole(checkpoint) as part:
+                    torch.save(state, part)
 
 
 class _Log:
@@ -332,13 +333,3 @@ def _schedule(step: int, steps: int, warmup: int, fall: float) -> float:
 def _average(averaged: Sam, model: Sam, keep: float) -> None:
     """Move the running average of the weights towards the model."""
     torch._foreach_lerp_([*averaged.parameters()], [*model.parameters()], 1 - keep)
-
-
-def save_whole(state: dict, path: Path) -> None:
-    """Write a checkpoint that appears whole or not at all."""
-    part = path.with_suffix(".part")
-    with open(part, "wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
