@@ -141,6 +141,21 @@ def archive(tmp_path):
 
 
 @pytest.fixture
+def scene_sources(tmp_path):
+    """Two small generated scenes, as sources."""
+    from PIL import Image
+
+    from alps.engine.scenes import SceneSettings, make_scene
+    from alps.engine.sources import find_sources
+
+    (tmp_path / "images").mkdir()
+    for seed in (1, 2):
+        image = make_scene(seed, SceneSettings(size=160)).image
+        Image.fromarray(image).save(tmp_path / "images" / f"{seed}.png")
+    return find_sources(tmp_path / "images")
+
+
+@pytest.fixture
 def to_gpu():
     """A function that puts a NumPy array on the GPU, or into the simulator's."""
     from numba import cuda

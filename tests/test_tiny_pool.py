@@ -14,7 +14,6 @@ from speck import CONFIG
 
 from alps.engine.errors import SettingsError
 from alps.engine.sam import Sam
-from alps.engine.scenes import SceneSettings, make_scene
 from alps.engine.sources import find_sources
 from alps.trainer.tiny import pool as pools
 from alps.trainer.tiny.crops import Cropper
@@ -25,22 +24,13 @@ SETTINGS = PoolSettings(scenes=2, crops=3, scene_metres=(0.4, 0.6))
 
 
 @pytest.fixture
-def sources(tmp_path):
-    (tmp_path / "images").mkdir()
-    for seed in (1, 2):
-        image = make_scene(seed, SceneSettings(size=160)).image
-        Image.fromarray(image).save(tmp_path / "images" / f"{seed}.png")
-    return find_sources(tmp_path / "images")
-
-
-@pytest.fixture
 def model():
     torch.manual_seed(0)
     return Sam(CONFIG)
 
 
-def test_a_stopped_build_ends_the_same(tmp_path, sources, model, monkeypatch):
-    maker = PoolMaker(sources, model, SETTINGS)
+def test_a_stopped_build_ends_the_same(tmp_path, scene_sources, model, monkeypatch):
+    maker = PoolMaker(scene_sources, model, SETTINGS)
     whole = build_pool(tmp_path / "whole", maker)
     assert len(whole) == 5
     real, left = pools._put, [3]
@@ -66,20 +56,20 @@ def assert_same(one, two):
     assert np.array_equal(one.images, two.images) and np.array_equal(one.levels, two.levels)
 
 
-def test_several_processes_make_the_same(tmp_path, sources, model):
-    maker = PoolMaker(sources, model, SETTINGS)
+def test_several_processes_make_the_same(tmp_path, scene_sources, model):
+    maker = PoolMaker(scene_sources, model, SETTINGS)
     alone, together = (build_pool(tmp_path / str(n), maker, workers=n) for n in (1, 2))
     assert_same(alone, together)
     assert_same(alone, build_pool(tmp_path / "2", maker, workers=2))  # nothing is left to do
 
 
-def test_other_settings_are_refused(tmp_path, sources, model):
-    build_pool(tmp_path / "pool", PoolMaker(sources, model, SETTINGS))
+def test_other_settings_are_refused(tmp_path, scene_sources, model):
+    build_pool(tmp_path / "pool", PoolMaker(scene_sources, model, SETTINGS))
     with pytest.raises(SettingsError, match="other pool settings"):
-        build_pool(tmp_path / "pool", PoolMaker(sources, model, replace(SETTINGS, seed=1)))
+        build_pool(tmp_path / "pool", PoolMaker(scene_sources, model, replace(SETTINGS, seed=1)))
 
 
-def test_labels_take_the_place_of_the_coarsest_regions(tmp_path, sources, model):
+def test_labels_take_the_place_of_the_coarsest_regions(tmp_path, scene_sources, model):
     """Half of each image is one class, the other unknown; labels of no image do no harm."""
     (tmp_path / "labels").mkdir()
     classes = np.full((160, 160), 255, np.uint8)
@@ -88,13 +78,13 @@ def test_labels_take_the_place_of_the_coarsest_regions(tmp_path, sources, model)
         Image.fromarray(classes).save(tmp_path / "labels" / f"{name}.tif")
     labels = find_sources(tmp_path / "labels")
     settings = replace(SETTINGS, crops=12, labelled=1.0)
-    plain = build_pool(tmp_path / "plain", PoolMaker(sources, model, settings))
-    found = build_pool(tmp_path / "labelled", PoolMaker(sources, model, settings, labels))
+    plain = build_pool(tmp_path / "plain", PoolMaker(scene_sources, model, settings))
+    found = build_pool(tmp_path / "labelled", PoolMaker(scene_sources, model, settings, labels))
     assert np.array_equal(plain.images, found.images)
     assert np.array_equal(plain.levels[:, :2], found.levels[:, :2])
     changed = [not np.array_equal(*pair) for pair in zip(plain.levels, found.levels, strict=True)]
     assert 0 < sum(changed) < 12
-    cropper = Cropper(sources, 128, settings, labels)
+    cropper = Cropper(scene_sources, 128, settings, labels)
     for index in np.flatnonzero(changed):
         _, pieces = cropper.crop(int(index))
         inside = (pieces > 0)[::2, ::2]  # 128 px of input, 64 of levels
@@ -119,12 +109,12 @@ def test_labels_turn_with_their_image(tmp_path, model):
         assert ((image[..., 0] > 100) == (pieces > 0)).mean() > 0.95  # edges are interpolated
 
 
-def test_some_crops_of_labelled_images_go_without(tmp_path, sources, model):
+def test_some_crops_of_labelled_images_go_without(tmp_path, scene_sources, model):
     (tmp_path / "labels").mkdir()
     for name in ("1", "2"):
         Image.fromarray(np.ones((160, 160), np.uint8)).save(tmp_path / "labels" / f"{name}.png")
     cropper = Cropper(
-        sources, 128, replace(SETTINGS, labelled=0.5), find_sources(tmp_path / "labels")
+        scene_sources, 128, replace(SETTINGS, labelled=0.5), find_sources(tmp_path / "labels")
     )
     used = [cropper.crop(index)[1] is not None for index in range(20)]
     assert 3 < sum(used) < 17

@@ -1,15 +1,13 @@
-"""The training of `tiny`: its loss, its prompts, its regions, and its two stages."""
+"""The training of `tiny`: its prompts and its two stages."""
 
 import json
 import os
 import sys
 from dataclasses import replace
-from itertools import pairwise, permutations
 
 import numpy as np
 import pytest
 import torch
-from scipy import ndimage
 from torch.nn import functional as F
 
 pytest.importorskip("skimage", reason="training needs scikit-image: pip install -e .[train]")
@@ -18,131 +16,13 @@ import speck
 
 from alps.engine.errors import AlpsError, SettingsError
 from alps.engine.sam import Sam
-from alps.engine.scenes import SceneSettings, make_scene
 from alps.trainer.tiny import train
 from alps.trainer.tiny.cells import carry_cells
-from alps.trainer.tiny.loss import mask_loss
 from alps.trainer.tiny.pool import Pool
 from alps.trainer.tiny.prompts import Batch, batches, draw_points, masks_at
 from alps.trainer.tiny.recipe import PoolSettings, TinyRecipe, TrainSettings
-from alps.trainer.tiny.regions import RegionSettings, _cut, region_hierarchy
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-# --- the loss
-
-
-def some_prompts(count=6, side=8, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    logits = 2 * torch.randn(count, 3, side, side, generator=generator)
-    iou = torch.rand(count, 3, generator=generator)
-    truth = torch.randn(count, 3, side, side, generator=generator).clamp(0, 1)
-    valid = torch.rand(count, 3, generator=generator) > 0.3
-    valid[0], valid[1] = True, False  # all three, and a point with no mask at all
-    return logits, iou, truth, valid
-
-
-def pair_cost(logits, truth, balance):
-    """One output against one true mask, pixel by pixel."""
-    p, t = 1 / (1 + np.exp(-logits)), truth
-    inside, outside = -np.log(p), -np.log(1 - p)
-    dice = 1 - (2 * (p * t).sum() + 1) / (p.sum() + t.sum() + 1)
-    focal = (t * (1 - p) ** 2 * inside + (1 - t) * p**2 * outside).mean() / 2
-    balanced = (t * inside).sum() / (t.sum() + 1)
-    balanced += ((1 - t) * outside).sum() / ((1 - t).sum() + 1)
-    return dice + 10 * focal + balance * balanced
-
-
-def naive_loss(logits, iou, truth, valid, balance):
-    """(total, best IoU, picked IoU, IoU error), prompt by prompt."""
-    logits, iou, truth = (x.double().numpy() for x in (logits, iou, truth))
-    costs, everywhere, best, picked, errors = [], [], [], [], []
-    for s in range(len(logits)):
-        there = [g for g in range(3) if valid[s, g]]
-        if not there:
-            continue
-        cost = {
-            (g, m): pair_cost(logits[s, m], truth[s, g], balance) for g in there for m in range(3)
-        }
-        costs.append(min(sum(cost[g, order[g]] for g in there) for order in permutations(range(3))))
-        everywhere += cost.values()
-        overlap = np.zeros((3, 3))
-        for g in there:
-            for m in range(3):
-                a, b = logits[s, m] > 0, truth[s, g] > 0.5
-                overlap[g, m] = (a & b).sum() / max((a | b).sum(), 1)
-        best += [overlap[g].max() for g in there]
-        picked.append(overlap[:, iou[s].argmax()].max())
-        errors += [iou[s, m] - overlap[:, m].max() for m in range(3)]
-    masks = valid.sum().item()
-    total = sum(costs) / masks + 0.05 * sum(everywhere) / (3 * masks) + np.mean(np.square(errors))
-    return total, np.mean(best), np.mean(picked), np.mean(np.abs(errors))
-
-
-@pytest.mark.parametrize("balance", [0.0, 0.1, 1.0])
-@pytest.mark.parametrize("seed", range(3))
-def test_loss_prompt_by_prompt(balance, seed):
-    prompts = some_prompts(seed=seed)
-    loss = mask_loss(*prompts, balance=balance)
-    found = (loss.total, loss.best_iou, loss.picked_iou, loss.iou_error)
-    expected = naive_loss(*prompts, balance)
-    assert [value.item() for value in found] == pytest.approx(expected, rel=1e-5)
-
-
-def test_loss_does_not_care_which_output_fits():
-    """Outputs and true masks may be named in any order; the best assignment is the same."""
-    logits, iou, truth, valid = some_prompts()
-    valid[:] = True
-    expected = mask_loss(logits, iou, truth, valid, 0.5).total
-    for order in permutations(range(3)):
-        order = list(order)
-        turned = mask_loss(logits[:, order], iou[:, order], truth, valid, 0.5).total
-        assert turned.item() == pytest.approx(expected.item(), rel=1e-5)
-
-
-def test_right_masks_cost_next_to_nothing():
-    truth = torch.zeros(1, 3, 8, 8)
-    truth[0, 0, :2], truth[0, 1, :4], truth[0, 2, :6] = 1, 1, 1
-    logits = (40 * truth - 20)[:, [2, 0, 1]]
-    loss = mask_loss(logits, torch.ones(1, 3), truth, torch.ones(1, 3, dtype=torch.bool), 1.0)
-    assert loss.best_iou == loss.picked_iou == 1 and loss.iou_error == 0
-    swapped = mask_loss(-logits, torch.zeros(1, 3), truth, torch.ones(1, 3, dtype=torch.bool), 1.0)
-    assert 20 * loss.total < swapped.total  # not 0: each pair counts a little
-
-
-def test_loss_of_a_single_output():
-    """What boxes ask: one mask, one truth, no assignment to choose."""
-    logits, iou, truth, valid = (x[:, :1] for x in some_prompts())
-    valid[2] = True
-    loss = mask_loss(logits, iou, truth, valid, 0.5)
-    rows = np.flatnonzero(valid[:, 0])
-    pairs = [(logits[s, 0].double().numpy(), truth[s, 0].double().numpy()) for s in rows]
-    costs = [pair_cost(*pair, 0.5) for pair in pairs]
-    overlaps = [((x > 0) & (t > 0.5)).sum() / ((x > 0) | (t > 0.5)).sum() for x, t in pairs]
-    errors = iou[rows, 0].numpy() - overlaps
-    expected = 1.05 * np.mean(costs) + np.mean(np.square(errors))
-    assert loss.total.item() == pytest.approx(expected, rel=1e-5)
-    assert loss.best_iou.item() == pytest.approx(np.mean(overlaps), rel=1e-5)
-
-
-def test_gradient_descends():
-    logits, iou, truth, valid = some_prompts()
-    logits.requires_grad_(), iou.requires_grad_()
-    loss = mask_loss(logits, iou, truth, valid, 0.5).total
-    loss.backward()
-    assert not logits.grad[1].any() and not iou.grad[1].any()  # nothing is true of prompt 1
-    step = mask_loss(logits - 0.1 * logits.grad, iou - 0.1 * iou.grad, truth, valid, 0.5).total
-    assert step < loss
-
-
-def test_a_batch_with_no_true_mask_teaches_nothing():
-    logits, iou, truth, valid = some_prompts()
-    logits.requires_grad_(), iou.requires_grad_()
-    loss = mask_loss(logits, iou, truth, valid & False, 0.5)
-    loss.total.backward()
-    assert loss.total == 0 and not logits.grad.any() and not iou.grad.any()
-    assert all(torch.isfinite(v) for v in (loss.best_iou, loss.picked_iou, loss.iou_error))
 
 
 # --- prompts
@@ -295,45 +175,6 @@ def test_each_step_sees_another_side(pool, monkeypatch):
     for step in range(8):
         train._step(stage, model, batch, step, SETTINGS)
     assert len(seen) == len(lit) == 8
-
-
-# --- regions
-
-
-def assert_nested_and_connected(levels):
-    for level in levels:
-        assert set(np.unique(level)) == set(range(1, level.max() + 1))
-        for number in range(1, level.max() + 1):  # superpixels may hang together by a corner
-            assert ndimage.label(level == number, np.ones((3, 3)))[1] == 1
-    for fine, coarse in pairwise(levels):
-        pairs = {*zip(fine.ravel().tolist(), coarse.ravel().tolist(), strict=True)}
-        assert len(pairs) == fine.max() and fine.max() >= coarse.max()
-
-
-@pytest.mark.parametrize("seed", [0, 3, 4, 8])
-@pytest.mark.parametrize("size", [(128, 128), (99, 126)])
-def test_regions_are_nested_and_connected(seed, size):
-    image = make_scene(seed, SceneSettings(size=128)).image[: size[0], : size[1]]
-    features = np.random.default_rng(seed).normal(size=(8, 9, 5))
-    cuts = (2.0, 4.5, 5.5, 6.25, 12.0)
-    levels = region_hierarchy(image, features, RegionSettings(cuts=cuts))
-    assert levels.shape == (5, *size) and levels.dtype == np.int32
-    assert levels[0].max() > levels[2].max() > 1
-    assert_nested_and_connected(levels)
-
-
-def test_merges_that_come_too_cheap_afterwards_are_undone_too():
-    """Ward's criterion along neighbours is not monotone: here 2 and 3 meet only through 0 and 1."""
-    children = np.array([[0, 1], [4, 2], [5, 3]])
-    assert _cut(children, np.array([10.0, 3.0, 4.0]), 4, 5.0).tolist() == [1, 2, 3, 4]
-    assert _cut(children, np.array([2.0, 3.0, 4.0]), 4, 3.0).tolist() == [2, 2, 2, 1]
-    assert len(set(_cut(children, np.array([10.0, 3.0, 4.0]), 4, 10.0))) == 1
-    assert len(set(_cut(children, np.array([2.0, 3.0, 4.0]), 4, 1.0))) == 4
-
-
-def test_an_image_of_one_colour_is_one_region():
-    levels = region_hierarchy(np.full((64, 64, 3), 90, np.uint8), np.zeros((4, 4, 3)))
-    assert levels.shape == (3, 64, 64) and (levels == 1).all()
 
 
 # --- the stages
@@ -492,37 +333,24 @@ def backbone(monkeypatch):
     return "a wheel"
 
 
-@pytest.fixture
-def sources(tmp_path):
-    from PIL import Image
-
-    from alps.engine.sources import find_sources
-
-    (tmp_path / "images").mkdir()
-    for seed in (1, 2):
-        image = make_scene(seed, SceneSettings(size=160)).image
-        Image.fromarray(image).save(tmp_path / "images" / f"{seed}.png")
-    return find_sources(tmp_path / "images")
-
-
-def test_from_images_to_weights(sources, backbone, tmp_path):
+def test_from_images_to_weights(scene_sources, backbone, tmp_path):
     from alps.engine.checkpoints import load_sam
     from alps.trainer.tiny.make import MakeOptions, make_tiny
 
     recipe = replace(RECIPE, pool=PoolSettings(scenes=2, crops=3))
     cpu = MakeOptions(torch.device("cpu"), checkpoint_every=4)
-    path = make_tiny(sources, tmp_path / "out", backbone, recipe, options=cpu)
+    path = make_tiny(scene_sources, tmp_path / "out", backbone, recipe, options=cpu)
     model, info = load_sam(path)
     assert model.config == CONFIG and info.defaults == recipe.defaults
     assert [line["step"] for line in read_log(tmp_path / "out")] == [3, 5, 3, 5]
-    again = make_tiny(sources, tmp_path / "out", backbone, recipe, options=cpu)
+    again = make_tiny(scene_sources, tmp_path / "out", backbone, recipe, options=cpu)
     assert again.read_bytes() == path.read_bytes()
     for name, value in {"points": 5, "seed": 1}.items():
         other = replace(recipe, train=replace(recipe.train, **{name: value}))
         with pytest.raises(SettingsError, match=f"another {name}; give that again"):
-            make_tiny(sources, tmp_path / "out", backbone, other, options=cpu)
+            make_tiny(scene_sources, tmp_path / "out", backbone, other, options=cpu)
     longer = replace(recipe, train=replace(recipe.train, joint_steps=8))
-    make_tiny(sources, tmp_path / "out", backbone, longer, options=cpu)
+    make_tiny(scene_sources, tmp_path / "out", backbone, longer, options=cpu)
     assert [line["step"] for line in read_log(tmp_path / "out")] == [3, 5, 3, 5, 7]
 
 
