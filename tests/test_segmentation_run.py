@@ -231,7 +231,10 @@ def test_two_processes_learn_what_one_does(data, tmp_path, sober):
     np.testing.assert_allclose(losses[0], losses[1], rtol=2e-4)
     weights = [checkpoint(tmp_path / name)["model"] for name in ("one", "two")]
     for name, value in weights[0].items():
-        torch.testing.assert_close(value, weights[1][name], rtol=1e-3, atol=2e-3, msg=name)
+        # What batch norm takes out again has gradients of rounding alone; Adam steps all the same.
+        idle = "linear_projections" in name and name.endswith("bias")
+        reach = QUICK.rate * QUICK.steps if idle else 2e-3
+        torch.testing.assert_close(value, weights[1][name], rtol=1e-3, atol=reach, msg=name)
     run = json.loads((tmp_path / "two" / "training.json").read_text())
     assert run["result"]["scores"]["mean_iou"] == pytest.approx(one.scores.mean_iou, abs=0.02)
 
