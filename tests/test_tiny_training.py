@@ -345,7 +345,7 @@ def test_from_images_to_weights(scene_sources, backbone, tmp_path):
     assert [line["step"] for line in read_log(tmp_path / "out")] == [3, 5, 3, 5]
     again = make_tiny(scene_sources, tmp_path / "out", backbone, recipe, options=cpu)
     assert again.read_bytes() == path.read_bytes()
-    for name, value in {"points": 5, "seed": 1}.items():
+    for name, value in {"points": 5, "seed": 1, "decoder_steps": 8}.items():
         other = replace(recipe, train=replace(recipe.train, **{name: value}))
         with pytest.raises(SettingsError, match=f"another {name}; give that again"):
             make_tiny(scene_sources, tmp_path / "out", backbone, other, options=cpu)

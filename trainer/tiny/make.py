@@ -88,7 +88,8 @@ def train_model(
     """Train a network as ``pretrained`` gave it; returns the path of the weights.
 
     Raises:
-        SettingsError: ``out`` holds a training of another recipe. Only numbers of steps may change.
+        SettingsError: ``out`` holds a training of another recipe. Only the last stage's number of
+            steps may change.
     """
     out.mkdir(parents=True, exist_ok=True)
     _keep_to(recipe, out / "recipe.json")
@@ -109,8 +110,8 @@ def train_model(
 
 def _keep_to(recipe: TinyRecipe, path: Path) -> None:
     """Note the recipe beside what is made by it, and refuse to go on by another."""
-    steps = {"decoder_steps", "joint_steps"}  # a stage may be made longer
-    train = {name: value for name, value in asdict(recipe.train).items() if name not in steps}
+    train = asdict(recipe.train)
+    del train["joint_steps"]  # the last stage may be made longer; nothing is built upon it
     wanted = json.loads(json.dumps(asdict(recipe) | {"train": train}))
     found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else wanted
     changed = sorted(
