@@ -5,17 +5,19 @@ from pathlib import Path
 from setuptools import setup
 
 # A room is a folder at the top; installed it is a subpackage: kernels/ -> alps.kernels.
-# Plain `kernels` or `engine` would clash with packages that exist on PyPI.
+# Plain `kernels` or `engine` would clash with packages that exist on PyPI. What `import alps`
+# itself gives lies in engine/public.
 ROOMS = ("engine", "kernels", "export", "trainer", "bench")
 
 
 def room_packages() -> dict[str, str]:
     """Map each package name, ``alps.engine.sam`` say, to its folder, ``engine/sam``."""
-    folders = {}
+    folders = {"alps": "engine/public"}
     for room in ROOMS:
         for init in sorted(Path(room).rglob("__init__.py")):
             folder = init.parent.as_posix()
-            folders["alps." + folder.replace("/", ".")] = folder
+            if folder != "engine/public":
+                folders["alps." + folder.replace("/", ".")] = folder
     return folders
 
 
@@ -66,7 +68,7 @@ EXTRAS = {
     "bench": [
         "faiss-cpu>=1.8,<2",  # 1.8: NumPy 2
         "pycocotools>=2.0.7,<3",  # 2.0.7: NumPy 2; IoU of run-length codes
-        "pytest-benchmark>=4,<6",  # 4: extra_info in groups, as bench/conftest.py prints it
+        "pytest-benchmark>=4,<6",  # 4: extra_info in groups, as bench/kernels/conftest.py prints it
         "scikit-image>=0.22,<1",  # SLIC and Felzenszwalb, the baselines of the quality table
         "segment-anything==1.0",  # the original; never released again
     ],
@@ -103,24 +105,25 @@ setup(
     packages=list(PACKAGES),
     package_dir=PACKAGES,
     package_data={
-        "alps.engine": ["weights/*.safetensors", "weights/*.md"],
+        "alps": ["py.typed"],
+        "alps.engine.models": ["weights/*.safetensors", "weights/*.md"],
         "alps.engine.report": ["*.html", "*.css", "*.js"],
     },
     install_requires=REQUIRES,
     extras_require=EXTRAS,
     entry_points={
-        "console_scripts": ["alps = alps.engine.cli:main"],
+        "console_scripts": ["alps = alps.engine.cli.main:main"],
         # The program looks commands up here and loads only the one that is called.
         "alps.commands": [
-            "demo = alps.engine.commands:demo",
-            "label = alps.engine.commands:label",
-            "segment = alps.engine.commands:segment",
-            "cluster = alps.engine.commands:cluster",
-            "fit-clusters = alps.engine.commands:fit_clusters",
-            "paint = alps.engine.commands:paint",
-            "report = alps.engine.commands:report",
-            "quality = alps.engine.commands:quality",
-            "models = alps.engine.commands:models",
+            "demo = alps.engine.cli.commands:demo",
+            "label = alps.engine.cli.commands:label",
+            "segment = alps.engine.cli.commands:segment",
+            "cluster = alps.engine.cli.commands:cluster",
+            "fit-clusters = alps.engine.cli.commands:fit_clusters",
+            "paint = alps.engine.cli.commands:paint",
+            "report = alps.engine.cli.commands:report",
+            "quality = alps.engine.cli.commands:quality",
+            "models = alps.engine.cli.commands:models",
             "export = alps.export.commands:export",
             "distill = alps.trainer.commands:distill",
             "pretrain = alps.trainer.commands:pretrain",

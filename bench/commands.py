@@ -1,52 +1,16 @@
 """The commands of the bench. torch and the peers are imported when one is called, not before."""
 
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
-from alps.engine.errors import SettingsError
-from alps.engine.options import pick, settings_options
-from alps.engine.settings import setting
-
-
-@dataclass(frozen=True)
-class EverythingOptions:
-    """What everything mode is timed on."""
-
-    model: str = setting("tiny", "tiny, vit_b, vit_l, vit_h or a checkpoint.")
-    random_weights: bool = setting(
-        False,
-        "Only the model's dimensions, with random weights and thresholds from the first tile's "
-        "own masks.",
-    )
-    points_per_side: int | None = setting(None, "Prompts a side of a tile. Default: the model's.")
-    limit: int | None = setting(None, "Take only so many tiles.")
-    tile: int | None = setting(
-        None, "Cut images into windows of so many pixels a side. Default: each image is a tile."
-    )
-    threads: int | None = setting(None, "CPU threads of each side. Default: one a CPU.")
-    repeat: int = setting(1, "Run each tile so many times; the fastest counts.")
-    device: str = setting("cpu", "auto, cpu, cuda or cuda:N.")
-    seed: int = setting(0, "Seed of random weights and of the generated scene.")
-
-    def __post_init__(self) -> None:
-        for name in ("points_per_side", "limit", "tile", "threads", "repeat"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise SettingsError(f"--{name.replace('_', '-')} {value}: give at least 1")
-
-    @property
-    def thread_count(self) -> int:
-        """Threads, as given or one a CPU that this process may use."""
-        if hasattr(os, "sched_getaffinity"):
-            return self.threads or len(os.sched_getaffinity(0))
-        return self.threads or os.cpu_count() or 1
+from alps.bench.everything.options import EverythingOptions
+from alps.engine.base.errors import SettingsError
+from alps.engine.cli.options import pick, settings_options
 
 
 @contextmanager
@@ -119,7 +83,7 @@ def everything(
     are images, folders, globs or text files with a path a line; a generated scene without them.
     """
     with _peers():
-        from alps.bench.everything import compare
+        from alps.bench.everything.compare import compare
     compare(
         images,
         pick(EverythingOptions, values),
@@ -160,7 +124,7 @@ def runtimes(
     masks it finds. IMAGES as for alps bench everything; int8 is calibrated on them.
     """
     with _peers():
-        from alps.bench.runtimes import compare_runtimes
+        from alps.bench.everything.runtimes import compare_runtimes
     compare_runtimes(
         images,
         pick(EverythingOptions, values),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from alps.kernels.threads import spread, threads
+from alps.kernels.base.threads import spread, threads
 
 COPY_BYTES = 256 << 20  # several times any last-level cache of a workstation
 GEMM_SIDE = 2048

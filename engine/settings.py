@@ -5,14 +5,13 @@ where the model says nothing, stock SAM's value or the one of the method's paper
 """
 
 import dataclasses
-import hashlib
 import json
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from alps.engine.errors import SettingsError
+from alps.engine.base.errors import SettingsError
+from alps.engine.images.windows import check_tiling
 from alps.engine.sam.config import ModelDefaults
-from alps.engine.windows import check_tiling
 
 
 def setting(default: Any, text: str) -> Any:
@@ -207,9 +206,3 @@ def check_paint(settings: PaintSettings) -> None:
 def _in_range(option: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
         raise SettingsError(f"{option} {value}: must be between {low} and {high}")
-
-
-def fingerprint(*values: Any) -> str:
-    """A short hash of JSON-able values, the same on every machine."""
-    text = json.dumps(values, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

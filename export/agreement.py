@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from alps.engine.errors import ArtefactError
-from alps.engine.everything import MaskGenerator, Segments
+from alps.engine.base.errors import ArtefactError
+from alps.engine.masks.generator import MaskGenerator, Segments
 from alps.engine.runtimes.protocol import Runtime
 from alps.engine.sam import ModelDefaults
-from alps.engine.segment import generator_for
 from alps.engine.settings import RunSettings
-from alps.kernels import rle
+from alps.engine.stages.segment import generator_for
+from alps.kernels.masks import coco
 
 LEVELS = (0.99, 0.9, 0.75)  # of IoU
 _STRIP = 1 << 16  # pixels of all masks that are compared at once
@@ -108,7 +108,8 @@ def best_ious(masks: Sequence[bytes], others: Sequence[bytes], size: tuple[int, 
     if not len(masks) or not len(others):
         return np.zeros(len(masks))
     flat = [
-        np.stack([rle.decode_mask(code, size).ravel() for code in side]) for side in (masks, others)
+        np.stack([coco.decode_mask(code, size).ravel() for code in side])
+        for side in (masks, others)
     ]
     common = np.zeros((len(masks), len(others)))
     for first in range(0, flat[0].shape[1], _STRIP):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from alps.engine.errors import ArtefactError
+from alps.engine.base.errors import ArtefactError
 from alps.engine.runtimes.artefact import MANIFEST
 
 

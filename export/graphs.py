@@ -22,7 +22,12 @@ from torch.nn import functional as F
 from alps.engine.sam import Sam, SamConfig
 from alps.engine.sam.absorbed import AbsorbedDecoder, SharedImage
 from alps.engine.sam.image_encoder import Attend
-from alps.export.precision import DTYPES, Products, attention, with_weights_in
+from alps.export.precision import (
+    DTYPES,
+    Products,
+    attention,
+    with_weights_in,
+)
 
 PARTS = ("encoder", "share", "transform", "masks")
 

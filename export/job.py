@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from alps.engine.checkpoints import load_sam
-from alps.engine.model_store import MODELS, artefact_folder, find_model
-from alps.engine.progress import Progress
+from alps.engine.base.progress import Progress
+from alps.engine.models.checkpoints import load_sam
+from alps.engine.models.registry import MODELS, artefact_folder, find_model
 from alps.engine.runtimes.artefact import (
     FORMAT,
     MANIFEST,
@@ -27,13 +27,18 @@ from alps.engine.runtimes.artefact import (
     digest,
     open_artefact,
 )
-from alps.engine.runtimes.ort import OnnxRuntime
+from alps.engine.runtimes.onnxruntime import OnnxRuntime
 from alps.engine.runtimes.pytorch import TorchRuntime
 from alps.engine.sam import ModelInfo, Sam
 from alps.engine.sam.model import PIXEL_MEAN, PIXEL_STD
 from alps.engine.settings import RunSettings
 from alps.export import onnx as onnx_files
-from alps.export.agreement import BOUNDS, MaskAgreement, compare_masks, refuse_lost
+from alps.export.agreement import (
+    BOUNDS,
+    MaskAgreement,
+    compare_masks,
+    refuse_lost,
+)
 from alps.export.folder import whole_folder
 from alps.export.graphs import graphs_of
 from alps.export.settings import ExportSettings
@@ -74,7 +79,7 @@ def export_model(
     Args:
         model: a name or a checkpoint.
         out: a new folder, or an export to replace; None: where ``--runtime`` looks by itself,
-            ``alps.engine.model_store.artefact_folder``.
+            ``alps.engine.models.registry.artefact_folder``.
         settings: what is asked for.
         say: where the tables go.
 

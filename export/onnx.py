@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from alps.engine.errors import ArtefactError
+from alps.engine.base.errors import ArtefactError
 from alps.engine.runtimes.artefact import Port, StoredGraph
 from alps.export.graphs import Graph
 

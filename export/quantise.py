@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from alps.engine.progress import Progress
+from alps.engine.base.progress import Progress
 from alps.engine.sam import Sam
 from alps.engine.sam.image_encoder import Block
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from alps.engine.errors import SettingsError
+from alps.engine.base.errors import SettingsError
 from alps.engine.settings import setting
 
 FORMATS = ("onnx", "tensorrt")

@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from alps.engine.errors import ArtefactError, SettingsError
-from alps.engine.progress import Progress
+from alps.engine.base.errors import ArtefactError, SettingsError
+from alps.engine.base.progress import Progress
 from alps.engine.runtimes.artefact import StoredGraph
-from alps.engine.runtimes.trt import tensorrt_module
+from alps.engine.runtimes.tensorrt import tensorrt_module
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,12 @@
 import numpy as np
 from torch import Tensor
 
-from alps.engine.crops import Crop, network_pixels
-from alps.engine.errors import SourceError
-from alps.engine.raster import RasterReader
-from alps.engine.scenes import SceneSettings, make_scene
-from alps.engine.sources import find_sources
-from alps.engine.windows import plan_windows
+from alps.engine.base.errors import SourceError
+from alps.engine.demo.scenes import SceneSettings, make_scene
+from alps.engine.images.raster import RasterReader
+from alps.engine.images.sources import find_sources
+from alps.engine.images.windows import plan_windows
+from alps.engine.masks.crops import Crop, network_pixels
 
 _SMALLEST_SCENE = 64
 

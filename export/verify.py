@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from alps.engine.errors import ArtefactError
-from alps.engine.progress import Progress
-from alps.engine.runtimes.graphs import GraphRuntime
+from alps.engine.base.errors import ArtefactError
+from alps.engine.base.progress import Progress
+from alps.engine.runtimes.exported import GraphRuntime
 from alps.engine.runtimes.pytorch import TorchRuntime
 from alps.engine.sam import Sam
 from alps.engine.sam.absorbed import AbsorbedDecoder

@@ -115,7 +115,7 @@ def archive(tmp_path):
     """A folder of five small images in two folders, PNG, JPEG and GeoTIFF."""
     from PIL import Image
 
-    from alps.engine.scenes import SceneSettings, make_scene
+    from alps.engine.demo.scenes import SceneSettings, make_scene
 
     folder = tmp_path / "archive"
     (folder / "north").mkdir(parents=True)
@@ -145,8 +145,8 @@ def scene_sources(tmp_path):
     """Two small generated scenes, as sources."""
     from PIL import Image
 
-    from alps.engine.scenes import SceneSettings, make_scene
-    from alps.engine.sources import find_sources
+    from alps.engine.demo.scenes import SceneSettings, make_scene
+    from alps.engine.images.sources import find_sources
 
     (tmp_path / "images").mkdir()
     for seed in (1, 2):
@@ -168,7 +168,7 @@ def small_blocks(monkeypatch):
     """Fewer threads of k-means to simulate: each is one of Python's. A GPU keeps its own."""
     from numba import config
 
-    from alps.kernels.cuda import kmeans as on_gpu
+    from alps.kernels.kmeans import gpu as on_gpu
 
     if config.ENABLE_CUDASIM:
         across = 4

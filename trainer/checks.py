@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from alps.engine.errors import SettingsError
+from alps.engine.base.errors import SettingsError
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 

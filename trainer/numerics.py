@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import torch
 
-from alps.engine.errors import SettingsError
+from alps.engine.base.errors import SettingsError
 
 
 def autocast_for(device: torch.device, precision: str) -> Callable[[], torch.autocast]:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from alps.engine.device import choose_device
-from alps.engine.errors import AlpsError, SettingsError
+from alps.engine.base.device import choose_device
+from alps.engine.base.errors import AlpsError, SettingsError
 
 T = TypeVar("T")
 # The others wait while the first one opens every source of an archive, once.

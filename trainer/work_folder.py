@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 
 from filelock import FileLock, Timeout
 
-from alps.engine.errors import RunFolderError
-from alps.engine.run_folder import write_text
-from alps.engine.settings import fingerprint
+from alps.engine.base.atomic import write_text
+from alps.engine.base.digests import fingerprint
+from alps.engine.base.errors import RunFolderError
 from alps.trainer.processes import Processes
 
 

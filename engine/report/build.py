@@ -8,15 +8,22 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from alps.engine.errors import RunFolderError
+from alps.engine.base.atomic import whole
+from alps.engine.base.errors import RunFolderError
 from alps.engine.report import run_facts, words
 from alps.engine.report.cards import TileCard, draw_tile, mark_extremes
 from alps.engine.report.exemplars import Exemplar, draw_exemplars, pick_exemplars
 from alps.engine.report.run_facts import Classes, LabelClass
 from alps.engine.report.segment_rows import find_candidates, segment_parts, segments_of_tiles
 from alps.engine.report.sources import ReadTile, SourcePixels
-from alps.engine.report.tile_rows import TileFigures, choose_tiles, read_rows, survey_tiles
-from alps.engine.run_folder import STAGES, RunFolder, whole
+from alps.engine.report.tile_rows import (
+    TileFigures,
+    choose_tiles,
+    read_rows,
+    survey_tiles,
+)
+from alps.engine.run_folder.folder import RunFolder
+from alps.engine.run_folder.schemas import STAGES
 
 TILES_SHOWN = 12
 CLASSES_PICTURED = 64  # the largest ones have exemplars

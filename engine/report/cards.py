@@ -10,13 +10,13 @@ from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterWindow
 
-from alps.engine.errors import RunFolderError
+from alps.engine.base.errors import RunFolderError
 from alps.engine.report import pictures
 from alps.engine.report.run_facts import Classes, LabelClass
 from alps.engine.report.segment_rows import SegmentRow
 from alps.engine.report.sources import SourcePixels
 from alps.engine.report.tile_rows import TileRow
-from alps.engine.run_folder import RunFolder
+from alps.engine.run_folder.folder import RunFolder
 
 # Twelve tiles and 64 classes of four exemplars of 5 kB come to at most 5.6 MB as base64.
 PHOTO_BYTES = 90_000

@@ -7,11 +7,11 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from alps.engine.palette import palette
+from alps.engine.images.windows import Window
+from alps.engine.labels.palette import palette
 from alps.engine.report.segment_rows import SegmentRow
-from alps.engine.windows import Window
+from alps.kernels.masks.coco import decode_mask
 from alps.kernels.paint import paint, paint_order
-from alps.kernels.rle import decode_mask
 
 TILE_SIDE = 640  # pixels embedded for a tile's longer side
 THUMBNAIL_SIDE = 144  # of an exemplar's longer side, twice what is shown, for dense screens

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from alps.engine.errors import RunFolderError
-from alps.engine.palette import palette
+from alps.engine.base.errors import RunFolderError
+from alps.engine.labels.palette import palette
 
 NOT_SET = "–"
 # Numbers of `alps quality`, in this order; others follow under their own names.

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from alps.engine.errors import RunFolderError
+from alps.engine.base.errors import RunFolderError
 from alps.engine.report.shortlist import Shortlist, scatter
 
 BATCH_ROWS = 65_536

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from typing import Self
 
-from alps.engine.errors import SourceError
-from alps.engine.raster import RasterReader, Tile
+from alps.engine.base.errors import SourceError
+from alps.engine.images.raster import RasterReader, Tile
+from alps.engine.images.windows import Window
 from alps.engine.report.tile_rows import TileRow
-from alps.engine.windows import Window
 
 # Reads a window of a source, given the source's name as tiles.parquet has it.
 ReadTile = Callable[[str, Window], Tile]

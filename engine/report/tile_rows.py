@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from alps.engine.errors import RunFolderError
+from alps.engine.base.errors import RunFolderError
+from alps.engine.images.windows import Window
 from alps.engine.report.shortlist import Shortlist, scatter
-from alps.engine.run_folder import STAGES
-from alps.engine.windows import Window
+from alps.engine.run_folder.schemas import STAGES
 
 STATUSES = ("ok", "empty", "skipped", "failed")
 BATCH_ROWS = 65_536

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
-from alps.engine.errors import ArtefactError
+from alps.engine.base.errors import ArtefactError
 from alps.engine.sam.config import ModelInfo, SamConfig
 
 MANIFEST = "manifest.json"

@@ -22,8 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alps.engine.errors import AlpsError, ArtefactError, SettingsError
-from alps.engine.model_store import artefact_folder
+from alps.engine.base.digests import fingerprint
+from alps.engine.base.errors import AlpsError, ArtefactError, SettingsError
+from alps.engine.models.registry import artefact_folder
 from alps.engine.runtimes.artefact import (
     DECODER,
     ENCODER,
@@ -33,13 +34,12 @@ from alps.engine.runtimes.artefact import (
     digest,
     find_artefacts,
 )
-from alps.engine.runtimes.ort import OnnxRuntime
+from alps.engine.runtimes.onnxruntime import OnnxRuntime
 from alps.engine.runtimes.protocol import Runtime, TwoRuntimes
 from alps.engine.runtimes.pytorch import TorchRuntime
-from alps.engine.runtimes.trt import TensorRTRuntime, gpu_capability
+from alps.engine.runtimes.tensorrt import TensorRTRuntime, gpu_capability
 from alps.engine.sam import ModelInfo, Sam
-from alps.engine.settings import fingerprint
-from alps.kernels.threads import threads
+from alps.kernels.base.threads import threads
 
 _log = logging.getLogger(__name__)
 

@@ -6,15 +6,21 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor
 
-from alps.engine.errors import SettingsError
-from alps.engine.runtimes.passes import IMAGES_AT_ONCE, Batches, InPasses, decode_pass, wait_for
+from alps.engine.base.errors import SettingsError
+from alps.engine.runtimes.batching import (
+    IMAGES_AT_ONCE,
+    Batches,
+    InPasses,
+    decode_pass,
+    wait_for,
+)
 from alps.engine.runtimes.protocol import DecodedMasks
 from alps.engine.sam import Sam
 from alps.engine.sam.absorbed import AbsorbedDecoder, DecodedPoints, SharedImage
 from alps.engine.sam.image_encoder import attend_compiled
 from alps.engine.settings import PRECISIONS
-from alps.kernels.blas import one_blas_thread
-from alps.kernels.threads import spread, threads
+from alps.kernels.base.blas import one_blas_thread
+from alps.kernels.base.threads import spread, threads
 
 _DTYPES = dict(zip(PRECISIONS, (None, torch.bfloat16, torch.float16), strict=True))
 

@@ -2,7 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
-from alps.engine.sam.config import OFFICIAL, ModelDefaults, ModelInfo, SamConfig
+from alps.engine.sam.config import (
+    OFFICIAL,
+    ModelDefaults,
+    ModelInfo,
+    SamConfig,
+)
 
 if TYPE_CHECKING:
     from alps.engine.sam.mask_decoder import DecodedPrompts

@@ -26,9 +26,9 @@ from torch.nn import functional as F
 
 from alps.engine.sam.mask_decoder import Attention, TwoWayBlock
 from alps.engine.sam.model import Sam
-from alps.kernels import two_way
-from alps.kernels.mask_logits import UpscalingWeights, mask_logits
-from alps.kernels.two_way import ImageUpdate
+from alps.kernels.decoder import two_way
+from alps.kernels.decoder.mask_logits import UpscalingWeights, mask_logits
+from alps.kernels.decoder.two_way import ImageUpdate
 
 
 @dataclass
@@ -229,7 +229,7 @@ class AbsorbedDecoder:
 def update_image(
     image: Tensor, positions: Tensor, queries: Tensor | None, update: ImageUpdate
 ) -> tuple[Tensor, Tensor]:
-    """``alps.kernels.two_way.update_image`` in PyTorch: its reference, and what a GPU runs."""
+    """The kernel ``two_way.update_image`` in PyTorch: its reference, and what a GPU runs."""
     prompts = update.logit_rows.shape[0]  # len() would fix the number in an exported graph
     keys = update.logit_rows.unflatten(1, (-1, update.tokens))  # (N, H, T, …)
     if queries is None:

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict, dataclass, field, fields
 
-from alps.engine.errors import ModelError
+from alps.engine.base.errors import ModelError
 
 
 @dataclass(frozen=True)

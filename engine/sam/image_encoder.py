@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from alps.engine.sam.config import SamConfig
 from alps.engine.sam.layers import LayerNorm2d, TwoLayerMLP
-from alps.kernels.attention import grid_attention
+from alps.kernels.decoder.attention import grid_attention
 
 # What offsets of attention logits may take at a time; on a CPU a part of the last-level cache.
 _OFFSET_BYTES = {"cpu": 16 << 20}

@@ -17,14 +17,19 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from alps.engine.errors import RunFolderError, SettingsError, SourceError
-from alps.engine.label_writer import LabelMapWriter
-from alps.engine.palette import palette
-from alps.engine.progress import Progress
-from alps.engine.raster import RasterReader
-from alps.engine.run_folder import whole
-from alps.engine.windows import Window
-from alps.trainer.benchmarks.known import BENCHMARKS, Benchmark, Found, match
+from alps.engine.base.atomic import whole
+from alps.engine.base.errors import RunFolderError, SettingsError, SourceError
+from alps.engine.base.progress import Progress
+from alps.engine.images.raster import RasterReader
+from alps.engine.images.windows import Window
+from alps.engine.labels.palette import palette
+from alps.engine.labels.writer import LabelMapWriter
+from alps.trainer.benchmarks.known import (
+    BENCHMARKS,
+    Benchmark,
+    Found,
+    match,
+)
 from alps.trainer.data.find import Problem
 from alps.trainer.data.labels import LabelReader
 from alps.trainer.data.report import describe

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.lib.format import open_memmap
 
-from alps.engine.errors import SourceError
-from alps.engine.run_folder import whole
+from alps.engine.base.atomic import whole
+from alps.engine.base.errors import SourceError
 
 OPEN_ARRAYS = 512
 

@@ -12,10 +12,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from alps.engine.errors import SourceError
-from alps.engine.progress import Progress
-from alps.engine.run_folder import RunFolder, write_text
-from alps.engine.settings import fingerprint
+from alps.engine.base.atomic import write_text
+from alps.engine.base.digests import fingerprint
+from alps.engine.base.errors import SourceError
+from alps.engine.base.progress import Progress
+from alps.engine.run_folder.folder import RunFolder
 from alps.trainer.data.arrays import CachedPair
 from alps.trainer.data.decode import DecodeRequest, decode_pair
 from alps.trainer.data.find import Problem

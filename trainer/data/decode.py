@@ -11,10 +11,15 @@ from typing import Any
 import cv2
 import numpy as np
 
-from alps.engine.errors import SourceError
-from alps.engine.raster import RasterReader
-from alps.engine.run_folder import write_text
-from alps.trainer.data.arrays import CachedPair, edges, mapped, new_array
+from alps.engine.base.atomic import write_text
+from alps.engine.base.errors import SourceError
+from alps.engine.images.raster import RasterReader
+from alps.trainer.data.arrays import (
+    CachedPair,
+    edges,
+    mapped,
+    new_array,
+)
 from alps.trainer.data.find import DataSet, Pair, Problem
 from alps.trainer.data.labels import LabelReader, strips
 from alps.trainer.data.rules import MOST_CLASSES, LabelRules

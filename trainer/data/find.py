@@ -16,9 +16,10 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from alps.engine.errors import RunFolderError, SettingsError, SourceError
-from alps.engine.run_folder import RunFolder, read_table
-from alps.engine.sources import IMAGE_SUFFIXES
+from alps.engine.base.errors import RunFolderError, SettingsError, SourceError
+from alps.engine.images.sources import IMAGE_SUFFIXES
+from alps.engine.run_folder.folder import RunFolder
+from alps.engine.run_folder.tables import read_table
 from alps.trainer.data.rules import LabelRules
 from alps.trainer.data.settings import DataSettings
 

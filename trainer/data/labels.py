@@ -9,9 +9,15 @@ import numpy as np
 from rasterio.enums import ColorInterp
 from rasterio.windows import Window as RasterWindow
 
-from alps.engine.errors import SourceError
-from alps.engine.truth import TruthRules, class_bands, open_image, read_bands, read_classes
-from alps.engine.windows import Window
+from alps.engine.base.errors import SourceError
+from alps.engine.images.windows import Window
+from alps.engine.quality.truth import (
+    TruthRules,
+    class_bands,
+    open_image,
+    read_bands,
+    read_classes,
+)
 from alps.trainer.data.rules import LabelRules
 
 SHOWN = 3  # strange values that a message names

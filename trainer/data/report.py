@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from alps.engine.errors import SourceError
-from alps.engine.run_folder import write_text
+from alps.engine.base.atomic import write_text
+from alps.engine.base.errors import SourceError
 from alps.trainer.data.cache import Cache
 from alps.trainer.data.find import Problem
 

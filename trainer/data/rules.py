@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from alps.engine.errors import SourceError
+from alps.engine.base.errors import SourceError
 
 Colour = tuple[int, int, int]
 DESCRIPTION = "dataset.json"

@@ -13,7 +13,7 @@ from functools import cached_property
 import cv2
 import numpy as np
 
-from alps.engine.errors import SourceError
+from alps.engine.base.errors import SourceError
 from alps.trainer.data.arrays import CachedPair, edges
 from alps.trainer.data.cache import Cache
 

@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pyarrow as pa
 
-from alps.engine.errors import RunFolderError
-from alps.engine.paint import SegmentStore, paint_strips
-from alps.engine.plan import PlannedTile, sources_of
-from alps.engine.run_folder import RunFolder, read_table
+from alps.engine.base.errors import RunFolderError
+from alps.engine.labels.paint import SegmentStore, paint_strips
+from alps.engine.run_folder.folder import RunFolder
+from alps.engine.run_folder.plan import PlannedTile, sources_of
+from alps.engine.run_folder.tables import read_table
 from alps.trainer.data.settings import PseudoSettings
 
 WEIGHTS = 255  # full weight; 0: none

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alps.engine.crops import Crop, point_grid
-from alps.engine.everything import MaskGenerator
-from alps.engine.progress import Progress
+from alps.engine.base.progress import Progress
+from alps.engine.masks.crops import Crop, point_grid
+from alps.engine.masks.generator import MaskGenerator
 from alps.engine.runtimes.pytorch import TorchRuntime
 from alps.engine.sam import Sam
 from alps.engine.settings import SegmentSettings

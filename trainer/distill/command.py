@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from alps.engine.options import pick, settings_options
+from alps.engine.cli.options import pick, settings_options
 from alps.engine.settings import SourceSettings
 from alps.trainer.distill.recipe import (
     AgreementSettings,

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from alps.engine.crops import Crop, network_pixels
-from alps.engine.errors import SourceError
-from alps.engine.plan import PlannedTile, check_size
-from alps.engine.raster import RasterReader
+from alps.engine.base.errors import SourceError
+from alps.engine.images.raster import RasterReader
+from alps.engine.masks.crops import Crop, network_pixels
+from alps.engine.run_folder.plan import PlannedTile, check_size
 from alps.engine.sam import SamConfig
 
 # What a generator's seed is made of besides the user's: no two draws may share one.

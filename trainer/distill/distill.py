@@ -12,12 +12,18 @@ from typing import Any
 
 import torch
 
-from alps.engine.checkpoints import load_sam, save_sam
-from alps.engine.errors import SettingsError, SourceError
-from alps.engine.model_store import MODELS, find_model
+from alps.engine.base.errors import SettingsError, SourceError
+from alps.engine.models.checkpoints import load_sam, save_sam
+from alps.engine.models.registry import MODELS, find_model
 from alps.engine.sam import ModelInfo, Sam
 from alps.trainer.distill.agreement import measure_agreement
-from alps.trainer.distill.data import Draws, NetworkWindow, Split, WindowReader, split_windows
+from alps.trainer.distill.data import (
+    Draws,
+    NetworkWindow,
+    Split,
+    WindowReader,
+    split_windows,
+)
 from alps.trainer.distill.folder import DistillFolder
 from alps.trainer.distill.loop import (
     Training,
@@ -29,7 +35,13 @@ from alps.trainer.distill.loss import Statistics
 from alps.trainer.distill.recipe import RATE_LEARNT, RATE_RANDOM, DistillSettings
 from alps.trainer.distill.result import DistillResult
 from alps.trainer.distill.start import balance, fit_neck, look
-from alps.trainer.distill.student import SHAPE, Student, assemble, new_student, parameters
+from alps.trainer.distill.student import (
+    SHAPE,
+    Student,
+    assemble,
+    new_student,
+    parameters,
+)
 from alps.trainer.distill.targets import Targets
 from alps.trainer.numerics import autocast_for, choose_precision
 from alps.trainer.processes import Processes, joined

@@ -6,11 +6,11 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from alps.engine.errors import SourceError
-from alps.engine.plan import make_plan
-from alps.engine.run_folder import read_table, write_table
+from alps.engine.base.errors import SourceError
+from alps.engine.images.sources import find_sources
+from alps.engine.run_folder.plan import make_plan
+from alps.engine.run_folder.tables import read_table, write_table
 from alps.engine.settings import SourceSettings
-from alps.engine.sources import find_sources
 from alps.trainer.work_folder import WorkFolder
 
 

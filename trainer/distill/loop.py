@@ -22,9 +22,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from alps.engine.errors import AlpsError, RunFolderError
-from alps.engine.progress import Progress
-from alps.engine.run_folder import whole
+from alps.engine.base.atomic import whole
+from alps.engine.base.errors import AlpsError, RunFolderError
+from alps.engine.base.progress import Progress
 from alps.trainer.distill.data import Draws
 from alps.trainer.distill.folder import DistillFolder
 from alps.trainer.distill.loss import Statistics, embedding_loss

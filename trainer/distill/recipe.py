@@ -5,10 +5,20 @@ import json
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from alps.engine.errors import SettingsError
+from alps.engine.base.errors import SettingsError
 from alps.engine.sam.config import ModelDefaults
-from alps.engine.settings import RunSettings, SegmentSettings, SourceSettings, setting
-from alps.trainer.checks import PRECISIONS, check_choice, check_range, option
+from alps.engine.settings import (
+    RunSettings,
+    SegmentSettings,
+    SourceSettings,
+    setting,
+)
+from alps.trainer.checks import (
+    PRECISIONS,
+    check_choice,
+    check_range,
+    option,
+)
 
 # Width and layers; heads are 64 channels wide, as in every ViT of the literature. `half` follows
 # the teacher: its width, every second of its layers.

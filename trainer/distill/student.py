@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from alps.engine.checkpoints import load_sam
-from alps.engine.errors import ModelError, SettingsError
-from alps.engine.model_store import find_model
+from alps.engine.base.errors import ModelError, SettingsError
+from alps.engine.models.checkpoints import load_sam
+from alps.engine.models.registry import find_model
 from alps.engine.sam import Sam, SamConfig
 from alps.engine.sam.image_encoder import ImageEncoder
 from alps.trainer.distill.recipe import PRESETS, StudentSettings

@@ -15,11 +15,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alps.engine.errors import ModelError
-from alps.engine.progress import Progress
-from alps.engine.run_folder import whole
+from alps.engine.base.atomic import whole
+from alps.engine.base.errors import ModelError
+from alps.engine.base.progress import Progress
 from alps.engine.sam import Sam
-from alps.trainer.distill.data import Draw, Draws, NetworkWindow, WindowReader
+from alps.trainer.distill.data import (
+    Draw,
+    Draws,
+    NetworkWindow,
+    WindowReader,
+)
 from alps.trainer.processes import Processes
 
 WINDOWS_A_FILE = 8

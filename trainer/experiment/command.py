@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from alps.engine.options import pick, settings_options
+from alps.engine.cli.options import pick, settings_options
 from alps.trainer.data.settings import DataSettings, PseudoSettings
 from alps.trainer.experiment.plan import ExperimentSettings
 from alps.trainer.segmentation.command import recipe_of

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from alps.engine.run_folder import whole, write_text
+from alps.engine.base.atomic import whole, write_text
 from alps.trainer.experiment.plan import TOLD, Finetuning, Plan
 from alps.trainer.segmentation.metrics import Scores
 

@@ -14,8 +14,8 @@ from typing import ClassVar, Self
 
 import torch
 
-from alps.engine.errors import SettingsError, SourceError
-from alps.engine.progress import Progress
+from alps.engine.base.errors import SettingsError, SourceError
+from alps.engine.base.progress import Progress
 from alps.trainer.data.find import find_data
 from alps.trainer.data.settings import DataSettings, PseudoSettings
 from alps.trainer.experiment.plan import (
@@ -28,7 +28,13 @@ from alps.trainer.experiment.plan import (
 )
 from alps.trainer.experiment.report import Measured, Outcome
 from alps.trainer.segmentation.recipe import ModelSettings, RunOptions
-from alps.trainer.segmentation.run import Recipe, Result, finetune, prepared, pretrain
+from alps.trainer.segmentation.run import (
+    Recipe,
+    Result,
+    finetune,
+    prepared,
+    pretrain,
+)
 from alps.trainer.work_folder import WorkFolder
 
 BOTH = ("train", "test")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from alps.engine.options import pick, settings_options
+from alps.engine.cli.options import pick, settings_options
 from alps.trainer.data.settings import DataSettings, PseudoSettings
 from alps.trainer.segmentation.recipe import (
     EvaluationSettings,

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from alps.engine.errors import ModelError
-from alps.engine.label_writer import Georeference, LabelMapWriter
-from alps.engine.palette import palette
-from alps.engine.raster import RasterReader
+from alps.engine.base.errors import ModelError
+from alps.engine.images.raster import RasterReader
+from alps.engine.labels.palette import palette
+from alps.engine.labels.writer import Georeference, LabelMapWriter
 from alps.trainer.data.arrays import CachedPair
 from alps.trainer.data.cache import Cache
 from alps.trainer.data.find import find_data

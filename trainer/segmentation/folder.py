@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from alps.engine.errors import RunFolderError
+from alps.engine.base.errors import RunFolderError
 from alps.trainer.work_folder import WorkFolder
 
 

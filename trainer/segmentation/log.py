@@ -10,8 +10,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from alps.engine.errors import SettingsError
-from alps.engine.progress import Progress
+from alps.engine.base.errors import SettingsError
+from alps.engine.base.progress import Progress
 from alps.trainer.processes import Processes
 from alps.trainer.segmentation.folder import TrainingFolder
 from alps.trainer.segmentation.recipe import RunOptions, TrainSettings

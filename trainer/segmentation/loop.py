@@ -19,7 +19,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from alps.engine.errors import AlpsError
+from alps.engine.base.errors import AlpsError
 from alps.trainer.data.loader import Batch, batches
 from alps.trainer.data.samples import Samples
 from alps.trainer.numerics import reproducible

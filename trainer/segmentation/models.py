@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from alps.engine.errors import ModelError, SettingsError
-from alps.engine.run_folder import write_text
+from alps.engine.base.atomic import write_text
+from alps.engine.base.errors import ModelError, SettingsError
 
 # Statistics of ImageNet, which every encoder of these families was trained with.
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

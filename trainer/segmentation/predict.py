@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from alps.engine.windows import Window, plan_windows
+from alps.engine.images.windows import Window, plan_windows
 from alps.trainer.data.arrays import CachedPair
 from alps.trainer.data.cache import Cache
 from alps.trainer.processes import Processes

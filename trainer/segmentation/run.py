@@ -9,13 +9,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from alps.engine.errors import SettingsError
+from alps.engine.base.errors import SettingsError
 from alps.trainer.data.cache import Cache, build_cache
 from alps.trainer.data.decode import DecodeRequest
 from alps.trainer.data.find import find_data
 from alps.trainer.data.report import check as check_cache
 from alps.trainer.data.samples import Augmentation, Cells, Samples
-from alps.trainer.data.settings import DataSettings, PseudoSettings, check_data, check_pseudo
+from alps.trainer.data.settings import (
+    DataSettings,
+    PseudoSettings,
+    check_data,
+    check_pseudo,
+)
 from alps.trainer.numerics import autocast_for, choose_precision
 from alps.trainer.processes import Processes, joined
 from alps.trainer.segmentation import recipe

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from alps.engine.errors import RunFolderError
-from alps.engine.run_folder import whole
+from alps.engine.base.atomic import whole
+from alps.engine.base.errors import RunFolderError
 from alps.trainer.segmentation.models import encoder_of
 from alps.trainer.segmentation.recipe import TrainSettings
 

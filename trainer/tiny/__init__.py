@@ -1,1 +1,1 @@
-"""The making of the shipped `tiny` model. Sources and reasons: engine/weights/tiny.md."""
+"""The making of the shipped `tiny` model. Sources and reasons: engine/models/weights/tiny.md."""

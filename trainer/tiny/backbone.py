@@ -15,7 +15,7 @@ from onnx import numpy_helper
 from torch import Tensor
 from torch.nn import functional as F
 
-from alps.engine.errors import ModelError
+from alps.engine.base.errors import ModelError
 from alps.engine.sam import SamConfig
 
 # Linear layers lose their names in the export; the nodes that use them keep theirs.

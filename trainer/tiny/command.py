@@ -5,8 +5,8 @@ from typing import Any
 
 import click
 
-from alps.engine.errors import SettingsError
-from alps.engine.options import pick, settings_options
+from alps.engine.base.errors import SettingsError
+from alps.engine.cli.options import pick, settings_options
 from alps.trainer.tiny.recipe import PoolSettings, TinyRecipe, TrainSettings
 
 
@@ -66,8 +66,8 @@ def train_tiny(
     """
     import torch
 
-    from alps.engine.device import choose_device
-    from alps.engine.sources import find_sources
+    from alps.engine.base.device import choose_device
+    from alps.engine.images.sources import find_sources
 
     try:
         from alps.trainer.tiny.make import MakeOptions, make_tiny

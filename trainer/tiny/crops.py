@@ -6,10 +6,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from alps.engine.raster import RasterReader
-from alps.engine.scenes.labels import components
-from alps.engine.sources import Source
-from alps.engine.windows import Window
+from alps.engine.demo.scenes.labels import components
+from alps.engine.images.raster import RasterReader
+from alps.engine.images.sources import Source
+from alps.engine.images.windows import Window
 from alps.trainer.tiny.recipe import PoolSettings
 
 

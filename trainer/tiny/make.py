@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 
-from alps.engine.checkpoints import save_sam
-from alps.engine.device import choose_device
-from alps.engine.errors import SettingsError
-from alps.engine.run_folder import whole
+from alps.engine.base.atomic import whole
+from alps.engine.base.device import choose_device
+from alps.engine.base.errors import SettingsError
+from alps.engine.images.sources import Source
+from alps.engine.models.checkpoints import save_sam
 from alps.engine.sam import Sam
-from alps.engine.sources import Source
 from alps.trainer.tiny.backbone import encoder_weights
 from alps.trainer.tiny.cells import carry_cells
 from alps.trainer.tiny.crops import Cropper

@@ -20,12 +20,12 @@ import cv2
 import numpy as np
 import torch
 
-from alps.engine.errors import SettingsError, SourceError
-from alps.engine.progress import Progress
+from alps.engine.base.errors import SettingsError, SourceError
+from alps.engine.base.progress import Progress
+from alps.engine.demo.scenes import SceneSettings, make_scene
+from alps.engine.demo.scenes.labels import components
+from alps.engine.images.sources import Source
 from alps.engine.sam import Sam, SamConfig
-from alps.engine.scenes import SceneSettings, make_scene
-from alps.engine.scenes.labels import components
-from alps.engine.sources import Source
 from alps.trainer.tiny.crops import Cropper
 from alps.trainer.tiny.recipe import PoolSettings
 from alps.trainer.tiny.regions import region_hierarchy

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from alps.engine.errors import SettingsError
+from alps.engine.base.errors import SettingsError
 from alps.engine.sam import ModelDefaults, SamConfig
 from alps.engine.settings import setting
 from alps.trainer.checks import check_range

@@ -18,9 +18,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from alps.engine.errors import AlpsError
-from alps.engine.progress import Progress
-from alps.engine.run_folder import whole
+from alps.engine.base.atomic import whole
+from alps.engine.base.errors import AlpsError
+from alps.engine.base.progress import Progress
 from alps.engine.sam import Sam
 from alps.trainer.tiny.light import vary_light
 from alps.trainer.tiny.loss import MaskLoss, mask_loss

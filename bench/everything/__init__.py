@@ -1,0 +1,1 @@
+"""Everything mode beside the original: speed, memory, masks in common."""

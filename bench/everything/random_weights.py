@@ -1,0 +1,148 @@
+"""A SAM with random weights that behaves, for a clock, like a trained one.
+
+As initialised, or drawn at random, a SAM gives every point the same pale mask all over the image:
+boxes are all alike, NMS leaves one, and what comes after the decoder has nothing to do. The few
+weights set here make masks lie around their points, differ in size from output to output, follow
+the image a little, and differ in predicted IoU; all others are random. No product gets smaller or
+sparser for it: both sides compute with the same dense matrices.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from alps.bench.everything.stock import stock_network
+from alps.engine.masks.crops import Crop, network_pixels
+from alps.engine.sam import Sam, SamConfig
+
+REACH = 1.5  # frequencies of the position encoding, times the usual: higher is nearer
+SHARPNESS = 2.0  # of the attention between a point and the pixels around it
+MARK = 0.5  # how strongly a pixel near the point is marked, beside what it knows of the image
+CONTRAST = 6.0  # standard deviation of a mask's logits
+COVER = (0.12, 0.05, 0.02)  # share of the image that a usual mask of each output covers
+IOU_MEAN, IOU_SPREAD = 0.8, 0.08  # of predicted IoU over points, for each output
+PROBES = 5  # a side: points at which masks and predicted IoU are looked at
+
+
+def save_random_sam(config: SamConfig, path: Path, image: np.ndarray, seed: int) -> None:
+    """Write weights of these dimensions in the official layout, as a .pth file.
+
+    image: (H, W, 3) uint8 RGB, on which masks and predicted IoU are brought into usual ranges.
+    """
+    torch.manual_seed(seed)
+    network = stock_network(config)
+    with torch.inference_mode(False), torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.abs().max() == 0:  # positions start at zero: give them something to do
+                parameter.normal_(std=0.2)
+        for parameter in network.mask_decoder.parameters():
+            if parameter.ndim > 1:
+                parameter.mul_(2.5)
+        localise(network)
+        settle(network, embed(network, config, image))
+    torch.save(network.state_dict(), path)
+
+
+def localise(network: Any) -> None:
+    """Make the masks of the original's network lie around their points, in place."""
+    decoder, channels = network.mask_decoder, network.prompt_encoder.embed_dim
+    layers = decoder.transformer.layers
+    foreground, mark = torch.randn(channels), torch.randn(channels)
+    foreground = foreground / foreground.norm()
+    mark = (mark - mark.mean()) / (mark - mark.mean()).norm()
+
+    # The point's token is known by one direction, which the layers before the last leave in it.
+    network.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix.mul_(REACH)
+    network.prompt_encoder.point_embeddings[1].weight.copy_(foreground * channels**0.5)
+    for layer in layers:
+        own = layer.self_attn
+        for projection in (own.q_proj, own.k_proj, own.v_proj, own.out_proj):
+            projection.weight.copy_(torch.eye(channels))
+            projection.bias.zero_()
+        layer.mlp.lin2.weight.mul_(0.3)
+        layer.cross_attn_token_to_image.out_proj.weight.mul_(0.3)
+
+    # In the last layer a pixel looks at the point if both have the same position in each head's
+    # few frequencies, sine and cosine of them, and is marked by what it then sees.
+    look = layers[-1].cross_attn_image_to_token
+    inner, heads = look.internal_dim, look.num_heads
+    sines = torch.arange(inner // 2).reshape(heads, -1)
+    chosen = torch.cat([sines, sines + channels // 2], dim=1).flatten()
+    pick = torch.zeros(inner, channels)
+    pick[torch.arange(inner), chosen] = SHARPNESS
+    for projection in (look.q_proj, look.k_proj):
+        projection.weight.copy_(pick)
+        projection.bias.zero_()
+    firsts = slice(0, inner, inner // heads)  # one channel of each head
+    look.v_proj.weight.mul_(0.2)
+    look.out_proj.weight.mul_(0.3)
+    look.v_proj.weight[firsts] = foreground
+    look.v_proj.bias[firsts] = 0
+    look.out_proj.weight[:, firsts] = MARK * mark[:, None]
+    _show_mark(decoder, mark)
+
+
+def _show_mark(decoder: Any, mark: Tensor) -> None:
+    """Carry the mark through the upscaling to the logits."""
+    first, second = decoder.output_upscaling[0], decoder.output_upscaling[3]
+    for convolution in (first, second):  # nearly the same in each quarter, or masks are chequered
+        mean = convolution.weight.mean((2, 3), keepdim=True)
+        convolution.weight.copy_(2 * mean + 0.1 * (convolution.weight - mean))
+    # x = GELU(x) - GELU(-x) comes through an activation unbent.
+    first.weight[:, 0] = 0.3 * mark[:, None, None]
+    first.weight[:, 1] = -0.3 * mark[:, None, None]
+    sign = torch.tensor([[2.0, -2.0], [-2.0, 2.0]])
+    second.weight[:, :3] = 0
+    second.weight[:2, :2] = sign[:, :, None, None]
+    second.bias[:3] = torch.tensor([0.0, 0.0, 1.0])  # the third is a constant
+    for mlp in decoder.output_hypernetworks_mlps[1:]:
+        last = mlp.layers[-1]
+        last.weight.mul_(0.15)
+        last.bias.zero_()
+        last.bias[:2] = torch.tensor([8.0, -8.0])
+
+
+def embed(network: Any, config: SamConfig, image: np.ndarray) -> Tensor:
+    """The image's embedding (1, C, h, w), with our encoder: the same, and sooner."""
+    with torch.device("meta"):
+        sam = Sam(config)
+    sam.load_state_dict(network.state_dict(), assign=True)
+    whole = Crop(0, 0, image.shape[1], image.shape[0], 0)
+    return sam.eval().encode(network_pixels(image, whole, config.image_size)[None])
+
+
+def settle(network: Any, embedding: Tensor) -> None:
+    """Give each output's logits and predicted IoU their usual ranges, in place."""
+    encoder, decoder = network.prompt_encoder, network.mask_decoder
+    at = (torch.arange(PROBES) + 0.5) / PROBES * encoder.input_image_size[0]
+    edges, deviations, ious = [], [], []
+    for some in torch.cartesian_prod(at, at)[:, None].split(PROBES):
+        tokens, dense = encoder(points=(some, torch.ones(len(some), 1)), boxes=None, masks=None)
+        logits, iou = decoder(
+            image_embeddings=embedding,
+            image_pe=encoder.get_dense_pe(),
+            sparse_prompt_embeddings=tokens,
+            dense_prompt_embeddings=dense,
+            multimask_output=True,
+        )
+        ious.append(iou)
+        # The logit that should be 0 for a mask to cover its share.
+        ordered = logits.flatten(2).sort(descending=True).values
+        places = [int(share * ordered.shape[2]) for share in COVER]
+        edges.append(torch.stack([ordered[:, o, place] for o, place in enumerate(places)], 1))
+        deviations.append(ordered.std(2))
+    edge, deviation = torch.cat(edges).median(0).values, torch.cat(deviations).median(0).values
+    constant = F.gelu(torch.tensor(1.0))  # what the third channel shows
+    for output, mlp in enumerate(decoder.output_hypernetworks_mlps[1:]):
+        mlp.layers[-1].bias[2] -= edge[output] / constant
+        mlp.layers[-1].weight *= CONTRAST / deviation[output]
+        mlp.layers[-1].bias *= CONTRAST / deviation[output]
+    iou = torch.cat(ious)  # (N, 3)
+    last = decoder.iou_prediction_head.layers[-1]
+    scale = IOU_SPREAD / iou.std(0).clamp(min=1e-6)
+    last.weight[1:] *= scale[:, None]
+    last.bias[1:] = scale * (last.bias[1:] - iou.mean(0)) + IOU_MEAN

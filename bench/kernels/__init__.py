@@ -1,0 +1,1 @@
+"""Each kernel beside what it replaces: `make bench`."""

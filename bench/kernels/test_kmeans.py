@@ -1,0 +1,88 @@
+"""One pass of k-means over 100,000 vectors: labels, both distances, sums and counts."""
+
+import numpy as np
+import pytest
+from sklearn.cluster import MiniBatchKMeans
+
+from alps.bench.kernels.mixture import mixture
+from alps.engine.clusters.data import MemoryVectors
+from alps.engine.clusters.fit import fit_centroids
+from alps.engine.settings import ClusterSettings
+from alps.kernels import kmeans
+
+ROWS, CHANNELS = 100_000, 256
+
+
+@pytest.fixture(scope="module")
+def halves():
+    return mixture(CHANNELS).array(ROWS, 1)
+
+
+@pytest.fixture(scope="module")
+def floats(halves):
+    return halves.astype(np.float32)
+
+
+def in_numpy(vectors, centroids):
+    """The same in blocks of NumPy, from float16: convert, product, argmin, distances, sums."""
+    sums, counts = np.zeros(centroids.shape), np.zeros(len(centroids), np.int64)
+    labels = np.empty(len(vectors), np.int32)
+    second = np.empty(len(vectors), np.float32)
+    inertia = 0.0
+    lengths = (centroids**2).sum(1)
+    for start in range(0, len(vectors), 8192):
+        block = vectors[start : start + 8192].astype(np.float32)
+        distance = lengths - 2 * (block @ centroids.T)
+        distance += (block**2).sum(1)[:, None]
+        own = labels[start : start + 8192] = distance.argmin(1)
+        inertia += distance.min(1).sum(dtype=np.float64)
+        second[start : start + 8192] = np.partition(distance, 1)[:, 1]
+        np.add.at(sums, own, block)
+        counts += np.bincount(own, minlength=len(centroids))
+    return labels, inertia
+
+
+def group(clusters):
+    return f"a pass of k-means, {ROWS:,} x {CHANNELS} float16, K = {clusters}"
+
+
+def moved(halves, clusters):
+    """Vectors in; labels and two distances out; sums of the pieces written and read."""
+    return halves.nbytes + 12 * ROWS + kmeans.PIECES * clusters * CHANNELS * 16
+
+
+@pytest.mark.parametrize("clusters", [46, 512])
+def test_numpy(benchmark, bytes_moved, halves, floats, clusters):
+    benchmark.group = group(clusters)
+    bytes_moved(benchmark, moved(halves, clusters), baseline=True)
+    centroids = floats[:clusters].copy()
+    labels, inertia = benchmark.pedantic(in_numpy, (halves, centroids), rounds=2)
+    found = kmeans.assign(halves, centroids)
+    assert (labels == found.labels).mean() > 0.999
+    assert inertia == pytest.approx(found.inertia, rel=1e-4)
+
+
+@pytest.mark.parametrize("clusters", [46, 512])
+def test_ours(benchmark, bytes_moved, halves, floats, clusters):
+    benchmark.group = group(clusters)
+    centroids = floats[:clusters].copy()
+    kmeans.assign(halves[:1000], centroids)
+    bytes_moved(benchmark, moved(halves, clusters))
+    benchmark(kmeans.assign, halves, centroids)
+
+
+FIT = f"fitting 46 centroids to {ROWS:,} x {CHANNELS}"
+
+
+@pytest.mark.benchmark(group=FIT)
+def test_mini_batch_k_means(benchmark, floats):
+    benchmark.extra_info["baseline"] = True
+    model = MiniBatchKMeans(46, batch_size=4096, n_init=1, random_state=0, compute_labels=False)
+    benchmark.pedantic(model.fit, (floats,), rounds=1)
+
+
+@pytest.mark.benchmark(group=FIT)
+def test_our_fit(benchmark, halves):
+    settings = ClusterSettings(clusters=46)
+    fit_centroids(MemoryVectors(halves[:5000]), settings)
+    benchmark.pedantic(fit_centroids, (MemoryVectors(halves), settings), rounds=3)

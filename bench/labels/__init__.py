@@ -1,0 +1,1 @@
+"""How right, how seamless and how fast label maps and clusters are, beside rivals."""

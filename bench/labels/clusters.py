@@ -1,0 +1,295 @@
+"""k-means beside its peers, and over an archive that does not fit in memory.
+
+    python -m alps.bench.labels.clusters fit              # 1 M x 256 float16, K = 46 and 512
+    python -m alps.bench.labels.clusters stream FOLDER    # 10 M x 256 in FOLDER/run, some 6 GB
+
+Both print Markdown, and append it to --results FILE. ``fit`` times all sides in one process, one
+after the other, on the same vectors (``alps.bench.kernels.mixture``), and takes the inertia of each
+side's centroids over all of them with one and the same evaluator. ``stream`` writes a run folder,
+and clusters it in a process of its own whose peak memory is what the system counted.
+"""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from alps.bench import machine
+from alps.bench.kernels.mixture import mixture
+from alps.engine.clusters.data import MemoryVectors
+from alps.engine.clusters.fit import fit_centroids
+from alps.engine.run_folder.folder import RunFolder
+from alps.engine.run_folder.schemas import COLOUR_VALUES, PLAN_SCHEMA, segment_schema
+from alps.engine.run_folder.tables import write_table
+from alps.engine.settings import ClusterSettings
+from alps.kernels import kmeans
+from alps.kernels.base.threads import threads
+
+CHANNELS = 256
+SHARD_ROWS = 50_000  # of the streamed archive
+DISTINCT_ROWS = 1_000_000  # of it; then they come again, in other places and with other colours
+BATCHES = (4096,)  # of MiniBatchKMeans; scikit-learn's 1024 and four times as many did no better
+REPEATS = 3  # of one pass, of which the fastest counts
+
+
+@click.group()
+def main() -> None:
+    """k-means beside its peers."""
+
+
+@main.command()
+@click.option("--rows", default=1_000_000, show_default=True)
+@click.option("--clusters", default=(46, 512), show_default=True, multiple=True)
+@click.option("--seed", default=0, show_default=True)
+@click.option("--results", type=click.Path(path_type=Path, dir_okay=False))
+def fit(rows: int, clusters: tuple[int, ...], seed: int, results: Path | None) -> None:
+    """Our fit beside scikit-learn's MiniBatchKMeans and FAISS's Kmeans, at their inertia."""
+    halves = mixture(CHANNELS).array(rows, seed + 1)
+    began = time.perf_counter()
+    floats = halves.astype(np.float32)
+    converted = time.perf_counter() - began
+    gemm, copy = machine.gemm_rate(), machine.copy_bandwidth()
+    lines = [
+        f"## {rows:,} x {CHANNELS} in memory",
+        "",
+        f"{machine.describe(gemm_flops=gemm)}; memory copy {copy / 1e9:.1f} GB/s.",
+        "",
+        "Seconds are of fitting centroids alone: no labels of all vectors on any side "
+        f"(`compute_labels=False`). Ours takes float16 as it is; the others were handed float32, "
+        f"which cost another {converted:.1f} s that is not counted. Inertia is the mean squared "
+        "distance over all vectors, each side's centroids by the same pass.",
+        "",
+        "| K | side | seconds | ours is faster | inertia | to ours |",
+        "|---|---|---|---|---|---|",
+    ]
+    for k in clusters:
+        lines += _table(k, halves, floats, seed)
+    lines += [
+        "",
+        "One pass, assignment and partial sums together (float16 in, "
+        "labels, both distances, sums and counts out):",
+        "",
+        "| K | seconds | GFLOP/s | of GEMM | GB/s | of copy |",
+        "|---|---|---|---|---|---|",
+    ]
+    for k in clusters:
+        centroids = floats[:k].copy()
+        kmeans.assign(halves[:4096], centroids)
+        seconds = min(
+            _timed(lambda c=centroids: kmeans.assign(halves, c))[0] for _ in range(REPEATS)
+        )
+        flops = 2 * rows * k * CHANNELS / seconds
+        moved = (halves.nbytes + 12 * rows) / seconds
+        lines.append(
+            f"| {k} | {seconds:.2f} | {flops / 1e9:.0f} | {flops / gemm:.0%} | "
+            f"{moved / 1e9:.2f} | {moved / copy:.0%} |"
+        )
+    _publish(lines, results)
+
+
+def _table(k: int, halves: np.ndarray, floats: np.ndarray, seed: int) -> list[str]:
+    rows = []
+    for name, run in _sides(k, halves, floats, seed):
+        seconds, centroids = _timed(run)
+        rows.append((name, seconds, kmeans.assign(halves, centroids).inertia / len(halves)))
+        click.echo(f"{k} {name}: {seconds:.2f} s, {rows[-1][2]:.3f}", err=True)
+    own = rows[0]
+    return [
+        f"| {k} | {name} | {seconds:.2f} | {seconds / own[1]:.1f} x | {inertia:.3f} | "
+        f"{inertia / own[2] - 1:+.2%} |"
+        for name, seconds, inertia in rows
+    ]
+
+
+def _sides(
+    k: int, halves: np.ndarray, floats: np.ndarray, seed: int
+) -> Iterator[tuple[str, Callable[[], np.ndarray]]]:
+    from sklearn.cluster import MiniBatchKMeans
+
+    fit_centroids(MemoryVectors(halves[: 8 * k]), ClusterSettings(clusters=k))  # compile
+    kmeans.assign(floats[:4096], floats[:2].copy())
+    settings = ClusterSettings(clusters=k, seed=seed)
+    yield "ours", lambda: fit_centroids(MemoryVectors(halves), settings)
+    for batch in BATCHES:
+
+        def theirs(batch: int = batch) -> np.ndarray:
+            model = MiniBatchKMeans(
+                k, batch_size=batch, n_init=1, random_state=seed, compute_labels=False
+            )
+            return model.fit(floats).cluster_centers_.astype(np.float32)
+
+        yield f"scikit-learn MiniBatchKMeans, batch_size={batch}, n_init=1", theirs
+    try:
+        import faiss
+    except ImportError:
+        click.echo("faiss-cpu is not installed: no row of it (extra bench)", err=True)
+        return
+    for points, iterations in ((256, 25), (1024, 25)):
+
+        def of_faiss(points: int = points, iterations: int = iterations) -> np.ndarray:
+            model = faiss.Kmeans(
+                CHANNELS, k, niter=iterations, seed=seed, max_points_per_centroid=points
+            )
+            model.train(floats)
+            return model.centroids
+
+        yield f"FAISS Kmeans, niter={iterations}, max_points_per_centroid={points}", of_faiss
+
+
+@main.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--rows", default=10_000_000, show_default=True)
+@click.option("--clusters", default=46, show_default=True)
+@click.option("--results", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--only-write", is_flag=True, help="Write the archive, and cluster it another time.")
+def stream(folder: Path, rows: int, clusters: int, results: Path | None, only_write: bool) -> None:
+    """Cluster a run folder whose embeddings do not fit in memory; report the peak of that."""
+    root = folder / "run"
+    began = time.perf_counter()
+    if not (root / "whole").exists():
+        write_archive(root, rows)
+        (root / "whole").touch()
+        click.echo(f"written in {time.perf_counter() - began:.0f} s", err=True)
+    if only_write:
+        return
+    written = sum(path.stat().st_size for path in (root / "segments").iterdir())
+    command = [
+        sys.executable,
+        "-m",
+        "alps.bench.labels.clusters",
+        "child",
+        str(root),
+        str(clusters),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    found = json.loads(done.stdout.splitlines()[-1])
+    _publish(
+        [
+            f"## {rows:,} x {CHANNELS} float16 streamed from Parquet",
+            "",
+            f"{machine.cpu_name()}, {threads()} threads. {written / 1e9:.1f} GB in "
+            f"{-(-rows // SHARD_ROWS)} files, features as `alps cluster` makes them (position "
+            f"removed, whitened, with colour), K = {clusters}; "
+            f"{min(rows, DISTINCT_ROWS):,} embeddings "
+            "are different ones. A process of its own:",
+            "",
+            f"- peak resident memory {found['peak'] / 1e9:.2f} GB, of which "
+            f"{found['before'] / 1e9:.2f} GB once everything was imported",
+            f"- features fitted, in one pass over all rows: {found['features']:.0f} s",
+            f"- centroids fitted: {found['fit']:.0f} s",
+            f"- all rows assigned, and their files rewritten: {found['assign']:.0f} s "
+            f"({rows / found['assign'] / 1e6:.2f} M rows a second); inertia {found['inertia']:.4f}",
+        ],
+        results,
+    )
+
+
+@main.command(hidden=True)
+@click.argument("root", type=click.Path(path_type=Path))
+@click.argument("clusters", type=int)
+def child(root: Path, clusters: int) -> None:
+    """One clustering, with its seconds and peak memory as JSON."""
+    import resource
+
+    from alps.engine.clusters import assign as cluster
+
+    def peak() -> int:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+    before, marks = peak(), [time.perf_counter()]
+    real = {name: getattr(cluster, name) for name in ("RunVectors", "fit_centroids")}
+
+    def marked(name: str) -> Callable:
+        def call(*args: object) -> object:
+            result = real[name](*args)
+            marks.append(time.perf_counter())
+            return result
+
+        return call
+
+    for name in real:
+        setattr(cluster, name, marked(name))
+    model = cluster.cluster_archive(RunFolder(root), ClusterSettings(clusters=clusters))
+    marks.append(time.perf_counter())
+    features, fitted, assigned = np.diff(marks)
+    found = {
+        "peak": peak(),
+        "before": before,
+        "features": features,
+        "fit": fitted,
+        "assign": assigned,
+        "inertia": model.inertia,
+    }
+    click.echo(json.dumps(found))
+
+
+def write_archive(root: Path, rows: int) -> None:
+    """A run folder with ``rows`` segments of a made-up archive: one tile a file."""
+    folder = RunFolder(root)
+    (root / "journal").mkdir(parents=True)
+    (root / "segments").mkdir()
+    from alps.engine.run_folder.plan import SHARD_TILES
+
+    shards = -(-rows // SHARD_ROWS)
+    blank = {"source": "a.png", "path": "a.png", "label": "a.png", "reason": ""}
+    size = {"source_width": 1024, "source_height": 1024, "width": 1024, "height": 1024}
+    plan = [
+        {"tile_id": tile, "source_index": 0, "x": 0, "y": 0, **blank, **size}
+        for tile in range(shards * SHARD_TILES)
+    ]
+    write_table(pa.Table.from_pylist(plan, schema=PLAN_SCHEMA), folder.plan)
+    schema = segment_schema(CHANNELS)
+    rng = np.random.default_rng(0)
+    drawn = list(mixture(CHANNELS).pieces(min(rows, DISTINCT_ROWS), 7, SHARD_ROWS))
+    for shard in range(shards):
+        vectors = drawn[shard % len(drawn)][: rows - shard * SHARD_ROWS]
+        count = len(vectors)
+        colour = rng.normal(50, 20, (count, COLOUR_VALUES)).astype(np.float16)
+        columns = {
+            "tile_id": np.full(count, shard * SHARD_TILES),
+            "segment_id": np.arange(count),
+            "area": rng.integers(20, 20_000, count),
+            "embedding": _lists(vectors),
+            "colour": _lists(colour),
+            "cluster": np.full(count, -1),
+        }
+        for name in ("centre_x", "centre_y"):
+            columns[name] = rng.uniform(0, 1024, count)
+        for field in schema:
+            if field.name not in columns:
+                empty = b"" if pa.types.is_binary(field.type) else 0
+                columns[field.name] = np.full(count, empty)
+            columns[field.name] = pa.array(columns[field.name]).cast(field.type)
+        table = pa.table({name: columns[name] for name in schema.names}, schema=schema)
+        pq.write_table(table, folder.segments(shard), compression="zstd")
+
+
+def _lists(values: np.ndarray) -> pa.Array:
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
+
+
+def _timed(work: Callable[[], np.ndarray]) -> tuple[float, np.ndarray]:
+    began = time.perf_counter()
+    result = work()
+    return time.perf_counter() - began, result
+
+
+def _publish(lines: list[str], results: Path | None) -> None:
+    text = "\n".join(lines) + "\n"
+    click.echo(text)
+    if results is not None:
+        with open(results, "a", encoding="utf-8") as file:
+            file.write("\n" + text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,219 @@
+"""How right labels are, ours beside others', on images with real labels: one table.
+
+    python -m alps.bench.labels.quality DATA WORK --out bench/results/label_quality.md
+
+DATA holds `dubai` and `openaerialmap`, each with `images` and `labels`. WORK keeps what takes long,
+masks by the model's SHA-256 and superpixels, for the next time. Every method puts the segments of
+all images of a data set into the same number of classes, seeds 0, 1 and 2. Label maps are scored
+as `alps quality` does, on Dubai tile 7 and on all of OpenAerialMap: a class is read as the true one
+that it overlaps most, and unlabelled pixels are misses. That is learnt on the scored images, and
+once more ("apart") on others: Dubai's tiles 1 to 6, and four of five parts of OpenAerialMap.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+
+from alps.bench.labels.baselines import (
+    METHODS,
+    BaselineSettings,
+    cluster_colours,
+    paint_file,
+    segment_to_file,
+)
+from alps.bench.labels.published_recipe import label_published
+from alps.engine.base.errors import AlpsError
+from alps.engine.base.progress import Progress
+from alps.engine.images.sources import find_sources
+from alps.engine.models.checkpoints import load_sam
+from alps.engine.models.registry import find_model
+from alps.engine.quality.measure import Quality, QualitySettings, measure_quality
+from alps.engine.run_folder.folder import RunFolder
+from alps.engine.run_folder.locks import locked
+from alps.engine.settings import ClusterSettings, RunSettings, SegmentSettings
+from alps.engine.stages.label import (
+    RunOptions,
+    cluster_stage,
+    paint_stage,
+    segment_stage,
+)
+from alps.engine.stages.segment import shards_missing
+
+SEEDS = (0, 1, 2)
+NAMES = {"ours": "ALPS", "published": "published recipe"}
+NAMES |= {"slic": "SLIC + colour", "felzenszwalb": "Felzenszwalb + colour"}
+MEASURES = ("miou", "apart", "nmi", "purity", "boundary_f1", "coverage")
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set, and what of it is scored how."""
+
+    name: str
+    title: str
+    scored: QualitySettings  # mapping learnt on the scored images
+    apart: QualitySettings  # mapping learnt on others
+
+
+DATA = (
+    Data(
+        "dubai",
+        "Dubai tile 7",
+        QualitySettings(only="tile7*"),
+        QualitySettings(fit_only="tile[1-6]*", only="tile7*"),
+    ),
+    Data(
+        "openaerialmap",
+        "OpenAerialMap",
+        QualitySettings(truth_threshold=127),
+        QualitySettings(truth_threshold=127, folds=5),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the images of a data set lie and where results go."""
+
+    images: Path
+    truth: Path
+    work: Path
+    data: Data
+    model: str
+    clusters: int
+
+    @property
+    def model_name(self) -> str:
+        """The model's name and the first digits of its SHA-256."""
+        _, info = load_sam(find_model(self.model))
+        return f"{Path(self.model).stem}-{info.sha256[:12]}"
+
+    def run(self, superpixels: float | None) -> RunFolder:
+        """Segments of all images; made where they are not there yet. None: as by default."""
+        suffix = "" if superpixels is None else "-masks"
+        folder = RunFolder(self.work / f"{self.model_name}-{self.data.name}{suffix}")
+        given = {} if superpixels is None else {"superpixels": superpixels}
+        settings = RunSettings(segment=SegmentSettings(**given))
+        if not folder.run_json.exists() or shards_missing(folder):
+            with locked(folder):
+                segment_stage(folder, self.images, settings, RunOptions(model=self.model))
+        return folder
+
+
+def label_ours(place: Place, seed: int) -> Path:
+    """Our label maps for a seed, with the defaults of everything else."""
+    run = place.run(None)
+    with locked(run):
+        cluster_stage(run, ClusterSettings(clusters=place.clusters, seed=seed))
+        paint_stage(run)
+    return run.root
+
+
+def label_by_recipe(place: Place, seed: int) -> Path:
+    """The published recipe's label maps, on the same model's masks."""
+    model, _ = load_sam(find_model(place.model))
+    out = place.work / f"labels-published-{place.data.name}-{seed}"
+    return label_published(place.run(0), model, out, place.clusters, seed)
+
+
+def label_by_superpixels(method: str) -> Callable[[Place, int], Path]:
+    """Label maps of one of the baselines; its segments are kept for other seeds."""
+
+    def label(place: Place, seed: int) -> Path:
+        settings = BaselineSettings(method=method, clusters=place.clusters, seed=seed)
+        folder = place.work / f"{method}-{place.data.name}"
+        folder.mkdir(parents=True, exist_ok=True)
+        sources = find_sources(place.images)
+        files = [folder / f"{index:05d}.npz" for index in range(len(sources))]
+        with Progress(len(sources), "images", method) as progress:
+            for source, file in zip(sources, files, strict=True):
+                if not file.exists():
+                    part = file.with_name(f".part-{file.name}")
+                    segment_to_file(source, part, settings)
+                    part.rename(file)
+                progress.advance(1)
+        colours, pixels = [], []
+        for file in files:
+            with np.load(file) as kept:
+                colours.append(kept["colours"])
+                pixels.append(kept["pixels"])
+        assigned = cluster_colours(np.concatenate(colours), np.concatenate(pixels), settings)
+        out = place.work / f"labels-{method}-{place.data.name}-{seed}"
+        ends = np.cumsum([len(own) for own in colours])
+        for source, file, classes in zip(
+            sources, files, np.split(assigned, ends[:-1]), strict=True
+        ):
+            paint_file(source, file, classes, out / "labels", place.clusters)
+        return out
+
+    return label
+
+
+LABELLERS: dict[str, Callable[[Place, int], Path]] = {
+    "ours": label_ours,
+    "published": label_by_recipe,
+    **{method: label_by_superpixels(method) for method in METHODS},
+}
+
+
+def score(folder: Path, place: Place) -> tuple[dict[str, float], Quality]:
+    """MEASURES of a folder of label maps, and all that was measured on the scored images."""
+    same = measure_quality(folder, place.truth, place.data.scored)
+    found = {name: getattr(same, name) for name in MEASURES if name != "apart"}
+    found["apart"] = measure_quality(folder, place.truth, place.data.apart).miou
+    return found, same
+
+
+def table(rows: list[tuple[str, str, int, dict[str, float], Quality]], clusters: int) -> str:
+    """Markdown: a line a method with the mean over seeds, then a line a seed."""
+    head = "| images | labels | mIoU | apart | NMI | purity | boundary F1 | coverage |"
+    lines = [f"K = {clusters}, means over seeds {', '.join(map(str, SEEDS))}:", "", head]
+    lines.append("|---" * 8 + "|")
+    for title, name in dict.fromkeys((row[0], row[1]) for row in rows):
+        found = [row[3] for row in rows if row[:2] == (title, name)]
+        means = [np.mean([one[measure] for one in found]) for measure in MEASURES]
+        lines.append(f"| {title} | {name} | " + " | ".join(f"{m:.3f}" for m in means) + " |")
+    lines += ["", "Seed by seed:", ""]
+    lines += ["| images | labels | seed | mIoU | apart | IoU of each class |", "|---" * 6 + "|"]
+    for title, name, seed, found, same in rows:
+        ious = " ".join(f"{c.iou:.3f}" for c in same.classes)
+        lines.append(
+            f"| {title} | {name} | {seed} | {found['miou']:.3f} | {found['apart']:.3f} | {ious} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+@click.command(context_settings={"show_default": True})
+@click.argument("folder", type=click.Path(path_type=Path, exists=True))
+@click.argument("work", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="The table's file.")
+@click.option("--model", default="tiny")
+@click.option("--clusters", default=46, type=click.IntRange(2, 254))
+@click.option("--only", "names", multiple=True, type=click.Choice(list(LABELLERS)))
+def main(
+    folder: Path, work: Path, out: Path | None, model: str, clusters: int, names: tuple[str, ...]
+) -> None:
+    """Score label maps of the images in FOLDER, ours and others'; keep what takes long in WORK."""
+    rows = []
+    try:
+        for data in DATA:
+            images, truth = folder / data.name / "images", folder / data.name / "labels"
+            place = Place(images, truth, work, data, model, clusters)
+            for name in names or LABELLERS:
+                for seed in SEEDS:
+                    found, same = score(LABELLERS[name](place, seed), place)
+                    rows.append((data.title, NAMES[name], seed, found, same))
+                    click.echo(f"{data.title}, {NAMES[name]}, seed {seed}: {found}")
+    except AlpsError as error:
+        raise click.ClickException(str(error)) from error
+    text = table(rows, clusters)
+    click.echo(text)
+    if out is not None:
+        out.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What a run must survive: kills, damage, wrong changes of the code."""

@@ -1,0 +1,1 @@
+"""What every room needs: errors, progress, devices, whole files, digests."""

@@ -1,0 +1,1 @@
+"""The command line: one file a group of commands, which load what they run when called."""

@@ -1,0 +1,290 @@
+"""The commands of the engine. torch and the stages are imported when one is called, not before."""
+
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from alps.engine.base.errors import SettingsError
+from alps.engine.cli.models import models
+from alps.engine.cli.options import ShardOf, pick, settings_options
+from alps.engine.cli.quality import quality
+from alps.engine.settings import (
+    ClusterSettings,
+    PaintSettings,
+    RunSettings,
+    SegmentSettings,
+    SourceSettings,
+)
+
+if TYPE_CHECKING:
+    from alps.engine.stages.label import RunSummary
+
+__all__ = [
+    "cluster",
+    "demo",
+    "fit_clusters",
+    "label",
+    "models",
+    "paint",
+    "quality",
+    "report",
+    "segment",
+]
+
+out_argument = click.argument("out", type=click.Path(path_type=Path, file_okay=False))
+model_option = click.option(
+    "--model", default="tiny", show_default=True, help="tiny, vit_b, vit_l, vit_h or a checkpoint."
+)
+device_option = click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
+)
+artefacts_option = click.option(
+    "--artefacts",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Folder of exports for --runtime. Default: where alps export puts them.",
+)
+max_failed_option = click.option(
+    "--max-failed",
+    default=0.1,
+    show_default=True,
+    type=click.FloatRange(0, 1),
+    help="Exit with an error where a larger share of tiles cannot be read.",
+)
+
+
+MOST_REASONS = 5  # that the end of a run names
+
+
+def _run_settings(values: dict[str, Any]) -> RunSettings:
+    return RunSettings(
+        pick(SourceSettings, values),
+        pick(SegmentSettings, values),
+        pick(ClusterSettings, values),
+        pick(PaintSettings, values),
+    )
+
+
+@click.command()
+@click.argument("src")
+@out_argument
+@model_option
+@device_option
+@artefacts_option
+@max_failed_option
+@click.option(
+    "--clusters-from",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Label in one pass with the clusters of this file: of alps fit-clusters, or of a run.",
+)
+@click.option(
+    "--keep-segments/--no-keep-segments",
+    default=False,
+    show_default=True,
+    help="With --clusters-from: keep OUT/segments, to cluster them again one day.",
+)
+@settings_options(SourceSettings, SegmentSettings, ClusterSettings, PaintSettings)
+@click.pass_context
+def label(
+    context: click.Context,
+    src: str,
+    out: Path,
+    model: str,
+    device: str,
+    artefacts: Path | None,
+    max_failed: float,
+    clusters_from: Path | None,
+    keep_segments: bool,
+    **values: Any,
+) -> None:
+    """Label every image of SRC: segment, gate, pool, cluster, align, report.
+
+    SRC is an image, a folder (searched recursively), a glob, or a text file with a path a line.
+    OUT receives label maps and everything that led to them; run the same command again after an
+    interruption, and it goes on where it was.
+
+    With --clusters-from, label maps are painted as their tiles are done, and nothing else is kept:
+    for archives of any size.
+    """
+    one_pass = None
+    if clusters_from is not None:
+        _refuse_given(context, ClusterSettings, "--clusters-from brings its own")
+        from alps.engine.stages.one_pass import OnePass
+
+        one_pass = OnePass(clusters_from, keep_segments)
+    elif keep_segments:
+        raise SettingsError("--keep-segments goes with --clusters-from; without it all are kept")
+    from alps.engine.stages.label import RunOptions, label_archive
+
+    options = RunOptions(model=model, device=device, max_failed=max_failed, artefacts=artefacts)
+    _say(label_archive(src, out, _run_settings(values), options, one_pass))
+
+
+def _refuse_given(context: click.Context, settings: type, why: str) -> None:
+    """Raise SettingsError where options of ``settings`` were given that would do nothing."""
+    for item in fields(settings):
+        if context.get_parameter_source(item.name) is click.core.ParameterSource.COMMANDLINE:
+            raise SettingsError(f"--{item.name.replace('_', '-')} has no effect here: {why}")
+
+
+@click.command("fit-clusters")
+@click.argument("src")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--sample",
+    default=1000,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Number of tiles to draw over the archive.",
+)
+@click.option(
+    "--work",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Keep the run folder of the sample here. Default: beside FILE, deleted at the end.",
+)
+@model_option
+@device_option
+@artefacts_option
+@max_failed_option
+@settings_options(SourceSettings, SegmentSettings, ClusterSettings)
+def fit_clusters(
+    src: str,
+    file: Path,
+    sample: int,
+    work: Path | None,
+    model: str,
+    device: str,
+    artefacts: Path | None,
+    max_failed: float,
+    **values: Any,
+) -> None:
+    """Fit clusters to a sample of SRC's tiles and write them to FILE.
+
+    Then alps label SRC OUT --clusters-from FILE labels all of SRC, and other archives like it, in
+    one pass.
+    """
+    from alps.engine.stages.fit_clusters import fit_clusters as fit
+    from alps.engine.stages.label import RunOptions
+
+    options = RunOptions(model=model, device=device, max_failed=max_failed, artefacts=artefacts)
+    count = fit(src, file, sample, _run_settings(values), options, work)
+    click.echo(f"{values['clusters']} clusters of {count} segments: {file}")
+    click.echo(f"next: alps label SRC OUT --clusters-from {file}")
+
+
+@click.command()
+@click.argument("src")
+@out_argument
+@model_option
+@device_option
+@artefacts_option
+@click.option(
+    "--shard",
+    "share",
+    type=ShardOf(),
+    default="1/1",
+    help="This machine's share of the tiles, i/n.",
+)
+@settings_options(SourceSettings, SegmentSettings)
+def segment(
+    src: str,
+    out: Path,
+    model: str,
+    device: str,
+    artefacts: Path | None,
+    share: tuple[int, int],
+    **values: Any,
+) -> None:
+    """Only segment SRC: masks and their embeddings, into OUT/segments."""
+    from alps.engine.stages import single
+    from alps.engine.stages.opening import RunOptions
+
+    options = RunOptions(model=model, device=device, share=share, artefacts=artefacts)
+    missing = single.segment(src, out, _run_settings(values), options)
+    rest = f"; {missing} shards are left to other machines" if missing else ""
+    click.echo(f"segmented into {out}{rest}; next: alps cluster {out}")
+
+
+@click.command()
+@out_argument
+@device_option
+@settings_options(ClusterSettings)
+def cluster(out: Path, device: str, **values: Any) -> None:
+    """Cluster the segments of OUT again, with another K say; runs no SAM."""
+    from alps.engine.stages import single
+
+    single.cluster(out, pick(ClusterSettings, values), device)
+    click.echo(f"clustered {out}; next: alps paint {out}")
+
+
+@click.command()
+@out_argument
+@max_failed_option
+@settings_options(PaintSettings)
+def paint(out: Path, max_failed: float, **values: Any) -> None:
+    """Paint the label maps of OUT with its clusters, and write the report."""
+    from alps.engine.stages import single
+
+    _say(single.paint(out, pick(PaintSettings, values), max_failed))
+
+
+@click.command()
+@out_argument
+def report(out: Path) -> None:
+    """Write OUT/report/index.html: the run as one self-contained page."""
+    from alps.engine.report import build_report
+    from alps.engine.run_folder.folder import RunFolder
+
+    RunFolder(out).refuse_unpainted()
+    click.echo(build_report(out))
+
+
+@click.command()
+@click.argument("out", type=click.Path(path_type=Path, file_okay=False), default="alps-demo")
+@model_option
+@device_option
+@click.option(
+    "--scenes",
+    default=8,
+    show_default=True,
+    type=click.IntRange(1, 10_000),
+    help="Number of images in the archive.",
+)
+@click.option(
+    "--seed", default=0, show_default=True, type=click.IntRange(0), help="Seed of the scenes."
+)
+def demo(out: Path, model: str, device: str, scenes: int, seed: int) -> None:
+    """Label a small archive that needs no download, and say how right the labels are.
+
+    The scenes are generated with exact classes, so the labels can be scored: OUT/images and
+    OUT/truth hold them, OUT/run the label maps and the report.
+    """
+    from alps.engine.demo.run import run_demo
+
+    found = run_demo(out, scenes=scenes, seed=seed, model=model, device=device)
+    _say(found.summary)
+    score = found.quality
+    click.echo(
+        f"against the scenes' exact classes: majority-mapped mIoU {score.miou:.2f}, "
+        f"NMI {score.nmi:.2f}, purity {score.purity:.2f}"
+    )
+
+
+def _say(summary: "RunSummary") -> None:
+    """What a person wants to know at the end of a run."""
+    tiles = ", ".join(f"{count} {status}" for status, count in summary.tiles.items())
+    click.echo(f"{summary.sources} sources, tiles: {tiles}; {summary.segments} segments")
+    click.echo(f"coverage: {summary.coverage:.1%} of valid pixels lie under a segment")
+    if summary.seconds_per_tile:
+        stages = ", ".join(f"{s} {v:.2f}" for s, v in summary.seconds_per_tile.items())
+        click.echo(f"seconds a tile: {stages}")
+    reasons = sorted(summary.failed_reasons.items(), key=lambda item: -item[1])
+    for reason, count in reasons[:MOST_REASONS]:
+        click.echo(f"failed ({count} tiles): {reason}")
+    if len(reasons) > MOST_REASONS:
+        click.echo(
+            f"{len(reasons) - MOST_REASONS} more reasons: {summary.folder / 'tiles.parquet'}"
+        )
+    click.echo(f"label maps: {summary.folder / 'labels'}")
+    click.echo(f"report: {summary.folder / 'report' / 'index.html'}")

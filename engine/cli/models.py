@@ -1,0 +1,118 @@
+"""``alps models``: what models there are, and fetching them. Imports no torch."""
+
+import json
+import math
+import re
+from pathlib import Path
+
+import click
+
+from alps.engine.base.progress import format_bytes
+from alps.engine.models.download import fetch
+from alps.engine.models.registry import (
+    MODELS,
+    ModelEntry,
+    find_model,
+    model_file,
+)
+
+SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def models(context: click.Context) -> None:
+    """List the models that --model knows by name, and where they are."""
+    if context.invoked_subcommand is None:
+        click.echo(_table())
+
+
+@models.command("fetch")
+@click.argument("name", type=click.Choice(list(MODELS)))
+@click.option("--url", help="Fetch from this http(s) address, a mirror say.")
+@click.option("--sha256", metavar="HEX", help="Expect this SHA-256 instead of the official one.")
+@click.option(
+    "--to",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Put the file into this folder instead of the model folder.",
+)
+def fetch_command(name: str, url: str | None, sha256: str | None, folder: Path | None) -> None:
+    """Download model NAME and verify it; what is there already is only verified.
+
+    A download that ends early goes on where it stopped when the command runs again. The file
+    appears under its name only when its SHA-256 is right.
+    """
+    entry = MODELS[name]
+    if entry.is_shipped:
+        if url or sha256 or folder:
+            raise click.UsageError(f"{name} comes with ALPS; it takes no --url, --sha256 or --to")
+        click.echo(f"{name} comes with ALPS, nothing to fetch: {find_model(name)}")
+        return
+    if sha256 is not None and not SHA256.fullmatch(sha256):
+        raise click.BadParameter("64 hexadecimal digits are needed", param_hint="--sha256")
+    target = model_file(entry) if folder is None else folder / entry.filename
+    official = sha256 is None or sha256.lower() == entry.sha256
+    done = fetch(
+        url or entry.url,
+        target,
+        sha256 or entry.sha256,
+        size_bytes=entry.size_bytes if official else None,
+    )
+    if done.already_there:
+        click.echo(f"{name} is there already; SHA-256 verified: {done.path}")
+    else:
+        click.echo(f"{name} fetched; SHA-256 verified: {done.path}")
+    if folder is not None:
+        click.echo(f"Use it with --model {done.path}")
+
+
+def _table() -> str:
+    head = ("NAME", "PARAMETERS", "SIZE", "LICENCE", "WHERE")
+    rows = [head, *(_row(entry) for entry in MODELS.values())]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    about = [f"{entry.name}: {entry.description}" for entry in MODELS.values()]
+    return "\n".join([*lines, "", *about])
+
+
+def _row(entry: ModelEntry) -> tuple[str, ...]:
+    path = model_file(entry)
+    size = path.stat().st_size if path.is_file() else None
+    parameters = entry.parameters
+    if entry.is_shipped:
+        parameters = None if size is None else _parameters_in(path)
+        where = f"shipped: {path}" if parameters else "missing or damaged; install ALPS again"
+    elif size is None:
+        where = "not fetched"
+    elif size == entry.size_bytes:
+        where = str(path)
+    else:
+        where = f"{path} ({size} bytes, not the official {entry.size_bytes}; fetch verifies it)"
+    shown_size = entry.size_bytes or size
+    return (
+        entry.name,
+        "?" if parameters is None else f"{parameters / 1e6:.1f} M",
+        "?" if shown_size is None else format_bytes(shown_size),
+        entry.licence,
+        where,
+    )
+
+
+def _parameters_in(path: Path) -> int | None:
+    """Count the values in a safetensors file from its header alone; None if it is no such file.
+
+    Layout: 8 bytes little-endian with the header's length, then the header as JSON
+    (https://github.com/huggingface/safetensors#format).
+    """
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(length, path.stat().st_size)))
+        header.pop("__metadata__", None)
+        return sum(math.prod(tensor["shape"]) for tensor in header.values())
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None

@@ -1,0 +1,1 @@
+"""From embeddings to classes: features, online k-means, assignment."""

@@ -1,0 +1,1 @@
+"""The demo: a generated archive with exact classes, labelled and scored."""

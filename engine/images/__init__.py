@@ -1,0 +1,1 @@
+"""From files to pixels: what SRC names, what a raster says, the grid of windows."""

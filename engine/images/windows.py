@@ -1,0 +1,80 @@
+"""The grid of overlapping windows an image is read in, and the part of the image each one owns."""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+from alps.engine.base.errors import SettingsError
+
+
+@dataclass(frozen=True)
+class Window:
+    """A rectangle of an image, in pixels; (x, y) is its top left corner."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+def plan_windows(width: int, height: int, tile: int, overlap: int) -> list[Window]:
+    """Cover an image of ``width`` x ``height`` pixels with windows, row by row from the top left.
+
+    Windows are ``tile`` x ``tile``; an axis of the image shorter than ``tile`` gives windows of
+    that length. Neighbours share at least ``overlap`` pixels, and windows are spread evenly, so
+    there is no thin last one: a thin window would show the model too little around each thing.
+
+    Raises SettingsError for a tile or overlap that cannot work, ValueError for an empty image.
+    """
+    if width < 1 or height < 1:
+        raise ValueError(f"an image of {width} x {height} pixels has no windows")
+    check_tiling(tile, overlap)
+    columns = _spans(width, tile, overlap)
+    return [
+        Window(x, y, window_width, window_height)
+        for y, window_height in _spans(height, tile, overlap)
+        for x, window_width in columns
+    ]
+
+
+def check_tiling(tile: int, overlap: int) -> None:
+    """Raise SettingsError unless windows of this tile and overlap can cover an image."""
+    if tile < 1:
+        raise SettingsError(f"--tile {tile}: a window needs at least 1 pixel a side, 1024 is usual")
+    if not 0 <= overlap < tile / 2:
+        # At half a tile a pixel would lie in three windows of one row and cores could be empty.
+        raise SettingsError(
+            f"--overlap {overlap}: must be at least 0 and less than half of --tile {tile}"
+        )
+
+
+def cores(windows: list[Window]) -> list[Window]:
+    """For each window of a whole grid, the rectangle of the image that it owns.
+
+    Overlaps are split in the middle, so the cores partition the image: each pixel has one owner.
+    ``windows`` is what plan_windows returned, complete; the result has its order.
+    """
+    columns = _owned(sorted({(window.x, window.width) for window in windows}))
+    rows = _owned(sorted({(window.y, window.height) for window in windows}))
+    owned = []
+    for window in windows:
+        left, right = columns[window.x]
+        top, bottom = rows[window.y]
+        owned.append(Window(left, top, right - left, bottom - top))
+    return owned
+
+
+def _spans(size: int, tile: int, overlap: int) -> list[tuple[int, int]]:
+    """Return (start, length) of the windows along one axis."""
+    if size <= tile:
+        return [(0, size)]
+    count = -(-(size - overlap) // (tile - overlap))
+    return [(i * (size - tile) // (count - 1), tile) for i in range(count)]
+
+
+def _owned(spans: list[tuple[int, int]]) -> dict[int, tuple[int, int]]:
+    """Map each span's start to the half-open interval it owns."""
+    edges = [0]
+    for (start, length), (next_start, _) in pairwise(spans):
+        edges.append((start + length + next_start) // 2)
+    edges.append(sum(spans[-1]))
+    return {span[0]: edge_pair for span, edge_pair in zip(spans, pairwise(edges), strict=True)}

@@ -1,0 +1,1 @@
+"""From classes to label maps: painting, its journal, the files, their colours."""

@@ -1,0 +1,1 @@
+"""From an image to masks: SAM's automatic mode, its gate, superpixel parts."""

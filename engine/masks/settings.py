@@ -1,0 +1,102 @@
+"""The settings of everything mode: stock SAM's names, order, defaults and meaning."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from alps.engine.base.errors import SettingsError
+from alps.engine.masks.crops import point_grid
+
+OUTPUT_MODES = ("binary_mask", "uncompressed_rle", "coco_rle")
+
+PointGrid = tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class EverythingSettings:
+    """Settings of everything mode, with stock SAM's names, order and defaults.
+
+    Raises:
+        SettingsError: a value cannot work.
+    """
+
+    points_per_side: int | None = 32  # None: point_grids says which points
+    points_per_batch: int = 64  # masks of so many are alive at once; a GPU takes more
+    pred_iou_thresh: float = 0.88
+    stability_score_thresh: float = 0.95
+    stability_score_offset: float = 1.0
+    box_nms_thresh: float = 0.7
+    crop_n_layers: int = 0
+    crop_nms_thresh: float = 0.7
+    crop_overlap_ratio: float = 512 / 1500
+    crop_n_points_downscale_factor: int = 1
+    point_grids: Sequence[Any] | None = None  # a grid (n, 2) in 0…1, x first, for each layer
+    min_mask_region_area: int = 0  # pixels
+    output_mode: str = "binary_mask"
+
+    def __post_init__(self) -> None:
+        _require(
+            (self.points_per_side is None) != (self.point_grids is None),
+            "give exactly one of points_per_side and point_grids",
+        )
+        for name, least in (
+            ("points_per_side", 1),
+            ("points_per_batch", 1),
+            ("crop_n_layers", 0),
+            ("crop_n_points_downscale_factor", 1),
+            ("min_mask_region_area", 0),
+        ):
+            value = getattr(self, name)
+            if value is not None:
+                whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+                _require(
+                    whole and value >= least,
+                    f"{name} is {value!r}; it must be a whole number of at least {least}",
+                )
+        for name in ("pred_iou_thresh", "stability_score_thresh", "stability_score_offset"):
+            value = getattr(self, name)
+            _require(np.isfinite(value), f"{name} is {value!r}; it must be a finite number")
+        for name in ("box_nms_thresh", "crop_nms_thresh", "crop_overlap_ratio"):
+            value = getattr(self, name)
+            _require(0 <= value <= 1, f"{name} is {value!r}; it must lie within 0 and 1")
+        _require(
+            self.output_mode in OUTPUT_MODES,
+            f"output_mode is {self.output_mode!r}; it must be one of {', '.join(OUTPUT_MODES)}",
+        )
+        if self.point_grids is not None:
+            object.__setattr__(self, "point_grids", tuple(map(_plain_grid, self.point_grids)))
+            _require(
+                len(self.point_grids) > self.crop_n_layers,
+                f"point_grids has {len(self.point_grids)} grids; {self.crop_n_layers} crop layers "
+                f"need {self.crop_n_layers + 1}, the first is for the whole image",
+            )
+        else:
+            _require(
+                self._per_side(self.crop_n_layers) >= 1,
+                "crop_n_points_downscale_factor leaves no point in the last crop layer; lower it, "
+                "or raise points_per_side",
+            )
+
+    def grid(self, layer: int) -> np.ndarray:
+        """Points of a crop of this layer, (n, 2) x, y in 0…1 of the crop's size."""
+        if self.point_grids is not None:
+            return np.array(self.point_grids[layer], np.float64).reshape(-1, 2)
+        return point_grid(self._per_side(layer))
+
+    def _per_side(self, layer: int) -> int:
+        return int(self.points_per_side / self.crop_n_points_downscale_factor**layer)
+
+
+def _require(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise SettingsError(otherwise)
+
+
+def _plain_grid(grid: Any) -> PointGrid:
+    """A grid as plain numbers, so that settings compare and go into JSON."""
+    points = np.asarray(grid, np.float64)
+    inside = points.ndim == 2 and points.shape[1] == 2 and ((points >= 0) & (points <= 1)).all()
+    _require(bool(inside), "point_grids must hold arrays (n, 2) of x, y within 0 and 1")
+    return tuple(map(tuple, points.tolist()))

@@ -1,0 +1,1 @@
+"""From a name to weights: the shipped model, downloads, checkpoints of every layout."""

@@ -1,0 +1,21 @@
+"""A model by its name: what most callers want of this room."""
+
+from pathlib import Path
+
+from alps.engine.base.device import choose_device
+from alps.engine.models.checkpoints import load_sam
+from alps.engine.models.registry import MODELS, find_model
+from alps.engine.sam import Sam
+from alps.engine.sam.config import ModelInfo
+
+
+def load_model(model: str | Path = "tiny", device: str = "auto") -> tuple[Sam, ModelInfo]:
+    """Load SAM by its name (tiny, vit_b, vit_l, vit_h) or from a checkpoint.
+
+    Raises:
+        ModelError: there is no such model, or its file cannot be used; the text says what to do.
+        SettingsError: no such device.
+    """
+    path = find_model(model)
+    name = model if isinstance(model, str) and model in MODELS else path.stem
+    return load_sam(path, name=name, device=choose_device(device))

@@ -1,0 +1,1 @@
+"""OUT: paths, tables, locks, and the plan of a run."""

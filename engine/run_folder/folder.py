@@ -1,0 +1,101 @@
+"""The run folder: where everything lies, in which format, and how it survives being killed.
+
+A shard of tiles is committed by its journal file, which is written last; a shard without one is
+done again. Whatever has a name is whole: files are written beside it, synced and renamed.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alps.engine.base.atomic import write_text
+from alps.engine.base.errors import RunFolderError
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths inside OUT."""
+
+    root: Path
+
+    @property
+    def run_json(self) -> Path:
+        """Settings, model, versions, progress of the stages."""
+        return self.root / "run.json"
+
+    @property
+    def journal(self) -> Path:
+        """What is planned and what is done."""
+        return self.root / "journal"
+
+    @property
+    def plan(self) -> Path:
+        """All tiles of the run, fixed before the first one is read."""
+        return self.journal / "plan.parquet"
+
+    @property
+    def tiles(self) -> Path:
+        """What became of every tile."""
+        return self.root / "tiles.parquet"
+
+    @property
+    def clusters(self) -> Path:
+        """Centroids."""
+        return self.root / "clusters.npz"
+
+    @property
+    def classes(self) -> Path:
+        """Names, colours and sizes of the classes."""
+        return self.root / "classes.json"
+
+    @property
+    def painted(self) -> Path:
+        """A line a finished label map."""
+        return self.journal / "painted.jsonl"
+
+    def label(self, name: str) -> Path:
+        """The label map of a source, by the ``label`` column of its tiles."""
+        return self.root / "labels" / name
+
+    def segments(self, shard: int) -> Path:
+        """The segments of one shard of tiles."""
+        return self.root / "segments" / f"part-{shard:05d}.parquet"
+
+    def shard_tiles(self, shard: int) -> Path:
+        """The rows of one shard of tiles; there once the shard is done."""
+        return self.journal / f"tiles-{shard:05d}.parquet"
+
+    def read_run(self) -> dict[str, Any]:
+        """The content of run.json."""
+        try:
+            run = json.loads(self.run_json.read_text(encoding="utf-8"))
+            if not isinstance(run, dict):
+                raise ValueError("it holds no object")
+            return run
+        except FileNotFoundError:
+            raise RunFolderError(
+                f"{self.root} is not a run folder: it has no run.json; "
+                "make one with: alps label SRC OUT"
+            ) from None
+        except (OSError, ValueError) as error:
+            raise RunFolderError(
+                f"cannot read {self.run_json}: {error}; put back a copy, or give another OUT"
+            ) from error
+
+    def refuse_unpainted(self) -> None:
+        """Raise RunFolderError where label maps are of older clusters than the segments."""
+        if not self.run_json.exists():  # a folder of somebody's label maps
+            return
+        done = self.read_run().get("done", {})
+        if done.get("paint") != done.get("cluster"):
+            raise RunFolderError(
+                f"the label maps of {self.root} are older than its clusters; "
+                f"run: alps paint {self.root}"
+            )
+
+    def update_run(self, **values: Any) -> dict[str, Any]:
+        """Set keys of run.json and return its new content."""
+        run = (self.read_run() if self.run_json.exists() else {}) | values
+        write_text(self.run_json, json.dumps(run, indent=2) + "\n")
+        return run

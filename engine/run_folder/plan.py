@@ -1,0 +1,121 @@
+"""The plan of a run: every window of every source, fixed before the first one is read."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from alps.engine.base.errors import SourceError
+from alps.engine.base.progress import Progress
+from alps.engine.images.raster import RasterReader
+from alps.engine.images.sources import Source, printable
+from alps.engine.images.windows import Window, plan_windows
+from alps.engine.run_folder.schemas import PLAN_SCHEMA
+from alps.engine.settings import SourceSettings
+
+# Tiles that are committed together. A killed run loses at most this much work.
+SHARD_TILES = 32
+
+
+@dataclass(frozen=True)
+class PlannedTile:
+    """One window of one source, or a source that could not be opened (``reason``)."""
+
+    tile_id: int
+    source_index: int
+    source: str
+    path: str
+    label: str
+    source_width: int
+    source_height: int
+    x: int
+    y: int
+    width: int
+    height: int
+    reason: str
+
+    @property
+    def window(self) -> Window:
+        """Where it lies in its source."""
+        return Window(self.x, self.y, self.width, self.height)
+
+    def row(self) -> dict:
+        """The columns that the plan shares with tiles.parquet."""
+        return {name: getattr(self, name) for name in PLAN_SCHEMA.names if name != "reason"}
+
+
+def make_plan(sources: list[Source], settings: SourceSettings) -> pa.Table:
+    """Open every source once for its size; one that cannot be opened is a row with a reason."""
+    columns: dict[str, list] = {name: [] for name in PLAN_SCHEMA.names}
+    with Progress(len(sources), "sources", "looking at sources") as progress:
+        for index, source in enumerate(sources):
+            reason, width, height = "", 0, 0
+            windows = [Window(0, 0, 0, 0)]
+            # Absolute: the report reads tiles again, from another working directory perhaps.
+            opened = source.path if isinstance(source.path, str) else source.path.absolute()
+            path = printable(opened)
+            try:
+                if path != str(opened):
+                    raise SourceError(f"{path}: the file name is not UTF-8; rename it")
+                with RasterReader(source.path, settings.bands) as reader:
+                    width, height = reader.width, reader.height
+                windows = plan_windows(width, height, settings.tile, settings.overlap)
+            except SourceError as error:
+                reason = str(error)
+            for window in windows:
+                row = (
+                    len(columns["tile_id"]), index, printable(source.name), path,
+                    source.label_name, width, height, window.x, window.y, window.width,
+                    window.height, reason,
+                )  # fmt: skip
+                for name, value in zip(PLAN_SCHEMA.names, row, strict=True):
+                    columns[name].append(value)
+            progress.advance(1)
+    return pa.table(columns, schema=PLAN_SCHEMA)
+
+
+def check_size(reader: RasterReader, planned: PlannedTile) -> None:
+    """Raise SourceError where a source is no longer of the size it was planned with."""
+    if (reader.width, reader.height) != (planned.source_width, planned.source_height):
+        raise SourceError(
+            f"{planned.path} is now {reader.width} x {reader.height} pixels, but the run was "
+            f"planned for {planned.source_width} x {planned.source_height}; give it another OUT"
+        )
+
+
+def shard_count(plan: pa.Table) -> int:
+    """Number of shards the plan falls into."""
+    return -(-plan.num_rows // SHARD_TILES)
+
+
+def shard_of(tile_id: int) -> int:
+    """The shard in which a tile is committed."""
+    return tile_id // SHARD_TILES
+
+
+def rows_of_shard(plan: pa.Table, shard: int) -> range:
+    """The rows of the plan that are committed together as ``shard``."""
+    return range(shard * SHARD_TILES, min((shard + 1) * SHARD_TILES, plan.num_rows))
+
+
+def shards_of_rows(first: int, end: int) -> range:
+    """The shards in which rows ``first`` to ``end`` - 1 of a plan lie; there is at least one."""
+    return range(first // SHARD_TILES, (end - 1) // SHARD_TILES + 1)
+
+
+def tiles_of_shard(plan: pa.Table, shard: int) -> list[PlannedTile]:
+    """The tiles that are committed together as ``shard``."""
+    rows = plan.slice(shard * SHARD_TILES, SHARD_TILES).to_pylist()
+    return [PlannedTile(**row) for row in rows]
+
+
+def sources_of(plan: pa.Table) -> Iterator[list[PlannedTile]]:
+    """The tiles of each source in turn; the plan keeps them together."""
+    index = plan.column("source_index").to_numpy()
+    start = 0
+    while start < len(index):
+        end = start
+        while end < len(index) and index[end] == index[start]:
+            end += 1
+        yield [PlannedTile(**row) for row in plan.slice(start, end - start).to_pylist()]
+        start = end

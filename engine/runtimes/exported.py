@@ -1,0 +1,123 @@
+"""A runtime made of four exported graphs, whoever runs them.
+
+What the graphs take and give stands in ``alps.export.graphs`` and in every manifest.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from alps.engine.base.errors import ArtefactError
+from alps.engine.runtimes.artefact import PARTS, Artefact, StoredGraph
+from alps.engine.runtimes.batching import (
+    IMAGES_AT_ONCE,
+    Batches,
+    InPasses,
+    decode_pass,
+)
+from alps.engine.runtimes.protocol import DecodedMasks
+from alps.engine.sam.absorbed import DecodedPoints
+
+
+class RunningGraph(Protocol):
+    """One graph, ready to run."""
+
+    limit: int | None  # images, points or prompts in one call
+
+    def __call__(self, *inputs: Tensor) -> list[Tensor]:
+        """Outputs, in the manifest's order, on the inputs' device."""
+
+    def out_of_memory(self, error: Exception) -> bool:
+        """Whether a call failed for want of memory on the GPU."""
+
+
+def empty_outputs(
+    graph: StoredGraph, inputs: Sequence[Tensor], device: torch.device
+) -> list[Tensor]:
+    """Tensors for the outputs of a graph; its dynamic axes are as long as in these inputs."""
+    length = {
+        axis: size
+        for port, tensor in zip(graph.inputs, inputs, strict=True)
+        for axis, size in zip(port.shape, tensor.shape, strict=True)
+    }
+    return [
+        torch.empty(
+            [axis if isinstance(axis, int) else length[axis] for axis in port.shape],
+            dtype=getattr(torch, port.dtype),
+            device=device,
+        )
+        for port in graph.outputs
+    ]
+
+
+class GraphRuntime(InPasses):
+    """A ``Runtime`` of exported graphs.
+
+    Args:
+        artefact: where they come from.
+        graphs: by part; a runtime that only encodes, or only decodes, needs only its own.
+        device: where their inputs and outputs lie.
+    """
+
+    def __init__(
+        self, artefact: Artefact, graphs: dict[str, RunningGraph], device: torch.device
+    ) -> None:
+        self.artefact, self.graphs, self.device = artefact, graphs, device
+        self.config = artefact.config
+        self.precision = artefact.manifest.precision
+        at_once = IMAGES_AT_ONCE.get(device.type, 1)
+        if encoder := graphs.get("encoder"):
+            at_once = min(at_once, encoder.limit or at_once)
+            self._batches = Batches(self._encode, encoder.out_of_memory, encoder.limit or 0)
+        self.images_at_once = at_once
+
+    @torch.inference_mode()
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Pixels (B, 3, S, S), normalised -> embeddings (B, C, h, w); see ``Runtime``."""
+        self._needed("encoder")
+        return self._batches(pixels)
+
+    def share(self, embedding: Tensor) -> list[Tensor]:
+        """What all points of an image (C, h, w) share."""
+        return self.graphs["share"](embedding.to(self.device))
+
+    def transform(self, image: list[Tensor], xy: Tensor) -> DecodedPoints:
+        """Points (N, 2) in input pixels, up to their predicted IoU."""
+        mask_tokens, image_tokens, predicted_iou = self.graphs["transform"](*image, xy)
+        return DecodedPoints(mask_tokens, image_tokens, predicted_iou)
+
+    def masks(self, decoded: DecodedPoints, point: Tensor, output: Tensor) -> Tensor:
+        """Logits (S, 4h, 4w) of masks, ``point`` (S,) ascending and ``output`` (S,) int64."""
+        graph = self.graphs["masks"]
+        prompts, row = point.unique(return_inverse=True)
+        at_once = graph.limit or len(prompts)
+        logits = [
+            graph(decoded.image_tokens[some], decoded.mask_tokens[some])[0]
+            for some in prompts.split(at_once)
+        ]
+        return torch.cat(logits)[row, output]
+
+    def _encode(self, batch: Tensor) -> Tensor:
+        return self.graphs["encoder"](batch.to(self.device, torch.float32))[0]
+
+    def _share(self, embedding: Tensor) -> list[Tensor]:
+        self._needed("share")
+        return self.share(embedding)
+
+    def _run(
+        self, image: list[Tensor], passes: Sequence[Tensor], threshold: float
+    ) -> list[DecodedMasks]:
+        side = self.config.low_resolution_size
+        return [decode_pass(self, image, points, threshold, side) for points in passes]
+
+    def _points_per_pass(self, embedding: Tensor, points: int) -> int:
+        most = super()._points_per_pass(embedding, points)
+        return min(most, self.graphs["transform"].limit or most)
+
+    def _needed(self, part: str) -> None:
+        if part not in self.graphs:
+            raise ArtefactError(
+                f"{self.artefact.folder}: its {part} was not loaded; load it with parts={PARTS}"
+            )

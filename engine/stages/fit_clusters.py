@@ -1,0 +1,91 @@
+"""Fit clusters to a sample of an archive's tiles, for labelling all of it in one pass."""
+
+import shutil
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from alps.engine.base.atomic import whole
+from alps.engine.base.errors import SettingsError, SourceError
+from alps.engine.run_folder.folder import RunFolder
+from alps.engine.run_folder.locks import locked
+from alps.engine.settings import RunSettings
+from alps.engine.stages.label import cluster_stage, refuse_failures, summarise
+from alps.engine.stages.opening import (
+    RunOptions,
+    open_run,
+    prepare_model,
+    refuse_foreign,
+)
+from alps.engine.stages.segment import collect_tiles, segment_archive
+
+
+def fit_clusters(
+    src: str | Path,
+    file: str | Path,
+    sample: int,
+    settings: RunSettings | None = None,
+    options: RunOptions | None = None,
+    work: Path | None = None,
+) -> int:
+    """Segment ``sample`` tiles drawn over the images at ``src``, cluster them, write ``file``.
+
+    Args:
+        src: the archive.
+        file: receives the clusters, whole or not at all.
+        sample: number of tiles; all where there are fewer.
+        settings: of segments and clusters; the seed draws the tiles too.
+        options: the model and where it runs.
+        work: the run folder of the sample, kept; None: one beside ``file``, dropped at the end.
+            Started again after an interruption, it goes on.
+
+    Returns the number of segments that were clustered.
+
+    Raises errors as ``label_archive``.
+    """
+    settings, options = settings or RunSettings(), options or RunOptions()
+    file = Path(file)
+    if sample < 1:
+        raise SettingsError(f"--sample {sample}: give at least one tile")
+    if file.is_dir():
+        raise SettingsError(f"{file} is a folder; give a file for the clusters, clusters.npz say")
+    folder = RunFolder(work or file.with_name(f".{file.name}.sample"))
+    refuse_foreign(folder)
+    with locked(folder):
+        loaded = prepare_model(settings, options)
+        _, loaded = open_run(
+            folder,
+            src,
+            loaded,
+            also={"sample": sample, "seed": settings.cluster.seed},
+            choose_tiles=partial(draw_tiles, sample=sample, seed=settings.cluster.seed),
+        )
+        segment_archive(folder, loaded.generator(), loaded.info, loaded.settings)
+        collect_tiles(folder)
+        summary = summarise(folder)
+        refuse_failures(folder, summary, options.max_failed)
+        cluster_stage(folder, settings.cluster, options.device)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with whole(file) as part:
+            shutil.copyfile(folder.clusters, part)
+    if work is None:
+        shutil.rmtree(folder.root)
+    return summary.segments
+
+
+def draw_tiles(plan: pa.Table, sample: int, seed: int) -> pa.Table:
+    """A plan of ``sample`` of a plan's tiles, in its order and numbered anew.
+
+    Raises SourceError where no tile can be read.
+    """
+    usable = np.flatnonzero([not reason for reason in plan.column("reason").to_pylist()])
+    if not len(usable):
+        raise SourceError("no tile of the archive can be read; nothing to fit clusters to")
+    rng = np.random.default_rng(seed)
+    rows = np.sort(rng.choice(usable, min(sample, len(usable)), replace=False))
+    drawn = plan.take(pa.array(rows))
+    at = plan.schema.get_field_index("tile_id")
+    ids = pa.array(np.arange(len(rows)), plan.schema.field(at).type)
+    return drawn.set_column(at, plan.schema.field(at), ids)

@@ -1,0 +1,232 @@
+"""The main job, top to bottom like the method: segment, gate, pool, cluster, align, report.
+
+Each stage leaves its mark in run.json; a run that was stopped goes on where it was, and one with
+other clusters segments nothing anew.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from alps.engine.base.device import choose_device
+from alps.engine.base.digests import fingerprint
+from alps.engine.base.errors import RunFolderError, TooManyFailuresError
+from alps.engine.clusters.assign import cluster_archive, usable_gpu
+from alps.engine.clusters.fit import check_enough
+from alps.engine.labels.paint import paint_archive, paint_fingerprint
+from alps.engine.report import build_report
+from alps.engine.run_folder.folder import RunFolder
+from alps.engine.run_folder.locks import alone, locked
+from alps.engine.run_folder.schemas import STAGES
+from alps.engine.run_folder.tables import read_table
+from alps.engine.settings import (
+    ClusterSettings,
+    PaintSettings,
+    RunSettings,
+    check_paint,
+)
+from alps.engine.stages.one_pass import OnePass, one_pass_stage, refuse_dropped
+from alps.engine.stages.opening import (
+    RunOptions,
+    mark,
+    now,
+    open_run,
+    prepare_model,
+    read_run,
+    refuse_foreign,
+    timed,
+)
+from alps.engine.stages.segment import collect_tiles, segment_archive, shards_missing
+
+__all__ = [
+    "OnePass",
+    "RunOptions",
+    "RunSummary",
+    "cluster_stage",
+    "finish",
+    "label_archive",
+    "paint_stage",
+    "refuse_foreign",
+    "segment_stage",
+    "summarise",
+]
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a run came to."""
+
+    folder: Path
+    sources: int
+    tiles: dict[str, int]  # number by status
+    segments: int
+    coverage: float  # share of valid pixels under at least one segment, over the archive
+    seconds_per_tile: dict[str, float]  # by stage, over tiles that were segmented
+    failed_reasons: dict[str, int]
+
+
+def label_archive(
+    src: str | Path,
+    out: str | Path,
+    settings: RunSettings | None = None,
+    options: RunOptions | None = None,
+    one_pass: OnePass | None = None,
+) -> RunSummary:
+    """Label every image of ``src`` into the run folder ``out``.
+
+    one_pass: clusters that are there already; then segments are not kept until all are made.
+
+    Started again with the same settings it goes on where it stopped, and ends with the label
+    maps and segments that an undisturbed run writes.
+
+    Raises:
+        SourceError: nothing found at ``src``.
+        SettingsError: a setting cannot work.
+        RunFolderError: ``out`` is in use, unwritable, or holds another run.
+        TooManyFailuresError: everything is written, but more than ``options.max_failed`` of the
+            tiles could not be read.
+    """
+    settings, options = settings or RunSettings(), options or RunOptions()
+    folder = RunFolder(Path(out))
+    refuse_foreign(folder)
+    with locked(folder):
+        if one_pass is not None:
+            unpainted = one_pass_stage(folder, src, settings, options, one_pass)
+        else:
+            segment_stage(folder, src, settings, options)
+            cluster_stage(folder, settings.cluster, options.device)
+            unpainted = paint_stage(folder, settings.paint)
+        return finish(folder, options.max_failed, unpainted)
+
+
+def segment_stage(
+    folder: RunFolder, src: str | Path, settings: RunSettings, options: RunOptions
+) -> None:
+    """Plan the run where it is new, then segment what is missing. The folder must be locked."""
+    loaded = prepare_model(settings, options)
+    with alone(folder, options.share):
+        run, loaded = open_run(folder, src, loaded)
+        if run["done"] and shards_missing(folder):  # segments were deleted: new ones have no class
+            folder.update_run(done={})
+    with timed(folder, "segment", options.share):
+        segment_archive(folder, loaded.generator(), loaded.info, loaded.settings, options.share)
+    with alone(folder, options.share):
+        if shards_missing(folder) == 0:
+            collect_tiles(folder)
+
+
+def cluster_stage(folder: RunFolder, settings: ClusterSettings, device: str = "auto") -> None:
+    """Cluster all segments of the run, unless that was done with these settings."""
+    run = read_run(folder)
+    refuse_dropped(folder, run)
+    missing = shards_missing(folder)
+    if missing:
+        raise RunFolderError(
+            f"{missing} shards of {folder.root} are not segmented yet; "
+            "run the rest with: alps segment SRC OUT"
+        )
+    if not folder.tiles.exists():
+        collect_tiles(folder)
+    wanted = fingerprint(run["config_hash"], asdict(settings))
+    if run["done"].get("cluster") == wanted:
+        return
+    total = int(read_table(folder.tiles, ["segments"]).column("segments").to_numpy().sum())
+    if total:  # none at all has its own message
+        check_enough(total, settings.clusters)  # before the old clusters are given up
+    # From here on clusters are in doubt until all shards carry the new ones.
+    run["done"].pop("cluster", None)
+    run["settings"]["cluster"] = asdict(settings)
+    folder.update_run(done=run["done"], settings=run["settings"], seed=settings.seed)
+    with timed(folder, "cluster"):
+        on_gpu = choose_device(device).type == "cuda" and usable_gpu()
+        cluster_archive(folder, settings, on_gpu)
+    mark(folder, "cluster", wanted)
+
+
+def paint_stage(folder: RunFolder, settings: PaintSettings | None = None) -> dict[str, str]:
+    """Paint all sources with the clusters of the run, unless that was done.
+
+    Returns sources that could not be painted, with reasons.
+    """
+    settings = settings or PaintSettings()
+    check_paint(settings)
+    run = read_run(folder)
+    refuse_dropped(folder, run)
+    wanted = run["done"].get("cluster")
+    if wanted is None:
+        raise RunFolderError(f"{folder.root} has no clusters yet; run: alps cluster OUT")
+    run["settings"]["paint"] = asdict(settings)
+    folder.update_run(settings=run["settings"])
+    with timed(folder, "paint"):
+        unpainted = paint_archive(
+            folder,
+            run["settings"]["cluster"]["clusters"],
+            paint_fingerprint(wanted, settings),
+            settings.min_margin,
+        )
+    mark(folder, "paint", wanted)
+    return unpainted
+
+
+def finish(
+    folder: RunFolder, max_failed: float, unpainted: dict[str, str] | None = None
+) -> RunSummary:
+    """Write the report and sum up.
+
+    Raises:
+        TooManyFailuresError: a larger share of tiles, or of label maps, than ``max_failed`` failed.
+    """
+    folder.update_run(finished=now())
+    build_report(folder.root)
+    summary = summarise(folder)
+    refuse_failures(folder, summary, max_failed)
+    if unpainted and len(unpainted) > max_failed * summary.sources:
+        source, reason = next(iter(unpainted.items()))
+        raise TooManyFailuresError(
+            f"{len(unpainted)} of {summary.sources} label maps could not be painted; the first, "
+            f"of {source}: {reason.rstrip('.')}. Mend that and run: alps paint {folder.root}"
+        )
+    return summary
+
+
+def refuse_failures(folder: RunFolder, summary: RunSummary, max_failed: float) -> None:
+    """Raise TooManyFailuresError where a larger share of tiles than ``max_failed`` failed."""
+    failed, total = summary.tiles.get("failed", 0), sum(summary.tiles.values())
+    if failed > max_failed * total:
+        reason = max(summary.failed_reasons, key=lambda text: summary.failed_reasons[text])
+        raise TooManyFailuresError(
+            f"{failed} of {total} tiles failed, more than --max-failed {max_failed:g} allows; all "
+            f"others are labelled. The commonest reason: {reason.rstrip('.')}. "
+            f"Every one is in {folder.tiles}"
+        )
+
+
+def summarise(folder: RunFolder) -> RunSummary:
+    """Read tiles.parquet back."""
+    table = read_table(folder.tiles)
+    statuses = np.array(table.column("status").to_pylist())
+    ran = np.isin(statuses, ["ok", "empty"])
+    valid = table.column("valid_pixels").to_numpy().sum()
+    # One kind of failure is one reason, whichever files it befell.
+    reasons = np.array(
+        [
+            reason.replace(path, "a file")
+            for reason, path in zip(
+                table.column("reason").to_pylist(), table.column("path").to_pylist(), strict=True
+            )
+        ]
+    )[statuses == "failed"]
+    return RunSummary(
+        folder=folder.root,
+        sources=len(np.unique(table.column("source_index").to_numpy())),
+        tiles={s: int((statuses == s).sum()) for s in sorted(set(statuses))},
+        segments=int(table.column("segments").to_numpy().sum()),
+        coverage=float(table.column("covered_pixels").to_numpy().sum() / max(valid, 1)),
+        seconds_per_tile={
+            stage: float(table.column(f"{stage}_seconds").to_numpy()[ran].mean())
+            for stage in STAGES
+            if ran.any()
+        },
+        failed_reasons={r: int((reasons == r).sum()) for r in sorted(set(reasons))},
+    )

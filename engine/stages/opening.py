@@ -1,0 +1,255 @@
+"""How a run begins, and how it goes on: its model, its plan and run.json.
+
+A run is known by all that its segments depend on; the same command finds it again, another one is
+refused.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import pyarrow as pa
+
+from alps.engine.base.digests import fingerprint
+from alps.engine.base.errors import RunFolderError, SettingsError, SourceError
+from alps.engine.images.sources import find_sources, printable
+from alps.engine.masks.generator import MaskGenerator
+from alps.engine.models.load import load_model
+from alps.engine.run_folder.folder import RunFolder
+from alps.engine.run_folder.locks import alone
+from alps.engine.run_folder.plan import make_plan
+from alps.engine.run_folder.tables import read_table, write_table
+from alps.engine.runtimes.choose import (
+    Model,
+    check_name,
+    choose,
+    open_runtime,
+)
+from alps.engine.sam.config import ModelInfo
+from alps.engine.settings import RunSettings
+from alps.engine.stages.segment import generator_for
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What does not change the result: where and how a run is carried out."""
+
+    model: str = "tiny"
+    device: str = "auto"
+    max_failed: float = 0.1
+    share: tuple[int, int] = (0, 1)
+    artefacts: Path | None = None  # exports for settings.segment.runtime; None: the default place
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model that is to segment a run, with its settings filled in."""
+
+    model: Model
+    info: ModelInfo
+    settings: RunSettings
+
+    def generator(self) -> MaskGenerator:
+        """Everything mode as the run wants it."""
+        segment = self.settings.segment
+        return generator_for(open_runtime(self.model, segment.runtime), segment)
+
+
+def prepare_model(settings: RunSettings, options: RunOptions) -> LoadedModel:
+    """Find and load the model, and fill in what it decides."""
+    model, info = load_model(options.model, options.device)
+    settings = settings.for_model(info.defaults)
+    return LoadedModel(
+        Model(model, info, settings.segment.precision, options.artefacts), info, settings
+    )
+
+
+def open_run(
+    folder: RunFolder,
+    src: str | Path,
+    loaded: LoadedModel,
+    *,
+    also: Mapping[str, Any] = NOTHING,
+    choose_tiles: Callable[[pa.Table], pa.Table] = lambda plan: plan,
+) -> tuple[dict[str, Any], LoadedModel]:
+    """Go on with the run in ``folder``, or plan a new one there.
+
+    Args:
+        folder: held by this process.
+        src: the images.
+        loaded: their model.
+        also: what else the result depends on, by name; kept in run.json.
+        choose_tiles: takes the plan of all tiles and returns the one that is carried out.
+
+    Returns run.json and the model with the run's own runtime.
+    """
+    settings, info = _with_runtime(folder, loaded.settings, loaded.model), loaded.info
+    loaded = replace(loaded, settings=settings)
+    decides = _what_decides(src, settings, info) | dict(also)
+    config_hash = fingerprint(decides)
+    if folder.run_json.exists():
+        run = read_run(folder)
+        if run["config_hash"] != config_hash:
+            raise RunFolderError(
+                f"{folder.root} holds a run with other settings ({_differences(run, decides)}); "
+                "give another OUT, or the settings in its run.json"
+            )
+        _say_what_is_new(folder, src)
+        return run, loaded
+    sources = find_sources(src, exclude=folder.root)
+    plan = make_plan(sources, settings.source)
+    _refuse_unreadable(plan, src)
+    write_table(choose_tiles(plan), folder.plan)
+    # Written after the plan: a folder with a run.json has a plan.
+    run = folder.update_run(
+        source=_absolute(src),
+        started=now(),
+        config_hash=config_hash,
+        model={"name": info.name, "sha256": info.sha256, "parameters": info.parameters},
+        settings=settings.to_dict(),
+        also=dict(also),
+        defaults=RunSettings().for_model(info.defaults).to_dict(),
+        versions=_versions(),
+        seed=settings.cluster.seed,
+        stages={},
+        done={},
+    )
+    return run, loaded
+
+
+def _say_what_is_new(folder: RunFolder, src: str | Path) -> None:
+    """Images that came after the plan are not labelled; that must not pass in silence."""
+    try:
+        found = {printable(source.name) for source in find_sources(src, exclude=folder.root)}
+    except SourceError:  # away by now; what is left to read will say so
+        return
+    planned = set(read_table(folder.plan, ["source"]).column("source").unique().to_pylist())
+    if new := sorted(found - planned):
+        print(
+            f"{len(new)} images at {src} came after this run was planned and are not labelled "
+            f"({new[0]}, say); give another OUT to label all",
+            file=sys.stderr,
+        )
+
+
+def read_run(folder: RunFolder) -> dict[str, Any]:
+    """run.json with all that the stages need."""
+    run = folder.read_run()
+    needed = {"config_hash", "settings", "done", "stages", "model", "source"}
+    if lacking := sorted(needed - run.keys()):
+        raise RunFolderError(
+            f"{folder.run_json} is damaged: it lacks {', '.join(lacking)}; put back a copy, or "
+            "give another OUT"
+        )
+    return run
+
+
+def _what_decides(src: str | Path, settings: RunSettings, info: ModelInfo) -> dict[str, Any]:
+    """All that the segments depend on; clusters may change without segmenting anew."""
+    values = settings.to_dict()
+    return {
+        "SRC": _absolute(src),
+        "model": info.sha256,
+        **values["source"],
+        **values["segment"],
+    }
+
+
+def _absolute(src: str | Path) -> str:
+    """SRC as it is known from any working directory."""
+    return str(src) if "://" in str(src) else str(Path(src).absolute())
+
+
+def _differences(run: dict[str, Any], decides: dict[str, Any]) -> str:
+    """Name what differs between a run and what was asked for now."""
+    was = {
+        "SRC": run["source"],
+        "model": run["model"]["sha256"],
+        **run["settings"]["source"],
+        **run["settings"]["segment"],
+        **run.get("also", {}),
+    }
+    names = decides.keys() | run.get("also", {}).keys()
+    differing = [
+        f"{name} {was.get(name)} there, {decides.get(name)} now"
+        for name in sorted(names)
+        if was.get(name) != decides.get(name)
+    ]
+    return "; ".join(differing) or "written by another version"
+
+
+def refuse_foreign(folder: RunFolder) -> None:
+    """Do not mix label maps into a folder that holds something else."""
+    if folder.run_json.exists() or not folder.root.is_dir():
+        return
+    ours = {"journal", "segments"}  # what a run killed while planning leaves
+    others = sorted(path.name for path in folder.root.iterdir() if path.name not in ours)
+    others = [name for name in others if not name.startswith(".run.json")]
+    if others:
+        raise RunFolderError(
+            f"{folder.root} is not empty and no run folder (it holds {others[0]}); "
+            "give a new or empty folder as OUT"
+        )
+
+
+def _refuse_unreadable(plan: pa.Table, src: str | Path) -> None:
+    """An archive of which nothing can be opened is a mistake in the call, not a run."""
+    reasons = plan.column("reason").to_pylist()
+    if all(reasons):
+        raise SettingsError(f"none of the images at {src} can be opened; the first: {reasons[0]}")
+
+
+def _with_runtime(folder: RunFolder, settings: RunSettings, model: Model) -> RunSettings:
+    """Settle what ``auto`` stands for: once a run, on whichever machine opened it."""
+    check_name(settings.segment.runtime)
+    if settings.segment.runtime != "auto":
+        return settings
+    name = None
+    if folder.run_json.exists():
+        name = folder.read_run().get("settings", {}).get("segment", {}).get("runtime")
+    name = name or choose(model, say=lambda text: print(text, file=sys.stderr)).name
+    return replace(settings, segment=replace(settings.segment, runtime=name))
+
+
+@contextmanager
+def timed(folder: RunFolder, stage: str, share: tuple[int, int] = (0, 1)) -> Iterator[None]:
+    """Add the seconds of a stage to run.json; a run in pieces adds up."""
+    began = time.perf_counter()
+    try:
+        yield
+    finally:  # after Ctrl-C too; only what a SIGKILL took is missing
+        seconds = time.perf_counter() - began
+        with alone(folder, share):
+            stages = folder.read_run()["stages"]
+            stages[stage] = round(stages.get(stage, 0) + seconds, 3)
+            folder.update_run(stages=stages)
+
+
+def mark(folder: RunFolder, stage: str, value: str) -> None:
+    """Note in run.json with which settings a stage was done."""
+    done = folder.read_run()["done"] | {stage: value}
+    folder.update_run(done=done)
+
+
+def now() -> str:
+    """The time, for run.json."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in ("alps-engine", "torch", "numpy", "rasterio", "pyarrow"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # run from a checkout that was never installed
+            found[name] = "unknown"
+    return found

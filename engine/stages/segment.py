@@ -1,0 +1,315 @@
+"""Segment and pool: every tile of the plan through everything mode, shard by shard."""
+
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import islice
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+from torch import Tensor
+
+from alps.engine.base.errors import SourceError
+from alps.engine.base.progress import Progress
+from alps.engine.images.raster import RasterReader, Tile
+from alps.engine.masks.generator import MaskGenerator, Segments
+from alps.engine.run_folder.folder import RunFolder
+from alps.engine.run_folder.plan import (
+    PlannedTile,
+    check_size,
+    rows_of_shard,
+    shard_count,
+    tiles_of_shard,
+)
+from alps.engine.run_folder.schemas import STAGES, TILE_SCHEMA, segment_schema
+from alps.engine.run_folder.tables import read_table, write_table
+from alps.engine.runtimes.protocol import Runtime
+from alps.engine.sam.config import ModelInfo
+from alps.engine.settings import RunSettings, SegmentSettings
+from alps.kernels.masks import coco
+from alps.kernels.masks.pixels import union
+
+# How many batches of tiles wait, read and decoded, for the model.
+READ_AHEAD = 2
+
+
+@dataclass
+class ReadTile:
+    """A tile's pixels, or why there are none."""
+
+    planned: PlannedTile
+    tile: Tile | None
+    reason: str
+    seconds: float
+
+
+class Keeper(Protocol):
+    """What becomes of the segments of a shard."""
+
+    def is_done(self, shard: int) -> bool:
+        """Whether a shard need not be segmented."""
+        ...
+
+    def finish(self, shard: int, table: pa.Table) -> pa.Table:
+        """The segments of a shard as they are to be written."""
+        ...
+
+    def committed(self, shard: int) -> None:
+        """Told when a shard and its rows are on the disk."""
+        ...
+
+
+def generator_for(runtime: Runtime, settings: SegmentSettings) -> MaskGenerator:
+    """Everything mode as the settings of a run, filled in for its model, want it."""
+    return MaskGenerator(
+        runtime,
+        points_per_side=settings.points_per_side,
+        points_per_batch=settings.points_per_batch,
+        pred_iou_thresh=settings.pred_iou_thresh,
+        stability_score_thresh=settings.stability_score_thresh,
+        stability_score_offset=settings.stability_score_offset,
+        box_nms_thresh=settings.box_nms_thresh,
+        coarse_to_fine=settings.coarse_to_fine,
+    )
+
+
+def segment_archive(
+    folder: RunFolder,
+    generator: MaskGenerator,
+    info: ModelInfo,
+    settings: RunSettings,
+    share: tuple[int, int] = (0, 1),
+    keeper: Keeper | None = None,
+) -> None:
+    """Segment all shards of the plan that are not done yet.
+
+    Args:
+        folder: a run folder that holds a plan.
+        generator: everything mode with the settings of the run.
+        info: the model, for the width of its embeddings.
+        settings: filled in for the model.
+        share: (i, n), of n machines this one takes every n-th shard, starting with the i-th.
+        keeper: what becomes of shards; by default they stay as they were made.
+    """
+    keeper = keeper or _KeepAll(folder)
+    plan = read_table(folder.plan)
+    mine = range(share[0], shard_count(plan), share[1])
+    missing = [shard for shard in mine if not keeper.is_done(shard)]
+    tiles = (tile for shard in missing for tile in tiles_of_shard(plan, shard))
+    total, left = (
+        sum(len(rows_of_shard(plan, shard)) for shard in shards) for shards in (mine, missing)
+    )
+    schema = segment_schema(info.config.embedding_channels)
+    at_once = generator.runtime.images_at_once
+    with (
+        Progress(total, "tiles", "segmenting", initial=total - left) as progress,
+        ExitStack() as stack,
+    ):
+        reads = stack.enter_context(
+            _reading_ahead(tiles, settings.source.bands, READ_AHEAD * at_once)
+        )
+        for shard in missing:
+            tile_rows, tables = [], []
+            waiting = islice(reads.results, len(tiles_of_shard(plan, shard)))
+            while batch := list(islice(waiting, at_once)):
+                embeddings, seconds = _embed(batch, generator)
+                for read in batch:
+                    own = embeddings.get(read.planned.tile_id)
+                    row, table = _segment_tile(read, own, generator, settings, schema)
+                    row["encode_seconds"] += seconds if own else 0.0
+                    tile_rows.append(row)
+                    tables.append(table)
+                    progress.advance(1)
+            began = time.perf_counter()
+            write_table(keeper.finish(shard, pa.concat_tables(tables)), folder.segments(shard))
+            share = (time.perf_counter() - began) / len(tile_rows)
+            for row in tile_rows:
+                row["write_seconds"] = share
+            # Written last: from here on the shard is done.
+            write_table(
+                pa.Table.from_pylist(tile_rows, schema=TILE_SCHEMA), folder.shard_tiles(shard)
+            )
+            keeper.committed(shard)
+
+
+def collect_tiles(folder: RunFolder) -> pa.Table:
+    """Write tiles.parquet from the shards' rows and return it; all shards must be done."""
+    shards = shard_count(read_table(folder.plan, ["tile_id"]))
+    table = pa.concat_tables([read_table(folder.shard_tiles(shard)) for shard in range(shards)])
+    write_table(table, folder.tiles)
+    return table
+
+
+def shards_missing(folder: RunFolder) -> int:
+    """How many shards of the plan are not done."""
+    shards = shard_count(read_table(folder.plan, ["tile_id"]))
+    keeper = _KeepAll(folder)
+    return sum(not keeper.is_done(shard) for shard in range(shards))
+
+
+class _KeepAll:
+    """Segments stay as they were made."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+
+    def is_done(self, shard: int) -> bool:
+        """The journal decides; but segments that somebody deleted since are made again."""
+        return self._folder.shard_tiles(shard).exists() and self._folder.segments(shard).exists()
+
+    def finish(self, shard: int, table: pa.Table) -> pa.Table:
+        return table
+
+    def committed(self, shard: int) -> None:
+        pass
+
+
+def _embed(
+    batch: list[ReadTile], generator: MaskGenerator
+) -> tuple[dict[int, list[Tensor]], float]:
+    """Embeddings by tile id, where a batch is more than one tile, and the seconds of each."""
+    some = [read for read in batch if read.tile is not None and read.tile.valid.any()]
+    if len(some) < 2:
+        return {}, 0.0  # everything mode encodes a single tile itself
+    began = time.perf_counter()
+    embeddings = generator.embed([read.tile.rgb for read in some])
+    seconds = (time.perf_counter() - began) / len(some)
+    ids = [read.planned.tile_id for read in some]
+    return dict(zip(ids, embeddings, strict=True)), seconds
+
+
+def _segment_tile(
+    read: ReadTile,
+    embeddings: list[Tensor] | None,
+    generator: MaskGenerator,
+    settings: RunSettings,
+    schema: pa.Schema,
+) -> tuple[dict, pa.Table]:
+    """A tile's row and its segments."""
+    planned, tile = read.planned, read.tile
+    row = planned.row() | {
+        "status": "failed",
+        "reason": read.reason,
+        "segments": 0,
+        "points": 0,
+        "valid_pixels": 0,
+        "covered_pixels": 0,
+        **{f"{stage}_seconds": 0.0 for stage in STAGES},
+        "read_seconds": read.seconds,
+    }
+    if tile is None:
+        return row, schema.empty_table()
+    valid = int(tile.valid.sum())
+    if valid == 0:
+        return row | {"status": "skipped", "reason": "no valid pixel"}, schema.empty_table()
+    segments = generator.segment(
+        tile.rgb,
+        tile.valid,
+        max_area=settings.segment.max_area,
+        min_area=settings.segment.min_area,
+        embeddings=embeddings,
+        superpixels=settings.segment.superpixels,
+    )
+    # Not what was filled in between masks: coverage says how much of a tile SAM found.
+    masked = [segments.counts[i] for i in np.flatnonzero(segments.mask >= 0)]
+    covered = union(coco.decode(masked, segments.size))
+    seconds = dict(segments.seconds)
+    seconds["filter"] += seconds.pop("runs")
+    row |= {
+        "status": "ok" if len(segments) else "empty",
+        "reason": "" if len(segments) else "no mask passed the gate",
+        "segments": len(segments),
+        "points": segments.prompted,
+        "valid_pixels": valid,
+        "covered_pixels": int(covered.sum()),
+        **{f"{stage}_seconds": value for stage, value in seconds.items()},
+    }
+    return row, _segment_table(planned.tile_id, segments, schema)
+
+
+def _segment_table(tile_id: int, segments: Segments, schema: pa.Schema) -> pa.Table:
+    count = len(segments)
+    columns = {
+        "tile_id": np.full(count, tile_id, dtype=np.int64),
+        "segment_id": np.arange(count, dtype=np.int32),
+        "mask": segments.mask,
+        **{name: segments.boxes[:, i] for i, name in enumerate(("x", "y", "width", "height"))},
+        "area": segments.area,
+        "predicted_iou": segments.predicted_iou,
+        "stability_score": segments.stability_score,
+        "point_x": segments.points[:, 0],
+        "point_y": segments.points[:, 1],
+        "centre_x": segments.centres[:, 0],
+        "centre_y": segments.centres[:, 1],
+        "counts": segments.counts,
+        "embedding": _lists(segments.embeddings),
+        "colour": _lists(segments.colours),
+        "cluster": np.full(count, -1, dtype=np.int32),
+        "margin": np.zeros(count, dtype=np.float32),
+    }
+    return pa.table(columns, schema=schema)
+
+
+def _lists(values: np.ndarray) -> pa.Array:
+    """(n, C) as n lists of C float16."""
+    flat = np.ascontiguousarray(values, dtype=np.float16).ravel()
+    return pa.FixedSizeListArray.from_arrays(pa.array(flat), values.shape[1])
+
+
+class _reading_ahead:
+    """Context manager: ``results`` yields tiles in order, read by one thread ahead of their use."""
+
+    def __init__(
+        self, tiles: Iterable[PlannedTile], bands: tuple[int, ...] | None, ahead: int
+    ) -> None:
+        self._tiles, self._bands, self._ahead = tiles, bands, ahead
+
+    def __enter__(self) -> "_reading_ahead":
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="alps-read")
+        self._reader: tuple[str, RasterReader] | None = None
+        self.results = self._run()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._close()
+
+    def _run(self) -> Iterator[ReadTile]:
+        tiles = iter(self._tiles)
+        waiting = [self._pool.submit(self._read, tile) for tile in islice(tiles, self._ahead)]
+        for tile in tiles:
+            yield waiting.pop(0).result()
+            waiting.append(self._pool.submit(self._read, tile))
+        for future in waiting:
+            yield future.result()
+
+    def _read(self, planned: PlannedTile) -> ReadTile:
+        began = time.perf_counter()
+        if planned.reason:
+            return ReadTile(planned, None, planned.reason, 0.0)
+        try:
+            tile, reason = self._open(planned).read(planned.window), ""
+        except SourceError as error:
+            tile, reason = None, str(error)
+        return ReadTile(planned, tile, reason, time.perf_counter() - began)
+
+    def _open(self, planned: PlannedTile) -> RasterReader:
+        """The reader of a tile's source; neighbours in the plan share it."""
+        if self._reader is None or self._reader[0] != planned.path:
+            self._close()
+            reader = RasterReader(planned.path, self._bands)
+            self._reader = (planned.path, reader)
+            try:
+                check_size(reader, planned)
+            except SourceError:
+                self._close()
+                raise
+        return self._reader[1]
+
+    def _close(self) -> None:
+        if self._reader is not None:
+            self._reader[1].close()
+            self._reader = None

@@ -1,0 +1,1 @@
+"""What kernels are made of: compiled code's cache, intrinsics, math, threads, BLAS, GPU arrays."""

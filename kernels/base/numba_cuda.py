@@ -1,0 +1,19 @@
+"""Numba's CUDA target, set up once; every CUDA kernel takes ``cuda`` from here."""
+
+import numpy as np
+
+try:
+    from numba import config, cuda
+except ImportError as error:  # numba-cuda replaces a target that newer Numba has no more
+    raise ImportError(
+        "arrays on a GPU need Numba's CUDA target: pip install 'alps-engine[cuda12]' or "
+        "'alps-engine[cuda13]', whichever fits the driver"
+    ) from error
+
+__all__ = ["cuda"]
+
+# A tile's few masks are few blocks; each place where that is so would be warned of once.
+config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
+# numba-cuda up to 0.30 compiles nothing without this name, which NumPy 2.5 gave up.
+if not hasattr(np, "row_stack"):
+    np.row_stack = np.vstack

@@ -1,0 +1,1 @@
+"""SAM's mask decoder and encoder attention on the CPU."""

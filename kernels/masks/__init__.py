@@ -1,0 +1,1 @@
+"""Masks as run lengths: from and to pixels, COCO's code, areas, boxes and unions."""

@@ -1,0 +1,299 @@
+"""The `alps` program: its commands, its options, and how it fails."""
+
+import dataclasses
+import re
+import subprocess
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from alps.engine.base.errors import (
+    AlpsError,
+    RunFolderError,
+    SettingsError,
+    TooManyFailuresError,
+)
+from alps.engine.cli import main as cli
+from alps.engine.cli.options import (
+    BandList,
+    ShardOf,
+    pick,
+    settings_options,
+)
+from alps.engine.settings import (
+    ClusterSettings,
+    RunSettings,
+    SegmentSettings,
+    SourceSettings,
+)
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+COMMANDS = {point.name: point for point in entry_points(group="alps.commands")}
+SETTINGS = (SourceSettings, SegmentSettings, ClusterSettings)
+
+
+def run(*arguments):
+    return CliRunner().invoke(cli.commands, arguments, prog_name="alps")
+
+
+def every_command():
+    """(name, command) of all registered commands and what lies below them."""
+
+    def walk(name, command):
+        yield name, command
+        for child in getattr(command, "commands", {}).values():
+            yield from walk(f"{name} {child.name}", child)
+
+    for name, point in sorted(COMMANDS.items()):
+        yield from walk(name, point.load())
+
+
+ALL = dict(every_command())
+
+# --- the commands
+
+
+def test_registered_commands_are_those_of_setup_py():
+    group = (REPOSITORY / "setup.py").read_text().split('"alps.commands": [')[1].split("]")[0]
+    written = re.findall(r'"([\w-]+) = alps\.\w+\.\w+:\w+"', group)
+    assert set(COMMANDS) == set(written) >= {"label", "demo", "train-tiny"}
+
+
+def test_help_imports_no_torch():
+    code = (
+        "import sys; sys.argv = ['alps', '--help']\n"
+        "from alps.engine.cli.main import main\n"
+        "try: main()\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "print(sorted({name.split('.')[0] for name in sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    listed, modules = done.stdout.rsplit("\n", 2)[:2]
+    assert all(re.search(rf"^  {name} ", listed, re.MULTILINE) for name in COMMANDS)
+    assert "'click'" in modules
+    for heavy in ("torch", "sklearn", "skimage", "onnx", "pyarrow", "cv2"):
+        assert f"'{heavy}'" not in modules
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_command_explains_itself(name):
+    command = ALL[name]
+    assert command.help and command.help.strip().endswith(".")
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, f"alps {name} {parameter.opts[0]} has no help"
+    shown = run(*name.split(), "--help")
+    first = command.help.split("\n\n")[0]
+    assert shown.exit_code == 0 and " ".join(first.split()) in " ".join(shown.output.split())
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_command_stands_in_the_readme(name):
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert re.search(rf"\balps {re.escape(name)}\b", text), f"README.md never says: alps {name}"
+
+
+def test_unknown_commands_and_options_are_refused():
+    for arguments in (["lable"], ["label", "a", "b", "--cluster-count", "3"], ["--verbose"]):
+        done = run(*arguments)
+        assert done.exit_code == 2 and arguments[-2 if len(arguments) > 1 else 0] in done.output
+
+
+def test_missing_arguments_are_refused():
+    assert run("label", "only-src").exit_code == 2
+    assert "OUT" in run("cluster").output
+
+
+def test_version():
+    done = run("--version")
+    assert done.exit_code == 0 and done.output.startswith("alps, version ")
+
+
+# --- how it fails
+
+
+@pytest.fixture
+def program(monkeypatch, capsys):
+    """A function that runs the program with one command, which raises; returns code and stderr."""
+
+    def start(error):
+        @click.command()
+        def command():
+            raise error
+
+        class Point:
+            def load(self):
+                return command
+
+        monkeypatch.setattr(cli.InstalledCommands, "_entry_points", lambda _: {"go": Point()})
+        monkeypatch.setattr(sys, "argv", ["alps", "go"])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        return stopped.value.code, capsys.readouterr().err
+
+    return start
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"),
+    [(AlpsError, 1), (RunFolderError, 1), (SettingsError, 2), (TooManyFailuresError, 3)],
+)
+def test_an_expected_error_is_one_line(program, kind, code):
+    assert program(kind("x is wrong; do y")) == (code, "alps: x is wrong; do y\n")
+
+
+def test_an_error_of_several_lines_is_one_too(program):
+    assert program(AlpsError("cannot read x:\nbad magic\n")) == (
+        1,
+        "alps: cannot read x: bad magic\n",
+    )
+
+
+def test_an_interruption_says_how_to_go_on(program):
+    code, said = program(KeyboardInterrupt())
+    assert code == 130
+    assert "run the same command again" in said and "Aborted" not in said
+
+
+def test_a_fault_of_ours_is_not_hidden(program):
+    with pytest.raises(ZeroDivisionError):
+        program(ZeroDivisionError())
+
+
+def test_a_real_error_from_outside():
+    command = [sys.executable, "-m", "alps.engine.cli.main", "report", "no-such-folder"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.startswith("alps: no-such-folder") and done.stderr.count("\n") == 1
+
+
+# --- options
+
+
+def options_of(name):
+    return {p.name: p for p in ALL[name].params if isinstance(p, click.Option)}
+
+
+@pytest.mark.parametrize(
+    ("name", "classes"),
+    [("label", SETTINGS), ("segment", SETTINGS[:2]), ("cluster", SETTINGS[2:])],
+)
+def test_every_setting_is_an_option_with_its_default(name, classes):
+    options = options_of(name)
+    shown = " ".join(run(name, "--help").output.split())
+    for cls in classes:
+        for field in dataclasses.fields(cls):
+            option = options[field.name]
+            assert option.default == field.default
+            assert option.help == field.metadata["help"]
+            assert "--" + field.name.replace("_", "-") in option.opts
+            if field.default is None:
+                assert not option.show_default
+            elif isinstance(field.default, bool):
+                assert option.secondary_opts == ["--no-" + option.opts[0][2:]]
+                flags = option.opts if field.default else option.secondary_opts
+                # Lines may break at a hyphen.
+                assert f"[default:{flags[0][2:]}]" in shown.replace(" ", "")
+            else:
+                assert f"{field.metadata['help']} [default: {field.default}]" in shown
+    others = {f.name for cls in SETTINGS if cls not in classes for f in dataclasses.fields(cls)}
+    assert not others & set(options)
+
+
+@pytest.fixture
+def labelled(monkeypatch):
+    """The settings that `alps label` would run with."""
+    from alps.engine.stages import label
+
+    seen = []
+
+    class Stop(AlpsError):
+        pass
+
+    def record(src, out, settings, options, one_pass):
+        assert one_pass is None
+        seen.append(settings)
+        raise Stop
+
+    monkeypatch.setattr(label, "label_archive", record)
+
+    def settings_for(*arguments):
+        done = run("label", "src", "out", *arguments)
+        assert isinstance(done.exception, Stop), done.output
+        return seen.pop()
+
+    return settings_for
+
+
+def test_no_option_gives_the_defaults_of_python(labelled):
+    assert labelled() == RunSettings()
+
+
+def test_options_reach_their_settings(labelled):
+    given = labelled(
+        "--bands", "4,3,2", "--tile", "512", "--pred-iou-thresh", "0.5", "--clusters", "7",
+        "--no-normalise", "--min-area", "20",
+    )  # fmt: skip
+    assert given == RunSettings(
+        SourceSettings(tile=512, bands=(4, 3, 2)),
+        SegmentSettings(pred_iou_thresh=0.5, min_area=20),
+        ClusterSettings(clusters=7, normalise=False),
+    )
+
+
+def test_kinds_of_options():
+    @dataclasses.dataclass
+    class Some:
+        whole: int = dataclasses.field(default=3, metadata={"help": "A number."})
+        share: float | None = dataclasses.field(default=None, metadata={"help": "A share."})
+        word: str = dataclasses.field(default="x", metadata={"help": "A word."})
+        hidden: int = 5
+
+    @click.command()
+    @settings_options(Some)
+    def command(**values):
+        click.echo(repr(pick(Some, values)))
+
+    def output(*arguments):
+        return CliRunner().invoke(command, arguments).output.strip()
+
+    def named(**values):
+        return repr(Some(**values))
+
+    assert output() == named()
+    assert output("--whole", "4", "--share", "0.25", "--word", "y") == named(
+        whole=4, share=0.25, word="y"
+    )
+    assert "not a valid" in output("--whole", "4.5")
+    assert "No such option" in output("--hidden", "1")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("4,3,2", (4, 3, 2)), ("1", (1,)), (" 1, 2 ,3", (1, 2, 3)), ((1, 2, 3), (1, 2, 3))],
+)
+def test_band_lists(text, value):
+    assert BandList().convert(text, None, None) == value
+
+
+@pytest.mark.parametrize("text", ["x", "", "4,,2", "4;3;2", "4.0"])
+def test_band_lists_that_are_none(text):
+    done = run("label", "src", "out", "--bands", text)
+    assert done.exit_code == 2 and "--bands" in done.output and "such as 4,3,2" in done.output
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("2/8", (1, 8)), ("1/1", (0, 1)), ("8/8", (7, 8)), ((1, 8), (1, 8))]
+)
+def test_shards(text, value):
+    assert ShardOf().convert(text, None, None) == value
+
+
+@pytest.mark.parametrize("text", ["9/8", "0/8", "-1/8", "1/0", "x", "2", "1/2/3", "1/x", ""])
+def test_shards_that_are_none(text):
+    done = run("segment", "src", "out", "--shard", text)
+    assert done.exit_code == 2 and "--shard" in done.output and text in done.output

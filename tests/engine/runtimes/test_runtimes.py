@@ -1,0 +1,387 @@
+"""Runtimes: one protocol and one set of tests for all, what they refuse, and which is chosen."""
+
+import json
+import shutil
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+import alps.engine.runtimes.choose as choose_module
+from alps.engine.base.errors import ArtefactError, RunFolderError, SettingsError
+from alps.engine.demo.scenes import SceneSettings, make_scene
+from alps.engine.masks.generator import MaskGenerator
+from alps.engine.models.checkpoints import load_sam
+from alps.engine.models.registry import artefact_folder
+from alps.engine.runtimes.artefact import DECODER, ENCODER, open_artefact
+from alps.engine.runtimes.batching import Batches
+from alps.engine.runtimes.choose import Model, choose, open_runtime
+from alps.engine.runtimes.exported import GraphRuntime
+from alps.engine.runtimes.onnxruntime import OnnxRuntime, onnxruntime_module, providers_for
+from alps.engine.runtimes.protocol import Runtime, TwoRuntimes
+from alps.engine.runtimes.pytorch import TorchRuntime
+from alps.engine.runtimes.tensorrt import TensorRTRuntime, _TrtGraph, check_engines
+from alps.engine.settings import ClusterSettings, RunSettings, SegmentSettings
+
+
+@pytest.fixture(scope="module")
+def model(speck):
+    return load_sam(speck)
+
+
+class StandInContext:
+    """A TensorRT context as far as it is used, with ONNX Runtime doing the work."""
+
+    def __init__(self, path, most):
+        ort = onnxruntime_module()
+        self.session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        self.most, self.shapes, self.addresses = most, {}, {}
+
+    def set_input_shape(self, name, shape):
+        assert self.most is None or "points" not in name or shape[0] <= self.most
+        self.shapes[name] = shape
+        return True
+
+    def set_tensor_address(self, name, address):
+        self.addresses[name] = address
+        return True
+
+    def execute_async_v3(self, stream):
+        assert stream == 0
+        binding = self.session.io_binding()
+        for port in self.session.get_inputs():
+            shape = self.shapes[port.name]
+            binding.bind_input(port.name, "cpu", 0, np.float32, shape, self.addresses[port.name])
+        count = next((shape[0] for shape in self.shapes.values()), 1)
+        for name in ("points", "image_tokens", "pixels"):
+            count = self.shapes.get(name, [count])[0]
+        for port in self.session.get_outputs():
+            shape = [axis if isinstance(axis, int) else count for axis in port.shape]
+            binding.bind_output(port.name, "cpu", 0, np.float32, shape, self.addresses[port.name])
+        self.session.run_with_iobinding(binding)
+        return True
+
+
+def engines(artefact, monkeypatch, most=3):
+    """A runtime with the engines' own code around that context."""
+    monkeypatch.setattr("alps.engine.runtimes.tensorrt._stream", lambda device: 0)
+    graphs = {}
+    for part, stored in artefact.manifest.graphs.items():
+        graph = _TrtGraph.__new__(_TrtGraph)
+        axes = {p.shape[0] for p in stored.inputs if isinstance(p.shape[0], str)}
+        graph.stored = replace(stored, at_most=dict.fromkeys(axes, most))
+        graph.device, graph.limit = torch.device("cpu"), graph.stored.limit()
+        graph.context = StandInContext(artefact.path(part), most)
+        graphs[part] = graph
+    return GraphRuntime(artefact, graphs, torch.device("cpu"))
+
+
+RUNTIMES = ("torch plain", "torch absorbed", "torch", "onnxruntime", "two", "tensorrt stand-in")
+
+
+@pytest.fixture(params=RUNTIMES)
+def runtime(request, model, exported_speck, monkeypatch):
+    sam, info = model
+    if request.param.startswith("torch"):
+        return TorchRuntime(sam, decoder=request.param.partition(" ")[2] or "auto")
+    if request.param == "onnxruntime":
+        return OnnxRuntime(exported_speck)
+    if request.param == "two":
+        found = open_runtime(Model(sam, info, "fp32", exported_speck.folder), "onnxruntime+torch")
+        assert isinstance(found, TwoRuntimes) and set(found.encoder.graphs) == set(ENCODER)
+        return found
+    return engines(exported_speck, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def truth(model):
+    """Embeddings of three images and points, by the network as it was trained."""
+    sam, _ = model
+    generator = torch.Generator().manual_seed(3)
+    pixels = torch.randn(3, 3, 128, 128, generator=generator)
+    points = torch.rand(11, 2, generator=generator) * 128
+    plain = TorchRuntime(sam, decoder="plain")
+    return SimpleNamespace(pixels=pixels, points=points, plain=plain, at=plain.encode(pixels))
+
+
+def all_masks(runtime, embedding, points, threshold=0.0, at_once=64):
+    parts = list(runtime.decode(embedding, points, threshold, at_once))
+    return [
+        torch.cat([getattr(part, name) for part in parts])
+        for name in ("logits", "predicted_iou", "point_index")
+    ]
+
+
+def close(found, expected, relative=2e-4):
+    assert found.shape == expected.shape and found.dtype == expected.dtype
+    assert (found - expected).abs().max() < relative * expected.abs().max()
+
+
+def test_it_is_a_runtime(runtime):
+    assert isinstance(runtime, Runtime) and runtime.images_at_once == 1
+    assert runtime.config.image_size == 128
+
+
+def test_embeddings_of_any_number_of_images(runtime, truth):
+    for count in (1, 3):
+        close(runtime.encode(truth.pixels[:count]), truth.at[:count])
+
+
+def test_masks_scores_and_points(runtime, truth):
+    expected = all_masks(truth.plain, truth.at[0], truth.points)
+    found = all_masks(runtime, truth.at[0], truth.points)
+    for mine, theirs in zip(found[:2], expected[:2], strict=True):
+        close(mine, theirs, 2e-3)
+    assert torch.equal(found[2], expected[2]) and found[2].dtype == torch.int64
+
+
+def test_only_masks_past_the_threshold_are_returned(runtime, truth):
+    everything = all_masks(truth.plain, truth.at[1], truth.points)
+    ordered = everything[1].sort().values
+    gap = (ordered[1:] - ordered[:-1])[5:-5].argmax() + 5
+    threshold = float((ordered[gap] + ordered[gap + 1]) / 2)
+    passed = everything[1] > threshold
+    found = all_masks(runtime, truth.at[1], truth.points, threshold)
+    assert 0 < len(found[0]) < len(passed)
+    assert torch.equal(found[2], everything[2][passed])
+    close(found[0], everything[0][passed], 2e-3)
+
+
+def test_batches_of_points_change_nothing(runtime, truth):
+    whole = all_masks(runtime, truth.at[2], truth.points)
+    parts = list(runtime.decode(truth.at[2], truth.points, 0.0, 4))
+    assert [len(part.point_index) for part in parts] == [12, 12, 9]
+    for index, name in enumerate(("logits", "predicted_iou", "point_index")):
+        joined = torch.cat([getattr(part, name) for part in parts])
+        torch.testing.assert_close(joined, whole[index], rtol=1e-3, atol=1e-3)
+
+
+def test_none_may_pass(runtime, truth):
+    logits, iou, index = all_masks(runtime, truth.at[0], truth.points, 1e9)
+    assert logits.shape == (0, 32, 32) and iou.shape == index.shape == (0,)
+
+
+def test_everything_mode_finds_the_same_masks(runtime, model):
+    image = make_scene(1, SceneSettings(size=128)).image
+    settings = {
+        "points_per_side": 6,
+        "pred_iou_thresh": 0.0,
+        "stability_score_thresh": 0.0,
+        "box_nms_thresh": 0.95,
+    }
+    expected = MaskGenerator(model[0], **settings).segment(image)
+    found = MaskGenerator(runtime, **settings).segment(image)
+    assert len(found) == len(expected) > 3
+    np.testing.assert_allclose(found.area, expected.area, atol=5)
+
+
+# --- what exports refuse
+
+
+def changed_copy(artefact, folder, **values):
+    """An artefact with another manifest."""
+    shutil.copytree(artefact.folder, folder)
+    path = folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    return folder
+
+
+def test_files_that_changed_are_refused(exported_speck, tmp_path):
+    artefact = open_artefact(changed_copy(exported_speck, tmp_path / "a"))
+    with (tmp_path / "a" / "share.onnx").open("r+b") as file:
+        file.seek(200)
+        file.write(b"x")
+    OnnxRuntime(artefact, parts=("encoder",))  # is as it was
+    with pytest.raises(ArtefactError, match=r"share\.onnx: changed or cut short.*alps export"):
+        OnnxRuntime(artefact)
+    (tmp_path / "a" / "masks.onnx").unlink()
+    with pytest.raises(ArtefactError, match=r"masks\.onnx: cannot be read"):
+        OnnxRuntime(artefact, parts=("masks",))
+
+
+def test_another_model_version_or_kind_is_refused(exported_speck, tmp_path, model):
+    _, info = model
+    other = changed_copy(exported_speck, tmp_path / "other", sha256="0" * 64)
+    with pytest.raises(ArtefactError, match="rebuild it: alps export speck"):
+        open_artefact(other, info)
+    old = changed_copy(exported_speck, tmp_path / "old", format=0)
+    with pytest.raises(ArtefactError, match="of format 0, this version reads 1; rebuild it"):
+        open_artefact(old, info)
+    newer = changed_copy(exported_speck, tmp_path / "newer", colour="red")
+    with pytest.raises(ArtefactError, match="not written by this version"):
+        open_artefact(newer, info)
+    with pytest.raises(ArtefactError, match="no exported model"):
+        open_artefact(tmp_path, info)
+    with pytest.raises(ArtefactError, match=r"holds ONNX graphs.*--format tensorrt"):
+        TensorRTRuntime(exported_speck, "cuda")
+
+
+def test_stale_engines_are_refused(exported_speck):
+    made = replace(
+        exported_speck.manifest,
+        kind="tensorrt",
+        builder="tensorrt_rtx",
+        compute_capability="8.6",
+        versions={"tensorrt_rtx": "1.7"},
+    )
+    artefact = replace(exported_speck, manifest=made)
+    rtx = SimpleNamespace(__name__="tensorrt_rtx", __version__="1.7")
+    check_engines(artefact, rtx, "8.6")
+    with pytest.raises(ArtefactError, match=r"capability 8\.6, here it is 8\.9; rebuild.*8\.9"):
+        check_engines(artefact, rtx, "8.9")
+    rtx.__version__ = "1.8"
+    with pytest.raises(ArtefactError, match=r"tensorrt_rtx 1\.7, here it is 1\.8; rebuild"):
+        check_engines(artefact, rtx, "8.6")
+    with pytest.raises(ArtefactError, match="holds tensorrt engines"):
+        OnnxRuntime(artefact)
+
+
+def test_missing_packages_and_providers_are_named(monkeypatch, exported_speck):
+    if not torch.cuda.is_available():
+        with pytest.raises(SettingsError, match=r"no CUDAExecutionProvider.*\[onnx-gpu\]"):
+            providers_for("cuda", torch.device("cuda"), exported_speck.folder)
+    with pytest.raises(SettingsError, match="give one of cpu, cuda, tensorrt"):
+        providers_for("openvino", torch.device("cpu"), exported_speck.folder)
+    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    with pytest.raises(ArtefactError, match=r"pip install 'alps-engine\[onnx\]'"):
+        OnnxRuntime(exported_speck)
+
+
+def test_the_gpus_providers_get_the_stream_and_a_cache(monkeypatch, tmp_path):
+    ort = SimpleNamespace(
+        get_available_providers=lambda: list(
+            ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider")
+        )
+    )
+    monkeypatch.setattr("alps.engine.runtimes.onnxruntime.onnxruntime_module", lambda: ort)
+    stream = SimpleNamespace(cuda_stream=77)
+    monkeypatch.setattr("torch.cuda.current_stream", lambda device: stream)
+    device = torch.device("cuda:1")
+    first, second, third = providers_for("tensorrt", device, tmp_path / "cache")
+    assert first[1]["trt_engine_cache_path"] == str(tmp_path / "cache")
+    assert first[1]["user_compute_stream"] == second[1]["user_compute_stream"] == "77"
+    assert second[1]["device_id"] == "1" and third == "CPUExecutionProvider"
+    assert len(providers_for("cuda", device, tmp_path)) == 2
+
+
+def test_a_full_gpu_gets_smaller_batches():
+    sizes = []
+
+    def encode(batch):
+        sizes.append(len(batch))
+        if len(batch) > 2:
+            raise RuntimeError("Failed to allocate memory for requested buffer")
+        return batch
+
+    batches = Batches(encode, OnnxGraphErrors.out_of_memory)
+    pixels = torch.arange(7.0)[:, None]
+    assert torch.equal(batches(pixels), pixels)
+    assert sizes == [7, 3, 1, 1, 1, 1, 1, 1, 1]
+    with pytest.raises(RuntimeError, match="other"):
+        Batches(fail, OnnxGraphErrors.out_of_memory)(pixels)
+
+
+def fail(batch):
+    raise RuntimeError("other")
+
+
+class OnnxGraphErrors:
+    from alps.engine.runtimes.onnxruntime import _OrtGraph
+
+    out_of_memory = staticmethod(_OrtGraph.out_of_memory)
+
+
+# --- which one is chosen
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("ALPS_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def timed(monkeypatch, **seconds):
+    """Let the clock say what a test wants: (encoder, decoder) by runtime."""
+    left = [
+        time for name in ("torch", *(n for n in seconds if n != "torch")) for time in seconds[name]
+    ]
+    monkeypatch.setattr(choose_module, "_fastest", lambda call, device: (call(), left.pop(0))[1])
+
+
+def test_without_exports_it_is_pytorch_and_nothing_is_said(model, home):
+    said = []
+    sam, info = model
+    assert choose(Model(sam, info, "fp32"), said.append).name == "torch" and said == []
+
+
+@pytest.mark.parametrize(
+    ("times", "name"),
+    [
+        ({"torch": (2.0, 1.0), "onnxruntime": (1.0, 3.0)}, "onnxruntime+torch"),
+        ({"torch": (2.0, 1.0), "onnxruntime": (1.0, 0.5)}, "onnxruntime"),
+        ({"torch": (2.0, 1.0), "onnxruntime": (1.99, 2.0)}, "torch"),
+    ],
+)
+def test_the_faster_of_each_half_is_taken(model, home, exported_speck, monkeypatch, times, name):
+    sam, info = model
+    shutil.copytree(exported_speck.folder, artefact_folder(info.sha256) / "onnx-fp32")
+    timed(monkeypatch, **times)
+    said = []
+    chosen = choose(Model(sam, info, "fp32"), said.append)
+    assert (
+        chosen.name == name and len(said) == 1 and name in said[0] and "encoder torch 2" in said[0]
+    )
+    assert choose(Model(sam, info, "fp32"), said.append) == chosen  # the clock has nothing left
+    assert "measured earlier" in said[1]
+    assert isinstance(open_runtime(Model(sam, info, "fp32"), chosen.name), Runtime)
+
+
+def test_what_fails_its_self_check_is_left_out_with_a_reason(
+    model, home, exported_speck, monkeypatch, tmp_path
+):
+    sam, info = model
+    said = []
+    folder = changed_copy(exported_speck, tmp_path / "exports")
+    (folder / "masks.onnx").write_bytes(b"broken")
+    chosen = choose(Model(sam, info, "fp32", folder), said.append)
+    assert chosen.name == "torch" and "onnxruntime was left out" in said[0]
+    wrong = OnnxRuntime.encode
+    monkeypatch.setattr(OnnxRuntime, "encode", lambda self, pixels: 1.1 * wrong(self, pixels))
+    chosen = choose(Model(sam, info, "fp32", exported_speck.folder), said.append)
+    assert chosen.name == "torch" and "its embedding is off by 1.0e-01" in said[1]
+
+
+def test_exports_of_another_precision_are_not_taken(model, home, exported_speck):
+    sam, info = model
+    said = []
+    assert choose(Model(sam, info, "bf16", exported_speck.folder), said.append).name == "torch"
+    with pytest.raises(ArtefactError, match=r"no onnx export of speck in fp16.*--precision fp16"):
+        open_runtime(Model(sam, info, "fp16", exported_speck.folder), "onnxruntime")
+    with pytest.raises(SettingsError, match="runs in ONNX Runtime only"):
+        open_runtime(Model(sam, info, "int8"), "torch")
+    with pytest.raises(ArtefactError, match="--format tensorrt --precision fp32"):
+        open_runtime(Model(sam, info, "fp32"), "tensorrt")
+    with pytest.raises(SettingsError, match=r"give auto, torch, onnxruntime, tensorrt"):
+        open_runtime(Model(sam, info, "fp32"), "openvino")
+    decoder = open_runtime(Model(sam, info, "fp32", exported_speck.folder), "torch+onnxruntime")
+    assert set(decoder.decoder.graphs) == set(DECODER)
+    with pytest.raises(ArtefactError, match="its encoder was not loaded"):
+        decoder.decoder.encode(torch.zeros(1, 3, 128, 128))
+
+
+def test_the_runtime_is_part_of_a_run(archive, tmp_path, home, exported_speck, speck, monkeypatch):
+    from alps.engine.stages.label import RunOptions, label_archive
+
+    timed(monkeypatch, torch=(2.0, 1.0), onnxruntime=(1.0, 3.0))
+    settings = RunSettings(cluster=ClusterSettings(clusters=4))
+    options = RunOptions(model=str(speck), device="cpu", artefacts=exported_speck.folder)
+    out = tmp_path / "out"
+    label_archive(archive, out, settings, options)
+    run = json.loads((out / "run.json").read_text())
+    assert run["settings"]["segment"]["runtime"] == "onnxruntime+torch"
+    label_archive(archive, out, settings, options)  # auto again is what it was
+    other = replace(settings, segment=SegmentSettings(runtime="torch"))
+    with pytest.raises(RunFolderError, match=r"runtime onnxruntime\+torch there, torch now"):
+        label_archive(archive, out, other, options)

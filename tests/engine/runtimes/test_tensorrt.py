@@ -1,0 +1,133 @@
+"""TensorRT engines, built by tensorrt_rtx without a GPU, and what is refused."""
+
+import json
+import shutil
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+from alps.engine.base.errors import ArtefactError, SettingsError
+from alps.engine.models.checkpoints import load_sam
+from alps.engine.models.registry import find_model
+from alps.engine.runtimes.artefact import open_artefact
+from alps.engine.runtimes.tensorrt import TensorRTRuntime, check_engines, tensorrt_module
+from alps.engine.sam import OFFICIAL, Sam
+from alps.export import onnx as onnx_files
+from alps.export.graphs import graphs_of
+from alps.export.job import write_engines
+from alps.export.settings import ExportSettings
+from alps.export.tensorrt import Target, build_engine, check_target
+
+tensorrt_rtx = pytest.importorskip("tensorrt_rtx", reason="there is no wheel for this system")
+
+TARGET = Target("8.6", {"batch": 2, "points": 8, "prompts": 8})
+
+
+@pytest.fixture
+def graphs(exported_speck, tmp_path):
+    """A copy of the small model's ONNX graphs."""
+    shutil.copytree(exported_speck.folder, tmp_path / "graphs")
+    return tmp_path / "graphs"
+
+
+def test_engines_take_the_place_of_the_graphs(exported_speck, graphs, tmp_path, monkeypatch, speck):
+    monkeypatch.setenv("ALPS_HOME", str(tmp_path / "home"))
+    settings = ExportSettings(
+        format="tensorrt", capability="8.6", max_batch=2, max_points=8, verify_tiles=0
+    )
+    made = write_engines(graphs, exported_speck.manifest, settings)
+    (graphs / "manifest.json").write_text(made.to_json())
+    assert sorted(path.name for path in graphs.iterdir()) == [
+        "encoder.engine", "manifest.json", "masks.engine", "share.engine", "transform.engine",
+    ]  # fmt: skip
+    _, info = load_sam(speck)
+    artefact = open_artefact(graphs, info)
+    artefact.check_files()
+    assert made.builder == "tensorrt_rtx" and made.compute_capability == "8.6"
+    assert made.versions["tensorrt_rtx"] == tensorrt_rtx.__version__
+    assert [made.graphs[part].limit() for part in ("encoder", "share", "transform", "masks")] == [
+        2, None, 8, 8,
+    ]  # fmt: skip
+    # Wrong or stale engines are refused before TensorRT sees them.
+    check_engines(artefact, tensorrt_rtx, "8.6")
+    with pytest.raises(ArtefactError, match=r"8\.6, here it is 8\.9; rebuild .*--capability 8\.9"):
+        check_engines(artefact, tensorrt_rtx, "8.9")
+    stale = replace(made, versions=dict(made.versions) | {"tensorrt_rtx": "0.9"})
+    with pytest.raises(ArtefactError, match=r"tensorrt_rtx 0\.9, here it is .*; rebuild them"):
+        check_engines(replace(artefact, manifest=stale), tensorrt_rtx, "8.6")
+    with pytest.raises(ArtefactError, match="on a GPU only, not on cpu"):
+        TensorRTRuntime(artefact, "cpu")
+    (graphs / "share.engine").write_bytes(b"another engine")
+    with pytest.raises(ArtefactError, match=r"share\.engine: changed .*--format tensorrt"):
+        artefact.check_files()
+    other = json.loads(made.to_json()) | {"sha256": "1" * 64}
+    (graphs / "manifest.json").write_text(json.dumps(other))
+    with pytest.raises(ArtefactError, match=r"exported from speck.*--format tensorrt"):
+        open_artefact(graphs, info)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_lower_precisions_build(precision, speck, tmp_path):
+    sam, _ = load_sam(speck)
+    masks = graphs_of(sam.requires_grad_(False), precision)[3]
+    opset = onnx_files.OPSETS[precision]
+    stored = onnx_files.write_graph(masks, tmp_path, opset, {}, 1 << 40)
+    built = build_engine(tensorrt_rtx, tmp_path, stored, Target("8.9", TARGET.at_most))
+    assert (tmp_path / built.file).stat().st_size > 1000 and built.at_most == {"prompts": 8}
+
+
+def test_what_tensorrt_cannot_parse_or_build_is_told(exported_speck, graphs):
+    stored = exported_speck.manifest.graphs["share"]
+    (graphs / stored.file).write_bytes(b"no graph")
+    with pytest.raises(ArtefactError, match=r"tensorrt_rtx .* cannot parse share\.onnx: "):
+        build_engine(tensorrt_rtx, graphs, stored, TARGET)
+
+
+def test_targets(monkeypatch):
+    trt, capability = check_target("8.9")
+    assert trt is tensorrt_rtx and capability == "8.9"
+    with pytest.raises(SettingsError, match=r"--capability 5\.0: .* builds for .*8\.6"):
+        check_target("5.0")
+    with pytest.raises(SettingsError, match="give two numbers"):
+        check_target("ampere")
+    if not torch.cuda.is_available():
+        with pytest.raises(SettingsError, match=r"no GPU here.*--capability 8\.6"):
+            check_target(None)
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    with pytest.raises(ArtefactError, match=r"\[tensorrt\]', or 'alps-engine\[tensorrt-rtx\]'"):
+        check_target("8.9")
+    with pytest.raises(ArtefactError, match=r"tensorrt_rtx: not installed .*\[tensorrt-rtx\]"):
+        tensorrt_module("tensorrt_rtx")
+
+
+@pytest.mark.slow
+def test_the_shipped_models_engines_are_built_for_two_gpus(tmp_path):
+    sam, _ = load_sam(find_model("tiny"))
+    for graph in graphs_of(sam.requires_grad_(False), "fp16"):
+        stored = onnx_files.write_graph(graph, tmp_path, 20, {}, 1 << 40)
+        for capability in ("8.6", "8.9"):
+            built = build_engine(tensorrt_rtx, tmp_path, stored, Target(capability, TARGET.at_most))
+            assert (tmp_path / built.file).stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_official_dimensions_are_parsed(tmp_path):
+    """ViT-B with random weights: windows, offsets and attention in parts, in 370 MB."""
+    with torch.device("meta"):
+        sam = Sam(OFFICIAL["vit_b"])
+    sam.to_empty(device="cpu")
+    for tensor in (*sam.parameters(), *sam.buffers()):
+        tensor.data.normal_(std=0.02)
+    encoder = graphs_of(sam.requires_grad_(False).eval(), "fp16")[0]
+    stored = onnx_files.write_graph(encoder, tmp_path, 20, {}, 1 << 40)
+    logger = tensorrt_rtx.Logger(tensorrt_rtx.Logger.ERROR)
+    builder = tensorrt_rtx.Builder(logger)
+    typed = 1 << int(tensorrt_rtx.NetworkDefinitionCreationFlag.STRONGLY_TYPED)
+    network = builder.create_network(typed)
+    parser = tensorrt_rtx.OnnxParser(network, logger)
+    assert parser.parse_from_file(str(tmp_path / stored.file))
+    assert tuple(network.get_input(0).shape) == (-1, 3, 1024, 1024)
+    assert tuple(network.get_output(0).shape) == (-1, 256, 64, 64)

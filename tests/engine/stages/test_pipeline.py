@@ -1,0 +1,469 @@
+"""The main job as a whole: what it writes, that it survives, and what it refuses."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import rasterio
+from PIL import Image
+
+import alps.engine.runtimes.batching
+from alps.engine.base.errors import (
+    RunFolderError,
+    SettingsError,
+    SourceError,
+    TooManyFailuresError,
+)
+from alps.engine.run_folder.folder import RunFolder
+from alps.engine.run_folder.locks import alone, locked
+from alps.engine.settings import (
+    ClusterSettings,
+    RunSettings,
+    SegmentSettings,
+    SourceSettings,
+)
+from alps.engine.stages.label import (
+    RunOptions,
+    cluster_stage,
+    label_archive,
+    paint_stage,
+    segment_stage,
+)
+from alps.engine.stages.segment import shards_missing
+from alps.kernels.masks import coco
+
+SETTINGS = RunSettings(cluster=ClusterSettings(clusters=4))
+
+
+@pytest.fixture
+def options(speck):
+    return RunOptions(model=str(speck), device="cpu", max_failed=1.0)
+
+
+def results(out):
+    """The bytes of everything that must not depend on how often a run was stopped."""
+    files = [*out.glob("labels/**/*.*"), *out.glob("segments/*.parquet"), out / "clusters.npz"]
+    assert len(files) > 2
+    return {path.relative_to(out).as_posix(): path.read_bytes() for path in sorted(files)}
+
+
+@pytest.fixture
+def shards_of_two(monkeypatch):
+    """Small shards, so that a small archive has several."""
+    monkeypatch.setattr("alps.engine.run_folder.plan.SHARD_TILES", 2)
+
+
+def test_run_folder_is_readable_with_other_tools(archive, tmp_path, options):
+    out = tmp_path / "out"
+    summary = label_archive(archive, out, SETTINGS, options)
+    tiles = pq.read_table(out / "tiles.parquet").to_pylist()
+    segments = pq.read_table(out / "segments").to_pylist()
+    assert summary.sources == 5 and {tile["status"] for tile in tiles} == {"ok"}
+    assert len(segments) == summary.segments == sum(tile["segments"] for tile in tiles) > 20
+    sizes = {tile["tile_id"]: (tile["height"], tile["width"]) for tile in tiles}
+    for segment in segments:
+        mask = coco.decode_mask(segment["counts"], sizes[segment["tile_id"]])
+        rows, columns = np.nonzero(mask)
+        assert mask.sum() == segment["area"]
+        assert (segment["x"], segment["y"]) == (columns.min(), rows.min())
+        assert segment["width"] == np.ptp(columns) + 1 and segment["height"] == np.ptp(rows) + 1
+        assert len(segment["embedding"]) == 16 and 0 <= segment["cluster"] < 4
+        assert 0 <= segment["margin"] <= 1
+    run = json.loads((out / "run.json").read_text())
+    assert run["settings"]["segment"]["points_per_side"] == 6  # travelled with the model
+    assert len(run["model"]["sha256"]) == 64
+    assert (out / "report" / "index.html").stat().st_size > 1000
+
+
+def test_label_maps_have_the_size_and_place_of_their_source(archive, tmp_path, options):
+    out = tmp_path / "out"
+    label_archive(archive, out, SETTINGS, options)
+    for name in ("a.png", "b.png", "north/c.png", "north/d.png"):
+        source = archive / name if (archive / name).exists() else archive / "b.jpg"
+        with Image.open(out / "labels" / name) as labels, Image.open(source) as image:
+            assert labels.size == image.size and labels.mode == "P"
+            assert set(np.unique(labels)) <= {0, 1, 2, 3, 255}
+    with (
+        rasterio.open(out / "labels" / "north" / "e.tif") as labels,
+        rasterio.open(archive / "north" / "e.tif") as image,
+    ):
+        assert labels.crs == image.crs and labels.transform == image.transform
+        assert labels.shape == image.shape and labels.nodata == 255
+        assert (labels.read(1)[:, :60] == 255).all()  # nodata is never labelled
+        assert (labels.read(1)[:, 60:] != 255).any()
+
+
+def test_classes_json_counts_what_the_label_maps_show(archive, tmp_path, options):
+    out = tmp_path / "out"
+    summary = label_archive(archive, out, SETTINGS, options)
+    content = json.loads((out / "classes.json").read_text())
+    counted = np.zeros(256, int)
+    for path in out.glob("labels/**/*.*"):
+        with rasterio.open(path) as labels:
+            counted += np.bincount(labels.read(1).ravel(), minlength=256)
+    assert [c["pixels"] for c in content["classes"]] == counted[:4].tolist()
+    assert content["unlabelled_pixels"] == counted[255]
+    assert sum(c["segments"] for c in content["classes"]) == summary.segments
+
+
+def test_same_seed_same_bytes(archive, tmp_path, options):
+    label_archive(archive, tmp_path / "one", SETTINGS, options)
+    label_archive(archive, tmp_path / "two", SETTINGS, options)
+    assert results(tmp_path / "one") == results(tmp_path / "two")
+
+
+def test_tiles_encoded_together_give_the_same_segments(archive, tmp_path, options, monkeypatch):
+    whole = label_archive(archive, tmp_path / "one", SETTINGS, options)
+    monkeypatch.setitem(alps.engine.runtimes.batching.IMAGES_AT_ONCE, "cpu", 3)
+    (archive / "broken.png").write_text("no image")  # stands in the middle of a batch
+    batched = label_archive(archive, tmp_path / "three", SETTINGS, options)
+    assert batched.segments == whole.segments
+    tables = [
+        pq.read_table(tmp_path / out / "segments", columns=["counts", "embedding", "predicted_iou"])
+        for out in ("one", "three")
+    ]
+    # A batch may round otherwise than a single image: a pixel here and there, no mask.
+    iou = [table["predicted_iou"].to_numpy() for table in tables]
+    np.testing.assert_allclose(iou[0], iou[1], atol=1e-4)
+    same = [a == b for a, b in zip(*(table["counts"].to_pylist() for table in tables), strict=True)]
+    assert np.mean(same) > 0.95
+    tiles = pq.read_table(tmp_path / "three" / "tiles.parquet").to_pylist()
+    assert all(tile["encode_seconds"] > 0 for tile in tiles if tile["status"] == "ok")
+
+
+def test_options_that_change_masks_are_asked_for(archive, tmp_path, options):
+    label_archive(archive / "a.png", tmp_path / "exact", SETTINGS, options)
+    changed = RunSettings(
+        segment=SegmentSettings(precision="bf16", coarse_to_fine=True),
+        cluster=ClusterSettings(clusters=4),
+    )
+    label_archive(archive / "a.png", tmp_path / "changed", changed, options)
+    folders = [tmp_path / "exact", tmp_path / "changed"]
+    exact, rough = (pq.read_table(f / "segments")["predicted_iou"].to_pylist() for f in folders)
+    assert rough and rough != exact
+    asked = [sum(pq.read_table(f / "tiles.parquet")["points"].to_pylist()) for f in folders]
+    assert 0 < asked[1] <= asked[0]
+    with pytest.raises(RunFolderError, match="coarse"):
+        label_archive(archive / "a.png", tmp_path / "exact", changed, options)
+
+
+def test_stopped_between_shards_and_stages_ends_the_same(
+    archive, tmp_path, options, shards_of_two, monkeypatch
+):
+    label_archive(archive, tmp_path / "whole", SETTINGS, options)
+    import alps.engine.base.atomic as atomic
+
+    real, out = atomic.os.replace, tmp_path / "stopped"
+    for allowed in (1, 3, 4, 7, 9, 12, 15, 22):  # renames until the power fails
+        left = [allowed]
+
+        def replace(source, target, left=left):
+            if left[0] == 0:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            real(source, target)
+
+        monkeypatch.setattr(atomic.os, "replace", replace)
+        with pytest.raises(KeyboardInterrupt):
+            label_archive(archive, out, SETTINGS, options)
+        monkeypatch.setattr(atomic.os, "replace", real)
+    label_archive(archive, out, SETTINGS, options)
+    assert results(out) == results(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_killed_with_sigkill_ends_with_the_same_bytes(archive, tmp_path, speck):
+    for index in range(30):  # enough work to be killed in the middle of
+        shutil.copy(archive / "a.png", archive / f"more{index:02d}.png")
+    command = [
+        sys.executable, "-m", "alps.engine.cli.main", "label", str(archive), "OUT",
+        "--model", str(speck), "--clusters", "4", "--points-per-side", "10",
+    ]  # fmt: skip
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+
+    def start(out):
+        arguments = [str(out) if part == "OUT" else part for part in command]
+        return subprocess.Popen(arguments, env=environment, stderr=subprocess.DEVNULL)
+
+    began = time.monotonic()
+    assert start(tmp_path / "whole").wait() == 0
+    length = time.monotonic() - began
+    rng = np.random.default_rng(0)
+    out, killed = tmp_path / "killed", 0
+    for moment in np.sort(rng.uniform(0.3, 0.95, 3)):
+        process = start(out)
+        time.sleep(moment * length)
+        process.send_signal(signal.SIGKILL)
+        killed += process.wait() == -signal.SIGKILL
+    assert killed >= 1
+    assert start(out).wait() == 0
+    assert results(out) == results(tmp_path / "whole")
+
+
+def test_other_clusters_segment_nothing_anew(archive, tmp_path, options, monkeypatch):
+    out = tmp_path / "out"
+    label_archive(archive, out, SETTINGS, options)
+    first = results(out)
+    monkeypatch.setattr(
+        "alps.engine.stages.segment._segment_tile", lambda *_: pytest.fail("segmented again")
+    )
+    label_archive(archive, out, RunSettings(cluster=ClusterSettings(clusters=6)), options)
+    assert {c["id"] for c in json.loads((out / "classes.json").read_text())["classes"]} == set(
+        range(6)
+    )
+    label_archive(archive, out, SETTINGS, options)
+    assert results(out) == first
+
+
+def test_machines_share_the_shards(archive, tmp_path, options, shards_of_two):
+    label_archive(archive, tmp_path / "alone", SETTINGS, options)
+    folder = RunFolder(tmp_path / "shared")
+    for share in ((1, 2), (0, 2)):
+        with locked(folder, share):
+            both = RunOptions(**{**vars(options), "share": share})
+            segment_stage(folder, archive, SETTINGS, both)
+        assert (shards_missing(folder) == 0) == (share == (0, 2))
+        if share == (1, 2):
+            with pytest.raises(RunFolderError, match="not segmented yet"):
+                cluster_stage(folder, SETTINGS.cluster)
+    cluster_stage(folder, SETTINGS.cluster)
+    paint_stage(folder)
+    assert results(folder.root) == results(tmp_path / "alone")
+
+
+def test_windows_leave_no_seam(archive, tmp_path, options):
+    """A pixel covered in any window that sees it is labelled."""
+    out = tmp_path / "out"
+    label_archive(archive / "north" / "c.png", out, SETTINGS, options)
+    with Image.open(out / "labels" / "c.png") as labels:
+        labelled = np.asarray(labels) != 255
+    covered = np.zeros_like(labelled)
+    segments = pq.read_table(out / "segments").to_pylist()
+    tiles = {t["tile_id"]: t for t in pq.read_table(out / "tiles.parquet").to_pylist()}
+    assert len(tiles) > 1
+    for segment in segments:
+        tile = tiles[segment["tile_id"]]
+        window = covered[
+            tile["y"] : tile["y"] + tile["height"], tile["x"] : tile["x"] + tile["width"]
+        ]
+        window |= coco.decode_mask(segment["counts"], (tile["height"], tile["width"]))
+    assert (labelled == covered).all()
+
+
+def test_unreadable_files_are_rows_and_the_rest_goes_on(archive, tmp_path, options):
+    (archive / "empty.png").write_bytes(b"")
+    (archive / "text.jpg").write_text("not an image")
+    cut = (archive / "a.png").read_bytes()
+    (archive / "cut.png").write_bytes(cut[: len(cut) // 2])
+    out = tmp_path / "out"
+    summary = label_archive(archive, out, SETTINGS, options)
+    failed = {
+        tile["source"]: tile["reason"]
+        for tile in pq.read_table(out / "tiles.parquet").to_pylist()
+        if tile["status"] == "failed"
+    }
+    assert set(failed) == {"empty.png", "text.jpg", "cut.png"}
+    assert all(failed.values()) and sum(summary.failed_reasons.values()) == summary.tiles["failed"]
+    assert (out / "labels" / "a.png").exists() and not (out / "labels" / "text.png").exists()
+    strict = RunOptions(**{**vars(options), "max_failed": 0.05})
+    with pytest.raises(TooManyFailuresError, match="max-failed"):
+        label_archive(archive, out, SETTINGS, strict)
+
+
+def test_a_source_without_valid_pixels_is_skipped_with_a_reason(tmp_path, archive, options):
+    blank = np.zeros((3, 150, 150), np.uint8)
+    with rasterio.open(
+        archive / "blank.tif", "w", driver="GTiff", width=150, height=150, count=3,
+        dtype="uint8", nodata=0,
+    ) as dataset:  # fmt: skip
+        dataset.write(blank)
+    out = tmp_path / "out"
+    label_archive(archive, out, SETTINGS, options)
+    rows = [
+        tile
+        for tile in pq.read_table(out / "tiles.parquet").to_pylist()
+        if tile["source"] == "blank.tif"
+    ]
+    assert {(row["status"], row["reason"]) for row in rows} == {("skipped", "no valid pixel")}
+    with rasterio.open(out / "labels" / "blank.tif") as labels:
+        assert (labels.read(1) == 255).all()
+
+
+def test_second_run_on_one_out_is_refused(archive, tmp_path, options):
+    folder = RunFolder(tmp_path / "out")
+    with locked(folder), pytest.raises(RunFolderError, match="another run"):
+        label_archive(archive, folder.root, SETTINGS, options)
+
+
+def test_machines_work_side_by_side_but_not_on_one_share(tmp_path):
+    folder = RunFolder(tmp_path / "out")
+    with locked(folder, (0, 2)):
+        with locked(folder, (1, 2)), alone(folder, (1, 2)):
+            pass
+        with pytest.raises(RunFolderError, match="another run"), locked(folder, (0, 2)):
+            pass
+        with pytest.raises(RunFolderError, match="another run"), locked(folder):
+            pass
+    with locked(folder):
+        pass
+
+
+def test_other_settings_on_one_out_are_refused_and_named(archive, tmp_path, options):
+    out = tmp_path / "out"
+    label_archive(archive, out, SETTINGS, options)
+    before = results(out)
+    other = RunSettings(segment=SegmentSettings(points_per_side=7), cluster=SETTINGS.cluster)
+    with pytest.raises(RunFolderError, match="points_per_side 6 there, 7 now"):
+        label_archive(archive, out, other, options)
+    assert results(out) == before
+
+
+def test_more_clusters_than_segments_loses_nothing(archive, tmp_path, options):
+    out = tmp_path / "out"
+    many = RunSettings(cluster=ClusterSettings(clusters=5000))
+    with pytest.raises(SettingsError, match=r"only .* segments"):
+        label_archive(archive, out, many, options)
+    summary = label_archive(archive, out, SETTINGS, options)
+    assert summary.coverage > 0
+
+
+def test_no_mask_at_all_says_what_to_lower(archive, tmp_path, options):
+    strict = RunSettings(segment=SegmentSettings(pred_iou_thresh=1.0), cluster=SETTINGS.cluster)
+    with pytest.raises(RunFolderError, match="no mask passed the gate"):
+        label_archive(archive, tmp_path / "out", strict, options)
+
+
+def test_wide_labels_beyond_255_clusters(archive, tmp_path, options):
+    out = tmp_path / "out"
+    finer = RunSettings(
+        segment=SegmentSettings(points_per_side=8, superpixels=0),
+        source=SourceSettings(tile=24, overlap=4),
+        cluster=ClusterSettings(clusters=260),
+    )
+    label_archive(archive / "a.png", out, finer, options)
+    with Image.open(out / "labels" / "a.png") as labels:
+        values = np.asarray(labels)
+    assert values.max() <= 65535 and values.max() > 255
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (RunSettings(source=SourceSettings(tile=0)), "--tile"),
+        (RunSettings(source=SourceSettings(overlap=64)), "--overlap"),
+        (RunSettings(source=SourceSettings(bands=(1, 2))), "--bands"),
+        (RunSettings(segment=SegmentSettings(pred_iou_thresh=1.5)), "--pred-iou-thresh"),
+        (RunSettings(segment=SegmentSettings(precision="int4")), "--precision int4"),
+        (RunSettings(cluster=ClusterSettings(clusters=1)), "--clusters"),
+    ],
+)
+def test_settings_that_cannot_work_are_named(archive, tmp_path, options, settings, message):
+    with pytest.raises(SettingsError, match=message):
+        label_archive(archive, tmp_path / "out", settings, options)
+
+
+def test_sources_that_are_not_there(tmp_path, options):
+    (tmp_path / "nothing").mkdir()
+    for src in (tmp_path / "nothing", tmp_path / "missing"):
+        with pytest.raises(SourceError, match=src.name):
+            label_archive(src, tmp_path / "out", SETTINGS, options)
+
+
+def test_a_foreign_folder_is_not_written_to(archive, tmp_path, options):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.doc").write_text("years of work")
+    with pytest.raises(RunFolderError, match=r"thesis\.doc"):
+        label_archive(archive, out, SETTINGS, options)
+
+
+def test_out_that_cannot_be_made(archive, options):
+    with pytest.raises(RunFolderError, match="cannot write"):
+        label_archive(archive, archive / "a.png" / "out", SETTINGS, options)
+
+
+def test_out_inside_src_is_not_labelled_itself(archive, options):
+    label_archive(archive, archive / "out", SETTINGS, options)
+    summary = label_archive(archive, archive / "out", SETTINGS, options)
+    assert summary.sources == 5
+
+
+def test_images_that_came_later_are_named(archive, tmp_path, options, capsys):
+    out = tmp_path / "out"
+    label_archive(archive, out, SETTINGS, options)
+    assert "came after" not in capsys.readouterr().err
+    shutil.copy(archive / "a.png", archive / "late.png")
+    assert label_archive(archive, out, SETTINGS, options).sources == 5
+    assert "1 images" in (said := capsys.readouterr().err) and "late.png" in said
+
+
+def test_an_earlier_run_inside_src_is_not_labelled(archive, tmp_path, options):
+    label_archive(archive, archive / "first", SETTINGS, options)
+    assert label_archive(archive, tmp_path / "second", SETTINGS, options).sources == 5
+
+
+def test_deleted_segments_are_made_again(archive, tmp_path, options):
+    out = tmp_path / "out"
+    label_archive(archive, out, SETTINGS, options)
+    before = results(out)
+    (out / "segments" / "part-00000.parquet").unlink()
+    label_archive(archive, out, SETTINGS, options)
+    assert results(out) == before
+
+
+def test_a_refused_number_of_clusters_leaves_the_run_as_it_was(archive, tmp_path, options):
+    out = tmp_path / "out"
+    label_archive(archive, out, SETTINGS, options)
+    folder, run = RunFolder(out), (out / "run.json").read_text()
+    with pytest.raises(SettingsError, match=r"only .* segments"):
+        cluster_stage(folder, ClusterSettings(clusters=5000))
+    assert (out / "run.json").read_text() == run
+    assert paint_stage(folder) == {}
+
+
+def test_an_archive_that_is_away_can_still_be_painted(archive, tmp_path, options):
+    out = tmp_path / "out"
+    label_archive(archive, out, SETTINGS, options)
+    folder, before = RunFolder(out), results(out)
+    archive.rename(tmp_path / "elsewhere")
+    cluster_stage(folder, ClusterSettings(clusters=3))
+    with pytest.raises(RunFolderError, match="alps paint"):
+        folder.refuse_unpainted()
+    assert paint_stage(folder) == {}
+    folder.refuse_unpainted()
+    with rasterio.open(out / "labels" / "north" / "e.tif") as labels:
+        assert labels.crs == "EPSG:32631" and labels.read(1).min() < 3
+    cluster_stage(folder, SETTINGS.cluster)
+    paint_stage(folder)
+    assert results(out) == before
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "null", '{"config_hash": 1}', '{"cut'])
+def test_a_damaged_run_json_is_named(archive, tmp_path, options, content):
+    out = tmp_path / "out"
+    label_archive(archive, out, SETTINGS, options)
+    (out / "run.json").write_text(content)
+    with pytest.raises(RunFolderError, match=r"run\.json"):
+        label_archive(archive, out, SETTINGS, options)
+
+
+def test_a_refused_folder_is_left_alone(archive, options):
+    before = sorted(archive.rglob("*"))
+    with pytest.raises(RunFolderError, match="not empty"):
+        label_archive(archive, archive, SETTINGS, options)
+    assert sorted(archive.rglob("*")) == before
+
+
+def test_the_demo_overwrites_nothing(tmp_path, speck):
+    from alps.engine.demo.run import run_demo
+
+    (tmp_path / "thesis.doc").write_text("years of work")
+    with pytest.raises(RunFolderError, match="empty folder"):
+        run_demo(tmp_path, scenes=1, seed=0, model=str(speck), device="cpu")

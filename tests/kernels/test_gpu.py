@@ -1,0 +1,78 @@
+"""The whole of everything mode on a real GPU beside the CPU; skipped where there is none."""
+
+import numpy as np
+import pytest
+import torch
+
+from alps.bench.everything.matching import agreement
+from alps.engine.demo.scenes import SceneSettings, make_scene
+from alps.engine.masks.generator import MaskGenerator
+from alps.engine.models.checkpoints import load_sam
+from alps.engine.models.registry import find_model
+from alps.engine.runtimes.pytorch import TorchRuntime
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
+SETTINGS = {
+    "points_per_side": 12,
+    "pred_iou_thresh": 0.2,
+    "stability_score_thresh": 0.4,
+    "stability_score_offset": 0.3,
+}
+
+
+@pytest.fixture(scope="module")
+def image():
+    return make_scene(7, SceneSettings(size=400)).image[:, :330]
+
+
+@pytest.fixture(scope="module")
+def on_cpu(image):
+    sam, _ = load_sam(find_model("tiny"))
+    return MaskGenerator(sam, **SETTINGS).segment(image)
+
+
+@pytest.mark.parametrize("decoder", ["absorbed", "plain"])
+def test_finds_the_masks_of_the_cpu(image, on_cpu, decoder):
+    sam, _ = load_sam(find_model("tiny"), device="cuda")
+    found = MaskGenerator(TorchRuntime(sam, decoder=decoder), **SETTINGS).segment(image)
+    assert len(on_cpu) > 10
+    sides = [on_cpu.counts], [found.counts]
+    for one, other in (sides, sides[::-1]):
+        shares = agreement(one, other, [on_cpu.size]).shares
+        assert shares[0.99] >= 0.95 and shares[0.75] >= 0.98
+    if len(found) == len(on_cpu):
+        np.testing.assert_allclose(found.embeddings, on_cpu.embeddings, atol=2e-2)
+
+
+@pytest.mark.parametrize(("precision", "least"), [("bf16", 0.85), ("fp16", 0.95)])
+def test_lower_precision_finds_nearly_all(image, on_cpu, precision, least):
+    sam, _ = load_sam(find_model("tiny"), device="cuda")
+    found = MaskGenerator(TorchRuntime(sam, precision=precision), **SETTINGS).segment(image)
+    assert agreement([on_cpu.counts], [found.counts], [on_cpu.size]).shares[0.9] >= least
+
+
+def test_batches_change_no_mask(image, monkeypatch):
+    """A GPU takes more points at once than it is told to; fewer give the same masks."""
+    from alps.engine.runtimes import batching as passes
+
+    sam, _ = load_sam(find_model("tiny"), device="cuda")
+    generator = MaskGenerator(TorchRuntime(sam), **SETTINGS, points_per_batch=1)
+    whole = generator.segment(image)
+    monkeypatch.setattr(passes, "_PASS_BYTES_AT_MOST", 8 << 20)  # 16 points of this model
+    parts = generator.segment(image)
+    shares = agreement([whole.counts], [parts.counts], [whole.size]).shares
+    assert shares[0.99] >= 0.98
+
+
+def test_points_on_the_gpu_that_was_named(image):
+    last = torch.cuda.device_count() - 1
+    if last == 0:
+        pytest.skip("needs two GPUs")
+    from alps.engine.base.device import choose_device
+
+    device = choose_device(f"cuda:{last}")
+    sam, _ = load_sam(find_model("tiny"), device=device)
+    assert len(MaskGenerator(sam, **SETTINGS).segment(image)) > 10

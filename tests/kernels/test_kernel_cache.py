@@ -1,0 +1,70 @@
+"""Compiled code is kept where it can be, and only as long as its sources stay as they are."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from alps.kernels.base.cache import KERNELS, can_write, provide_cache, source_digest
+
+NOWHERE = Path("/proc/1/none")
+
+
+@pytest.fixture
+def unset(monkeypatch):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", "")  # what a test sets is taken back at its end
+    monkeypatch.delenv("NUMBA_CACHE_DIR")
+
+
+def test_folders_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    assert can_write(tmp_path) and can_write(tmp_path / "new" / "deep")
+    assert not can_write(tmp_path / "file")
+    assert not can_write(tmp_path / "file" / "below")
+    assert not can_write(NOWHERE)
+
+
+def test_the_first_place_that_can_be_written(tmp_path, unset):
+    folder = provide_cache([NOWHERE, tmp_path])
+    assert folder.parent == tmp_path and os.environ["NUMBA_CACHE_DIR"] == str(folder)
+    assert provide_cache([NOWHERE]) == folder  # as a process started from here finds it
+
+
+def test_a_users_own_place_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    assert provide_cache([NOWHERE]).parent == tmp_path
+
+
+def test_an_edited_helper_is_another_folder(tmp_path):
+    shutil.copytree(KERNELS, tmp_path / "kernels", ignore=shutil.ignore_patterns("__pycache__"))
+    before = source_digest(tmp_path / "kernels")
+    assert before == source_digest()
+    helper = tmp_path / "kernels" / "base" / "intrinsics.py"
+    helper.write_bytes(helper.read_bytes() + b"\n")
+    assert source_digest(tmp_path / "kernels") != before
+    helper.rename(helper.with_name("renamed.py"))
+    assert source_digest(tmp_path / "kernels") not in (before, source_digest())
+
+
+def test_kernels_run_from_a_passing_cache_that_is_removed():
+    code = """
+import os
+from pathlib import Path
+from alps.kernels.base import cache
+cache.lasting_places = list
+os.environ.pop("NUMBA_CACHE_DIR", None)
+cache.provide_cache()
+import numpy as np
+from alps.kernels.nms import box_nms
+assert len(box_nms(np.array([[0, 0, 2, 2]]), np.array([1.0]), 0.5)) == 1
+assert any(Path(os.environ["NUMBA_CACHE_DIR"]).rglob("*.nbi"))
+print(os.environ["NUMBA_CACHE_DIR"])
+"""
+    environment = {n: v for n, v in os.environ.items() if n != "NUMBA_CACHE_DIR"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
+    )
+    assert not Path(done.stdout.strip()).parent.exists()

@@ -1,0 +1,148 @@
+"""The pixel side of the decoder: compiled kernels against PyTorch and against plain definitions."""
+
+import numpy as np
+import pytest
+import torch
+
+from alps.engine.sam.absorbed import update_image as update_in_torch
+from alps.kernels.base.math import exp, gelu
+from alps.kernels.decoder.mask_logits import UpscalingWeights, mask_logits
+from alps.kernels.decoder.two_way import BLOCK, ImageUpdate, update_image
+
+
+def normal(rng, *shape, scale=1.0):
+    return (scale * rng.normal(size=shape)).astype(np.float32)
+
+
+def update_of(rng, prompts, heads, tokens, channels, queried, scale=0.3):
+    rows, looks = heads * tokens, 7
+    return ImageUpdate(
+        tokens=tokens,
+        logit_rows=normal(rng, prompts, rows, queried, scale=scale),
+        logit_bias=normal(rng, prompts, rows),
+        value_rows=normal(rng, prompts, rows, channels),
+        value_bias=normal(rng, channels),
+        norm_weight=normal(rng, channels),
+        norm_bias=normal(rng, channels),
+        norm_epsilon=1e-5,
+        look_rows=normal(rng, prompts, looks, channels, scale=scale),
+    )
+
+
+def softmax(logits, axis):
+    powers = np.exp(logits - logits.max(axis, keepdims=True))
+    return powers / powers.sum(axis, keepdims=True)
+
+
+def by_definition(image, positions, queries, update):
+    """In float64, one prompt and head at a time."""
+    image, positions = image.astype(np.float64), positions.astype(np.float64)
+    outs, looks = [], []
+    for n in range(len(update.logit_rows)):
+        own = image[n if len(image) > 1 else 0]
+        asking = own + positions
+        new = own + update.value_bias
+        for first in range(0, update.logit_rows.shape[1], update.tokens):
+            head = slice(first, first + update.tokens)
+            keys = update.logit_rows[n, head]
+            if queries is not None:
+                part = first // update.tokens * keys.shape[1] + np.arange(keys.shape[1])
+                asking = queries[part].T.astype(np.float64)
+            logits = asking @ keys.T + update.logit_bias[n, head]
+            new = new + softmax(logits, 1) @ update.value_rows[n, head]
+        centred = new - new.mean(1, keepdims=True)
+        new = centred / np.sqrt(new.var(1, keepdims=True) + update.norm_epsilon)
+        new = new * update.norm_weight + update.norm_bias
+        outs.append(new)
+        looks.append(softmax(update.look_rows[n] @ (new + positions).T, 1) @ new)
+    return np.stack(outs), np.stack(looks)
+
+
+# pixels beyond a block, within one, exactly one, a single pixel
+SIZES = [(2 * BLOCK + 37, 32), (64, 48), (BLOCK, 16), (1, 8)]
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize(("pixels", "channels"), SIZES)
+def test_update_is_what_it_is_defined_as(pixels, channels, shared):
+    rng = np.random.default_rng(pixels)
+    width = 4 if shared else channels
+    update = update_of(rng, 3, heads=2, tokens=5, channels=channels, queried=width)
+    image = normal(rng, 1 if shared else 3, pixels, channels)
+    positions = normal(rng, pixels, channels)
+    queries = normal(rng, 2 * width, pixels) if shared else None
+    expected = by_definition(image, positions, queries, update)
+    as_tensors = ImageUpdate(
+        **{
+            n: torch.from_numpy(v) if isinstance(v, np.ndarray) else v
+            for n, v in vars(update).items()
+        }
+    )
+    reference = update_in_torch(
+        torch.from_numpy(image),
+        torch.from_numpy(positions),
+        None if queries is None else torch.from_numpy(queries),
+        as_tensors,
+    )
+    before = image.copy()
+    got = update_image(image, positions, queries, update)
+    for mine, theirs, true in zip(got, reference, expected, strict=True):
+        assert mine.shape == true.shape and mine.dtype == np.float32
+        error, usual = abs(mine - true).max(), abs(theirs.numpy() - true).max()
+        assert error <= 2 * usual + 2e-6
+    assert np.array_equal(image, before) == shared  # its own image is updated in place
+
+
+def test_extreme_logits_overflow_nowhere():
+    rng = np.random.default_rng(0)
+    update = update_of(rng, 2, heads=2, tokens=3, channels=16, queried=16, scale=60.0)
+    image, positions = normal(rng, 2, 300, 16), normal(rng, 300, 16)
+    expected = by_definition(image, positions, None, update)
+    for mine, true in zip(update_image(image, positions, None, update), expected, strict=True):
+        np.testing.assert_allclose(mine, true, atol=2e-3)
+
+
+@pytest.mark.parametrize("grid", [(6, 6), (1, 1), (5, 9), (3, 300)])
+def test_mask_logits_are_the_networks_layers(grid):
+    height, width = grid
+    rng, channels = np.random.default_rng(width), 16
+    torch.manual_seed(0)
+    first = torch.nn.ConvTranspose2d(channels, channels // 4, 2, stride=2)
+    norm = torch.nn.LayerNorm(channels // 4, eps=1e-6)
+    second = torch.nn.ConvTranspose2d(channels // 4, channels // 8, 2, stride=2)
+    torch.nn.init.normal_(norm.weight)
+    torch.nn.init.normal_(norm.bias)
+    image = normal(rng, 4, height * width, channels)
+    prompt, hyper = np.array([0, 0, 2, 3, 3, 3]), normal(rng, 6, channels // 8)
+    with torch.inference_mode():
+        x = torch.from_numpy(image).transpose(1, 2).unflatten(2, grid)
+        x = torch.nn.functional.gelu(norm(first(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
+        x = torch.nn.functional.gelu(second(x)).numpy()
+    expected = np.einsum("mc,mchw->mhw", hyper, x[prompt])
+
+    def matrix(conv):
+        return conv.weight.detach().permute(0, 2, 3, 1).flatten(1).contiguous().numpy()
+
+    weights = UpscalingWeights(
+        matrix(first),
+        first.bias.detach().repeat(4).numpy(),
+        norm.weight.detach().numpy(),
+        norm.bias.detach().numpy(),
+        1e-6,
+        matrix(second),
+        second.bias.detach().repeat(4).numpy(),
+    )
+    got = mask_logits(image, prompt, hyper, weights, grid)
+    assert got.shape == (6, 4 * height, 4 * width)
+    np.testing.assert_allclose(got, expected, atol=3e-6)
+    assert mask_logits(image, prompt[:0], hyper[:0], weights, grid).shape == (0, *got.shape[1:])
+
+
+def test_exp_and_gelu_are_exact_to_float32():
+    x = np.linspace(-100, 0, 100_001, dtype=np.float32)
+    got = np.array([exp(v) for v in x])
+    np.testing.assert_allclose(got, np.exp(x.astype(np.float64)), rtol=3e-7, atol=2e-38)
+    x = np.linspace(-12, 12, 100_001, dtype=np.float32)
+    got = np.array([gelu(v) for v in x])
+    exact = torch.nn.functional.gelu(torch.from_numpy(x).double()).numpy()
+    np.testing.assert_allclose(got, exact, rtol=4e-7, atol=4e-7)

@@ -1,0 +1,194 @@
+"""Benchmarks prepared from small files in the official downloads' layout and naming."""
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+from teaching import save_image
+
+from alps.engine.base.errors import RunFolderError, SettingsError, SourceError
+from alps.trainer.benchmarks import prepare as module
+from alps.trainer.benchmarks.command import NAMES
+from alps.trainer.benchmarks.command import prepare as command
+from alps.trainer.benchmarks.known import BENCHMARKS
+from alps.trainer.benchmarks.prepare import prepare, starts
+from alps.trainer.data.find import find_data
+from alps.trainer.data.settings import DataSettings
+
+
+def pictures(size, benchmark, seed=0):
+    """An image, its labels as class numbers, and those in the benchmark's colours."""
+    random = np.random.default_rng(seed)
+    rules = BENCHMARKS[benchmark].rules
+    ids = random.integers(0, len(rules.classes), size)
+    image = random.integers(0, 256, (*size, 3))
+    return image, ids, ids + 1 if rules.palette is None else np.array(rules.palette)[ids]
+
+
+def save_isaid(src):
+    for split, name, size in (("train", "P0000", (60, 100)), ("val", "P0003", (40, 40))):
+        image, ids, colours = pictures(size, "isaid")
+        save_image(src / split / "images" / f"{name}.png", image)
+        masks = src / split / "Semantic_masks" / "images"
+        save_image(masks / f"{name}_instance_color_RGB.png", colours)
+        other = src / split / "Instance_masks" / "images"
+        save_image(other / f"{name}_instance_id_RGB.png", colours)
+    save_image(src / "test" / "images" / "P0006.png", image)
+    return {"train": ["P0000"], "val": ["P0003"]}, ids
+
+
+def save_potsdam(src):
+    for name in ("2_10", "6_13"):
+        image, ids, colours = pictures((40, 40), "potsdam")
+        save_image(src / "2_Ortho_RGB" / f"top_potsdam_{name}_RGB.tif", image)
+        save_image(src / "3_Ortho_IRRG" / f"top_potsdam_{name}_IRRG.tif", 255 - image)
+        save_image(src / "5_Labels_all" / f"top_potsdam_{name}_label.tif", colours)
+    return {"train": ["2_10"], "val": ["6_13"]}, ids
+
+
+def save_vaihingen(src):
+    for name in (1, 2):
+        image, ids, colours = pictures((40, 40), "vaihingen")
+        save_image(src / "top" / f"top_mosaic_09cm_area{name}.tif", image)
+        save_image(src / "gts_for_participants" / f"top_mosaic_09cm_area{name}.tif", colours)
+    complete = src / "ISPRS_semantic_labeling_Vaihingen_ground_truth_COMPLETE"
+    save_image(complete / "top_mosaic_09cm_area9.tif", colours)  # there is no such image
+    return {"train": ["1"], "val": ["2"]}, ids
+
+
+def save_loveda(src):
+    for split, area, name in (
+        ("Train", "Urban", 1366), ("Train", "Rural", 0), ("Val", "Rural", 2522),
+    ):  # fmt: skip
+        image, ids, labels = pictures((40, 40), "loveda")
+        save_image(src / split / area / "images_png" / f"{name}.png", image)
+        save_image(src / split / area / "masks_png" / f"{name}.png", labels)
+    save_image(src / "Test" / "Urban" / "images_png" / "4191.png", image)
+    return {"train": ["Rural_0", "Urban_1366"], "val": ["Rural_2522"]}, ids
+
+
+SAVED = {
+    "isaid": save_isaid,
+    "potsdam": save_potsdam,
+    "vaihingen": save_vaihingen,
+    "loveda": save_loveda,
+}
+
+
+@pytest.mark.parametrize("name", SAVED)
+def test_official_layout_becomes_crops_of_class_numbers(tmp_path, name):
+    scenes, ids = SAVED[name](tmp_path / "src")
+    done = prepare(name, tmp_path / "src", tmp_path / "out", crop=40, stride=30)
+    for split, expected in scenes.items():
+        files = sorted((tmp_path / "out" / "ann_dir" / split).iterdir())
+        assert sorted({file.name.rsplit("_", 2)[0] for file in files}) == expected
+        assert done.crops[split] == len(files)
+        # What was saved last is the only image of its split, one crop large.
+    last = next(iter((tmp_path / "out" / "ann_dir" / "val").iterdir()))
+    assert (np.array(Image.open(last)) == ids).all()
+    data = find_data(tmp_path / "out", DataSettings())
+    assert data.rules.classes == BENCHMARKS[name].rules.classes
+    assert data.rules.palette is None and not data.rules.reduce_zero
+    assert data.rules.left_out == BENCHMARKS[name].rules.left_out
+    assert len(data.split("train")) == done.crops["train"]
+    assert len(data.split("test")) == done.crops["val"] == 1
+
+
+def test_crops_cover_the_image(tmp_path):
+    SAVED["isaid"](tmp_path / "src")
+    done = prepare("isaid", tmp_path / "src", tmp_path / "out", crop=40, stride=30)
+    assert done.crops == {"train": 6, "val": 1}
+    assert [path.name for path in done.alone] == ["P0006.png"]
+    whole = np.array(Image.open(tmp_path / "src" / "train" / "images" / "P0000.png"))
+    for x in (0, 30, 60):
+        for y in (0, 20):
+            crop = Image.open(tmp_path / "out" / "img_dir" / "train" / f"P0000_{x}_{y}.png")
+            assert (np.array(crop) == whole[y : y + 40, x : x + 40]).all()
+
+
+def test_starts():
+    assert starts(896, 896, 512) == starts(500, 896, 512) == [0]
+    assert starts(1000, 896, 512) == [0, 104]
+    assert starts(1920, 896, 512) == [0, 512, 1024]
+    assert starts(6000, 512, 512)[-2:] == [5120 + 0, 5488]
+
+
+def test_usual_sizes_and_splits():
+    usual = {name: (b.crop, b.stride) for name, b in BENCHMARKS.items()}
+    assert usual == {
+        "isaid": (896, 512), "potsdam": (512, 512), "vaihingen": (512, 512), "loveda": (1024, 1024),
+    }  # fmt: skip
+    assert tuple(BENCHMARKS) == NAMES
+    assert len(BENCHMARKS["isaid"].rules.classes) == 16  # 15 and the background
+    tests = [len(BENCHMARKS[name].test_names) for name in ("potsdam", "vaihingen")]
+    assert tests == [14, 17]
+    for benchmark in BENCHMARKS.values():
+        palette = benchmark.rules.palette
+        assert palette is None or len(set(palette)) == len(benchmark.rules.classes)
+
+
+def test_eroded_labels_come_first_and_their_borders_have_no_class(tmp_path):
+    _, ids = save_potsdam(tmp_path / "src")
+    eroded = np.array(BENCHMARKS["potsdam"].rules.palette)[ids]
+    eroded[:, :5] = 0
+    folder = tmp_path / "src" / "5_Labels_all_noBoundary"
+    save_image(folder / "top_potsdam_6_13_label_noBoundary.tif", eroded)
+    prepare("potsdam", tmp_path / "src", tmp_path / "out")
+    crop = np.array(Image.open(tmp_path / "out" / "ann_dir" / "val" / "6_13_0_0.png"))
+    assert (crop[:, :5] == 255).all() and (crop[:, 5:] == ids[:, 5:]).all()
+    rgb = np.array(Image.open(tmp_path / "out" / "img_dir" / "val" / "6_13_0_0.png"))
+    original = tmp_path / "src" / "2_Ortho_RGB" / "top_potsdam_6_13_RGB.tif"
+    assert (rgb == np.array(Image.open(original))).all()  # not the infra-red one
+
+
+def test_a_stopped_run_goes_on(tmp_path, monkeypatch):
+    save_loveda(tmp_path / "src")
+    real, cut = module._cut, []
+
+    def stops(benchmark, image, label, out):
+        if len(cut) == 1:
+            raise KeyboardInterrupt
+        cut.append(image.name)
+        return real(benchmark, image, label, out)
+
+    monkeypatch.setattr(module, "_cut", stops)
+    with pytest.raises(KeyboardInterrupt):
+        prepare("loveda", tmp_path / "src", tmp_path / "out")
+    cut.clear()
+    monkeypatch.setattr(module, "_cut", lambda *a: (cut.append(a[1].name), real(*a))[1])
+    done = prepare("loveda", tmp_path / "src", tmp_path / "out")
+    assert len(cut) == 2 and done.crops == {"train": 2, "val": 1}
+
+
+def test_bad_pairs_are_all_told_and_none_of_them_is_written(tmp_path, capsys):
+    save_potsdam(tmp_path / "src")
+    labels = tmp_path / "src" / "5_Labels_all"
+    save_image(labels / "top_potsdam_2_10_label.tif", np.full((40, 40, 3), (252, 255, 0)))
+    save_image(labels / "top_potsdam_6_13_label.tif", np.zeros((8, 8, 3)))
+    with pytest.raises(SourceError, match="2 problems"):
+        prepare("potsdam", tmp_path / "src", tmp_path / "out")
+    said = capsys.readouterr().err
+    assert "unknown colours: 1" in said and "(252, 255, 0)" in said and "sizes differ: 1" in said
+    assert not list((tmp_path / "out").rglob("*.png"))
+
+
+def test_refusals(tmp_path):
+    save_loveda(tmp_path / "src")
+    with pytest.raises(SourceError, match="no image named as in ISPRS Potsdam"):
+        prepare("potsdam", tmp_path / "src", tmp_path / "a")
+    with pytest.raises(SettingsError, match="--stride 70"):
+        prepare("loveda", tmp_path / "src", tmp_path / "b", crop=64, stride=70)
+    prepare("loveda", tmp_path / "src", tmp_path / "out")
+    with pytest.raises(RunFolderError, match="cut otherwise"):
+        prepare("loveda", tmp_path / "src", tmp_path / "out", crop=32, stride=32)
+
+
+def test_the_command_says_what_to_do_next(tmp_path):
+    save_loveda(tmp_path / "src")
+    done = CliRunner().invoke(command, ["loveda", str(tmp_path / "src"), str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    assert "train: 2 crops" in done.output and "4191.png" in done.output
+    assert "alps finetune" in done.output
+    assert json.loads((tmp_path / "out" / "prepared.json").read_text())["crop"] == 1024
