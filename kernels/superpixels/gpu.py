@@ -9,7 +9,7 @@ import numpy as np
 
 from alps.kernels.base.gpu import on_gpu
 from alps.kernels.base.numba_cuda import cuda
-from alps.kernels.superpixels import (
+from alps.kernels.superpixels.rules import (
     COLOUR_SHIFT,
     FAR,
     PASSES,
@@ -24,7 +24,7 @@ THREADS = (16, 16)
 
 
 def refine(pixels: Any, regions: np.ndarray, seeds: Seeds) -> np.ndarray:
-    """The passes of ``alps.kernels.superpixels.superpixels``.
+    """The passes, as ``cpu.refine``.
 
     pixels: (H, W, 3) int16. regions: (H, W) int32 cells of the grid, -1 where not valid.
     """
