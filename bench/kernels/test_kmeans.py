@@ -9,6 +9,7 @@ from alps.engine.clusters.data import MemoryVectors
 from alps.engine.clusters.fit import fit_centroids
 from alps.engine.settings import ClusterSettings
 from alps.kernels import kmeans
+from alps.kernels.kmeans.cpu import PIECES
 
 ROWS, CHANNELS = 100_000, 256
 
@@ -48,7 +49,7 @@ def group(clusters):
 
 def moved(halves, clusters):
     """Vectors in; labels and two distances out; sums of the pieces written and read."""
-    return halves.nbytes + 12 * ROWS + kmeans.PIECES * clusters * CHANNELS * 16
+    return halves.nbytes + 12 * ROWS + PIECES * clusters * CHANNELS * 16
 
 
 @pytest.mark.parametrize("clusters", [46, 512])

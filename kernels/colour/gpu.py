@@ -15,8 +15,7 @@ from alps.kernels.base.gpu_runs import (
     total_of,
 )
 from alps.kernels.base.numba_cuda import cuda
-from alps.kernels.masks.runs import Runs
-from alps.kernels.pool import refuse
+from alps.kernels.masks.runs import Runs, refuse
 
 
 def colour_sums(pixels: Any, runs: Runs) -> tuple[np.ndarray, np.ndarray]:

@@ -15,7 +15,7 @@ import numpy as np
 
 from alps.kernels.base.gpu import on_gpu
 from alps.kernels.base.numba_cuda import cuda
-from alps.kernels.kmeans import Assignment, origin_of
+from alps.kernels.kmeans.rules import Assignment, origin_of
 
 SIDE = 4  # vectors, and centroids, whose products a thread holds in registers
 ACROSS = 16  # threads of a block in each direction

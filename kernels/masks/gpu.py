@@ -21,7 +21,7 @@ _SUMS = _STRIPS + 1
 
 
 def runs_of(masks: Any) -> Runs:
-    """As ``alps.kernels.masks.coco.runs_of``, of masks (M, H, W) bool on the GPU."""
+    """As ``alps.kernels.masks.pixels.runs_of``, of masks (M, H, W) bool on the GPU."""
     count, height, width = masks.shape
     if height * width == 0:  # no thread to start
         return Runs.from_lengths([np.zeros(1, np.int32)] * count, (height, width))

@@ -108,3 +108,11 @@ def checked_size(size: Sequence[int]) -> tuple[int, int]:
             f"{PIXEL_LIMIT - 1}: cut the image into tiles"
         )
     return height, width
+
+
+def refuse(wrong: list[int], size: tuple[int, int]) -> None:
+    """Raise ValueError for the masks, by index, whose runs do not add up to ``size``."""
+    if wrong:
+        raise ValueError(
+            f"the run lengths of mask {min(wrong)} do not add up to {size[0]} x {size[1]} pixels"
+        )

@@ -10,7 +10,7 @@ import numpy as np
 
 from alps.kernels.base.gpu import on_gpu, on_host
 from alps.kernels.base.numba_cuda import cuda
-from alps.kernels.nms import by_score, threshold_of
+from alps.kernels.nms.rules import by_score, threshold_of
 
 WORD = 64  # boxes a block, and bits of a word: bit k of word w stands for box 64 w + k
 

@@ -21,7 +21,7 @@ from alps.kernels.base.gpu_runs import (
 )
 from alps.kernels.base.numba_cuda import cuda
 from alps.kernels.masks import coco
-from alps.kernels.paint import check
+from alps.kernels.paint.rules import check
 
 # Threads of a block across and down the image: 8 ranks below each other are 32 bytes, the least
 # that is read, and 32 labels beside each other are written together.

@@ -16,12 +16,11 @@ from alps.kernels.base.gpu_runs import (
     total_of,
 )
 from alps.kernels.base.numba_cuda import cuda
-from alps.kernels.masks.runs import Runs
-from alps.kernels.pool import (
+from alps.kernels.masks.runs import Runs, refuse
+from alps.kernels.pool.rules import (
     BITS,
     Grid,
     check_grid,
-    refuse,
     refuse_empty,
 )
 

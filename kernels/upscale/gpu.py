@@ -20,7 +20,7 @@ from alps.kernels.masks.gpu import (
     runs_of_bits,
 )
 from alps.kernels.masks.runs import Runs
-from alps.kernels.upscale import Cuts, stable_of
+from alps.kernels.upscale.rules import Cuts, stable_of
 from alps.kernels.upscale.taps import Taps
 
 

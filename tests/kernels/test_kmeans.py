@@ -8,6 +8,7 @@ from sklearn.cluster import KMeans
 from alps.kernels import kmeans
 from alps.kernels.base.threads import set_threads
 from alps.kernels.kmeans import assign, reference_assign
+from alps.kernels.kmeans.cpu import piece_rows
 
 
 @pytest.fixture(params=["reference", "cpu", "gpu"])
@@ -78,7 +79,7 @@ def test_weights(version):
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 def test_several_blocks_and_pieces(channels, clusters, dtype):
     vectors, centroids = data(2100, clusters, channels, dtype=dtype)
-    assert kmeans.piece_rows(len(vectors), clusters) < len(vectors)
+    assert piece_rows(len(vectors), clusters) < len(vectors)
     assert_right(assign(vectors, centroids), vectors, centroids)
 
 

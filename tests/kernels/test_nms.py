@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba import cuda
 
-from alps.kernels.nms import box_nms, reference_box_nms, threshold_of
+from alps.kernels.nms import box_nms, reference_box_nms
+from alps.kernels.nms.rules import threshold_of
 
 
 def on_gpu(boxes, scores, threshold):

@@ -1,0 +1,27 @@
+"""What colours under masks are on every device: units, and moments of whole sums."""
+
+import cv2
+import numpy as np
+
+LAB_UNIT = 1 / 128  # of L*, a* and b* as whole numbers; L* ends at 100, a* and b* within +-128
+
+
+def lab_of(image: np.ndarray) -> np.ndarray:
+    """CIE L*a*b* (D65) of sRGB: (H, W, 3) uint8 -> (H, W, 3) int16 in units of ``LAB_UNIT``."""
+    lab = cv2.cvtColor(image.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
+    return np.rint(lab / LAB_UNIT).astype(np.int16)
+
+
+def moments_of(sums: np.ndarray, area: np.ndarray) -> np.ndarray:
+    """Sums of values and of their squares (M, 2, C) int64 of (M,) pixels -> (M, 2 C) float32.
+
+    Raises:
+        ValueError: a mask has no pixel.
+    """
+    empty = np.flatnonzero(area == 0)
+    if len(empty):
+        raise ValueError(f"{len(empty)} masks have no pixel to average, the first is {empty[0]}")
+    mean, square = (sums[:, which] / area[:, None] for which in (0, 1))
+    # Whole numbers below 2^53: where all pixels are equal the difference is 0 to the last bit.
+    spread = np.sqrt(np.maximum(square - mean**2, 0))
+    return np.concatenate([mean, spread], axis=1).astype(np.float32)
