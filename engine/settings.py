@@ -1,7 +1,8 @@
-"""Every setting of a run with its one default; the command line and run.json read them from here.
+"""Every setting of a run, in one table: its default, its range and what `--help` says of it.
 
-A field that is None takes what suits the model (``ModelDefaults`` travel with the weights), and
-where the model says nothing, stock SAM's value or the one of the method's paper.
+The command line, Python and run.json read them from here. A field whose default is None takes what
+suits the model (``ModelDefaults`` travel with the weights) and, where the model says nothing, its
+``stock`` value: stock SAM's, or that of the method's paper (ALPS, arXiv 2406.10855).
 """
 
 import dataclasses
@@ -10,21 +11,33 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from alps.engine.base.errors import SettingsError
-from alps.engine.images.windows import check_tiling
-from alps.engine.sam.config import ModelDefaults
 
 
-def setting(default: Any, text: str) -> Any:
-    """A dataclass field with the sentence that ``--help`` shows."""
-    return field(default=default, metadata={"help": text})
+def setting(
+    default: Any, text: str, low: float | None = None, high: float | None = None, stock: Any = None
+) -> Any:
+    """A dataclass field with the sentence that ``--help`` shows.
+
+    Args:
+        default: None where the model decides.
+        text: the sentence.
+        low: the least value that can work.
+        high: the largest.
+        stock: taken where neither the user nor the model has a say.
+    """
+    return field(default=default, metadata={"help": text, "low": low, "high": high, "stock": stock})
 
 
 @dataclass(frozen=True)
 class SourceSettings:
     """How images are cut and read."""
 
-    tile: int | None = setting(None, "Side of a window in pixels. Default: the model's.")
-    overlap: int | None = setting(None, "Least overlap of windows in pixels. Default: the model's.")
+    tile: int | None = setting(
+        None, "Side of a window in pixels. Default: the model's.", 1, 1 << 20, stock=1024
+    )
+    overlap: int | None = setting(
+        None, "Least overlap of windows in pixels. Default: the model's.", 0, 1 << 19, stock=128
+    )
     bands: tuple[int, ...] | None = setting(
         None, "Bands to read as red, green, blue, counted from 1: 4,3,2 say. Default: the file's."
     )
@@ -34,28 +47,52 @@ class SourceSettings:
 class SegmentSettings:
     """How SAM is asked, and which of its masks pass the gate."""
 
-    points_per_side: int | None = setting(None, "Prompts a side of a window. Default: the model's.")
-    points_per_batch: int = setting(64, "Prompts decoded at once; a GPU takes more.")
+    points_per_side: int | None = setting(
+        None, "Prompts a side of a window. Default: the model's.", 1, 512, stock=32
+    )
+    points_per_batch: int = setting(64, "Prompts decoded at once; a GPU takes more.", 1, 1 << 16)
     pred_iou_thresh: float | None = setting(
-        None, "Masks with a lower predicted IoU are dropped. Default: the model's."
+        None,
+        "Masks with a lower predicted IoU are dropped. Default: the model's.",
+        0,
+        1,
+        stock=0.88,
     )
     stability_score_thresh: float | None = setting(
-        None, "Masks with a lower stability score are dropped. Default: the model's."
+        None,
+        "Masks with a lower stability score are dropped. Default: the model's.",
+        0,
+        1,
+        stock=0.95,
     )
     stability_score_offset: float | None = setting(
-        None, "How far logits move to and fro in that score. Default: the model's."
+        None,
+        "How far logits move to and fro in that score. Default: the model's.",
+        0,
+        100,
+        stock=1.0,
     )
     box_nms_thresh: float | None = setting(
-        None, "Of two masks whose boxes overlap more, one is dropped. Default: the model's."
+        None,
+        "Of two masks whose boxes overlap more, one is dropped. Default: the model's.",
+        0,
+        1,
+        stock=0.7,
     )
     max_area: float | None = setting(
-        None, "Masks with a larger share of their window are dropped. Default: the model's."
+        None,
+        "Masks with a larger share of their window are dropped. Default: the model's.",
+        0,
+        1,
+        stock=0.3,  # the paper's
     )
-    min_area: int = setting(0, "Masks with fewer pixels are dropped.")
+    min_area: int = setting(0, "Masks with fewer pixels are dropped.", 0, 1 << 40)
     superpixels: float = setting(
         1000.0,
         "Cut masks, and what lies under none, along edges of colour, into at least so many parts a "
         "megapixel; 0 leaves masks whole and the rest unlabelled.",
+        0,
+        100_000,
     )
     # These two change masks; whoever asks for them has seen in `alps bench everything` what they
     # cost.
@@ -77,41 +114,34 @@ class SegmentSettings:
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 
-# What SegmentSettings and SourceSettings take where neither the user nor the model has a say:
-# SAM's own values, and the area gate of the ALPS paper (arXiv 2406.10855). A test holds that they
-# are those of EverythingSettings, which cannot be read here: it would bring torch along.
-FALLBACKS = ModelDefaults(
-    points_per_side=32,
-    pred_iou_thresh=0.88,
-    stability_score_thresh=0.95,
-    stability_score_offset=1.0,
-    box_nms_thresh=0.7,
-    max_area=0.3,
-    tile=1024,
-    overlap=128,
-)
-
 
 @dataclass(frozen=True)
 class ClusterSettings:
     """How segments become pseudo-classes."""
 
-    clusters: int = setting(46, "Number of pseudo-classes, K.")
+    clusters: int = setting(46, "Number of pseudo-classes, K.", 2, 65_535)
     remove_position: bool = setting(
         True, "Subtract from embeddings what their place in the window predicts."
     )
     normalise: bool = setting(True, "Scale each embedding to length 1 before clustering.")
     components: int = setting(
-        32, "Principal components of embeddings to keep, each at variance 1; 0: as they are."
+        32,
+        "Principal components of embeddings to keep, each at variance 1; 0: as they are.",
+        0,
+        1 << 16,
     )
     colour_weight: float = setting(
-        0.6, "Weight of a segment's colour beside its embedding; 0 leaves it out."
+        0.6, "Weight of a segment's colour beside its embedding; 0 leaves it out.", 0, 1000
     )
     weight_by_area: bool = setting(
         True, "Let a segment move its centroid by its number of pixels, instead of all alike."
     )
-    passes: int = setting(12, "Passes over the archive at most; stops when inertia settles.")
-    seed: int = setting(0, "Seed of everything random; the same seed gives the same labels.")
+    passes: int = setting(
+        12, "Passes over the archive at most; stops when inertia settles.", 1, 10_000
+    )
+    seed: int = setting(
+        0, "Seed of everything random; the same seed gives the same labels.", 0, (1 << 63) - 1
+    )
 
 
 @dataclass(frozen=True)
@@ -122,26 +152,65 @@ class PaintSettings:
         0.0,
         "Leave pixels unlabelled whose segment is less sure of its class, 0 to 1: how much nearer "
         "the first centroid is than the second.",
+        0,
+        1,
     )
 
 
 @dataclass(frozen=True)
+class ModelDefaults:
+    """Settings that belong to a set of weights, not to the method; None: the stock value."""
+
+    points_per_side: int | None = None
+    pred_iou_thresh: float | None = None
+    stability_score_thresh: float | None = None
+    stability_score_offset: float | None = None
+    box_nms_thresh: float | None = None
+    max_area: float | None = None
+    tile: int | None = None
+    overlap: int | None = None
+
+    def given(self) -> dict[str, Any]:
+        """Only the settings that this model fixes."""
+        return {f.name: v for f in fields(self) if (v := getattr(self, f.name)) is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilledSourceSettings(SourceSettings):
+    """``SourceSettings`` with the model's say."""
+
+    tile: int
+    overlap: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilledSegmentSettings(SegmentSettings):
+    """``SegmentSettings`` with the model's say."""
+
+    points_per_side: int
+    pred_iou_thresh: float
+    stability_score_thresh: float
+    stability_score_offset: float
+    box_nms_thresh: float
+    max_area: float
+
+
+@dataclass(frozen=True)
 class RunSettings:
-    """All that decides what a run writes."""
+    """All that decides what a run writes, as it was given."""
 
     source: SourceSettings = field(default_factory=SourceSettings)
     segment: SegmentSettings = field(default_factory=SegmentSettings)
     cluster: ClusterSettings = field(default_factory=ClusterSettings)
     paint: PaintSettings = field(default_factory=PaintSettings)
 
-    def for_model(self, model: ModelDefaults) -> "RunSettings":
+    def for_model(self, model: ModelDefaults) -> "FilledSettings":
         """Fill what was left open, and check everything."""
-        choices = dataclasses.asdict(FALLBACKS) | model.given()
-        filled = RunSettings(
-            source=_fill(self.source, choices),
-            segment=_fill(self.segment, choices),
-            cluster=self.cluster,
-            paint=self.paint,
+        filled = FilledSettings(
+            FilledSourceSettings(**_filled(self.source, model)),
+            FilledSegmentSettings(**_filled(self.segment, model)),
+            self.cluster,
+            self.paint,
         )
         check(filled)
         return filled
@@ -150,59 +219,63 @@ class RunSettings:
         """Plain values for JSON."""
         return json.loads(json.dumps(dataclasses.asdict(self)))
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "RunSettings":
-        """Read what ``to_dict`` wrote."""
-        source = dict(values["source"])
-        source["bands"] = tuple(source["bands"]) if source["bands"] else None
-        return cls(
-            SourceSettings(**source),
-            SegmentSettings(**values["segment"]),
-            ClusterSettings(**values["cluster"]),
-            PaintSettings(**values.get("paint", {})),
-        )
+
+@dataclass(frozen=True)
+class FilledSettings(RunSettings):
+    """All that decides what a run writes, with the model's say: what stages work with."""
+
+    source: FilledSourceSettings
+    segment: FilledSegmentSettings
+    cluster: ClusterSettings
+    paint: PaintSettings
 
 
-def _fill(settings: Any, choices: dict[str, Any]) -> Any:
-    open_fields = [f.name for f in fields(settings) if getattr(settings, f.name) is None]
-    return dataclasses.replace(
-        settings, **{name: choices[name] for name in open_fields if name in choices}
-    )
+def stock(settings: type, name: str) -> Any:
+    """The stock value of a setting that a model may decide."""
+    return next(f.metadata["stock"] for f in fields(settings) if f.name == name)
 
 
-def check(settings: RunSettings) -> None:
+def _filled(settings: Any, model: ModelDefaults) -> dict[str, Any]:
+    values = {}
+    for item in fields(settings):
+        value = getattr(settings, item.name)
+        if value is None:
+            value = getattr(model, item.name, None)
+        values[item.name] = item.metadata["stock"] if value is None else value
+    return values
+
+
+def check(settings: FilledSettings) -> None:
     """Refuse values that cannot work, naming the option."""
-    source, segment, cluster = settings.source, settings.segment, settings.cluster
-    check_paint(settings.paint)
-    check_tiling(source.tile, source.overlap)
-    if source.bands is not None and (len(source.bands) not in (1, 3) or min(source.bands) < 1):
+    for group in (settings.source, settings.segment, settings.cluster, settings.paint):
+        check_ranges(group)
+    check_tiling(settings.source.tile, settings.source.overlap)
+    bands = settings.source.bands
+    if bands is not None and (len(bands) not in (1, 3) or min(bands) < 1):
         raise SettingsError(
-            f"--bands {','.join(map(str, source.bands))}: give one band or three, counted from 1"
+            f"--bands {','.join(map(str, bands))}: give one band or three, counted from 1"
         )
-    _in_range("--points-per-side", segment.points_per_side, 1, 512)
-    _in_range("--points-per-batch", segment.points_per_batch, 1, 1 << 16)
-    _in_range("--pred-iou-thresh", segment.pred_iou_thresh, 0, 1)
-    _in_range("--stability-score-thresh", segment.stability_score_thresh, 0, 1)
-    _in_range("--stability-score-offset", segment.stability_score_offset, 0, 100)
-    _in_range("--box-nms-thresh", segment.box_nms_thresh, 0, 1)
-    _in_range("--max-area", segment.max_area, 0, 1)
-    _in_range("--superpixels", segment.superpixels, 0, 100_000)
-    _in_range("--min-area", segment.min_area, 0, 1 << 40)
     known = (*PRECISIONS, "int8")
-    if segment.precision not in known:
-        raise SettingsError(f"--precision {segment.precision}: give {', '.join(known)}")
-    _in_range("--clusters", cluster.clusters, 2, 65_535)
-    _in_range("--components", cluster.components, 0, 1 << 16)
-    _in_range("--colour-weight", cluster.colour_weight, 0, 1000)
-    _in_range("--passes", cluster.passes, 1, 10_000)
-    _in_range("--seed", cluster.seed, 0, (1 << 63) - 1)
+    if settings.segment.precision not in known:
+        raise SettingsError(f"--precision {settings.segment.precision}: give {', '.join(known)}")
 
 
-def check_paint(settings: PaintSettings) -> None:
-    """Refuse values that cannot work, naming the option."""
-    _in_range("--min-margin", settings.min_margin, 0, 1)
+def check_ranges(settings: Any) -> None:
+    """Refuse values of a settings dataclass outside the ranges of its table."""
+    for item in fields(settings):
+        low, high = item.metadata.get("low"), item.metadata.get("high")
+        value = getattr(settings, item.name)
+        if low is not None and value is not None and not low <= value <= high:
+            option = "--" + item.name.replace("_", "-")
+            raise SettingsError(f"{option} {value}: must be between {low} and {high}")
 
 
-def _in_range(option: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise SettingsError(f"{option} {value}: must be between {low} and {high}")
+def check_tiling(tile: int, overlap: int) -> None:
+    """Raise SettingsError unless windows of this tile and overlap can cover an image."""
+    if tile < 1:
+        raise SettingsError(f"--tile {tile}: a window needs at least 1 pixel a side, 1024 is usual")
+    if not 0 <= overlap < tile / 2:
+        # At half a tile a pixel would lie in three windows of one row and cores could be empty.
+        raise SettingsError(
+            f"--overlap {overlap}: must be at least 0 and less than half of --tile {tile}"
+        )

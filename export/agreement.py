@@ -12,7 +12,6 @@ from alps.engine.masks.generator import MaskGenerator, Segments
 from alps.engine.runtimes.protocol import Runtime
 from alps.engine.sam import ModelDefaults
 from alps.engine.settings import RunSettings
-from alps.engine.stages.segment import generator_for
 from alps.kernels.masks import coco
 
 LEVELS = (0.99, 0.9, 0.75)  # of IoU
@@ -72,7 +71,7 @@ def compare_masks(
     Returns None where neither side finds a mask.
     """
     settings = RunSettings().for_model(defaults).segment
-    sides = [_segment(generator_for(r, settings), images) for r in (reference, runtime)]
+    sides = [_segment(MaskGenerator.for_run(r, settings), images) for r in (reference, runtime)]
     pairs = list(zip(*sides, strict=True))
     found = np.concatenate([best_ious(a.counts, b.counts, a.size) for a, b in pairs])
     own = np.concatenate([best_ious(b.counts, a.counts, a.size) for a, b in pairs])

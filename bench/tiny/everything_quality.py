@@ -31,9 +31,9 @@ from alps.engine.base.errors import SettingsError
 from alps.engine.base.progress import Progress
 from alps.engine.demo.scenes import SceneSettings, make_scene
 from alps.engine.masks.generator import MaskGenerator
-from alps.engine.masks.settings import EverythingSettings
 from alps.engine.models.checkpoints import load_sam
 from alps.engine.models.registry import find_model
+from alps.engine.runtimes.pytorch import TorchRuntime
 from alps.engine.sam import ModelDefaults
 from alps.engine.settings import RunSettings
 from alps.kernels.masks import coco
@@ -135,9 +135,8 @@ def generator_for(model: str, given: dict[str, float], device: str) -> tuple[Mas
     fields = {name: value for name, value in given.items() if value is not None}
     defaults = ModelDefaults(**(info.defaults.given() | fields))
     settings = RunSettings().for_model(defaults).segment
-    names = EverythingSettings.__dataclass_fields__
-    taken = {name: getattr(settings, name) for name in names if hasattr(settings, name)}
-    return MaskGenerator(sam.to(choose_device(device)), **taken), settings.max_area
+    runtime = TorchRuntime(sam.to(choose_device(device)))
+    return MaskGenerator.for_run(runtime, settings), settings.max_area
 
 
 @click.command()

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from itertools import pairwise
 
-from alps.engine.base.errors import SettingsError
+from alps.engine.settings import check_tiling
 
 
 @dataclass(frozen=True)
@@ -34,17 +34,6 @@ def plan_windows(width: int, height: int, tile: int, overlap: int) -> list[Windo
         for y, window_height in _spans(height, tile, overlap)
         for x, window_width in columns
     ]
-
-
-def check_tiling(tile: int, overlap: int) -> None:
-    """Raise SettingsError unless windows of this tile and overlap can cover an image."""
-    if tile < 1:
-        raise SettingsError(f"--tile {tile}: a window needs at least 1 pixel a side, 1024 is usual")
-    if not 0 <= overlap < tile / 2:
-        # At half a tile a pixel would lie in three windows of one row and cores could be empty.
-        raise SettingsError(
-            f"--overlap {overlap}: must be at least 0 and less than half of --tile {tile}"
-        )
 
 
 def cores(windows: list[Window]) -> list[Window]:

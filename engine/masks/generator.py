@@ -7,7 +7,7 @@
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,7 @@ from alps.engine.masks.superpixel_parts import cut_masks
 from alps.engine.runtimes.protocol import Runtime
 from alps.engine.runtimes.pytorch import TorchRuntime
 from alps.engine.sam import Sam
+from alps.engine.settings import FilledSegmentSettings
 from alps.kernels.colour import LAB_UNIT, lab_of, pool_colours
 from alps.kernels.masks import algebra, coco
 from alps.kernels.masks.pixels import mask_of, runs_of, union
@@ -115,6 +116,13 @@ class MaskGenerator:
                 "coarse_to_fine needs a regular grid of points; give points_per_side instead of "
                 "point_grids"
             )
+
+    @classmethod
+    def for_run(cls, runtime: Runtime, settings: FilledSegmentSettings) -> "MaskGenerator":
+        """Everything mode as the settings of a run want it; fields of one name are one setting."""
+        shared = {item.name for item in fields(EverythingSettings)} & vars(settings).keys()
+        named = {name: getattr(settings, name) for name in shared}
+        return cls(runtime, coarse_to_fine=settings.coarse_to_fine, **named)
 
     def embed(self, images: Sequence[np.ndarray]) -> list[list[torch.Tensor]]:
         """Image embeddings, to be handed to ``generate`` or ``segment`` as often as wanted.

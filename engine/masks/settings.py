@@ -8,6 +8,7 @@ import numpy as np
 
 from alps.engine.base.errors import SettingsError
 from alps.engine.masks.crops import point_grid
+from alps.engine.settings import SegmentSettings, stock
 
 OUTPUT_MODES = ("binary_mask", "uncompressed_rle", "coco_rle")
 
@@ -22,12 +23,13 @@ class EverythingSettings:
         SettingsError: a value cannot work.
     """
 
-    points_per_side: int | None = 32  # None: point_grids says which points
+    # None: point_grids says which points
+    points_per_side: int | None = stock(SegmentSettings, "points_per_side")
     points_per_batch: int = 64  # masks of so many are alive at once; a GPU takes more
-    pred_iou_thresh: float = 0.88
-    stability_score_thresh: float = 0.95
-    stability_score_offset: float = 1.0
-    box_nms_thresh: float = 0.7
+    pred_iou_thresh: float = stock(SegmentSettings, "pred_iou_thresh")
+    stability_score_thresh: float = stock(SegmentSettings, "stability_score_thresh")
+    stability_score_offset: float = stock(SegmentSettings, "stability_score_offset")
+    box_nms_thresh: float = stock(SegmentSettings, "box_nms_thresh")
     crop_n_layers: int = 0
     crop_nms_thresh: float = 0.7
     crop_overlap_ratio: float = 512 / 1500

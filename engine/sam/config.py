@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, field, fields
 
 from alps.engine.base.errors import ModelError
+from alps.engine.settings import ModelDefaults
 
 
 @dataclass(frozen=True)
@@ -54,27 +55,6 @@ class SamConfig:
                 "it was probably written by a newer version of ALPS: upgrade alps-engine"
             )
         return cls(**values | {"global_blocks": tuple(values.get("global_blocks", ()))})
-
-
-@dataclass(frozen=True)
-class ModelDefaults:
-    """Settings of everything mode that belong to a set of weights, not to the method.
-
-    ``None`` leaves the choice to ``SegmentSettings``, whose defaults are stock SAM's.
-    """
-
-    points_per_side: int | None = None
-    pred_iou_thresh: float | None = None
-    stability_score_thresh: float | None = None
-    stability_score_offset: float | None = None
-    box_nms_thresh: float | None = None
-    max_area: float | None = None
-    tile: int | None = None
-    overlap: int | None = None
-
-    def given(self) -> dict:
-        """Only the settings that this model fixes."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 VIT_B = SamConfig()

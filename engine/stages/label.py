@@ -24,7 +24,7 @@ from alps.engine.settings import (
     ClusterSettings,
     PaintSettings,
     RunSettings,
-    check_paint,
+    check_ranges,
 )
 from alps.engine.stages.one_pass import OnePass, one_pass_stage, refuse_dropped
 from alps.engine.stages.opening import (
@@ -150,7 +150,7 @@ def paint_stage(folder: RunFolder, settings: PaintSettings | None = None) -> dic
     Returns sources that could not be painted, with reasons.
     """
     settings = settings or PaintSettings()
-    check_paint(settings)
+    check_ranges(settings)
     run = read_run(folder)
     refuse_dropped(folder, run)
     wanted = run["done"].get("cluster")

@@ -33,8 +33,7 @@ from alps.engine.runtimes.choose import (
     open_runtime,
 )
 from alps.engine.sam.config import ModelInfo
-from alps.engine.settings import RunSettings
-from alps.engine.stages.segment import generator_for
+from alps.engine.settings import FilledSettings, RunSettings
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -56,12 +55,12 @@ class LoadedModel:
 
     model: Model
     info: ModelInfo
-    settings: RunSettings
+    settings: FilledSettings
 
     def generator(self) -> MaskGenerator:
         """Everything mode as the run wants it."""
         segment = self.settings.segment
-        return generator_for(open_runtime(self.model, segment.runtime), segment)
+        return MaskGenerator.for_run(open_runtime(self.model, segment.runtime), segment)
 
 
 def prepare_model(settings: RunSettings, options: RunOptions) -> LoadedModel:
@@ -153,7 +152,7 @@ def read_run(folder: RunFolder) -> dict[str, Any]:
     return run
 
 
-def _what_decides(src: str | Path, settings: RunSettings, info: ModelInfo) -> dict[str, Any]:
+def _what_decides(src: str | Path, settings: FilledSettings, info: ModelInfo) -> dict[str, Any]:
     """All that the segments depend on; clusters may change without segmenting anew."""
     values = settings.to_dict()
     return {
@@ -208,7 +207,7 @@ def _refuse_unreadable(plan: pa.Table, src: str | Path) -> None:
         raise SettingsError(f"none of the images at {src} can be opened; the first: {reasons[0]}")
 
 
-def _with_runtime(folder: RunFolder, settings: RunSettings, model: Model) -> RunSettings:
+def _with_runtime(folder: RunFolder, settings: FilledSettings, model: Model) -> FilledSettings:
     """Settle what ``auto`` stands for: once a run, on whichever machine opened it."""
     check_name(settings.segment.runtime)
     if settings.segment.runtime != "auto":

@@ -26,9 +26,8 @@ from alps.engine.run_folder.plan import (
 )
 from alps.engine.run_folder.schemas import STAGES, TILE_SCHEMA, segment_schema
 from alps.engine.run_folder.tables import read_table, write_table
-from alps.engine.runtimes.protocol import Runtime
 from alps.engine.sam.config import ModelInfo
-from alps.engine.settings import RunSettings, SegmentSettings
+from alps.engine.settings import FilledSettings
 from alps.kernels.masks import coco
 from alps.kernels.masks.pixels import union
 
@@ -62,25 +61,11 @@ class Keeper(Protocol):
         ...
 
 
-def generator_for(runtime: Runtime, settings: SegmentSettings) -> MaskGenerator:
-    """Everything mode as the settings of a run, filled in for its model, want it."""
-    return MaskGenerator(
-        runtime,
-        points_per_side=settings.points_per_side,
-        points_per_batch=settings.points_per_batch,
-        pred_iou_thresh=settings.pred_iou_thresh,
-        stability_score_thresh=settings.stability_score_thresh,
-        stability_score_offset=settings.stability_score_offset,
-        box_nms_thresh=settings.box_nms_thresh,
-        coarse_to_fine=settings.coarse_to_fine,
-    )
-
-
 def segment_archive(
     folder: RunFolder,
     generator: MaskGenerator,
     info: ModelInfo,
-    settings: RunSettings,
+    settings: FilledSettings,
     share: tuple[int, int] = (0, 1),
     keeper: Keeper | None = None,
 ) -> None:
@@ -185,7 +170,7 @@ def _segment_tile(
     read: ReadTile,
     embeddings: list[Tensor] | None,
     generator: MaskGenerator,
-    settings: RunSettings,
+    settings: FilledSettings,
     schema: pa.Schema,
 ) -> tuple[dict, pa.Table]:
     """A tile's row and its segments."""

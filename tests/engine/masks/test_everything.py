@@ -13,6 +13,7 @@ from alps.engine.base.errors import ModelError, SettingsError, SourceError
 from alps.engine.masks.generator import EverythingSettings, MaskGenerator
 from alps.engine.runtimes.protocol import DecodedMasks
 from alps.engine.runtimes.pytorch import TorchRuntime
+from alps.engine.settings import ModelDefaults, RunSettings
 
 # pycocotools' own, under NumPy 2
 pytestmark = [
@@ -545,12 +546,7 @@ def test_other_bad_arguments(ours):
         MaskGenerator("vit_b")
 
 
-def test_settings_of_a_run_fall_back_to_those_of_everything_mode():
-    from dataclasses import fields
-
-    from alps.engine.settings import FALLBACKS
-
-    shared = {f.name for f in fields(EverythingSettings)} & FALLBACKS.given().keys()
-    assert {"points_per_side", "pred_iou_thresh", "stability_score_thresh"} <= shared
-    stock = EverythingSettings()
-    assert {n: getattr(FALLBACKS, n) for n in shared} == {n: getattr(stock, n) for n in shared}
+def test_settings_of_a_run_fall_back_to_those_of_the_original(ours):
+    filled = RunSettings().for_model(ModelDefaults()).segment
+    generator = MaskGenerator.for_run(TorchRuntime(ours), filled)
+    assert generator.settings == EverythingSettings()

@@ -13,9 +13,9 @@ from click.testing import CliRunner
 from PIL import Image
 from teaching import CPU, QUICK, SHORT, checkpoint, differences
 
+from alps.engine.base import atomic
 from alps.engine.base.errors import RunFolderError, SettingsError
 from alps.engine.cli import main as cli
-from alps.engine.run_folder import folder as run_folder
 from alps.trainer.segmentation import (
     folder,
     loop,
@@ -192,7 +192,7 @@ def killed(where, data, out, settings):
         if where == "step":
             state.Training.average = dying(state.Training.average, 3)
         elif where == "checkpoint":
-            run_folder.os.replace = dying(os.replace, 0, lambda _, path: path.suffix == ".pt")
+            atomic.os.replace = dying(os.replace, 0, lambda _, path: path.suffix == ".pt")
         elif where == "model":
             folder.os.replace = dying(os.replace, 0, lambda _, path: path.name == "model")
         finetune(data, out, settings, CPU)
