@@ -247,8 +247,10 @@ def _filled(settings: Any, model: ModelDefaults) -> dict[str, Any]:
 
 def check(settings: FilledSettings) -> None:
     """Refuse values that cannot work, naming the option."""
-    for group in (settings.source, settings.segment, settings.cluster, settings.paint):
-        check_ranges(group)
+    check_ranges(settings.source, SourceSettings)
+    check_ranges(settings.segment, SegmentSettings)
+    check_ranges(settings.cluster, ClusterSettings)
+    check_ranges(settings.paint, PaintSettings)
     check_tiling(settings.source.tile, settings.source.overlap)
     bands = settings.source.bands
     if bands is not None and (len(bands) not in (1, 3) or min(bands) < 1):
@@ -260,9 +262,9 @@ def check(settings: FilledSettings) -> None:
         raise SettingsError(f"--precision {settings.segment.precision}: give {', '.join(known)}")
 
 
-def check_ranges(settings: Any) -> None:
-    """Refuse values of a settings dataclass outside the ranges of its table."""
-    for item in fields(settings):
+def check_ranges(settings: Any, table: type) -> None:
+    """Refuse values outside the ranges of ``table``, the class whose fields have them."""
+    for item in fields(table):
         low, high = item.metadata.get("low"), item.metadata.get("high")
         value = getattr(settings, item.name)
         if low is not None and value is not None and not low <= value <= high:

@@ -150,7 +150,7 @@ def paint_stage(folder: RunFolder, settings: PaintSettings | None = None) -> dic
     Returns sources that could not be painted, with reasons.
     """
     settings = settings or PaintSettings()
-    check_ranges(settings)
+    check_ranges(settings, PaintSettings)
     run = read_run(folder)
     refuse_dropped(folder, run)
     wanted = run["done"].get("cluster")
