@@ -1,0 +1,355 @@
+"""Each option of the commands that label, given on the command line, has its effect.
+
+The table says what shows in the run folder where an option is given and not where it is not. An
+option without an entry fails the test, so none can lose its wire on the way to the code.
+"""
+
+import functools
+import itertools
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+from speck import save_speck
+
+from alps.engine.cli import commands as cli
+from alps.engine.demo.scenes import SceneSettings, make_scene
+from alps.engine.runtimes.pytorch import TorchRuntime
+
+COMMANDS = {"label": cli.label, "segment": cli.segment, "cluster": cli.cluster, "paint": cli.paint,
+            "fit-clusters": cli.fit_clusters}  # fmt: skip
+WIDTH, HEIGHT = 200, 120  # two windows of 128 pixels
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command left behind."""
+
+    code: int
+    said: str
+    file: Path  # that fit-clusters was to write
+    root: Path  # the run folder
+    points_per_batch: set[int]  # that the runtime was asked for
+
+    @functools.cached_property
+    def tiles(self) -> dict[str, np.ndarray]:
+        return _columns(self.root / "tiles.parquet")
+
+    @functools.cached_property
+    def segments(self) -> dict[str, np.ndarray]:
+        return _columns(self.root / "segments")
+
+    @property
+    def masks(self) -> np.ndarray:
+        """Whether segments are of a mask, and not of what lies under none."""
+        return self.segments["mask"] >= 0
+
+    @functools.cached_property
+    def clusters(self) -> dict[str, np.ndarray]:
+        with np.load(self.root / "clusters.npz") as content:
+            return dict(content)
+
+    @property
+    def labels(self) -> np.ndarray:
+        with Image.open(self.root / "labels" / "a.png") as image:
+            return np.asarray(image)
+
+    @property
+    def shards(self) -> list[str]:
+        return sorted(path.name for path in (self.root / "segments").glob("part-*.parquet"))
+
+
+def _columns(path: Path) -> dict[str, np.ndarray]:
+    return {name: np.array(v) for name, v in pq.read_table(path).to_pydict().items()}
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What an option does."""
+
+    given: tuple[str, ...]  # arguments; {other} and {empty} are a checkpoint and a folder
+    shows: Callable[[Outcome, Outcome], bool]  # of the runs with it and without
+    beside: tuple[str, ...] = ()  # arguments of both
+    broken: bool = False  # whether one image of two cannot be read
+    code: int = 0  # the exit code with it
+
+
+# --- what shows
+
+
+def box_overlaps(run: Outcome) -> float:
+    """The largest IoU of the boxes of two masks of one window."""
+    s = run.segments
+    low = np.stack([s["x"], s["y"]], 1)
+    high = low + np.stack([s["width"], s["height"]], 1) - 1  # stock SAM's boxes end so
+    both = np.minimum(high[:, None], high) - np.maximum(low[:, None], low)
+    shared = both.clip(0).prod(-1)
+    area = (high - low).prod(-1)
+    iou = shared / np.maximum(area[:, None] + area - shared, 1)
+    others = (s["tile_id"][:, None] == s["tile_id"]) & ~np.eye(len(iou), dtype=bool)
+    return float((iou * others).max())
+
+
+def share_of_window(run: Outcome) -> np.ndarray:
+    tile = run.segments["tile_id"]
+    return run.segments["area"] / (run.tiles["width"] * run.tiles["height"])[tile]
+
+
+def without_hue(run: Outcome) -> bool:
+    """Whether all colours are greys: mean and deviation of a* and b* are small."""
+    return np.abs(run.segments["colour"][:, [1, 2, 4, 5]]).max() < 2
+
+
+def unlike(name: str) -> Callable[[Outcome, Outcome], bool]:
+    """Of the same segments or clusters, other values."""
+
+    def shows(given: Outcome, plain: Outcome) -> bool:
+        one, other = ((r.clusters if name in r.clusters else r.segments)[name]
+                      for r in (given, plain))  # fmt: skip
+        return one.shape == other.shape and not np.array_equal(one, other)
+
+    return shows
+
+
+def unlike_embeddings(given: Outcome, plain: Outcome) -> bool:
+    one, other = given.segments["embedding"], plain.segments["embedding"]
+    return one.shape != other.shape or not np.array_equal(one, other)
+
+
+def lower_stability(given: Outcome, plain: Outcome) -> bool:
+    means = [run.segments["stability_score"][run.masks].mean() for run in (given, plain)]
+    return means[0] < means[1] - 0.01
+
+
+NO_PARTS = ("--superpixels", "0")
+
+SEGMENT = {
+    "tile": Effect(("--tile", "64"), lambda g, p: set(g.tiles["width"]) == {64}),
+    "overlap": Effect(("--overlap", "60"), lambda g, p: np.diff(g.tiles["x"])[0] <= 68 < 72),
+    "bands": Effect(("--bands", "1"), lambda g, p: without_hue(g) and not without_hue(p)),
+    "points_per_side": Effect(
+        ("--points-per-side", "3"), lambda g, p: (g.tiles["points"] == 9).all()
+    ),
+    "points_per_batch": Effect(("--points-per-batch", "7"), lambda g, p: g.points_per_batch == {7}),
+    "pred_iou_thresh": Effect(
+        ("--pred-iou-thresh", "0.1"),
+        lambda g, p: (
+            g.segments["predicted_iou"][g.masks].min()
+            >= 0.1
+            > p.segments["predicted_iou"][p.masks].min()
+        ),
+        NO_PARTS,
+    ),
+    "stability_score_thresh": Effect(
+        ("--stability-score-thresh", "0.3"),
+        lambda g, p: (
+            g.segments["stability_score"][g.masks].min()
+            >= 0.3
+            > p.segments["stability_score"][p.masks].min()
+        ),
+        NO_PARTS,
+    ),
+    "stability_score_offset": Effect(("--stability-score-offset", "3"), lower_stability),
+    "box_nms_thresh": Effect(
+        ("--box-nms-thresh", "0.5"),
+        lambda g, p: box_overlaps(g) <= 0.5 < box_overlaps(p),
+        NO_PARTS,
+    ),
+    "max_area": Effect(
+        ("--max-area", "0.4"),
+        lambda g, p: 0.2 < share_of_window(g).max() <= 0.4 < share_of_window(p).max(),
+        NO_PARTS,
+    ),
+    "min_area": Effect(
+        ("--min-area", "1000"),
+        lambda g, p: g.segments["area"].min() >= 1000 > p.segments["area"].min(),
+        NO_PARTS,
+    ),
+    "superpixels": Effect(
+        ("--superpixels", "0"),
+        lambda g, p: g.masks.all() and (p.segments["mask"] == 0).sum() > len(p.tiles["x"]),
+    ),
+    "precision": Effect(("--precision", "bf16"), unlike_embeddings),
+    "coarse_to_fine": Effect(
+        ("--coarse-to-fine",), lambda g, p: (g.tiles["points"] < p.tiles["points"]).any()
+    ),
+    "runtime": Effect(("--runtime", "onnxruntime"), lambda g, p: "onnxruntime" in g.said, code=1),
+    "artefacts": Effect(
+        ("--artefacts", "{empty}", "--runtime", "onnxruntime"),
+        lambda g, p: "empty" in g.said.replace("\n", ""),
+        code=1,
+    ),
+    "model": Effect(("--model", "{other}"), unlike_embeddings),
+    "device": Effect(("--device", "cuda:99"), lambda g, p: "cuda:99" in g.said, code=2),
+}  # fmt: skip
+
+CLUSTER = {
+    "clusters": Effect(("--clusters", "7"), lambda g, p: len(g.clusters["centroids"]) == 7),
+    "remove_position": Effect(
+        ("--no-remove-position",),
+        lambda g, p: "feature_position" not in g.clusters and "feature_position" in p.clusters,
+    ),
+    "normalise": Effect(
+        ("--no-normalise",),
+        lambda g, p: not g.clusters["feature_normalised"] and p.clusters["feature_normalised"],
+    ),
+    "components": Effect(
+        ("--components", "3"), lambda g, p: g.clusters["feature_axes"].shape[1] == 3
+    ),
+    "colour_weight": Effect(
+        ("--colour-weight", "1.2"),
+        lambda g, p: np.allclose(
+            g.clusters["feature_colour_scale"], 2 * p.clusters["feature_colour_scale"]
+        ),
+    ),
+    "weight_by_area": Effect(("--no-weight-by-area",), unlike("centroids")),
+    "passes": Effect(("--passes", "1"), unlike("centroids")),
+    "seed": Effect(("--seed", "3"), lambda g, p: int(g.clusters["seed"]) == 3),
+}
+
+PAINT = {
+    "min_margin": Effect(
+        ("--min-margin", "1"),
+        lambda g, p: (g.labels == 255).mean() > 0.9 > 0.2 > (p.labels == 255).mean(),
+    ),
+}
+
+MAX_FAILED = {
+    "max_failed": Effect(("--max-failed", "0.3"), lambda g, p: "0.3" in g.said, broken=True, code=3)
+}
+
+EFFECTS = {
+    "label": SEGMENT | CLUSTER | PAINT | MAX_FAILED | {
+        "clusters_from": Effect(
+            ("--clusters-from", "{clusters}"),
+            lambda g, p: not g.shards and len(g.clusters["centroids"]) == 6,
+        ),
+        "keep_segments": Effect(
+            ("--keep-segments",), lambda g, p: g.shards and not p.shards,
+            ("--clusters-from", "{clusters}"),
+        ),
+    },
+    "segment": SEGMENT | {
+        "share": Effect(
+            ("--shard", "2/2"), lambda g, p: g.shards == p.shards[1:] != p.shards
+        ),
+    },
+    "cluster": CLUSTER | {
+        "device": Effect(
+            ("--clusters", "4", "--device", "cuda:99"), SEGMENT["device"].shows, code=2
+        ),
+    },
+    "paint": PAINT | MAX_FAILED,
+    "fit-clusters": SEGMENT | CLUSTER | MAX_FAILED | {
+        "sample": Effect(
+            ("--sample", "1"), lambda g, p: len(g.tiles["x"]) == 1 < len(p.tiles["x"])
+        ),
+        "work": Effect(("--work", "{work}"), lambda g, p: g.shards and g.file.is_file()),
+    },
+}  # fmt: skip
+CASES = [(command, name) for command, effects in EFFECTS.items() for name in effects]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_is_in_the_table(command):
+    options = {p.name for p in COMMANDS[command].params if isinstance(p, click.Option)}
+    assert options == set(EFFECTS[command])
+
+
+# --- runs
+
+
+class Bench:
+    """Runs commands on two small archives, each only once; folders that they need are made."""
+
+    def __init__(self, root: Path, speck: Path) -> None:
+        self.root, self.speck = root, speck
+        self._runs: dict[tuple, Outcome] = {}
+        self._numbers = itertools.count()
+        image = make_scene(3, SceneSettings(size=WIDTH)).image[:HEIGHT]
+        for name in ("whole", "broken"):
+            (root / name).mkdir()
+            Image.fromarray(image).save(root / name / "a.png")
+        cut = (root / "whole" / "a.png").read_bytes()
+        (root / "broken" / "b.png").write_bytes(cut[: len(cut) // 2])
+        (root / "empty").mkdir()
+        self.names = {
+            "other": save_speck(root / "other.safetensors", seed=6),
+            "empty": root / "empty",
+            "clusters": root / "six.npz",
+        }
+
+    def run(self, command: str, arguments: tuple[str, ...], broken: bool = False) -> Outcome:
+        key = command, arguments, broken
+        if key not in self._runs:
+            out = self.root / f"run-{next(self._numbers)}"
+            self._runs[key] = self._run(command, arguments, out, broken)
+        return self._runs[key]
+
+    def _run(self, command: str, arguments: tuple[str, ...], out: Path, broken: bool) -> Outcome:
+        archive = str(self.root / ("broken" if broken else "whole"))
+        file = self.root / f"{out.name}-clusters.npz"
+        common = ["--model", str(self.speck), "--device", "cpu", "--runtime", "torch"]
+        if command in ("label", "fit-clusters"):
+            common += ["--max-failed", "1", *self._clusters(arguments)]
+        if command in ("cluster", "paint"):
+            labelled = self._labelled(broken)
+            shutil.copytree(labelled.root, out)
+            common = {"cluster": ["--clusters", "2"], "paint": ["--max-failed", "1"]}[command]
+        places = {
+            "label": [archive, str(out)],
+            "segment": [archive, str(out)],
+            "fit-clusters": [archive, str(file), "--work", str(out)],
+        }.get(command, [str(out)])
+        names = self.names | {"work": out}
+        given = [argument.format(**names) for argument in arguments]
+        asked: set[int] = set()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("alps.engine.run_folder.plan.SHARD_TILES", 1)
+            real = TorchRuntime.decode
+
+            def decode(runtime, embedding, points, least, batch):
+                asked.add(batch)
+                return real(runtime, embedding, points, least, batch)
+
+            patch.setattr(TorchRuntime, "decode", decode)
+            done = CliRunner().invoke(COMMANDS[command], [*places, *common, *given])
+        code, said = done.exit_code, done.output
+        if done.exception is not None and not isinstance(done.exception, SystemExit):
+            code, said = getattr(done.exception, "exit_code", -1), said + str(done.exception)
+        return Outcome(code, said, file, out, asked)
+
+    def _clusters(self, arguments: tuple[str, ...]) -> list[str]:
+        if "--clusters-from" not in arguments:
+            return ["--clusters", "2"]
+        if not self.names["clusters"].exists():
+            six = self.run("fit-clusters", ("--clusters", "6"))
+            shutil.copy(six.file, self.names["clusters"])
+        return []
+
+    def _labelled(self, broken: bool) -> Outcome:
+        return self.run("label", (), broken)
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory, speck, one_thread):
+    return Bench(tmp_path_factory.mktemp("effects"), speck)
+
+
+@pytest.mark.parametrize(("command", "name"), CASES)
+def test_an_option_has_its_effect(bench, command, name):
+    effect = EFFECTS[command][name]
+    plain = bench.run(command, effect.beside, effect.broken)
+    given = bench.run(command, (*effect.beside, *effect.given), effect.broken)
+    assert plain.code == 0, plain.said
+    assert given.code == effect.code, given.said
+    assert effect.shows(given, plain)

@@ -1,0 +1,104 @@
+"""Clusters that are brought to other segments: known by all that decides, refused where unfit."""
+
+import copy
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from alps.engine.base.errors import SettingsError
+from alps.engine.clusters.features import FeatureModel
+from alps.engine.clusters.file import ClusterFile, load_clusters, refuse_others, save_clusters
+from alps.engine.clusters.fit import ClusterModel
+from alps.engine.clusters.position import PositionEffect
+
+MODEL = {"name": "speck", "sha256": "ab" * 32}
+SETTINGS = {
+    "source": {"tile": 128, "overlap": 16, "bands": [4, 3, 2]},
+    "segment": {"precision": "fp32", "superpixels": 1000.0, "pred_iou_thresh": 0.5},
+    "cluster": {"clusters": 3},
+}
+MADE_WITH = {"model": MODEL, "settings": SETTINGS, "config_hash": "0" * 16}
+
+
+@pytest.fixture
+def clusters():
+    rng = np.random.default_rng(0)
+
+    def drawn(*shape):
+        return rng.normal(size=shape).astype(np.float32)
+
+    features = FeatureModel(True, PositionEffect(drawn(4, 5)), drawn(5, 2), drawn(6), drawn(6))
+    model = ClusterModel(drawn(3, 8), np.array([1, 2, 3]), 0.5, 7, features)
+    return ClusterFile(model, MADE_WITH)
+
+
+def changed(clusters, **values):
+    model = clusters.model
+    own = {n: v for n, v in values.items() if hasattr(model.features, n)}
+    rest = {n: v for n, v in values.items() if n not in own}
+    features = dataclasses.replace(model.features, **own)
+    return ClusterFile(dataclasses.replace(model, features=features, **rest), clusters.made_with)
+
+
+def test_the_digest_is_of_all_that_decides_an_assignment(clusters):
+    model, features = clusters.model, clusters.model.features
+    others = [
+        changed(clusters, centroids=model.centroids + 1),
+        changed(clusters, normalise=False),
+        changed(clusters, position=PositionEffect(features.position.coefficients + 1)),
+        changed(clusters, position=None),
+        changed(clusters, axes=features.axes + 1),
+        changed(clusters, axes=None),
+        changed(clusters, colour_offset=features.colour_offset + 1),
+        changed(clusters, colour_scale=features.colour_scale + 1),
+        ClusterFile(dataclasses.replace(model, features=None), MADE_WITH),
+    ]
+    assert len({clusters.sha256, *(other.sha256 for other in others)}) == len(others) + 1
+    alike = changed(clusters, counts=model.counts + 1, inertia=9.0, seed=8)
+    assert alike.sha256 == clusters.sha256
+
+
+def test_a_file_keeps_the_digest(clusters, tmp_path):
+    save_clusters(clusters.model, tmp_path / "clusters.npz", clusters.made_with)
+    read = load_clusters(tmp_path / "clusters.npz")
+    assert read.sha256 == clusters.sha256 and read.made_with == MADE_WITH
+
+
+def test_clusters_fit_what_they_were_made_with(clusters):
+    settings = copy.deepcopy(SETTINGS)
+    # The gate decides which segments there are, not what one is.
+    settings["source"]["overlap"], settings["segment"]["pred_iou_thresh"] = 32, 0.9
+    refuse_others(clusters, Path("c.npz"), MODEL | {"name": "renamed"}, settings)
+
+
+@pytest.mark.parametrize(
+    ("group", "name", "value"),
+    [
+        ("source", "tile", 64),
+        ("source", "bands", [3, 2, 1]),
+        ("source", "bands", None),
+        ("segment", "precision", "bf16"),
+        ("segment", "superpixels", 0),
+    ],
+)
+def test_other_kinds_of_segments_are_refused(clusters, group, name, value):
+    settings = copy.deepcopy(SETTINGS)
+    settings[group][name] = value
+    with pytest.raises(SettingsError, match=rf"c\.npz was made with --{name} ") as error:
+        refuse_others(clusters, Path("c.npz"), MODEL, settings)
+    assert f"not {value}" in str(error.value)
+
+
+def test_another_model_is_refused_though_its_name_is_the_same(clusters):
+    with pytest.raises(SettingsError, match=r"speck \(abababab…\), not with speck \(cdcdcdcd…\)"):
+        refuse_others(clusters, Path("c.npz"), MODEL | {"sha256": "cd" * 32}, SETTINGS)
+
+
+def test_clusters_that_do_not_say_where_they_are_from_are_refused(clusters):
+    nameless = ClusterFile(clusters.model, {})
+    bare = ClusterFile(dataclasses.replace(clusters.model, features=None), MADE_WITH)
+    for unfit in (nameless, bare):
+        with pytest.raises(SettingsError, match="does not say with which model"):
+            refuse_others(unfit, Path("c.npz"), MODEL, SETTINGS)

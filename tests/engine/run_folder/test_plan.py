@@ -1,0 +1,90 @@
+"""The plan of a run, and the shards that it falls into."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from alps.engine.base.errors import SourceError
+from alps.engine.images.raster import RasterReader
+from alps.engine.images.sources import find_sources
+from alps.engine.run_folder import plan as planning
+from alps.engine.run_folder.schemas import PLAN_SCHEMA
+from alps.engine.settings import SourceSettings
+
+SETTINGS = SourceSettings(tile=16, overlap=4)
+
+
+@pytest.fixture(autouse=True)
+def shards_of_three(monkeypatch):
+    monkeypatch.setattr(planning, "SHARD_TILES", 3)
+
+
+@pytest.fixture
+def archive(tmp_path):
+    """One grey and one coloured image, and a file that is none."""
+    Image.fromarray(np.zeros((20, 40), np.uint8)).save(tmp_path / "a.png")
+    Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(tmp_path / "b.png")
+    (tmp_path / "c.png").write_text("no image")
+    return tmp_path
+
+
+def plan_of(tiles):
+    """A plan of so many windows."""
+    columns = {name: [0] * tiles for name in PLAN_SCHEMA.names}
+    columns |= {name: [""] * tiles for name in ("source", "path", "label", "reason")}
+    return pa.table(columns | {"tile_id": list(range(tiles))}, schema=PLAN_SCHEMA)
+
+
+def test_windows_of_every_source_in_order(archive):
+    plan = planning.make_plan(find_sources(archive), SETTINGS)
+    rows = plan.to_pylist()
+    assert [row["tile_id"] for row in rows] == list(range(8))
+    assert [row["source"] for row in rows] == ["a.png"] * 6 + ["b.png", "c.png"]
+    assert [(r["x"], r["y"]) for r in rows[:6]] == [(x, y) for y in (0, 4) for x in (0, 12, 24)]
+    assert (rows[0]["source_width"], rows[0]["source_height"]) == (40, 20)
+    assert not any(row["reason"] for row in rows[:7]) and "c.png" in rows[7]["reason"]
+    assert rows[7]["width"] == 0
+    tiles = list(planning.sources_of(plan))
+    assert [len(of_source) for of_source in tiles] == [6, 1, 1]
+    assert tiles[0][2].window == planning.Window(24, 0, 16, 16)
+
+
+def test_bands_that_a_source_has_not_are_found_while_planning(archive):
+    bands = SourceSettings(tile=16, overlap=4, bands=(3, 2, 1))
+    rows = planning.make_plan(find_sources(archive), bands).to_pylist()
+    assert [bool(row["reason"]) for row in rows] == [True, False, True]
+    assert "--bands 3,2,1" in rows[0]["reason"]
+
+
+@pytest.mark.parametrize(("tiles", "shards"), [(0, 0), (1, 1), (2, 1), (3, 1), (4, 2), (6, 2)])
+def test_every_tile_lies_in_one_shard(tiles, shards):
+    plan = plan_of(tiles)
+    assert planning.shard_count(plan) == shards
+    rows = [row for shard in range(shards) for row in planning.rows_of_shard(plan, shard)]
+    assert rows == list(range(tiles))
+    for shard in range(shards):
+        own = [tile.tile_id for tile in planning.tiles_of_shard(plan, shard)]
+        assert own == list(planning.rows_of_shard(plan, shard))
+        assert {planning.shard_of(tile) for tile in own} == {shard}
+
+
+@pytest.mark.parametrize(
+    ("first", "end", "shards"),
+    [(0, 1, [0]), (0, 3, [0]), (2, 3, [0]), (2, 4, [0, 1]), (3, 6, [1]), (1, 8, [0, 1, 2])],
+)
+def test_shards_that_a_source_lies_in(first, end, shards):
+    assert list(planning.shards_of_rows(first, end)) == shards
+
+
+@pytest.mark.parametrize(("width", "height"), [(20, 40), (41, 20), (40, 19), (400, 2)])
+def test_a_source_of_another_size_is_refused(archive, width, height):
+    (tiles, *_) = planning.sources_of(planning.make_plan(find_sources(archive), SETTINGS))
+    with RasterReader(archive / "a.png") as reader:
+        planning.check_size(reader, tiles[0])
+    Image.fromarray(np.zeros((height, width), np.uint8)).save(archive / "a.png")
+    with (
+        RasterReader(archive / "a.png") as reader,
+        pytest.raises(SourceError, match=f"now {width} x {height} .* for 40 x 20"),
+    ):
+        planning.check_size(reader, tiles[0])
