@@ -14,9 +14,10 @@ CUML = ("tests/engine/clusters/test_cuml.py",)
 PAINT = ("tests/engine/labels/test_paint.py",)
 JOURNAL = ("tests/engine/labels/test_journal.py",)
 WRITER = ("tests/engine/labels/test_label_writer.py",)
-PIPELINE = ("tests/engine/stages/test_pipeline.py",)
-ONE_PASS = ("tests/engine/stages/test_one_pass.py",)
+PIPELINE = "tests/engine/stages/test_pipeline.py"
+ONE_PASS = "tests/engine/stages/test_one_pass.py"
 SEGMENTING = ("tests/engine/stages/test_segmenting.py",)
+RESUME = ("tests/engine/stages/test_resume.py",)
 SUMMARY = ("tests/engine/stages/test_summary.py",)
 LOCKS = ("tests/engine/run_folder/test_locks.py",)
 PLAN = ("tests/engine/run_folder/test_plan.py",)
@@ -154,7 +155,7 @@ IMAGES = [
         why="a window more than is needed",
     ),
     Mutant(
-        "engine/images/windows.py",
+        "engine/settings.py",
         old="if not 0 <= overlap < tile / 2:",
         new="if not 0 <= overlap <= tile / 2:",
         tests=WINDOWS,
@@ -530,14 +531,14 @@ LABELS = [
         "engine/labels/paint.py",
         old="self._folder.label(tile.label).exists()\n",
         new="bool(tile.label)\n",
-        tests=PIPELINE + ONE_PASS,
+        tests=(f"{ONE_PASS}::test_a_label_map_that_was_deleted_is_made_again",),
         why="a label map that was deleted is not made again",
     ),
     Mutant(
         "engine/labels/paint.py",
         old="            counted.pixels[clusters] += found[empty]\n",
         new="            counted.pixels[clusters] += found[clusters:].sum() - found[empty]\n",
-        tests=PAINT + PIPELINE,
+        tests=PAINT,
         why="unlabelled pixels are not counted",
     ),
     Mutant(
@@ -659,7 +660,7 @@ STAGES = [
         "engine/stages/segment.py",
         old="    return dict(zip(ids, embeddings, strict=True)), seconds\n",
         new="    return dict(zip(ids, embeddings[::-1], strict=True)), seconds\n",
-        tests=PIPELINE,
+        tests=(f"{PIPELINE}::test_tiles_encoded_together_give_the_same_segments",),
         why="tiles that are encoded together swap embeddings",
     ),
     Mutant(
@@ -684,24 +685,52 @@ STAGES = [
         why="--superpixels does nothing",
     ),
     Mutant(
-        "engine/stages/segment.py",
-        old="        box_nms_thresh=settings.box_nms_thresh,\n",
-        new="",
+        "engine/masks/generator.py",
+        old="fields(EverythingSettings)} & vars(settings).keys()",
+        new='fields(EverythingSettings)} & vars(settings).keys() - {"box_nms_thresh"}',
         tests=OPTIONS,
         why="--box-nms-thresh does nothing",
     ),
     Mutant(
-        "engine/stages/segment.py",
-        old="        stability_score_offset=settings.stability_score_offset,\n",
-        new="",
+        "engine/masks/generator.py",
+        old="return cls(runtime, coarse_to_fine=settings.coarse_to_fine, **named)",
+        new="return cls(runtime, **named)",
         tests=OPTIONS,
-        why="--stability-score-offset does nothing",
+        why="--coarse-to-fine does nothing",
+    ),
+    Mutant(
+        "engine/settings.py",
+        old="        if value is None:\n            value = getattr(model, item.name, None)",
+        new="        if not value:\n            value = getattr(model, item.name, None)",
+        tests=("tests/engine/test_settings.py",),
+        why="a setting of 0 is taken for one that was not given",
+    ),
+    Mutant(
+        "engine/settings.py",
+        old='values[item.name] = item.metadata["stock"] if value is None else value',
+        new='values[item.name] = item.metadata["stock"] or value',
+        tests=("tests/engine/test_settings.py",),
+        why="the stock value wins over the model's and the user's",
+    ),
+    Mutant(
+        "engine/settings.py",
+        old="not low <= value <= high:",
+        new="not low <= value < high:",
+        tests=("tests/engine/test_settings.py",),
+        why="the largest value of a range is refused",
+    ),
+    Mutant(
+        "engine/settings.py",
+        old="    check_ranges(settings.cluster, ClusterSettings)\n",
+        new="",
+        tests=("tests/engine/test_settings.py",),
+        why="ranges of clusters are not checked",
     ),
     Mutant(
         "engine/stages/segment.py",
         old="    if valid == 0:\n",
         new="    if valid < 0:\n",
-        tests=PIPELINE,
+        tests=(f"{PIPELINE}::test_a_source_without_valid_pixels_is_skipped_with_a_reason",),
         why="a tile without data is not skipped",
     ),
     Mutant(
@@ -757,56 +786,56 @@ STAGES = [
         "engine/stages/one_pass.py",
         old='        "min_margin": settings.paint.min_margin,\n',
         new="",
-        tests=ONE_PASS,
+        tests=(f"{ONE_PASS}::test_another_run_is_refused_and_named",),
         why="a run goes on with another least margin",
     ),
     Mutant(
         "engine/stages/one_pass.py",
         old='        "clusters": clusters.sha256,\n',
         new="",
-        tests=ONE_PASS,
+        tests=(f"{ONE_PASS}::test_another_run_is_refused_and_named",),
         why="a run goes on with other clusters",
     ),
     Mutant(
         "engine/stages/one_pass.py",
         old="refuse_others(clusters, one_pass.clusters_from, model, loaded.settings.to_dict())",
         new="del model",
-        tests=ONE_PASS,
+        tests=(f"{ONE_PASS}::test_clusters_of_another_model_are_refused",),
         why="clusters of another model are taken",
     ),
     Mutant(
         "engine/stages/fit_clusters.py",
         old="    rng = np.random.default_rng(seed)\n    rows = np.sort(",
         new="    rng = np.random.default_rng(0)\n    rows = np.sort(",
-        tests=ONE_PASS,
+        tests=(f"{ONE_PASS}::test_a_sample_is_drawn_over_the_archive",),
         why="the seed draws no other tiles",
     ),
     Mutant(
         "engine/stages/fit_clusters.py",
         old="    if work is None:\n        shutil",
         new="    if True:\n        shutil",
-        tests=ONE_PASS,
+        tests=(f"{ONE_PASS}::test_a_sample_is_drawn_over_the_archive",),
         why="a run folder that was to be kept is deleted",
     ),
     Mutant(
         "engine/stages/fit_clusters.py",
         old="        refuse_failures(folder, summary, options.max_failed)\n",
         new="",
-        tests=ONE_PASS,
+        tests=OPTIONS,
         why="fit-clusters knows no --max-failed",
     ),
     Mutant(
         "engine/stages/opening.py",
         old='        "model": info.sha256,\n',
         new="",
-        tests=PIPELINE,
+        tests=RESUME,
         why="a run goes on with another model",
     ),
     Mutant(
         "engine/stages/opening.py",
         old='        **values["source"],\n',
         new="",
-        tests=PIPELINE,
+        tests=RESUME,
         why="a run goes on with other bands",
     ),
 ]
@@ -823,14 +852,14 @@ RUN_FOLDER = [
         "engine/run_folder/locks.py",
         old='        with _hold(folder, "lock" if machines == 1 else',
         new='        with _hold(folder, "lock" if machines <= 2 else',
-        tests=LOCKS + PIPELINE,
+        tests=(*LOCKS, f"{PIPELINE}::test_machines_work_side_by_side_but_not_on_one_share"),
         why="two machines keep each other out",
     ),
     Mutant(
         "engine/run_folder/locks.py",
         old='sorted(folder.journal.glob("lock-*-of-*"))',
         new="[]",
-        tests=LOCKS + PIPELINE,
+        tests=LOCKS,
         why="the whole folder is held beside a machine's share",
     ),
     Mutant(
@@ -844,7 +873,7 @@ RUN_FOLDER = [
         "engine/run_folder/plan.py",
         old="range(first // SHARD_TILES, (end - 1) // SHARD_TILES + 1)",
         new="range(first // SHARD_TILES, end // SHARD_TILES + 1)",
-        tests=PLAN + ONE_PASS,
+        tests=PLAN,
         why="a source waits for a shard it has no tile in",
     ),
     Mutant(
@@ -865,14 +894,14 @@ RUN_FOLDER = [
         "engine/run_folder/folder.py",
         old='if done.get("paint") != done.get("cluster"):',
         new='if "paint" not in done:',
-        tests=PIPELINE,
+        tests=(f"{PIPELINE}::test_an_archive_that_is_away_can_still_be_painted",),
         why="label maps of older clusters pass for new",
     ),
     Mutant(
         "engine/run_folder/tables.py",
         old="    with whole(path) as part:\n        pq.write_table(table, part",
         new="    if True:\n        pq.write_table(table, path",
-        tests=PIPELINE,
+        tests=("tests/engine/run_folder/test_tables.py",),
         why="a table is under its name before it is whole",
     ),
     Mutant(
