@@ -1,31 +1,49 @@
 # Two commands do the work: `make demo` labels a small archive, `make test` runs the tests.
-# `make bench` times the kernels beside what they replace. Each makes its own environment in .venv
-# and needs no more than Python 3.11 or newer.
+# `make check` is lint, contracts, types and fast tests; `make docs` builds site/; `make bench` times
+# the kernels beside what they replace. Each makes its own environment in .venv and needs no more
+# than Python 3.11 or newer.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+VIEW := $(VENV)/view
 
 # The CPU build of torch 2.13 is what a machine without a GPU wants; on a GPU server install
 # the build that fits its driver into .venv first, and it is kept.
 TORCH ?= torch==2.13.0
 
-.PHONY: demo test bench lint clean
+ROOMS := engine kernels export trainer bench
+
+.PHONY: demo check test bench docs lint style contracts types clean
 
 demo: $(VENV)/installed
 	$(BIN)/alps demo demo
 
-test: $(VENV)/installed-dev
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+check: style contracts types
+	$(BIN)/python -m pytest -m "not slow"
+
+test: style contracts types
 	$(BIN)/python -m pytest
 
 bench: $(VENV)/installed-dev
 	$(BIN)/python -m pytest bench --benchmark-quiet
 
+docs: $(VENV)/installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --clean
+
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+style: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+contracts: $(VENV)/installed-dev $(VIEW)/alps
+	cd $(VIEW) && PYTHONPATH=. ../bin/lint-imports ../../pyproject.toml --no-cache
+
+types: $(VENV)/installed-dev $(VIEW)/alps
+	cd $(VIEW) && ../bin/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache
 
 $(BIN)/pip:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -41,5 +59,11 @@ $(VENV)/installed-dev: $(VENV)/installed
 	$(BIN)/pip install --quiet --editable ".[dev]"
 	touch $@
 
+# The package as a folder: what reads its files, not its imports, does not see an editable install.
+$(VIEW)/alps: $(BIN)/pip
+	mkdir -p $@
+	ln -sfn $(foreach room,$(ROOMS),../../../$(room)) ../../../engine/public/__init__.py \
+		../../../engine/public/py.typed $@/
+
 clean:
-	rm -rf $(VENV) demo build *.egg-info
+	rm -rf $(VENV) demo site build *.egg-info .mypy_cache

@@ -72,13 +72,20 @@ EXTRAS = {
         "scikit-image>=0.22,<1",  # SLIC and Felzenszwalb, the baselines of the quality table
         "segment-anything==1.0",  # the original; never released again
     ],
+    # `make docs`. 9.5.30: the first that knows mkdocs 1.6, whose File.generated makes our pages.
+    "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.5.30,<10"],
     "dev": [
         "hypothesis>=6.100,<7",
+        "import-linter>=2.5,<3",  # 2.5: contracts with containers as ours are written
         "matplotlib>=3.9,<4",  # the plot of an experiment
+        "mkdocs>=1.6,<2",  # tests build the documentation
+        "mkdocs-material>=9.5.30,<10",
+        "mypy>=1.11,<3",  # 1.11: generics as Python 3.12 writes them
         "numba-cuda>=0.20,<1",  # the simulator in which CUDA kernels are tested without a GPU
         "onnx>=1.17,<2",  # the trainer's tests make a small file of the backbone's layout
         "onnxruntime>=1.20,<2",  # exports are verified by it
         "onnxscript>=0.5,<1",  # what PyTorch's exporter is written with
+        "pre-commit>=3.5,<5",  # runs the checks at every commit, for whoever wants it
         "psutil>=5.9,<8",  # memory of a process, as the system counts it
         "pycocotools>=2.0.7,<3",  # the oracle for run-length codes
         "pytest>=8,<10",

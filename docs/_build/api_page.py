@@ -85,4 +85,4 @@ def _prose(docstring: str | None) -> str:
         else:
             indented = line.startswith("    ") and lines[index - 1:index]
             out.append(("  " if indented else "") + line.strip())
-    return "\n".join(out).replace("``", "`").replace("<", "\\<")
+    return "\n".join(out).replace("``", "`").replace("<", "&lt;")

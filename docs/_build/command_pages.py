@@ -76,9 +76,9 @@ def _sentence(command: click.Command) -> str:
 def _plain(text: str) -> str:
     """Text of a help on one line, with nothing left that Markdown would take for its own."""
     text = " ".join(text.split())
-    for sign in "<*|[":
+    for sign in "*|[":
         text = text.replace(sign, "\\" + sign)
-    return text
+    return text.replace("<", "&lt;")
 
 
 def _code(text: str) -> str:
