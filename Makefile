@@ -40,10 +40,10 @@ style: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
 
 contracts: $(VENV)/installed-dev $(VIEW)/alps
-	cd $(VIEW) && PYTHONPATH=. ../bin/lint-imports ../../pyproject.toml --no-cache
+	PYTHONPATH=$(VIEW) $(BIN)/lint-imports --no-cache
 
 types: $(VENV)/installed-dev $(VIEW)/alps
-	cd $(VIEW) && ../bin/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache
+	MYPYPATH=$(VIEW) $(BIN)/mypy
 
 $(BIN)/pip:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

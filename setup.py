@@ -72,14 +72,14 @@ EXTRAS = {
         "scikit-image>=0.22,<1",  # SLIC and Felzenszwalb, the baselines of the quality table
         "segment-anything==1.0",  # the original; never released again
     ],
-    # `make docs`. 9.5.30: the first that knows mkdocs 1.6, whose File.generated makes our pages.
-    "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.5.30,<10"],
+    # `make docs`. mkdocs 1.6: File.generated makes pages without a file; 9.6 asks for it too.
+    "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6,<10"],
     "dev": [
         "hypothesis>=6.100,<7",
-        "import-linter>=2.5,<3",  # 2.5: contracts with containers as ours are written
+        "import-linter>=2.1,<3",  # 2.1: siblings that are independent, exhaustive layers
         "matplotlib>=3.9,<4",  # the plot of an experiment
         "mkdocs>=1.6,<2",  # tests build the documentation
-        "mkdocs-material>=9.5.30,<10",
+        "mkdocs-material>=9.6,<10",
         "mypy>=1.11,<3",  # 1.11: generics as Python 3.12 writes them
         "numba-cuda>=0.20,<1",  # the simulator in which CUDA kernels are tested without a GPU
         "onnx>=1.17,<2",  # the trainer's tests make a small file of the backbone's layout
