@@ -9,6 +9,7 @@ import atexit
 import hashlib
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -51,14 +52,16 @@ def provide_cache(places: Iterable[Path] | None = None) -> Path:
     """
     name = f"kernels-{source_digest()}"
     chosen = os.environ.get(VARIABLE)
-    if chosen and Path(chosen).name == name:  # of the process that started this one
-        return Path(chosen)
     if not chosen:
         places = lasting_places() if places is None else places
         chosen = next((place for place in places if can_write(place)), None)
     if chosen is None:
         chosen = tempfile.mkdtemp(prefix="alps-kernels-")
         atexit.register(shutil.rmtree, chosen, ignore_errors=True)
-    folder = Path(chosen, name)
+    # It is named already where the process that started this one did so.
+    folder = Path(chosen) if Path(chosen).name == name else Path(chosen, name)
     os.environ[VARIABLE] = str(folder)
+    numba_config = sys.modules.get("numba.core.config")
+    if numba_config is not None:  # imported before us, it has read the variable
+        numba_config.CACHE_DIR = str(folder)
     return folder

@@ -7,16 +7,19 @@ import sys
 from pathlib import Path
 
 import pytest
+from numba.core import config
 
 from alps.kernels.base.cache import KERNELS, can_write, provide_cache, source_digest
 
 NOWHERE = Path("/proc/1/none")
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def unset(monkeypatch):
-    monkeypatch.setenv("NUMBA_CACHE_DIR", "")  # what a test sets is taken back at its end
+    """No place is chosen yet; what a test chooses is taken back at its end."""
+    monkeypatch.setenv("NUMBA_CACHE_DIR", "")
     monkeypatch.delenv("NUMBA_CACHE_DIR")
+    monkeypatch.setattr(config, "CACHE_DIR", config.CACHE_DIR)
 
 
 def test_folders_that_cannot_be_written(tmp_path):
@@ -27,7 +30,7 @@ def test_folders_that_cannot_be_written(tmp_path):
     assert not can_write(NOWHERE)
 
 
-def test_the_first_place_that_can_be_written(tmp_path, unset):
+def test_the_first_place_that_can_be_written(tmp_path):
     folder = provide_cache([NOWHERE, tmp_path])
     assert folder.parent == tmp_path and os.environ["NUMBA_CACHE_DIR"] == str(folder)
     assert provide_cache([NOWHERE]) == folder  # as a process started from here finds it
@@ -68,3 +71,18 @@ print(os.environ["NUMBA_CACHE_DIR"])
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
     )
     assert not Path(done.stdout.strip()).parent.exists()
+
+
+def test_numba_that_was_imported_first_keeps_code_there_too(tmp_path):
+    code = """
+import os
+import numba
+import numpy as np
+from alps.kernels.nms import box_nms, cpu
+box_nms(np.array([[0, 0, 2, 2]]), np.array([1.0]), 0.5)
+assert os.environ["NUMBA_CACHE_DIR"] in cpu._greedy.stats.cache_path, cpu._greedy.stats.cache_path
+"""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    code = code.replace("import os\n", "import os\ndel os.environ['NUMBA_CACHE_DIR']\n", 1)
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
