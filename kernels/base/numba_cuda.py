@@ -1,16 +1,19 @@
 """Numba's CUDA target, set up once; every CUDA kernel takes ``cuda`` from here."""
 
+from typing import Any
+
 import numpy as np
 
 try:
-    from numba import config, cuda
+    import numba.cuda
+    from numba import config
 except ImportError as error:  # numba-cuda replaces a target that newer Numba has no more
     raise ImportError(
         "arrays on a GPU need Numba's CUDA target: pip install 'alps-engine[cuda12]' or "
         "'alps-engine[cuda13]', whichever fits the driver"
     ) from error
 
-__all__ = ["cuda"]
+cuda: Any = numba.cuda  # the simulator, a GPU's target and its stubs differ in what they declare
 
 # A tile's few masks are few blocks; each place where that is so would be warned of once.
 config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
