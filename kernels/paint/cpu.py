@@ -15,11 +15,8 @@ import cv2
 import numpy as np
 from numba import njit
 
+from alps.kernels.masks.coco import read_number
 from alps.kernels.paint.rules import check
-
-# COCO's code, see rle.py: a byte less the offset is a group of bits and a mark that more follow.
-OFFSET, BITS, SIGN, MORE = 48, 5, 1 << 4, 1 << 5
-MOST_BITS = 60  # of a run: a longer code is no run length
 
 
 def paint(
@@ -61,7 +58,7 @@ def _fill(
         pixel, pair = 0, 0
         zeros, ones = 0, 0
         while at < end:
-            number, at = _read(codes, at, end)
+            number, at = read_number(codes, at, end)
             # From the fourth run on a code is the difference to the run two before.
             zeros = number + zeros if pair > 1 else number
             if at < 0 or zeros < 0 or zeros > labels.size - pixel:
@@ -69,7 +66,7 @@ def _fill(
             pixel += zeros
             if at == end:
                 break
-            number, at = _read(codes, at, end)
+            number, at = read_number(codes, at, end)
             ones = number + ones if pair > 0 else number
             if at < 0 or ones < 0 or ones > labels.size - pixel:
                 return mask
@@ -79,23 +76,3 @@ def _fill(
         if pixel != labels.size:
             return mask
     return -1
-
-
-@njit(nogil=True, cache=True)
-def _read(codes: np.ndarray, at: int, end: int) -> tuple[int, int]:
-    """The number whose code begins at ``at``, and where the next begins; -1 if it is damaged."""
-    group = np.int64(codes[at]) - OFFSET
-    at += 1
-    if 0 <= group < MORE:  # of the outlines of blobs nine in ten are so short
-        return (group ^ SIGN) - SIGN, at
-    number, bits = group & (MORE - 1), BITS
-    while group & MORE:
-        if group < 0 or group >= 2 * MORE or at == end or bits == MOST_BITS:
-            return 0, -1
-        group = np.int64(codes[at]) - OFFSET
-        at += 1
-        number |= (group & (MORE - 1)) << bits
-        bits += BITS
-    if group < 0 or group >= 2 * MORE:
-        return 0, -1
-    return (number - (np.int64(1) << bits) if group & SIGN else number), at
