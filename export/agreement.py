@@ -13,9 +13,9 @@ from alps.engine.runtimes.protocol import Runtime
 from alps.engine.sam import ModelDefaults
 from alps.engine.settings import RunSettings
 from alps.kernels.masks import coco
+from alps.kernels.masks.iou import best_ious
 
 LEVELS = (0.99, 0.9, 0.75)  # of IoU
-_STRIP = 1 << 16  # pixels of all masks that are compared at once
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,9 @@ def compare_masks(
     settings = RunSettings().for_model(defaults).segment
     sides = [_segment(MaskGenerator.for_run(r, settings), images) for r in (reference, runtime)]
     pairs = list(zip(*sides, strict=True))
-    found = np.concatenate([best_ious(a.counts, b.counts, a.size) for a, b in pairs])
-    own = np.concatenate([best_ious(b.counts, a.counts, a.size) for a, b in pairs])
+    decoded = [tuple(coco.decode(side.counts, side.size) for side in pair) for pair in pairs]
+    found = np.concatenate([best_ious(theirs, ours) for theirs, ours in decoded])
+    own = np.concatenate([best_ious(ours, theirs) for theirs, ours in decoded])
     if not len(found) and not len(own):
         return None
     seconds = [
@@ -97,26 +98,6 @@ def refuse_lost(agreement: MaskAgreement, bound: Bound) -> None:
             f"{bound.iou:g}), more than {bound.allows(masks)} are allowed; nothing was written. "
             f"Take a higher --precision, or allow it: --max-loss {share:.2f}"
         )
-
-
-def best_ious(masks: Sequence[bytes], others: Sequence[bytes], size: tuple[int, int]) -> np.ndarray:
-    """IoU of each mask with the one of ``others`` that is most like it, (N,) float64.
-
-    masks, others: COCO compressed counts of images of ``size`` (height, width).
-    """
-    if not len(masks) or not len(others):
-        return np.zeros(len(masks))
-    flat = [
-        np.stack([coco.decode_mask(code, size).ravel() for code in side])
-        for side in (masks, others)
-    ]
-    common = np.zeros((len(masks), len(others)))
-    for first in range(0, flat[0].shape[1], _STRIP):
-        parts = [side[:, first : first + _STRIP].astype(np.float32) for side in flat]
-        common += parts[0] @ parts[1].T
-    areas = [side.sum(axis=1, dtype=np.float64) for side in flat]
-    union = areas[0][:, None] + areas[1][None] - common
-    return (common / np.maximum(union, 1)).max(axis=1)
 
 
 def _segment(generator: MaskGenerator, images: Sequence[np.ndarray]) -> list[Segments]:

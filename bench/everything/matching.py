@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from alps.kernels.masks import algebra, coco, iou
+
 LEVELS = (0.99, 0.9, 0.75)  # of IoU
 
 
@@ -32,15 +34,9 @@ def best_ious(masks: Sequence[bytes], others: Sequence[bytes], size: tuple[int, 
     Returns (N,) float64, 0 where there is no other. Masks without a pixel are left out: nobody
     can find them, and nobody misses them.
     """
-    from pycocotools import mask as coco
-
-    sides = [
-        [code for code in ({"size": list(size), "counts": c} for c in side) if coco.area(code)]
-        for side in (masks, others)
-    ]
-    if not all(sides):
-        return np.zeros(len(sides[0]))
-    return np.asarray(coco.iou(*sides, [0] * len(sides[1]))).max(axis=1)
+    sides = [coco.decode(side, size) for side in (masks, others)]
+    mine, theirs = (runs.take(algebra.areas(runs) > 0) for runs in sides)
+    return iou.best_ious(mine, theirs)
 
 
 def agreement(

@@ -26,7 +26,6 @@ from alps.export import onnx as onnx_files
 from alps.export.agreement import (
     BOUNDS,
     MaskAgreement,
-    best_ious,
     refuse_lost,
 )
 from alps.export.commands import export
@@ -50,7 +49,6 @@ from alps.export.verify import (
     check_numbers,
     refuse_failed,
 )
-from alps.kernels.masks import coco
 
 # --- the graphs
 
@@ -258,15 +256,6 @@ def test_lost_masks_are_refused_past_the_bound():
         refuse_lost(agreement, BOUNDS["fp32"])
     refuse_lost(agreement, BOUNDS["fp16"])
     refuse_lost(agreement, replace(BOUNDS["fp32"], share=0.96))
-
-
-def test_ious_of_masks():
-    masks = np.zeros((3, 40, 50), bool)
-    masks[0, :20], masks[1, 10:30], masks[2, 39] = True, True, True
-    codes = coco.encode(coco.decode([coco.encode_mask(mask) for mask in masks], (40, 50)))
-    np.testing.assert_allclose(best_ious(codes, codes, (40, 50)), 1)
-    np.testing.assert_allclose(best_ious(codes[:1], codes[1:], (40, 50)), [1 / 3])
-    assert best_ious(codes, [], (40, 50)).tolist() == [0, 0, 0]
 
 
 def test_tiles_come_from_different_images_first(archive):

@@ -21,11 +21,12 @@ from alps.engine.masks.generator import MaskGenerator
 from alps.engine.runtimes.pytorch import TorchRuntime
 from alps.engine.sam import Sam
 from alps.engine.settings import SegmentSettings
+from alps.kernels.masks.iou import mask_ious
+from alps.kernels.masks.pixels import runs_of
 from alps.trainer.distill.data import NetworkWindow
 from alps.trainer.distill.loss import Statistics, mean_cosine
 
 POINTS_A_PASS = 64
-STRIP = 64  # rows of masks that are compared at once
 MATCHES = (0.75, 0.9)  # IoU from which two masks of everything mode count as one
 
 
@@ -109,23 +110,6 @@ def measure_agreement(
     return _summary(rows, count - len(rows))
 
 
-def mask_ious(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """IoU of each of (M, H, W) with each of (N, H, W) bool masks: (M, N) float64."""
-    both = np.zeros((len(first), len(second)))
-    height, width = first.shape[1:]
-    for top in range(0, height, STRIP):
-        pixels = min(STRIP, height - top) * width
-        # A product of matrices counts common pixels, exactly: a strip has fewer than 2^24.
-        a, b = (
-            masks[:, top : top + STRIP].reshape(len(masks), pixels).astype(np.float32)
-            for masks in (first, second)
-        )
-        both += a @ b.T
-    areas = [np.array([np.count_nonzero(mask) for mask in masks]) for masks in (first, second)]
-    either = areas[0].reshape(-1, 1) + areas[1].reshape(1, -1) - both
-    return both / np.maximum(either, 1)
-
-
 def _measure(
     runtimes: list[TorchRuntime],
     window: NetworkWindow,
@@ -144,7 +128,7 @@ def _measure(
         cosine=mean_cosine(ours, theirs, weight),
         centred_cosine=mean_cosine(*centred, weight),
         point_iou=_point_iou(runtimes, embeddings, window.valid.shape, grid),
-        mask_iou=mask_ious(*masks),
+        mask_iou=mask_ious(*(runs_of(found) for found in masks)),
         seconds=tuple(seconds for _, seconds in timed),
     )
 

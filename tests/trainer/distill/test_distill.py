@@ -25,7 +25,7 @@ from alps.engine.sam import OFFICIAL, ModelDefaults, Sam
 from alps.engine.sam.image_encoder import ImageEncoder
 from alps.engine.settings import SegmentSettings, SourceSettings
 from alps.trainer.distill import data, targets
-from alps.trainer.distill.agreement import mask_ious, measure_agreement
+from alps.trainer.distill.agreement import measure_agreement
 from alps.trainer.distill.command import distill as command
 from alps.trainer.distill.data import Draws, WindowReader, split_windows
 from alps.trainer.distill.loop import schedule
@@ -570,18 +570,6 @@ def test_the_rate_rises_and_falls():
 
 
 # --- agreement
-
-
-def test_mask_ious_pair_by_pair():
-    generator = np.random.default_rng(0)
-    first = generator.random((4, 9, 11)) > 0.6
-    second = generator.random((3, 9, 11)) > 0.4
-    first[1], second[2, :, 4:] = False, False
-    found = mask_ious(first, second)
-    for i, j in np.ndindex(4, 3):
-        both, either = (first[i] & second[j]).sum(), (first[i] | second[j]).sum()
-        assert found[i, j] == pytest.approx(both / either)
-    assert mask_ious(first, second[:0]).shape == (4, 0)
 
 
 SEGMENT = SegmentSettings(6, 64, 0.0, 0.0, 1.0, 0.95, 1.0)
