@@ -1,6 +1,7 @@
 """Fixtures shared by all tests: rasters of every kind, and the real data where it is at hand."""
 
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -153,6 +154,26 @@ def scene_sources(tmp_path):
         image = make_scene(seed, SceneSettings(size=160)).image
         Image.fromarray(image).save(tmp_path / "images" / f"{seed}.png")
     return find_sources(tmp_path / "images")
+
+
+@pytest.fixture
+def disk_calls(monkeypatch):
+    """What is synced and renamed, in order: (what, size of a file that is synced, else None)."""
+    made = []
+    fsync, replace = os.fsync, os.replace
+
+    def synced(handle):
+        status = os.fstat(handle)
+        made.append(("fsync", None if stat.S_ISDIR(status.st_mode) else status.st_size))
+        fsync(handle)
+
+    def renamed(source, target):
+        made.append(("replace", None))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", renamed)
+    return made
 
 
 @pytest.fixture

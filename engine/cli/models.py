@@ -44,7 +44,7 @@ def fetch_command(name: str, url: str | None, sha256: str | None, folder: Path |
     appears under its name only when its SHA-256 is right.
     """
     entry = MODELS[name]
-    if entry.is_shipped:
+    if entry.url is None:  # shipped
         if url or sha256 or folder:
             raise click.UsageError(f"{name} comes with ALPS; it takes no --url, --sha256 or --to")
         click.echo(f"{name} comes with ALPS, nothing to fetch: {find_model(name)}")
@@ -53,10 +53,12 @@ def fetch_command(name: str, url: str | None, sha256: str | None, folder: Path |
         raise click.BadParameter("64 hexadecimal digits are needed", param_hint="--sha256")
     target = model_file(entry) if folder is None else folder / entry.filename
     official = sha256 is None or sha256.lower() == entry.sha256
+    expected = sha256 or entry.sha256
+    assert expected is not None  # every model that is fetched has its own
     done = fetch(
         url or entry.url,
         target,
-        sha256 or entry.sha256,
+        expected,
         size_bytes=entry.size_bytes if official else None,
     )
     if done.already_there:

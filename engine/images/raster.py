@@ -161,12 +161,14 @@ class RasterReader:
             colours = self._colours[pixels[0]]
             return Tile(colours[..., :3].copy(), valid[0] & (colours[..., 3] > 0))
         if self._stretched:
-            pixels = stretch_to_uint8(pixels, *self._limits)
+            assert self._limits is not None  # set above
+            low, high = self._limits
+            pixels = stretch_to_uint8(pixels, low, high)
         elif self._bits < 8:
             pixels = (pixels.astype(np.uint16) * 255 // (2**self._bits - 1)).astype(np.uint8)
         rgb = np.empty((window.height, window.width, 3), np.uint8)
         rgb[...] = np.moveaxis(pixels, 0, -1)  # one band is repeated
-        return Tile(rgb, valid.any(axis=0))
+        return Tile(rgb, np.asarray(valid.any(axis=0)))
 
     def _choose_bands(self, bands: tuple[int, ...] | None) -> None:
         dataset = self._dataset

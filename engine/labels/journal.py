@@ -42,7 +42,7 @@ class PaintedJournal:
 
     def __enter__(self) -> Self:
         for number, line in self._read():
-            index = line.get("source_index")
+            index = line["source_index"]
             self.refused.pop(index, None)
             self.done.pop(index, None)  # painted anew since, with other clusters perhaps
             if line.get("of") == self._fingerprint:
@@ -78,7 +78,7 @@ class PaintedJournal:
         """Write classes.json: id, name, colour, pixels and segments of each class."""
         total = Counted.of(self._clusters)
         for number, line in self._read():
-            if self.done.get(line.get("source_index")) == number:
+            if self.done.get(line["source_index"]) == number:
                 total.pixels[:] += line["pixels"]
                 total.segments[:] += line["segments"]
         classes = [
@@ -110,7 +110,7 @@ class PaintedJournal:
                     line = json.loads(text)
                 except ValueError:
                     continue
-                if isinstance(line, dict):
+                if isinstance(line, dict) and "source_index" in line:
                     yield number, line
 
     def _ends_whole(self) -> bool:

@@ -39,7 +39,8 @@ class Crop:
         """Rows and columns that the crop fills of the network's input of side ``image_size``."""
         scale = image_size / max(self.height, self.width)
         # At least one: a strip of 1 x 3000 pixels would otherwise vanish.
-        return tuple(max(1, int(side * scale + 0.5)) for side in (self.height, self.width))
+        height, width = (max(1, int(side * scale + 0.5)) for side in (self.height, self.width))
+        return height, width
 
 
 def crops_of(height: int, width: int, layers: int, overlap_ratio: float) -> list[Crop]:

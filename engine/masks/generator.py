@@ -137,8 +137,8 @@ class MaskGenerator:
         """
         s, size = self.settings, self.runtime.config.image_size
         crops = [
-            crops_of(*_checked(image).shape[:2], s.crop_n_layers, s.crop_overlap_ratio)
-            for image in images
+            crops_of(height, width, s.crop_n_layers, s.crop_overlap_ratio)
+            for height, width in (_checked(image).shape[:2] for image in images)
         ]
         pixels = [
             network_pixels(image, crop, size)
@@ -245,8 +245,9 @@ class MaskGenerator:
         self, image: np.ndarray, gate: Gate, embeddings: Sequence[torch.Tensor] | None
     ) -> _Found:
         """All masks of an image that pass, in stock's order."""
-        s, size = self.settings, image.shape[:2]
-        crops = crops_of(*size, s.crop_n_layers, s.crop_overlap_ratio)
+        s, (height, width) = self.settings, image.shape[:2]
+        size = height, width
+        crops = crops_of(height, width, s.crop_n_layers, s.crop_overlap_ratio)
         found = _Found(size, crops, Candidates.none(size))
         if embeddings is not None:
             found.embeddings = dict(enumerate(self._checked_embeddings(embeddings, len(crops))))
@@ -381,12 +382,14 @@ class MaskGenerator:
             config.patch_size * crop.height / input_height,
             config.patch_size * crop.width / input_width,
         )
-        shares = cell_shares(runs, tuple(embedding.shape[1:]), scale, (crop.y0, crop.x0))
+        rows, columns = embedding.shape[1:]
+        shares = cell_shares(runs, (rows, columns), scale, (crop.y0, crop.x0))
         return pool_embeddings(embedding.cpu().numpy(), shares)
 
     def _record(self, found: _Found, index: int) -> dict[str, Any]:
         masks = found.candidates
         crop = found.crops[masks.crop[index]]
+        segmentation: np.ndarray | dict[str, Any]
         if self.settings.output_mode == "uncompressed_rle":
             lengths = masks.runs.of(index).tolist()
             segmentation = {"size": list(found.size), "counts": lengths}

@@ -77,8 +77,8 @@ def boundary_counts(
     total = BoundaryCounts()
     with open_image(pair.labels) as labels, open_image(pair.truth) as truth:
         mapped = np.full(unlabelled_value(labels) + 1, NOTHING, np.int64)
-        for pseudo, real in classes.items():
-            mapped[pseudo] = real
+        for pseudo, truth_class in classes.items():
+            mapped[pseudo] = truth_class
         bands = class_bands(truth, rules)
         for first in range(0, labels.height, STRIP_ROWS):
             top = max(0, first - halo)

@@ -33,8 +33,8 @@ def confusion_plot(quality: Quality) -> Image.Image:
                 draw.text(middle, f"{share:.2f}", fill=ink, font=font, anchor="mm")
     if cell == CELL:
         for index, name in enumerate(names):
-            middle = MARGIN + (index + 0.5) * cell
-            draw.text((MARGIN - 8, middle), name[:18], fill="black", font=font, anchor="rm")
+            y_middle = MARGIN + (index + 0.5) * cell
+            draw.text((MARGIN - 8, y_middle), name[:18], fill="black", font=font, anchor="rm")
         for index, name in enumerate([*names, "none"]):
             _upright(picture, name[:18], MARGIN + index * cell + cell // 2, font)
     return picture
@@ -50,10 +50,13 @@ def save_confusion(quality: Quality, path: Path) -> None:
 
 def _colour(share: float) -> tuple[int, int, int]:
     """White to dark blue."""
-    return tuple(int(a + (b - a) * share) for a, b in ((255, 8), (255, 48), (255, 107)))
+    red, green, blue = (int(a + (b - a) * share) for a, b in ((255, 8), (255, 48), (255, 107)))
+    return red, green, blue
 
 
-def _upright(picture: Image.Image, text: str, x: int, font: ImageFont.ImageFont) -> None:
+def _upright(
+    picture: Image.Image, text: str, x: int, font: ImageFont.ImageFont | ImageFont.FreeTypeFont
+) -> None:
     """Text that reads upwards, ending above the first row."""
     width = int(font.getlength(text)) + 2
     strip = Image.new("RGB", (width, TEXT + 6), "white")

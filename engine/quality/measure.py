@@ -190,7 +190,7 @@ def measure_quality(
 
     mappings = [majority_mapping(_learnt_on(tables, i, fit_table)) for i in range(len(tables))]
     mapping = majority_mapping(fit_table.counts if fitted else table.counts)
-    mapped = sum(mapped_counts(t.counts, m) for t, m in zip(tables, mappings, strict=True))
+    mapped = _total(mapped_counts(t.counts, m) for t, m in zip(tables, mappings, strict=True))
     truth_pixels, pixels = table.truth_pixels, int(table.truth_pixels.sum())
     ious = ious_of(mapped, truth_pixels)
     labelled = int(table.counts.sum())
@@ -338,7 +338,12 @@ def _learnt_on(
         return fit_table.counts
     if len(tables) == 1:
         return tables[0].counts
-    return sum(table.counts for index, table in enumerate(tables) if index != part)
+    return _total(table.counts for index, table in enumerate(tables) if index != part)
+
+
+def _total(arrays: Iterable[np.ndarray]) -> np.ndarray:
+    """The sum of arrays of one shape; there is at least one."""
+    return np.sum(list(arrays), axis=0)
 
 
 def _split_pairs(

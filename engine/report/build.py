@@ -157,7 +157,8 @@ def _title(run: dict[str, Any]) -> str:
 
 def _about(run: dict[str, Any]) -> dict[str, Any]:
     """What ran, in words; keys that run.json has not are shown as a dash."""
-    model = run.get("model") if isinstance(run.get("model"), dict) else {}
+    model = run.get("model")
+    model = model if isinstance(model, dict) else {}
     sha256 = str(model.get("sha256") or "")
     parameters = model.get("parameters")
     versions = run.get("versions")

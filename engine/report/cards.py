@@ -54,7 +54,9 @@ def draw_tile(
     numbers = _segment_map(folder, row, segments)
     masks = pictures.masks_picture(image, pictures.nearest(numbers, size))
     labels = _read_labels(folder, row)
-    drawn, largest, unlabelled = None, [], None
+    drawn: str | None = None
+    largest: list[tuple[LabelClass, float]] = []
+    unlabelled: float | None = None
     if labels is not None and classes.classes:
         seen = pictures.nearest(labels, size)
         pixels = pictures.labels_picture(seen, classes.colours(), classes.unlabelled)

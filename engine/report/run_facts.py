@@ -94,7 +94,7 @@ def read_classes(path: Path) -> Classes:
             LabelClass(
                 id=int(entry["id"]),
                 name=str(entry.get("name") or f"class {entry['id']}"),
-                colour=tuple(min(255, max(0, int(c))) for c in entry["colour"])[:3],
+                colour=_colour(entry["colour"]),
                 pixels=int(entry.get("pixels") or 0),
                 segments=int(entry.get("segments") or 0),
             )
@@ -110,6 +110,12 @@ def read_classes(path: Path) -> Classes:
         raise RunFolderError(
             f"{path} is not as `alps paint` writes it ({error!r}). Run `alps paint` again."
         ) from error
+
+
+def _colour(values: Any) -> tuple[int, int, int]:
+    """Red, green and blue, of which each is brought into 0…255."""
+    red, green, blue = (min(255, max(0, int(value))) for value in values[:3])
+    return red, green, blue
 
 
 def flat(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -116,8 +116,7 @@ def _load(parts: list[Path], places: set[tuple[int, int]]) -> dict[tuple[int, in
                 size = file.metadata.row_group(group).num_rows
                 mine = rows[(rows >= start) & (rows < start + size)]
                 if mine.size:
-                    inside = mine - start
-                    found = _rows(file, group, lambda t, i=inside: np.isin(t["row"], i))
+                    found = _rows(file, group, _numbered(mine - start))
                     for row, segment in zip(mine.tolist(), found, strict=True):
                         loaded[number, row] = segment
                 start += size
@@ -134,6 +133,10 @@ def _rows(file: pq.ParquetFile, group: int, select: Select) -> Iterator[SegmentR
         position += batch.num_rows
         for row in batch.take(pa.array(np.flatnonzero(select(keys)))).to_pylist():
             yield SegmentRow(**row)
+
+
+def _numbered(rows: np.ndarray) -> Select:
+    return lambda columns: np.isin(columns["row"], rows)
 
 
 def _columns(batch: pa.RecordBatch) -> dict[str, np.ndarray]:

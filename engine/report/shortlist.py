@@ -1,5 +1,7 @@
 """Keeps a bounded, deterministic choice of rows out of a stream of any length."""
 
+from typing import Any
+
 import numpy as np
 
 # splitmix64: https://prng.di.unimi.it/splitmix64.c names the constants.
@@ -39,8 +41,8 @@ class Shortlist:
         order = order[_rank(columns["group"][order]) < self.keep]
         self._columns = {name: values[order] for name, values in columns.items()}
 
-    def rows(self) -> list[dict[str, int | float]]:
-        """The rows kept, by group, then by key."""
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows kept, by group, then by key; each an int or a float, as its column is."""
         names = list(self._columns)
         values = zip(*(self._columns[name].tolist() for name in names), strict=True)
         return [dict(zip(names, row, strict=True)) for row in values]

@@ -151,8 +151,8 @@ def add_flat(
         canvas.cast(outlines, heights[i] * style.shadow_per_metre)
         canvas.detail(parts, outlines, colours[i] * 1.12, "roof")
         if canvas.pixels(_RIM) >= 0.5:
-            inner = [place(_inner(piece, _RIM)[None], at, turn)[0] for piece in pieces]
-            canvas.detail(parts, inner, colours[i] * 0.93, "gravel")
+            inners = [place(_inner(piece, _RIM)[None], at, turn)[0] for piece in pieces]
+            canvas.detail(parts, inners, colours[i] * 0.93, "gravel")
         _machinery(canvas, style, rng, parts[:1], pieces[0], at[0], turn[0], colours[i])
 
 

@@ -88,7 +88,7 @@ class Canvas:
     def visible(self, points: np.ndarray, margin: float) -> np.ndarray:
         """(n,) bool: which points, (n, 2) metres, lie within ``margin`` metres of the image."""
         inside = (points > -margin) & (points < self.extent + margin)
-        return inside.all(axis=-1)
+        return np.asarray(inside.all(axis=-1))
 
     # --- what there is ---------------------------------------------------------------------
 
@@ -201,7 +201,7 @@ class Canvas:
         sides = 0.5 * (polygons + np.roll(polygons, -1, axis=1))
         points = np.concatenate([polygons, sides, polygons.mean(axis=1, keepdims=True)], axis=1)
         found = self.class_at(points.reshape(-1, 2)).reshape(points.shape[:2])
-        return ~np.isin(found, classes).any(axis=1)
+        return np.asarray(~np.isin(found, classes).any(axis=1))
 
     # --- results ---------------------------------------------------------------------------
 

@@ -121,11 +121,13 @@ def _photograph(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     image = cv2.transform(image, np.hstack([mix, shift[:, None]]).astype(np.float32))
     noise = rng.uniform(0.5, 3.5)
     grey = rng.standard_normal(image.shape[:2], dtype=np.float32) * np.float32(noise)
-    image += grey[..., None]
+    image = image + grey[..., None]
     np.clip(image, 0, 255, out=image)
     done = image.astype(np.uint8)
     if rng.uniform() < 0.5:
         quality = int(rng.integers(60, 96))
         _, code = cv2.imencode(".jpg", done, [cv2.IMWRITE_JPEG_QUALITY, quality])
-        done = cv2.imdecode(code, cv2.IMREAD_COLOR)
+        decoded = cv2.imdecode(code, cv2.IMREAD_COLOR)
+        assert decoded is not None  # it was encoded a line above
+        return decoded.astype(np.uint8, copy=False)
     return done

@@ -50,7 +50,7 @@ def add_roads(
     colours = vary(rng, np.repeat(style.asphalt[None], len(lines), axis=0), 0.03)
     paints = canvas.new_paints(parts, colours, "asphalt")
     # Side roads first, so that the wider road's surface covers where their markings end.
-    order = np.lexsort((-np.arange(len(lines)), widths))
+    order = np.lexsort((-np.arange(len(lines)), np.array(widths)))
     edged = rng.uniform() < 0.6
     for i in order.tolist():
         canvas.fill([bands[i]], paints[i : i + 1])

@@ -166,7 +166,8 @@ def _network(
     step: float,
 ) -> list[np.ndarray]:
     """Roads on the first cuts, tracks on some later ones; returns the roads' lines."""
-    lines, widths = [], []
+    lines: list[np.ndarray] = []
+    widths: list[float] = []
     tracks = rng.uniform(0.1, 0.5)
     most = 1 if canvas.extent < 250 else 3
     for cut in layout.cuts:

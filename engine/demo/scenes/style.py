@@ -148,7 +148,7 @@ def make_style(rng: np.random.Generator, kind: str) -> Style:
     towards = np.array([np.cos(sun), np.sin(sun)])
     roofs = str(rng.choice(list(_ROOFS)))
 
-    def near(colour: tuple[int, int, int], spread: float) -> np.ndarray:
+    def near(colour: tuple[float, float, float], spread: float) -> np.ndarray:
         return vary(rng, np.array([colour], float), spread)[0]
 
     grey = rng.uniform(82, 138)

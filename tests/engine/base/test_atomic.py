@@ -8,30 +8,9 @@ from alps.engine.base.atomic import sync_folder, whole, write_text
 from alps.engine.base.errors import RunFolderError
 
 
-@pytest.fixture
-def calls(monkeypatch):
-    """What reaches the disk, in order: (what, size of the file or None for a folder)."""
-    made = []
-    fsync, replace = os.fsync, os.replace
-
-    def synced(handle):
-        status = os.fstat(handle)
-        is_folder = (status.st_mode & 0o170000) == 0o040000
-        made.append(("fsync", None if is_folder else status.st_size))
-        fsync(handle)
-
-    def renamed(source, target):
-        made.append(("replace", None))
-        replace(source, target)
-
-    monkeypatch.setattr(os, "fsync", synced)
-    monkeypatch.setattr(os, "replace", renamed)
-    return made
-
-
-def test_the_name_comes_after_the_bytes_and_lasts(tmp_path, calls):
+def test_the_name_comes_after_the_bytes_and_lasts(tmp_path, disk_calls):
     write_text(tmp_path / "a.json", "12345")
-    assert calls == [("fsync", 5), ("replace", None), ("fsync", None)]
+    assert disk_calls == [("fsync", 5), ("replace", None), ("fsync", None)]
     assert (tmp_path / "a.json").read_text() == "12345"
 
 

@@ -119,7 +119,12 @@ def test_bands_are_chosen_by_number(make_raster):
 
 @pytest.mark.parametrize(
     ("bands", "text"),
-    [((4, 3, 9), "the file has 5 bands"), ((0, 1, 2), "has 5 bands"), ((1, 2), "1 .grey. or 3")],
+    [
+        ((4, 3, 9), "the file has 5 bands"),
+        ((0, 1, 2), "has 5 bands"),
+        ((6,), "has 5 bands"),
+        ((1, 2), "1 .grey. or 3"),
+    ],
 )
 def test_bands_that_do_not_fit(make_raster, bands, text):
     made = make_raster("uint8", 5)
@@ -198,6 +203,18 @@ def test_patches_that_miss_all_data_fall_back_to_the_whole_scene(make_raster, mo
     monkeypatch.setattr(raster, "SAMPLE_PATCHES", 10)
     monkeypatch.setattr(raster, "_patches", lambda scene: [Window(500, 500, 9, 9)])
     assert read(made.path).rgb[70, 40:46, 0].max() == 255
+
+
+def test_a_band_that_the_patches_miss_is_stretched_over_the_whole_scene(make_raster, monkeypatch):
+    made = make_raster("uint16", 3, nodata=0, width=200, height=100)
+    last = np.zeros((100, 200), np.uint16)
+    last[70:80, 40:50] = np.linspace(500, 1000, 10)
+    with rasterio.open(made.path, "r+") as file:
+        file.write(last, 3)
+    monkeypatch.setattr(raster, "SAMPLE_WHOLE_BELOW", 1000)
+    monkeypatch.setattr(raster, "_patches", lambda scene: [Window(0, 0, 9, 9)])
+    shown = read(made.path).rgb[75, 40:50, 2]
+    assert shown[0] == 0 and shown[-1] == 255 and len(np.unique(shown)) == 10
 
 
 FORMATS = {

@@ -199,6 +199,37 @@ def test_a_full_disk_is_noticed(tmp_path, suffix, share):
     assert not list(tmp_path.iterdir())
 
 
+def test_rows_that_a_disk_lost_without_an_error_are_noticed(tmp_path):
+    """As where GDAL reports a disk that filled up to its log alone."""
+
+    class Lossy:
+        def __init__(self, dataset):
+            self._dataset = dataset
+
+        def write(self, rows, band, window):
+            if window.row_off == 0:
+                self._dataset.write(rows, band, window=window)
+
+        def close(self):
+            self._dataset.close()
+
+    path = tmp_path / "m.tif"
+    with (
+        pytest.raises(RunFolderError, match="rows 512 to 599 read back differently"),
+        LabelMapWriter(path, 30, 600, palette(5)) as writer,
+    ):
+        writer._sink._dataset = Lossy(writer._sink._dataset)
+        writer.write_rows(0, labels_of(30, 600, 5))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_the_name_comes_after_the_bytes_and_lasts(tmp_path, disk_calls, suffix):
+    path = write(tmp_path / f"m{suffix}", labels_of(40, 30, 5), 5)
+    size = path.stat().st_size
+    assert disk_calls == [("fsync", size), ("replace", None), ("fsync", None)]
+
+
 @given(
     st.integers(1, 40), st.integers(1, 40), st.sampled_from([2, 255, 300]),
     st.lists(st.integers(0, 12), max_size=8), st.sampled_from([".png", ".tif"]),

@@ -498,13 +498,9 @@ def test_too_little_space_is_said_before_the_download(server, target):
     assert server.requests == []
 
 
-def test_the_final_name_appears_only_after_the_bytes_are_on_disk(server, target, monkeypatch):
-    happened = []
-    fsync, replace = os.fsync, os.replace
-    monkeypatch.setattr(os, "fsync", lambda fd: (happened.append("fsync"), fsync(fd)))
-    monkeypatch.setattr(os, "replace", lambda a, b: (happened.append("replace"), replace(a, b)))
+def test_the_final_name_appears_only_after_the_bytes_are_on_disk(server, target, disk_calls):
     fetch(server.url, target, SHA256)
-    assert happened == ["fsync", "replace", "fsync"]
+    assert disk_calls == [("fsync", len(CONTENT)), ("replace", None), ("fsync", None)]
 
 
 # --- two at once
