@@ -178,6 +178,9 @@ def test_another_run_is_refused_and_named(archive, tmp_path, options, two_pass):
         label_archive(archive, out, doubtful, options, OnePass(clusters))
     with pytest.raises(RunFolderError, match="keep_segments False there, True now"):
         label_archive(archive, out, None, options, OnePass(clusters, True))
+    cluster_stage(RunFolder(two_pass), ClusterSettings(clusters=4, seed=1))
+    with pytest.raises(RunFolderError, match=r"\(clusters [0-9a-f]{64} there, [0-9a-f]{64} now\)"):
+        label_archive(archive, out, None, options, OnePass(clusters))
 
 
 def test_clusters_of_another_model_are_refused(archive, tmp_path, options, two_pass):
