@@ -37,8 +37,8 @@ IMAGES = [
     ),
     Mutant(
         "engine/images/raster.py",
-        old="return Tile(rgb, valid.any(axis=0))",
-        new="return Tile(rgb, valid.all(axis=0))",
+        old="valid.any(axis=0)",
+        new="valid.all(axis=0)",
         tests=RASTER,
         why="one missing band of three makes a pixel invalid",
     ),
@@ -564,8 +564,8 @@ LABELS = [
     ),
     Mutant(
         "engine/labels/journal.py",
-        old='            if self.done.get(line.get("source_index")) == number:\n',
-        new='            if line.get("source_index") in self.done:\n',
+        old='            if self.done.get(line["source_index"]) == number:\n',
+        new='            if line["source_index"] in self.done:\n',
         tests=PAINT + JOURNAL,
         why="what was painted twice is counted twice",
     ),

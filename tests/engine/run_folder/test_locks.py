@@ -11,6 +11,12 @@ from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.locks import alone, locked
 
 
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch):
+    """So that a lock which is never let go fails a test instead of holding it up."""
+    monkeypatch.setattr(locks, "PLANNING_SECONDS", 5)
+
+
 @pytest.fixture
 def folder(tmp_path):
     return RunFolder(tmp_path / "out")
