@@ -8,6 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from alps.engine.base.atomic import publish_folder, spare_name
 from alps.engine.base.errors import ArtefactError
 from alps.engine.runtimes.artefact import MANIFEST
 
@@ -23,16 +24,15 @@ def whole_folder(out: Path) -> Iterator[Path]:
         ArtefactError: ``out`` holds something else, cannot be written, or is being written.
     """
     out = out.absolute()
-    part, old, lock = (out.with_name(f".{out.name}.{end}") for end in ("part", "old", "lock"))
+    part, lock = (out.with_name(f".{out.name}.{end}") for end in ("part", "lock"))
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(lock, timeout=0):
-            _clean(out, part, old)
+            _clean(out, part)
             part.mkdir()
             try:
                 yield part
-                _settle(part)
-                _swap(part, out, old)
+                publish_folder(part, out)
             finally:
                 shutil.rmtree(part, ignore_errors=True)
     except Timeout:
@@ -44,10 +44,11 @@ def whole_folder(out: Path) -> Iterator[Path]:
     # Kept: whoever waits for a lock that is deleted holds another file than the next one.
 
 
-def _clean(out: Path, part: Path, old: Path) -> None:
+def _clean(out: Path, part: Path) -> None:
+    old = spare_name(out)
     shutil.rmtree(part, ignore_errors=True)
     if old.exists() and not out.exists():  # stopped between the two renames
-        os.rename(old, out)
+        os.replace(old, out)
     shutil.rmtree(old, ignore_errors=True)
     if out.exists() and not out.is_dir():
         raise ArtefactError(f"{out}: a file; give a new folder as OUT")
@@ -56,29 +57,3 @@ def _clean(out: Path, part: Path, old: Path) -> None:
             f"{out} is not empty and no exported model (it holds {next(out.iterdir()).name}); "
             "give a new or empty folder as OUT"
         )
-
-
-def _settle(folder: Path) -> None:
-    """Bring all that was written to the disk."""
-    for path in [*sorted(folder.rglob("*")), folder]:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def _swap(part: Path, out: Path, old: Path) -> None:
-    if out.exists():
-        os.rename(out, old)
-    os.rename(part, out)
-    _settle_name(out.parent)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _settle_name(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 from alps.engine.base.atomic import write_text
 from alps.engine.base.digests import fingerprint
 from alps.engine.base.errors import RunFolderError
+from alps.trainer.loop.lines import read_lines
 from alps.trainer.processes import Processes
 
 
@@ -91,24 +92,9 @@ class WorkFolder:
         run = (self.read() if self.run_json.exists() else {}) | values
         write_text(self.run_json, json.dumps(run, indent=2) + "\n")
 
-    def keep_log_until(self, step: int) -> None:
-        """Drop the lines of steps that are done again, and one that was cut short."""
-        if not self.log.exists():
-            return
-        kept = []
-        for line in self.log.read_text(encoding="utf-8").splitlines():
-            try:
-                if json.loads(line)["step"] < step:
-                    kept.append(line + "\n")
-            except (ValueError, KeyError, TypeError):
-                continue
-        write_text(self.log, "".join(kept))
-
     def log_lines(self) -> list[dict[str, Any]]:
-        """What the log says of each step."""
-        if not self.log.exists():
-            return []
-        return [json.loads(line) for line in self.log.read_text(encoding="utf-8").splitlines()]
+        """What the log says of each step; a last line that was cut short is left out."""
+        return read_lines(self.log)
 
     def refuse_other(self, decides: dict[str, Any]) -> None:
         """Raise RunFolderError where the folder was begun with other settings."""

@@ -24,13 +24,13 @@ from alps.trainer.data.samples import (
 from alps.trainer.data.settings import DataSettings
 from alps.trainer.numerics import autocast_for, choose_precision
 from alps.trainer.processes import joined
+from alps.trainer.segmentation.begin import begin
 from alps.trainer.segmentation.folder import TrainingFolder
-from alps.trainer.segmentation.loop import Workshop, train
+from alps.trainer.segmentation.lesson import Workshop, teach
 from alps.trainer.segmentation.loss import class_weights
 from alps.trainer.segmentation.models import build_model
 from alps.trainer.segmentation.recipe import RunOptions, TrainSettings
 from alps.trainer.segmentation.run import Recipe, prepared
-from alps.trainer.segmentation.state import begin
 
 WARM_UP = 2  # steps
 
@@ -76,15 +76,13 @@ def measure_speeds(
             out.root.mkdir(exist_ok=True)
             once = replace(options, log_every=count, checkpoint_every=10**9)
             shop = Workshop(asked, once, out, group, autocast_for(group.device, precision), _none)
-            train(begin(network, asked), made, weights, shop)
+            teach(begin(network, asked), made, weights, shop)
             return out
 
         run(WARM_UP, samples, "warm")
         alone = run(steps, _Same(samples), "alone").log_lines()[-1]
         both = run(steps, samples, "loop").log_lines()[-1]
-    return Speeds(
-        loader, alone["images_per_second"], both["images_per_second"], both["waited_for_crops"]
-    )
+    return Speeds(loader, alone["images_per_second"], both["images_per_second"], both["waited"])
 
 
 class _Same:

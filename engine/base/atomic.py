@@ -1,6 +1,7 @@
 """Files that are whole or not there: written beside their name, synced, renamed."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,10 +15,7 @@ def whole(path: Path) -> Iterator[Path]:
     part = path.with_name(f".{path.name}.part")
     try:
         yield part
-        with open(part, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(part, path)
-        sync_folder(path.parent)
+        publish(part, path)
     except OSError as error:
         part.unlink(missing_ok=True)
         raise RunFolderError(
@@ -27,6 +25,41 @@ def whole(path: Path) -> Iterator[Path]:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def publish(part: Path, path: Path) -> None:
+    """Give a written file, on the same file system, its name; it lasts through a power cut."""
+    with open(part, "rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(part, path)
+    sync_folder(path.parent)
+
+
+def publish_folder(part: Path, path: Path) -> None:
+    """Give a written folder its name; one that has it already makes room until that is done.
+
+    Both are on one file system. A process that is killed in between leaves the older one as
+    ``spare_name(path)``.
+    """
+    for found in sorted(part.rglob("*")):
+        if found.is_dir():
+            sync_folder(found)
+        else:
+            with open(found, "rb+") as file:
+                os.fsync(file.fileno())
+    sync_folder(part)
+    spare = spare_name(path)
+    shutil.rmtree(spare, ignore_errors=True)
+    if path.exists():
+        os.replace(path, spare)
+    os.replace(part, path)
+    sync_folder(path.parent)
+    shutil.rmtree(spare, ignore_errors=True)
+
+
+def spare_name(path: Path) -> Path:
+    """Where a folder lies while another takes its name."""
+    return path.with_name(f".{path.name}.old")
 
 
 def sync_folder(folder: Path) -> None:

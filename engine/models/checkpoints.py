@@ -1,12 +1,11 @@
 """Reads and writes SAM's weights: official .pth files, and safetensors that carry their dimensions.
 
 No pickled code is ever run. Where a file does not say its dimensions they are read off the shapes
-of its tensors (``sam_shapes.infer_config``).
+of its tensors (``layout.infer_config``).
 """
 
 import hashlib
 import json
-import os
 import pickle
 import re
 import zipfile
@@ -19,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from alps.engine.base.atomic import whole
 from alps.engine.base.errors import ModelError
 from alps.engine.models.layout import infer_config
 from alps.engine.sam import (
@@ -99,7 +99,8 @@ def save_sam(
         metadata: more text to keep; ``alps.model`` is the model's name, by default the file's.
 
     Raises:
-        ModelError: a weight is not finite in this dtype, or the metadata claims a key of ours.
+        ModelError: a weight is not finite in this dtype, the metadata claims a key of ours, or
+            the file cannot be written.
     """
     path = Path(path)
     notes = {NAME_KEY: path.stem} | dict(metadata or {})
@@ -116,13 +117,14 @@ def save_sam(
         if not tensors[key].isfinite().all():
             raise ModelError(f"{key} holds values that are not finite as {kept}; not written")
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    try:
-        save_file(tensors, part, metadata=notes)
+    with whole(path) as part:
+        try:
+            save_file(tensors, part, metadata=notes)
+        except SafetensorError as error:
+            raise ModelError(
+                f"cannot write {path} ({_one_line(error)}); check permissions and the space left"
+            ) from error
         _order_metadata(part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _order_metadata(path: Path) -> None:

@@ -2,11 +2,12 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+from alps.engine.base.atomic import publish
 
 READ_BYTES = 1 << 20
 
@@ -96,17 +97,9 @@ class PartFile:
 
     def publish(self) -> None:
         """Give the file its final name, durably."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
         self._file.close()
-        os.replace(self._path, self.target)
+        publish(self._path, self.target)
         self._notes_path.unlink(missing_ok=True)
-        if os.name == "posix":  # elsewhere a folder cannot be opened
-            folder = os.open(self.target.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
 
     def remove(self) -> None:
         """Delete the part and what is noted about it."""

@@ -22,8 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from alps.engine.base.atomic import write_text
 from alps.engine.base.digests import fingerprint
-from alps.engine.base.errors import AlpsError, ArtefactError, SettingsError
+from alps.engine.base.errors import AlpsError, ArtefactError, RunFolderError, SettingsError
 from alps.engine.models.registry import artefact_folder
 from alps.engine.runtimes.artefact import (
     DECODER,
@@ -129,10 +130,8 @@ def choose(model: Model, say: Callable[[str], None] = _log.info) -> Choice:
     say(f"runtime {choice.name}: {choice.why}")
     try:
         kept.parent.mkdir(parents=True, exist_ok=True)
-        part = kept.with_suffix(".part")
-        part.write_text(json.dumps(asdict(choice)), encoding="utf-8")
-        part.replace(kept)
-    except OSError as error:  # it will be measured again
+        write_text(kept, json.dumps(asdict(choice)))
+    except (OSError, RunFolderError) as error:  # it will be measured again
         _log.info("cannot keep the choice of runtime: %s", error)
     return choice
 

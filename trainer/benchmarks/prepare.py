@@ -17,7 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from alps.engine.base.atomic import whole
+from alps.engine.base.atomic import whole, write_text
 from alps.engine.base.errors import RunFolderError, SettingsError, SourceError
 from alps.engine.base.progress import Progress
 from alps.engine.images.raster import RasterReader
@@ -152,7 +152,7 @@ def _open_out(out: Path, benchmark: Benchmark) -> Path:
             if any((out / "img_dir").rglob("*.png")):
                 raise RunFolderError(f"{out} holds other crops already; give a new folder as OUT")
             rules.save(out)
-            note.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+            write_text(note, json.dumps(about, indent=1) + "\n")
         elif json.loads(note.read_text(encoding="utf-8")) != about:
             raise RunFolderError(f"{out} holds crops cut otherwise; see its prepared.json")
     except OSError as error:

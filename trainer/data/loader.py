@@ -6,7 +6,7 @@ bytes: normalisation is the network's business.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -41,7 +41,7 @@ class Batch:
 
 def batches(
     samples: Samples, steps: range, size: int, share: slice, workers: int
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """The batches of some steps, in order.
 
     Args:

@@ -5,6 +5,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from alps.engine.base.atomic import write_text
 from alps.engine.base.errors import SourceError
 
 Colour = tuple[int, int, int]
@@ -37,7 +38,7 @@ class LabelRules:
     def save(self, folder: Path) -> None:
         """Write dataset.json."""
         text = json.dumps(dataclasses.asdict(self), indent=1)
-        (folder / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
+        write_text(folder / DESCRIPTION, text + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> "LabelRules | None":

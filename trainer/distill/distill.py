@@ -25,12 +25,7 @@ from alps.trainer.distill.data import (
     split_windows,
 )
 from alps.trainer.distill.folder import DistillFolder
-from alps.trainer.distill.loop import (
-    Training,
-    Workshop,
-    begin,
-    train,
-)
+from alps.trainer.distill.lesson import Training, Workshop, begin, teach
 from alps.trainer.distill.loss import Statistics
 from alps.trainer.distill.recipe import RATE_LEARNT, RATE_RANDOM, DistillSettings
 from alps.trainer.distill.result import DistillResult
@@ -162,7 +157,7 @@ def _carry_out(job: _Job) -> DistillResult | None:
             print(f"an image teaches nothing: {reason}", file=sys.stderr)
     split = split_windows(plan, settings.train.hold_out, settings.train.seed)
     training = begin(job.student.encoder.to(group.device), settings.train)
-    training.load(folder)
+    training.load(folder.checkpoint)
     with WindowReader(plan, settings.source.bands, job.teacher.config) as reader:
         _learn(job, training, reader, split)
         if not group.is_first:
@@ -205,7 +200,7 @@ def _learn(job: _Job, training: Training, reader: WindowReader, split: Split) ->
         training.statistics = group.on_first(
             lambda: _start(job, training, reader.upright(rows), len(rows), shop.autocast)
         )
-    train(training, targets, draws, shop)
+    teach(training, targets, draws, shop)
 
 
 def _start(
@@ -216,7 +211,7 @@ def _start(
     autocast: Callable[[], torch.autocast],
 ) -> Statistics:
     """Settle what the first windows can settle; returns the teacher's statistics."""
-    encoder = training.encoder
+    encoder = training.model
     seen = look(job.teacher, encoder, windows, autocast)
     if seen.weight == 0:
         reason = seen.reasons[0] if seen.reasons else "all is nodata"
@@ -290,6 +285,6 @@ def _result(
         train_seconds=seconds,
         images_per_second=images / seconds if seconds else math.nan,
         unopened=unopened,
-        unread=sum(line["unread"] for line in lines),
+        unread=int(sum(line["unread"] for line in lines)),
         agreement=agreement,
     )

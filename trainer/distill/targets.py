@@ -5,7 +5,7 @@ belong into a file are always encoded together, whoever asks, so that a cache th
 several goes, or by several processes, holds the same bytes.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -96,7 +96,7 @@ class Targets:
         group.wait()
         return count
 
-    def batches(self, steps: Iterator[list[Draw]]) -> Iterator[Batch]:
+    def batches(self, steps: Iterator[list[Draw]]) -> Generator[Batch, None, None]:
         """A batch for each list of draws, the next one read while one is used."""
         waiting = self._begin(next(steps, []))
         while waiting:

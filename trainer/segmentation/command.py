@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from alps.engine.base.atomic import write_text
 from alps.engine.cli.options import pick, settings_options
 from alps.trainer.data.settings import DataSettings, PseudoSettings
 from alps.trainer.segmentation.recipe import (
@@ -104,7 +105,7 @@ def evaluate(
     if found is None:  # the first process says it
         return
     if file is not None:
-        file.write_text(json.dumps(found.to_dict(), indent=1) + "\n", encoding="utf-8")
+        write_text(file, json.dumps(found.to_dict(), indent=1) + "\n")
     click.echo(found.table())
 
 

@@ -1,12 +1,12 @@
 """OUT of a training: what lies where."""
 
-import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from alps.engine.base.atomic import publish_folder
 from alps.engine.base.errors import RunFolderError
 from alps.trainer.work_folder import WorkFolder
 
@@ -60,11 +60,7 @@ class TrainingFolder(WorkFolder):
         try:
             part.mkdir()
             write(part)
-            for path in part.iterdir():
-                with path.open("rb+") as file:
-                    os.fsync(file.fileno())
-            shutil.rmtree(self.model, ignore_errors=True)
-            os.replace(part, self.model)
+            publish_folder(part, self.model)
         except OSError as error:
             raise RunFolderError(
                 f"cannot write {self.model}: {error.strerror or error}; check permissions and the "

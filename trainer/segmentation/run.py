@@ -21,11 +21,13 @@ from alps.trainer.data.settings import (
     check_data,
     check_pseudo,
 )
+from alps.trainer.loop.state import State
 from alps.trainer.numerics import autocast_for, choose_precision
 from alps.trainer.processes import Processes, joined
 from alps.trainer.segmentation import recipe
+from alps.trainer.segmentation.begin import begin
 from alps.trainer.segmentation.folder import TrainingFolder
-from alps.trainer.segmentation.loop import Workshop, train
+from alps.trainer.segmentation.lesson import Workshop, teach
 from alps.trainer.segmentation.loss import class_weights
 from alps.trainer.segmentation.metrics import Scores, scores
 from alps.trainer.segmentation.models import (
@@ -35,7 +37,6 @@ from alps.trainer.segmentation.models import (
     start_from,
 )
 from alps.trainer.segmentation.predict import measure
-from alps.trainer.segmentation.state import Training, begin
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ def _carry_out(job: _Job, data: str | Path, splits: tuple[str, ...]) -> Result |
         counts = measure(model, cache, train_settings.crop, job.recipe.evaluation, autocast, group)
         return scores(counts, names, cache.rules.left_out)
 
-    def validate(model: nn.Module, _: int) -> dict[str, float]:
+    def validate(model: nn.Module) -> dict[str, float]:
         found = measured(model)
         return {} if found is None else {"mean_iou": found.mean_iou, "mean_f1": found.mean_f1}
 
@@ -159,7 +160,7 @@ def _carry_out(job: _Job, data: str | Path, splits: tuple[str, ...]) -> Result |
     weights = class_weights(cells.class_pixels(), train_settings.class_weights)
     if training.step < train_settings.steps:
         shop = Workshop(train_settings, options, folder, group, autocast, validate)
-        train(training, samples, weights, shop)
+        teach(training, samples, weights, shop)
     group.on_first(lambda: folder.put_model(lambda part: save_model(training.result, part)))
     found = measured(training.result.eval())
     return _keep_result(job, training, len(cells), found) if group.is_first else None
@@ -214,11 +215,13 @@ def _known_result(folder: TrainingFolder) -> Result | None:
     return Result(**(values | {"model": folder.model, "scores": found}))
 
 
-def _keep_result(job: _Job, training: Training, crops: int, found: Scores | None) -> Result:
+def _keep_result(job: _Job, training: State, crops: int, found: Scores | None) -> Result:
     lines = [line for line in job.folder.log_lines() if "seconds" in line]
     seconds = sum(line["seconds"] for line in lines)
     images = training.step * job.recipe.train.batch
-    waited = sum(line["waited_for_crops"] * line["seconds"] for line in lines)
+    # "waited_for_crops" in logs that an earlier version began.
+    shares = [line.get("waited", line.get("waited_for_crops", 0.0)) for line in lines]
+    waited = sum(s * line["seconds"] for s, line in zip(shares, lines, strict=True))
     result = Result(
         model=job.folder.model,
         steps=training.step,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from alps.engine.base.atomic import whole
+from alps.engine.base.atomic import whole, write_text
 from alps.engine.base.device import choose_device
 from alps.engine.base.errors import SettingsError
 from alps.engine.images.sources import Source
@@ -125,8 +125,7 @@ def _keep_to(recipe: TinyRecipe, path: Path) -> None:
             f"{path.parent} was begun with another {', '.join(changed)}; give that again, or "
             "another OUT"
         )
-    with whole(path) as part:
-        part.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
+    write_text(path, json.dumps(wanted, indent=1))
 
 
 def export(model: Sam, recipe: TinyRecipe, path: Path) -> Path:

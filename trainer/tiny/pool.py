@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 import torch
 
+from alps.engine.base.atomic import write_text
 from alps.engine.base.errors import SettingsError, SourceError
 from alps.engine.base.progress import Progress
 from alps.engine.demo.scenes import SceneSettings, make_scene
@@ -118,7 +119,7 @@ def build_pool(folder: Path, maker: PoolMaker, workers: int = 1) -> Pool:
             if index % _KEPT_EVERY == _KEPT_EVERY - 1 or index == total - 1:
                 for array in (pool.images, pool.levels):
                     array.flush()
-                made.write_text(json.dumps({"items": index + 1, "settings": asdict(settings)}))
+                write_text(made, json.dumps({"items": index + 1, "settings": asdict(settings)}))
     return pool
 
 

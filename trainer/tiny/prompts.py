@@ -1,7 +1,7 @@
 """Points on images of the pool, all true masks at each, and the light that images are seen in."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -52,7 +52,9 @@ class Prompts:
     valid: Tensor  # (B·N, 3) bool
 
 
-def batches(pool: Pool, *, seed: int, start: int, images: int, points: int) -> Iterator[Batch]:
+def batches(
+    pool: Pool, *, seed: int, start: int, images: int, points: int
+) -> Generator[Batch, None, None]:
     """Endless batches; batch number ``start`` is the same however the run got there.
 
     Some are drawn ahead, by threads.

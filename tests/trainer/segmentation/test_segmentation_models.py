@@ -10,6 +10,7 @@ from transformers import ResNetConfig, ResNetForImageClassification, SegformerFo
 
 from alps.engine.base.errors import ModelError, SettingsError
 from alps.trainer.segmentation import models
+from alps.trainer.segmentation.begin import begin
 from alps.trainer.segmentation.models import (
     NAMES,
     build_config,
@@ -28,7 +29,6 @@ from alps.trainer.segmentation.recipe import (
     TrainSettings,
     check,
 )
-from alps.trainer.segmentation.state import begin
 
 CLASSES = ("road", "roof", "tree")
 
@@ -86,7 +86,7 @@ def test_upernet_on_each_backbone(monkeypatch, name, layers):
     assert found.shape == (2, 3, 64, 64)
     found.square().mean().backward()
     training = begin(model, TrainSettings(head_rate=10.0))
-    assert {group["times"] for group in training.optimiser.param_groups} == {1.0, 10.0}
+    assert set(training.rates) == {TrainSettings.rate, 10 * TrainSettings.rate}
     learns = [(key, value) for key, value in model.named_parameters() if value.requires_grad]
     assert not [key for key, value in learns if value.grad is None]  # processes would wait
 

@@ -16,12 +16,8 @@ from teaching import CPU, QUICK, SHORT, checkpoint, differences
 from alps.engine.base import atomic
 from alps.engine.base.errors import RunFolderError, SettingsError
 from alps.engine.cli import main as cli
-from alps.trainer.segmentation import (
-    folder,
-    loop,
-    models,
-    state,
-)
+from alps.trainer.loop.state import State
+from alps.trainer.segmentation import lesson, models
 from alps.trainer.segmentation.evaluate import evaluate
 from alps.trainer.segmentation.folder import TrainingFolder
 from alps.trainer.segmentation.models import logits
@@ -52,7 +48,7 @@ def test_it_learns(data, tmp_path):
     lines = TrainingFolder(tmp_path / "out").log_lines()
     assert np.mean([line["loss"] for line in lines[-5:]]) < 0.5 * lines[0]["loss"]
     assert result.scores.mean_iou > 0.6 and result.scores.classes == ("0", "1", "2")
-    assert {"rate", "images_per_second", "gradient_norm", "waited_for_crops"} <= lines[0].keys()
+    assert {"rate", "images_per_second", "gradient_norm", "waited"} <= lines[0].keys()
 
 
 def test_the_result_says_what_was_measured(undisturbed):
@@ -108,7 +104,7 @@ def test_evaluation_of_the_saved_model_agrees(data, undisturbed, tmp_path):
 
 def test_a_finished_training_does_nothing_again(data, undisturbed, monkeypatch):
     result, out, settings = undisturbed
-    monkeypatch.setattr(loop, "_learn", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(lesson, "train", lambda *_: pytest.fail("trained again"))
     assert finetune(data, out, settings, CPU) == result
 
 
@@ -164,7 +160,7 @@ def test_settings_that_cannot_work(data, tmp_path, name, value):
 @pytest.mark.parametrize("kind", ["poly", "cosine", "constant"])
 def test_schedules_rise_then_fall(kind):
     settings = TrainSettings(steps=100, warmup=0.1, schedule=kind)
-    rates = [loop.schedule(step, settings) for step in range(100)]
+    rates = [lesson.schedule_of(settings).share(step) for step in range(100)]
     assert rates[:10] == pytest.approx([0.1 * n for n in range(1, 11)]) and rates[10] == 1
     falls = np.diff(rates[10:])
     assert (falls == 0).all() if kind == "constant" else (falls < 0).all() and rates[-1] < 0.02
@@ -190,11 +186,11 @@ def killed(where, data, out, settings):
 
     def work():
         if where == "step":
-            state.Training.average = dying(state.Training.average, 3)
+            State.average = dying(State.average, 3)
         elif where == "checkpoint":
             atomic.os.replace = dying(os.replace, 0, lambda _, path: path.suffix == ".pt")
         elif where == "model":
-            folder.os.replace = dying(os.replace, 0, lambda _, path: path.name == "model")
+            atomic.os.replace = dying(os.replace, 0, lambda _, path: path.name == "model")
         finetune(data, out, settings, CPU)
 
     assert teaching.ended(teaching.forked(work)) == -signal.SIGKILL
@@ -247,12 +243,13 @@ def test_two_processes_learn_what_one_does(data, tmp_path, sober):
 
 def test_parts_of_a_batch_add_up(data, tmp_path, sober, monkeypatch):
     """Without batch norm's statistics, which are those of a part, gradients are the same."""
-    monkeypatch.setattr(
-        loop, "share_batch_norm", lambda model: [
-            module.eval() for module in model.modules()
-            if isinstance(module, torch.nn.BatchNorm2d)
-        ],
-    )  # fmt: skip
+
+    def freeze(model):
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.eval().train = lambda _=True, norm=module: norm
+
+    monkeypatch.setattr(lesson, "share_batch_norm", freeze)
     logs = []
     for parts in (1, 3):
         train = replace(QUICK, steps=2, accumulate=parts)

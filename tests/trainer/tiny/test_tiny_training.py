@@ -16,6 +16,8 @@ import speck
 
 from alps.engine.base.errors import AlpsError, SettingsError
 from alps.engine.sam import Sam
+from alps.trainer.loop.lines import keep_before
+from alps.trainer.loop.state import State
 from alps.trainer.tiny import train
 from alps.trainer.tiny.cells import carry_cells
 from alps.trainer.tiny.pool import Pool
@@ -234,9 +236,9 @@ def test_a_line_that_was_not_ended_is_dropped(tmp_path):
     path = tmp_path / "log.jsonl"
     lines = [{"stage": "decoder", "step": 3}, {"stage": "joint", "step": 3}]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines) + '{"stage": "joi')
-    train._Log(path, "joint", start=4)
+    keep_before(path, 4, "joint")
     assert read_log(tmp_path) == lines
-    train._Log(path, "joint", start=3)
+    keep_before(path, 3, "joint")
     assert read_log(tmp_path) == lines[:1]
 
 
@@ -245,7 +247,7 @@ def test_a_loss_that_is_no_number_ends_it(pool, tmp_path):
     with torch.no_grad():
         model.mask_decoder.iou_token.weight.fill_(float("nan"))
     stage, _ = stages(model)
-    with pytest.raises(AlpsError, match="no number any more by step 1 of the decoder stage"):
+    with pytest.raises(AlpsError, match="no number any more at step 1 of the decoder stage"):
         train.run_stage(stage, model, averaged, train.Workshop(tmp_path, pool, RECIPE, 2))
     assert not (tmp_path / "decoder.pt").exists()
 
@@ -265,7 +267,7 @@ def test_the_decoder_stage_leaves_the_encoder_alone(pool, tmp_path):
 def test_killed_and_resumed_ends_with_the_same_weights(
     pool, undisturbed, tmp_path, monkeypatch, killed_at
 ):
-    real = train._average
+    real = State.average
     for steps in killed_at:  # counted from each start, lost ones again
         left = [steps]
 
@@ -275,14 +277,20 @@ def test_killed_and_resumed_ends_with_the_same_weights(
             left[0] -= 1
             real(*arguments)
 
-        monkeypatch.setattr(train, "_average", average)
+        monkeypatch.setattr(State, "average", average)
         with pytest.raises(KeyboardInterrupt):
             train_through(pool, tmp_path)
-    monkeypatch.setattr(train, "_average", real)
+    monkeypatch.setattr(State, "average", real)
     found, (expected, out) = train_through(pool, tmp_path), undisturbed
     assert found.keys() == expected.keys()
     assert [name for name in found if not torch.equal(found[name], expected[name])] == []
-    timeless = [[line | {"seconds": 0} for line in read_log(folder)] for folder in (tmp_path, out)]
+    timeless = [
+        [
+            line | dict.fromkeys(("seconds", "images_per_second", "waited"), 0)
+            for line in read_log(folder)
+        ]
+        for folder in (tmp_path, out)
+    ]
     assert timeless[0] == timeless[1]
 
 

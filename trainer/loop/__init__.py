@@ -1,0 +1,1 @@
+"""The one training loop: schedule, running average, checkpoint, log, clipping."""
