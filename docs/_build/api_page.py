@@ -30,26 +30,33 @@ def _entry(name: str, value: Any) -> str:
         parents = [each.__name__ for each in value.__bases__]
         head = f"class {name}({', '.join(parents)})"
         return "\n".join([f"### {name}", "", _code(head), _prose(value.__doc__), ""])
-    lines = [f"### {name}", "", _code(f"{name}{_signature(value)}"), _prose(value.__doc__), ""]
     if dataclasses.is_dataclass(value):
-        lines += _fields(value)
-    elif inspect.isclass(value):
+        lines = [f"### {name}", "", _prose(value.__doc__), "", *_fields(value)]
+    else:
+        lines = [f"### {name}", "", _code(f"{name}{_signature(value)}"), _prose(value.__doc__), ""]
+    if inspect.isclass(value):
         for method, body in vars(value).items():
             if inspect.isfunction(body) and not method.startswith("_"):
                 lines += [f"#### {name}.{method}", ""]
                 lines += [_code(f"{method}{_signature(body)}"), _prose(body.__doc__), ""]
+            elif isinstance(body, property):
+                lines += [f"#### {name}.{method}", "", _prose(body.__doc__), ""]
     return "\n".join(lines)
 
 
 def _fields(value: Any) -> list[str]:
+    """A table of a dataclass; what stands behind a field is its help, or its comment in the code."""
+    source = inspect.getsource(value)
     rows = ["| field | type | default | |", "|---|---|---|---|"]
     for field in dataclasses.fields(value):
         default = "" if field.default is dataclasses.MISSING else f"`{field.default!r}`"
         if field.default_factory is not dataclasses.MISSING:
             default = f"`{getattr(field.default_factory, '__name__', '')}()`"
         kind = field.type if isinstance(field.type, str) else _type(field.type)
-        text = field.metadata.get("help", "").replace("|", "\\|")
-        rows.append(f"| `{field.name}` | `{kind.replace('|', chr(92) + '|')}` | {default} | {text} |")
+        comment = re.search(rf"^    {field.name}: .*?  # (.*)$", source, re.MULTILINE)
+        text = field.metadata.get("help", comment[1] if comment else "")
+        cells = f"`{field.name}`", f"`{kind}`", default, text
+        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return [*rows, ""]
 
 
