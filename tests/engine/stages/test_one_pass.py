@@ -30,6 +30,8 @@ from alps.engine.stages.label import (
 )
 from alps.engine.stages.one_pass import OnePass
 
+pytestmark = pytest.mark.slow  # whole runs, some of them killed and started again
+
 SETTINGS = RunSettings(cluster=ClusterSettings(clusters=4))
 
 

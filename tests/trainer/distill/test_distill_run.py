@@ -41,6 +41,8 @@ from alps.trainer.distill.recipe import (
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 CPU = DistillOptions("cpu", checkpoint_every=3)
+pytestmark = pytest.mark.slow  # whole runs, some of them killed and started again
+
 FLOAT = TrainSettings(steps=8, batch=4, rate=2e-3, precision="float32", hold_out=0.2)
 SHORT = DistillSettings(train=FLOAT, agreement=AgreementSettings(agreement_windows=2))
 
