@@ -24,7 +24,7 @@ PLAN = ("tests/engine/run_folder/test_plan.py",)
 ATOMIC = ("tests/engine/base/test_atomic.py",)
 QUALITY = ("tests/engine/quality/test_quality.py", "tests/engine/quality/test_quality_splits.py")
 REPORT = ("tests/engine/report/test_report.py",)
-OPTIONS = ("tests/engine/cli/test_option_effects.py",)
+OPTION = "tests/engine/cli/test_option_effects.py::test_an_option_has_its_effect"
 CLI = ("tests/engine/cli/test_cli.py",)
 
 IMAGES = [
@@ -189,7 +189,7 @@ MASKS = [
         "engine/masks/gate.py",
         old="return (area >= self.min_area) & (area <= self.max_area)",
         new="return (area > self.min_area) & (area <= self.max_area)",
-        tests=EVERYTHING,
+        tests=GATE,
         why="a mask of just the least area is dropped",
     ),
     Mutant(
@@ -231,7 +231,7 @@ MASKS = [
         "engine/masks/generator.py",
         old="                    after &= gate.valid  # a filled hole may have been nodata\n",
         new="                    pass\n",
-        tests=EVERYTHING,
+        tests=GATE,
         why="filled holes take in nodata",
     ),
     Mutant(
@@ -245,7 +245,7 @@ MASKS = [
         "engine/masks/generator.py",
         old="gate = Gate(valid, max(1, min_area), max_area * height * width)",
         new="gate = Gate(valid, max(1, min_area))",
-        tests=EVERYTHING,
+        tests=(f"{OPTION}[label-max_area]",),
         why="no mask is too large",
     ),
     Mutant(
@@ -500,7 +500,7 @@ CLUSTERS = [
         "engine/clusters/segment_data.py",
         old="weights = columns.area.astype(np.float32) if self._weigh else None",
         new="weights = np.ones(len(columns), np.float32) if self._weigh else None",
-        tests=CLUSTERING + OPTIONS,
+        tests=(f"{OPTION}[cluster-weight_by_area]",),
         why="--weight-by-area weighs all alike",
     ),
 ]
@@ -667,35 +667,35 @@ STAGES = [
         "engine/stages/segment.py",
         old="        max_area=settings.segment.max_area,\n",
         new="",
-        tests=OPTIONS,
+        tests=(f"{OPTION}[label-max_area]",),
         why="--max-area does nothing",
     ),
     Mutant(
         "engine/stages/segment.py",
         old="        min_area=settings.segment.min_area,\n",
         new="",
-        tests=OPTIONS,
+        tests=(f"{OPTION}[label-min_area]",),
         why="--min-area does nothing",
     ),
     Mutant(
         "engine/stages/segment.py",
         old="        superpixels=settings.segment.superpixels,\n",
         new="",
-        tests=OPTIONS,
+        tests=(f"{OPTION}[label-superpixels]",),
         why="--superpixels does nothing",
     ),
     Mutant(
         "engine/masks/generator.py",
         old="fields(EverythingSettings)} & vars(settings).keys()",
         new='fields(EverythingSettings)} & vars(settings).keys() - {"box_nms_thresh"}',
-        tests=OPTIONS,
+        tests=(f"{OPTION}[label-box_nms_thresh]",),
         why="--box-nms-thresh does nothing",
     ),
     Mutant(
         "engine/masks/generator.py",
         old="return cls(runtime, coarse_to_fine=settings.coarse_to_fine, **named)",
         new="return cls(runtime, **named)",
-        tests=OPTIONS,
+        tests=(f"{OPTION}[label-coarse_to_fine]",),
         why="--coarse-to-fine does nothing",
     ),
     Mutant(
@@ -821,7 +821,7 @@ STAGES = [
         "engine/stages/fit_clusters.py",
         old="        refuse_failures(folder, summary, options.max_failed)\n",
         new="",
-        tests=OPTIONS,
+        tests=(f"{OPTION}[fit-clusters-max_failed]",),
         why="fit-clusters knows no --max-failed",
     ),
     Mutant(
@@ -1040,28 +1040,28 @@ FACE = [
         "engine/cli/commands.py",
         old="    single.cluster(out, pick(ClusterSettings, values), device)\n",
         new="    single.cluster(out, None, device)\n",
-        tests=OPTIONS,
+        tests=(f"{OPTION}[cluster-clusters]",),
         why="options of alps cluster do nothing",
     ),
     Mutant(
         "engine/cli/commands.py",
         old="_say(single.paint(out, pick(PaintSettings, values), max_failed))",
         new="_say(single.paint(out, pick(PaintSettings, values)))",
-        tests=OPTIONS,
+        tests=(f"{OPTION}[paint-max_failed]",),
         why="alps paint knows no --max-failed",
     ),
     Mutant(
         "engine/cli/commands.py",
         old="one_pass = OnePass(clusters_from, keep_segments)",
         new="one_pass = OnePass(clusters_from)",
-        tests=OPTIONS,
+        tests=(f"{OPTION}[label-keep_segments]",),
         why="--keep-segments does nothing",
     ),
     Mutant(
         "engine/cli/commands.py",
         old="count = fit(src, file, sample, _run_settings(values), options, work)",
         new="count = fit(src, file, sample, _run_settings(values), options)",
-        tests=OPTIONS,
+        tests=(f"{OPTION}[fit-clusters-work]",),
         why="--work does nothing",
     ),
     Mutant(

@@ -125,6 +125,15 @@ def unlike_embeddings(given: Outcome, plain: Outcome) -> bool:
     return one.shape != other.shape or not np.array_equal(one, other)
 
 
+def masks_of_at_least(name: str, least: float) -> Callable[[Outcome, Outcome], bool]:
+    """Masks that are below in a column are there without the option alone."""
+
+    def shows(given: Outcome, plain: Outcome) -> bool:
+        return given.segments[name].min() >= least > plain.segments[name].min()
+
+    return shows
+
+
 def lower_stability(given: Outcome, plain: Outcome) -> bool:
     means = [run.segments["stability_score"][run.masks].mean() for run in (given, plain)]
     return means[0] < means[1] - 0.01
@@ -141,22 +150,10 @@ SEGMENT = {
     ),
     "points_per_batch": Effect(("--points-per-batch", "7"), lambda g, p: g.points_per_batch == {7}),
     "pred_iou_thresh": Effect(
-        ("--pred-iou-thresh", "0.1"),
-        lambda g, p: (
-            g.segments["predicted_iou"][g.masks].min()
-            >= 0.1
-            > p.segments["predicted_iou"][p.masks].min()
-        ),
-        NO_PARTS,
+        ("--pred-iou-thresh", "0.1"), masks_of_at_least("predicted_iou", 0.1), NO_PARTS
     ),
     "stability_score_thresh": Effect(
-        ("--stability-score-thresh", "0.3"),
-        lambda g, p: (
-            g.segments["stability_score"][g.masks].min()
-            >= 0.3
-            > p.segments["stability_score"][p.masks].min()
-        ),
-        NO_PARTS,
+        ("--stability-score-thresh", "0.3"), masks_of_at_least("stability_score", 0.3), NO_PARTS
     ),
     "stability_score_offset": Effect(("--stability-score-offset", "3"), lower_stability),
     "box_nms_thresh": Effect(

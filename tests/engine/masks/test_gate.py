@@ -3,17 +3,22 @@
 import numpy as np
 import pytest
 import torch
+from speck import CONFIG
 
 from alps.engine.masks.crops import Crop
 from alps.engine.masks.gate import (
     EDGE_PIXELS,
+    Candidates,
     Gate,
     StabilityRule,
     candidates_of,
     cut_off,
     without_small_regions,
 )
+from alps.engine.masks.generator import MaskGenerator
 from alps.engine.runtimes.protocol import DecodedMasks
+from alps.engine.sam import Sam
+from alps.kernels.masks.pixels import mask_of, runs_of
 
 WHOLE = (300, 400)  # height, width
 CROP = Crop(100, 0, 300, 150, 1)  # touches the image's upper edge alone
@@ -72,6 +77,29 @@ def test_regions_that_touch_at_a_corner_are_one():
     mask = np.zeros((20, 20), bool)
     mask[2:5, 2:5] = mask[5:8, 5:8] = True
     assert without_small_regions(mask, 18) is mask
+
+
+def test_a_filled_hole_takes_in_no_nodata():
+    torch.manual_seed(0)
+    generator = MaskGenerator(Sam(CONFIG), points_per_side=2, min_mask_region_area=20)
+    mask = np.zeros((30, 30), bool)
+    mask[5:25, 5:25] = True
+    valid = np.ones((30, 30), bool)
+    valid[10:12, 10:12] = False  # within one of two holes
+    mask[10:13, 10:14] = mask[18:20, 18:20] = False
+    before = Candidates(
+        runs=runs_of(mask[None]),
+        boxes=np.array([[5, 5, 24, 24]]),
+        area=np.array([mask.sum()]),
+        predicted_iou=np.ones(1, np.float32),
+        stability_score=np.ones(1, np.float32),
+        points=np.zeros((1, 2)),
+        crop=np.zeros(1, np.int64),
+    )
+    after = generator._without_small_regions(before, Gate(valid))
+    expected = mask | valid & np.pad(np.ones((20, 20), bool), 5)
+    np.testing.assert_array_equal(mask_of(after.runs, 0), expected)
+    assert after.area.tolist() == [400 - 4]
 
 
 def test_masks_carry_their_own_point_and_score():

@@ -35,11 +35,6 @@ pytestmark = pytest.mark.slow  # whole runs, some of them killed and started aga
 SETTINGS = RunSettings(cluster=ClusterSettings(clusters=4))
 
 
-@pytest.fixture
-def options(speck):
-    return RunOptions(model=str(speck), device="cpu", max_failed=1.0)
-
-
 @pytest.fixture(autouse=True)
 def shards_of_three(monkeypatch):
     """Small shards: several of one source, and several sources in one."""

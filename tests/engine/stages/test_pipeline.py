@@ -42,11 +42,6 @@ from alps.kernels.masks import coco
 SETTINGS = RunSettings(cluster=ClusterSettings(clusters=4))
 
 
-@pytest.fixture
-def options(speck):
-    return RunOptions(model=str(speck), device="cpu", max_failed=1.0)
-
-
 def results(out):
     """The bytes of everything that must not depend on how often a run was stopped."""
     files = [*out.glob("labels/**/*.*"), *out.glob("segments/*.parquet"), out / "clusters.npz"]
@@ -448,7 +443,7 @@ def test_an_archive_that_is_away_can_still_be_painted(archive, tmp_path, options
 @pytest.mark.parametrize("content", ["{}", "[]", "null", '{"config_hash": 1}', '{"cut'])
 def test_a_damaged_run_json_is_named(archive, tmp_path, options, content):
     out = tmp_path / "out"
-    label_archive(archive, out, SETTINGS, options)
+    out.mkdir()
     (out / "run.json").write_text(content)
     with pytest.raises(RunFolderError, match=r"run\.json"):
         label_archive(archive, out, SETTINGS, options)
