@@ -145,6 +145,8 @@ def test_columns_of_a_run(run):
     np.testing.assert_array_equal(columns.embedding, [[1, 2, 3, 4]] * 3)
     np.testing.assert_array_equal(columns.colour, [[50, 1, 2, 3, 4, 5]] * 3)
     assert columns.tile.tolist() == [0, 1, 1] and columns.area.tolist() == [9] * 3
+    smaller = read_segment_columns(run.segments(0), np.array([20, 10]))
+    np.testing.assert_array_equal(smaller.place, [[0.25, 0.125], [1, 0], [0, 1]])
 
 
 @pytest.mark.parametrize("column", ["colour", "centre_x"])

@@ -198,10 +198,15 @@ class Squares:
         self.encoded += 1
         return columns + 100 * (self.encoded - 1)
 
+    def reach(self, x):
+        """Half a square's side, for squares at x (N, 1)."""
+        return 4
+
     def decode(self, embedding, points, pred_iou_thresh, points_per_batch):
         pixel = torch.arange(32.0) * 2 + 1  # centres of the logits' pixels
         x, y = points.float().T[..., None]
-        column, row = (pixel - x).abs() < 4, (pixel - y).abs() < 4
+        reach = self.reach(x)
+        column, row = (pixel - x).abs() < reach, (pixel - y).abs() < reach
         inside = row[:, :, None] & column[:, None, :]
         yield DecodedMasks(
             logits=torch.where(inside, 9.0, -9.0),
@@ -483,6 +488,19 @@ def test_coarse_to_fine_asks_less_and_finds_nothing_new(ours):
     assert set(some.counts) <= set(everything.counts)
     with pytest.raises(SettingsError, match="points_per_side"):
         MaskGenerator(ours, points_per_side=None, point_grids=[[[0, 0]]], coarse_to_fine=True)
+
+
+def test_coarse_to_fine_asks_on_under_large_masks():
+    """Squares of the left half are of 12 cells of the grid or more, those of the right of 6."""
+
+    class LargeOnTheLeft(Squares):
+        def reach(self, x):
+            return torch.where(x < 32, 24, 10)
+
+    generator = MaskGenerator(LargeOnTheLeft(), 8, stability_score_thresh=0.2, coarse_to_fine=True)
+    segments = generator.segment(np.zeros((64, 64, 3), np.uint8))
+    # 4 x 4 points, then those of the three leftmost columns: small squares cover the others.
+    assert segments.prompted == 16 + (4 + 8 + 4)
 
 
 @pytest.mark.parametrize(

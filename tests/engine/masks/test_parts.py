@@ -97,9 +97,10 @@ def generator(tmp_path_factory):
     assert isinstance(model, Sam) and model.config == CONFIG
     return MaskGenerator(
         model,
-        points_per_side=4,
+        points_per_side=6,
         pred_iou_thresh=DEFAULTS.pred_iou_thresh,
         stability_score_thresh=DEFAULTS.stability_score_thresh,
+        box_nms_thresh=DEFAULTS.box_nms_thresh,
     )
 
 
@@ -109,15 +110,18 @@ def test_parts_have_scores_and_embedding_of_their_mask(generator):
     valid[:10] = False
     # Small masks alone, so that something lies under none.
     whole = generator.segment(image, valid, max_area=0.3)
-    parts = generator.segment(image, valid, max_area=0.3, superpixels=2000)
+    parts = generator.segment(image, valid, max_area=0.3, superpixels=50_000)
     np.testing.assert_array_equal(whole.mask, np.arange(len(whole)))
     under = parts.mask >= 0
     own = parts.mask[under]
-    for name in ("predicted_iou", "stability_score", "points", "embeddings"):
+    for name in ("predicted_iou", "stability_score", "points", "embeddings", "centres"):
         of_mask, of_part = getattr(whole, name), getattr(parts, name)
         assert of_part.dtype == of_mask.dtype
         np.testing.assert_array_equal(of_part[under], of_mask[own])
+    assert len(np.unique(own)) > 2  # so fine that several masks have parts
     rest = ~under
+    first, size = parts.boxes[rest, :2], parts.boxes[rest, 2:]
+    np.testing.assert_allclose(parts.centres[rest], first + size / 2)
     assert rest.any() and under.any()
     assert (parts.predicted_iou[rest] == 0).all() and np.isnan(parts.points[rest]).all()
     assert np.isfinite(parts.embeddings).all() and parts.embeddings[rest].any(1).all()
