@@ -4,7 +4,6 @@ A map appears under its name whole, or not at all; the same labels give the same
 they were cut into strips. Memory is bounded by one band of 512 rows, whatever the map's size.
 """
 
-import os
 import struct
 import zlib
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from rasterio.control import GroundControlPoint
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
+from alps.engine.base.atomic import publish
 from alps.engine.base.errors import RunFolderError, SettingsError
 from alps.engine.images.raster import RasterReader
 from alps.engine.labels import palette as palettes
@@ -164,9 +164,7 @@ class LabelMapWriter:
             raise ValueError(f"{self.path}: {self._rows} of {self.height} rows were written")
         with _errors_of(self.path):
             self._sink.finish()
-            _sync(self._part)
-            os.replace(self._part, self.path)
-            _sync(self.path.parent)
+            publish(self._part, self.path)
 
     def _remove_part(self) -> None:
         with suppress(OSError):  # a folder that may not be written: said already
@@ -262,14 +260,6 @@ class _TiffSink:
     def close(self) -> None:
         with suppress(RasterioError, CPLE_BaseError):
             self._dataset.close()
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @contextmanager

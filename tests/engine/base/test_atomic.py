@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from alps.engine.base.atomic import sync_folder, whole, write_text
+from alps.engine.base.atomic import publish_folder, spare_name, sync_folder, whole, write_text
 from alps.engine.base.errors import RunFolderError
 
 
@@ -42,3 +42,49 @@ def test_a_file_system_that_cannot_sync_folders_is_no_error(tmp_path, monkeypatc
     monkeypatch.setattr(os, "fsync", refuse)
     sync_folder(tmp_path)
     sync_folder(tmp_path / "missing")
+
+
+def folder_of(path, **files):
+    (path / "inner").mkdir(parents=True)
+    for name, text in files.items():
+        (path / "inner" / name).write_text(text)
+    return path
+
+
+def names(path):
+    return sorted(found.name for found in path.iterdir())
+
+
+def test_a_folder_gets_its_name_after_all_its_files_are_on_the_disk(tmp_path, disk_calls):
+    part = folder_of(tmp_path / "part", a="12", b="1234")
+    publish_folder(part, tmp_path / "done")
+    synced = [size for _, size in disk_calls[: disk_calls.index(("replace", None))]]
+    assert sorted(size for size in synced if size) == [2, 4]
+    assert synced.count(None) == 2  # the folder within, and the folder
+    assert disk_calls[len(synced) :] == [("replace", None), ("fsync", None)]
+    assert names(tmp_path) == ["done"] and names(tmp_path / "done" / "inner") == ["a", "b"]
+
+
+def test_a_folder_takes_the_place_of_an_older_one(tmp_path):
+    old = folder_of(tmp_path / "done", a="old")
+    publish_folder(folder_of(tmp_path / "part", b="new"), old)
+    assert names(tmp_path) == ["done"] and names(old / "inner") == ["b"]
+
+
+def test_killed_between_two_renames_the_older_folder_is_still_there(tmp_path, monkeypatch):
+    old = folder_of(tmp_path / "done", a="old")
+    part, replace = folder_of(tmp_path / "part", b="new"), os.replace
+
+    def killed(source, target):
+        if source == part:
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        publish_folder(part, old)
+    kept = old if old.exists() else spare_name(old)
+    assert (kept / "inner" / "a").read_text() == "old"
+    monkeypatch.undo()
+    publish_folder(part, old)
+    assert names(old / "inner") == ["b"] and not spare_name(old).exists()

@@ -17,7 +17,7 @@ from alps.engine.clusters.data import MemoryVectors
 from alps.engine.clusters.features import segment_columns
 from alps.engine.clusters.file import load_clusters, save_clusters
 from alps.engine.clusters.fit import ClusterModel, fit_clusters
-from alps.engine.clusters.seeding import plus_plus
+from alps.engine.clusters.seeding import move_centroids, plus_plus
 from alps.engine.clusters.segment_data import RunVectors
 from alps.engine.images.windows import Window
 from alps.engine.settings import ClusterSettings
@@ -123,6 +123,28 @@ def test_dead_centroids_are_revived(monkeypatch):
     labels, _ = model.assign(vectors)
     found = {*zip(labels.tolist(), which.tolist(), strict=True)}
     assert len(found) <= 15  # most groups have a centroid of their own again
+
+
+def test_centroids_move_to_no_vector_without_weight():
+    vectors, weights = np.array([[0.0], [10], [20]], np.float32), np.array([1.0, 0, 1])
+    for seed in range(20):
+        centroids = np.array([[0.0], [99]], np.float32)
+        rng = np.random.default_rng(seed)
+        poor = np.array([False, True])
+        moved = move_centroids(centroids, poor, np.array([2.0, 0]), (vectors, weights), rng)
+        assert moved.tolist() == [False, True] and centroids.tolist() == [[0], [20]]
+
+
+def test_the_past_fades():
+    """A centroid is the mean of the latter half of what it received."""
+
+    class InOrder(MemoryVectors):
+        def batches(self, rows, rng):
+            yield from (self.take(np.arange(start, start + 50)) for start in (0, 50))
+
+    vectors = np.repeat([[0.0], [1.0]], 50, axis=0).astype(np.float32)
+    (centroid,) = clustering.fit_centroids(InOrder(vectors), ClusterSettings(clusters=1, passes=1))
+    assert centroid == pytest.approx(1)
 
 
 def test_first_centroids_are_vectors_of_the_sample():
