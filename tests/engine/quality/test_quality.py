@@ -192,6 +192,18 @@ def test_ignored_values_and_nodata_do_not_count(folders):
     assert [c.value for c in everything.classes] == [1, 2, 200, 255]
 
 
+def test_a_transparent_colour_of_a_png_is_a_class(folders):
+    labels, truth = folders
+    values = np.repeat(np.arange(2, dtype=np.uint8), 30).reshape(6, 10)
+    save(labels / "a.png", values)
+    truth.mkdir()
+    Image.fromarray(values).save(truth / "a.png", transparency=0)
+    with rasterio.open(truth / "a.png") as file:
+        assert file.nodata == 0
+    found = measure_quality(labels, truth)
+    assert (found.pixels, found.ignored_pixels, found.miou) == (60, 0, 1.0)
+
+
 def test_threshold_makes_two_classes_of_jpeg_and_of_0_255_masks(folders):
     labels, truth = folders
     mask = np.zeros((32, 48), np.uint8)
