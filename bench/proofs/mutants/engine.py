@@ -941,7 +941,7 @@ RUN_FOLDER = [
     ),
 ]
 
-QUALITY_MUTANTS = [
+QUALITY_MEASURES = [
     Mutant(
         "engine/quality/measure.py",
         old="union = total + mapped.sum(axis=0) - hits",
@@ -1101,6 +1101,6 @@ MUTANTS = [
     *LABELS,
     *STAGES,
     *RUN_FOLDER,
-    *QUALITY_MUTANTS,
+    *QUALITY_MEASURES,
     *FACE,
 ]

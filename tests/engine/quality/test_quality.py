@@ -204,6 +204,14 @@ def test_a_transparent_colour_of_a_png_is_a_class(folders):
     assert (found.pixels, found.ignored_pixels, found.miou) == (60, 0, 1.0)
 
 
+def test_a_value_on_the_threshold_is_class_0(folders):
+    labels, truth = folders
+    save(labels / "a.png", np.array([[0, 0, 1]], np.uint8))
+    save(truth / "a.png", np.array([[126, 127, 128]], np.uint8))
+    found = measure_quality(labels, truth, QualitySettings(truth_threshold=127))
+    assert [(c.value, c.pixels) for c in found.classes] == [(0, 2), (1, 1)]
+
+
 def test_threshold_makes_two_classes_of_jpeg_and_of_0_255_masks(folders):
     labels, truth = folders
     mask = np.zeros((32, 48), np.uint8)
@@ -354,6 +362,21 @@ def test_command_prints_a_table_and_writes_json(folders, tmp_path):
     assert (saved["pixels"], saved["ignored_pixels"], saved["coverage"]) == (4, 1, 1)
     assert f"mIoU      {saved['miou']:.3f}" in result.output
     assert not list(tmp_path.glob("*.partial"))
+
+
+def test_command_learns_on_the_images_of_fit_only(folders, tmp_path):
+    """What the two images say of pseudo-class 0 is the opposite."""
+    labels, truth = folders
+    for name, value in (("fit.png", 0), ("scored.png", 1)):
+        save(labels / name, np.zeros((2, 2), np.uint8))
+        save(truth / name, np.full((2, 2), value, np.uint8))
+    command = [str(labels), "--truth", str(truth), "--json", str(tmp_path / "q.json")]
+    found = []
+    for more in ([], ["--fit-only", "fit*"], ["--only", "fit*"], ["--folds", "2"]):
+        assert CliRunner().invoke(quality, [*command, *more]).exit_code == 0
+        content = json.loads((tmp_path / "q.json").read_text())
+        found.append((content["images"], content["fit_images"], content["accuracy"]))
+    assert found == [(2, 0, 0.5), (1, 1, 0.0), (1, 0, 1.0), (2, 0, 0.0)]
 
 
 def test_command_refuses_bad_options(folders, tmp_path):

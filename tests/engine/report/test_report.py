@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from made_run import make_run
 from PIL import Image
 from pycocotools import mask as coco
 
@@ -21,7 +22,14 @@ from alps.engine.labels.palette import palette
 from alps.engine.labels.writer import LabelMapWriter, unlabelled_value
 from alps.engine.report import build_report, pictures, words
 from alps.engine.report.exemplars import pick_exemplars
-from alps.engine.report.segment_rows import Candidates, SegmentRow
+from alps.engine.report.run_facts import changed_settings
+from alps.engine.report.segment_rows import (
+    SMALL_AREA,
+    Candidates,
+    SegmentRow,
+    find_candidates,
+    segment_parts,
+)
 from alps.engine.report.shortlist import Shortlist, scatter
 from alps.engine.report.tile_rows import TileRow, choose_tiles, survey_tiles
 from alps.engine.run_folder.folder import RunFolder
@@ -448,6 +456,32 @@ def test_one_thing_in_two_windows_is_one_exemplar():
     elsewhere = segment(2, (10, 10, 20, 20))
     candidates = Candidates([here, again], [again, elsewhere])
     assert pick_exemplars(candidates, rows, 4) == [here, elsewhere]
+
+
+def test_changed_settings_are_those_that_differ_from_their_defaults():
+    run = {
+        "settings": {"source": {"tile": 128, "bands": None}, "segment": {"max_area": 0.5}},
+        "defaults": {"source": {"tile": 128, "bands": None}, "segment": {"max_area": 0.3}},
+    }
+    assert changed_settings(run) == [("segment.max_area", "0.5", "0.3")]
+    assert changed_settings({"settings": run["settings"]}) is None
+
+
+def test_the_surest_segments_stand_for_a_class(tmp_path):
+    """One a tile, large ones first, by margin; those of other classes are not asked."""
+    row = {"cluster": 1, "area": SMALL_AREA, "counts": b"0"}
+    windows = [Window(64 * x, 0, 64, 64) for x in range(4)]
+    segments = [
+        [row | {"margin": 0.2}, row | {"margin": 0.5}],
+        [row | {"margin": 0.9, "cluster": 2}, row | {"margin": 0.3}],
+        [row | {"margin": 0.7}],
+        [row | {"margin": 1.0, "area": SMALL_AREA - 1}],
+    ]
+    folder = make_run(tmp_path / "run", windows, segments)
+    found = find_candidates(segment_parts(folder.root), [1], 4)[1]
+    assert [s.tile_id for s in found.clearest] == [2, 0, 1, 3]
+    assert [s.segment_id for s in found.clearest] == [0, 1, 1, 0]
+    assert sorted(s.tile_id for s in found.drawn) == [0, 1, 2, 3]
 
 
 def test_shortlist_does_not_depend_on_batches():
