@@ -19,18 +19,27 @@ import numpy as np
 from alps.kernels.base.gpu import is_on_gpu
 from alps.kernels.superpixels import cpu
 from alps.kernels.superpixels.reference import reference_superpixels
-from alps.kernels.superpixels.rules import Seeds, checked_valid, first_regions
+from alps.kernels.superpixels.rules import Seeds, checked_valid, first_regions, reach, side_of
 
-__all__ = ["Seeds", "reference_superpixels", "superpixels"]
+__all__ = ["Seeds", "reach", "reference_superpixels", "side_of", "superpixels"]
 
 
-def superpixels(pixels: Any, valid: np.ndarray | None, per_megapixel: float) -> np.ndarray:
+def superpixels(
+    pixels: Any,
+    valid: np.ndarray | None,
+    per_megapixel: float,
+    origin: tuple[int, int] = (0, 0),
+) -> np.ndarray:
     """Number of the region that each pixel belongs to.
+
+    Pixels may be a block of a scene: those further than ``reach`` from the block's edges, its
+    edges that are the scene's aside, get the region that the whole scene gives them.
 
     Args:
         pixels: (H, W, 3) int16, L*a*b* in 128ths of a unit; on a GPU: computed there.
         valid: (H, W) bool, pixels that belong to a region; None: all.
         per_megapixel: about how many regions a million pixels are cut into.
+        origin: row and column of the scene in which the pixels begin.
 
     Returns (H, W) int32, NumPy: regions below ``Seeds.rows`` x ``Seeds.columns``, some of which
     may have no pixel; -1 where not valid.
@@ -39,7 +48,7 @@ def superpixels(pixels: Any, valid: np.ndarray | None, per_megapixel: float) -> 
         ValueError: the arrays are not of these shapes and dtypes.
     """
     valid = checked_valid(pixels, valid)
-    seeds = Seeds.of(valid.shape, per_megapixel)
+    seeds = Seeds.of(valid.shape, per_megapixel, origin)
     regions = first_regions(valid, seeds)
     if regions.size == 0:
         return regions

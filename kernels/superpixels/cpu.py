@@ -29,7 +29,7 @@ def refine(pixels: np.ndarray, regions: np.ndarray, seeds: Seeds) -> np.ndarray:
     """
     pixels = np.ascontiguousarray(pixels)
     middles = np.zeros((seeds.rows * seeds.columns, 5), np.int64)
-    row_cell, column_cell = cells_of(regions.shape, seeds)
+    row_cell, column_cell = cells_of(seeds)
     for _ in range(PASSES):
         sums = np.zeros((len(middles), 6), np.int64)
         _add(pixels, regions, sums)

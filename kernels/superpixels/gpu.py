@@ -31,7 +31,7 @@ def refine(pixels: Any, regions: np.ndarray, seeds: Seeds) -> np.ndarray:
     height, width = regions.shape
     blocks = -(-width // THREADS[0]), -(-height // THREADS[1])
     pixels, found = on_gpu(pixels), on_gpu(regions)
-    row_cell, column_cell = (on_gpu(cells) for cells in cells_of(regions.shape, seeds))
+    row_cell, column_cell = (on_gpu(cells) for cells in cells_of(seeds))
     middles = np.zeros((seeds.rows * seeds.columns, 5), np.int64)
     for _ in range(PASSES):
         sums = on_gpu(np.zeros((len(middles), 6), np.int64))

@@ -17,15 +17,18 @@ from alps.kernels.superpixels.rules import (
 
 
 def reference_superpixels(
-    pixels: np.ndarray, valid: np.ndarray, per_megapixel: float
+    pixels: np.ndarray,
+    valid: np.ndarray,
+    per_megapixel: float,
+    origin: tuple[int, int] = (0, 0),
 ) -> np.ndarray:
     """The same in NumPy: all seeds for all pixels, of which those not asked are out of reach."""
     size = pixels.shape[:2]
-    seeds = Seeds.of(size, per_megapixel)
+    seeds = Seeds.of(size, per_megapixel, origin)
     regions = first_regions(valid, seeds)
     middles = np.zeros((seeds.rows * seeds.columns, 5), np.int64)
     places = np.moveaxis(np.indices(size), 0, -1)
-    row_cell, column_cell = cells_of(size, seeds)
+    row_cell, column_cell = cells_of(seeds)
     seed_row, seed_column = np.divmod(np.arange(len(middles)), seeds.columns)
     for _ in range(PASSES):
         sums = np.zeros((len(middles), 6), np.int64)

@@ -18,22 +18,53 @@ FAR = np.iinfo(np.int64).max
 class Seeds:
     """The grid on which regions begin."""
 
-    rows: int
-    columns: int
+    side: int  # of a cell, pixels
+    origin: tuple[int, int]  # row and column of the scene in which the pixels begin
+    size: tuple[int, int]  # H, W of the pixels
     weight: int  # of squared distance in the image against that in colour, 2^WEIGHT_BITS is 1
 
     @staticmethod
-    def of(size: tuple[int, ...], per_megapixel: float) -> "Seeds":
-        """A grid over H x W pixels.
+    def of(
+        size: tuple[int, ...], per_megapixel: float, origin: tuple[int, int] = (0, 0)
+    ) -> "Seeds":
+        """A grid over H x W pixels of a scene, whose cells begin at the scene's first pixel.
 
         Raises:
             ValueError: not a positive number of regions.
         """
-        if not per_megapixel > 0:
-            raise ValueError(f"{per_megapixel} superpixels a megapixel: must be above 0")
-        side = max(1.0, (1e6 / per_megapixel) ** 0.5)
-        weight = round((COMPACTNESS / side) ** 2 * (1 << WEIGHT_BITS))
-        return Seeds(max(1, round(size[0] / side)), max(1, round(size[1] / side)), max(1, weight))
+        side = side_of(per_megapixel)
+        weight = max(1, round((COMPACTNESS / side) ** 2 * (1 << WEIGHT_BITS)))
+        return Seeds(side, origin, (size[0], size[1]), weight)
+
+    @property
+    def rows(self) -> int:
+        """Rows of cells that the pixels touch."""
+        return self._cells(0)
+
+    @property
+    def columns(self) -> int:
+        """Columns of cells that the pixels touch."""
+        return self._cells(1)
+
+    def _cells(self, axis: int) -> int:
+        first, last = self.origin[axis], self.origin[axis] + max(self.size[axis], 1) - 1
+        return last // self.side - first // self.side + 1
+
+
+def side_of(per_megapixel: float) -> int:
+    """Side of a cell in pixels. Raises ValueError: not a positive number of regions."""
+    if not per_megapixel > 0:
+        raise ValueError(f"{per_megapixel} superpixels a megapixel: must be above 0")
+    return max(1, round((1e6 / per_megapixel) ** 0.5))
+
+
+def reach(side: int) -> int:
+    """How far away, in pixels, what decides a pixel's region may lie.
+
+    A pixel hangs on the seeds of the nine cells around it, and they, pass after pass, on the
+    pixels of the nine around theirs.
+    """
+    return (2 * PASSES + 1) * side
 
 
 def checked_valid(pixels: Any, valid: np.ndarray | None) -> np.ndarray:
@@ -56,16 +87,17 @@ def checked_valid(pixels: Any, valid: np.ndarray | None) -> np.ndarray:
 
 def first_regions(valid: np.ndarray, seeds: Seeds) -> np.ndarray:
     """The cells of the grid, (H, W) int32; -1 where not valid."""
-    row_cell, column_cell = cells_of(valid.shape, seeds)
+    row_cell, column_cell = cells_of(seeds)
     return np.where(valid, row_cell[:, None] * seeds.columns + column_cell, NOWHERE).astype(
         np.int32
     )
 
 
-def cells_of(size: tuple[int, ...], seeds: Seeds) -> tuple[np.ndarray, np.ndarray]:
-    """Row of cells of each row of pixels (H,), and column of each column (W,): int32."""
-    rows = np.arange(size[0]) * seeds.rows // max(size[0], 1)
-    columns = np.arange(size[1]) * seeds.columns // max(size[1], 1)
+def cells_of(seeds: Seeds) -> tuple[np.ndarray, np.ndarray]:
+    """Row of cells of each row of pixels (H,), and column of each column (W,): int32, from 0."""
+    (top, left), (height, width) = seeds.origin, seeds.size
+    rows = (top + np.arange(height)) // seeds.side - top // seeds.side
+    columns = (left + np.arange(width)) // seeds.side - left // seeds.side
     return rows.astype(np.int32), columns.astype(np.int32)
 
 

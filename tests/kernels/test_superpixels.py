@@ -9,11 +9,11 @@ from numba import cuda
 from alps.engine.demo.scenes import SceneSettings, make_scene
 from alps.kernels.base import threads
 from alps.kernels.colour import lab_of
-from alps.kernels.superpixels import Seeds, reference_superpixels, superpixels
+from alps.kernels.superpixels import Seeds, reach, reference_superpixels, superpixels
 
 
-def on_gpu(pixels, valid, per_megapixel):
-    return superpixels(cuda.to_device(pixels), valid, per_megapixel)
+def on_gpu(pixels, valid, per_megapixel, origin):
+    return superpixels(cuda.to_device(pixels), valid, per_megapixel, origin)
 
 
 @st.composite
@@ -25,18 +25,19 @@ def images(draw, most=24):
         pixels[:] = pixels[0, 0]
         pixels[size[0] // 2 :, : size[1] // 2] = (100, 200, -300)
     valid = rng.random(size) < draw(st.sampled_from([0.0, 0.5, 1.0]))
-    return pixels, valid, draw(st.sampled_from([1.0, 5e3, 5e4, 1e6, 1e9]))
+    origin = draw(st.tuples(st.integers(0, 50), st.integers(0, 50)))
+    return pixels, valid, draw(st.sampled_from([1.0, 5e3, 5e4, 1e6, 1e9])), origin
 
 
 @given(images())
 def test_any_image(drawn):
-    pixels, valid, per_megapixel = drawn
-    regions = superpixels(pixels, valid, per_megapixel)
+    pixels, valid, per_megapixel, origin = drawn
+    regions = superpixels(*drawn)
     assert (regions.shape, regions.dtype) == (valid.shape, np.int32)
     np.testing.assert_array_equal(regions >= 0, valid)
-    seeds = Seeds.of(valid.shape, per_megapixel)
+    seeds = Seeds.of(valid.shape, per_megapixel, origin)
     assert regions.max() < seeds.rows * seeds.columns
-    np.testing.assert_array_equal(regions, reference_superpixels(pixels, valid, per_megapixel))
+    np.testing.assert_array_equal(regions, reference_superpixels(*drawn))
 
 
 @settings(max_examples=6)  # the simulator is slow
@@ -86,6 +87,29 @@ def test_number_of_regions():
     seeds = Seeds.of((512, 1024), 1000)
     assert seeds.rows * seeds.columns == pytest.approx(512 * 1024 / 1000, rel=0.05)
     assert Seeds.of((3, 3), 1000).rows == 1
+    assert Seeds.of((3, 3), 1000, (30, 31)).rows == 2
+
+
+def test_a_block_has_the_regions_of_its_scene():
+    """Scene and blocks cut alike, right to the pixel at which a block's edge is out of reach."""
+    rng = np.random.default_rng(8)
+    scene = np.repeat(np.repeat(rng.integers(0, 9000, (80, 70, 3)), 3, 0), 3, 1).astype(np.int16)
+    valid = rng.random(scene.shape[:2]) < 0.95
+    (rows, columns), side, far = valid.shape, 5, reach(5)
+    height, width, many = 157, 151, 1e6 / side**2
+    whole = superpixels(scene, valid, many)
+    for top, left in ((0, 0), (13, 31), (rows - height, columns - width)):
+        view = np.s_[top : top + height, left : left + width]
+        block = superpixels(scene[view], valid[view], many, (top, left))
+        row, column = np.divmod(block, Seeds.of(block.shape, many, (top, left)).columns)
+        as_scene = (row + top // side) * Seeds.of(valid.shape, many).columns
+        as_scene += column + left // side
+        y, x = np.indices(block.shape)
+        inside = valid[view] & ((y >= far) | (top == 0)) & ((x >= far) | (left == 0))
+        inside &= (y < height - far) | (top + height == rows)
+        inside &= (x < width - far) | (left + width == columns)
+        assert inside.sum() > 1000
+        np.testing.assert_array_equal(as_scene[inside], whole[view][inside])
 
 
 @pytest.mark.parametrize(

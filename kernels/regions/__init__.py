@@ -1,0 +1,33 @@
+"""Regions of an image: pieces of equal value that hang together, small ones joined, and who lies
+beside whom.
+
+All sums are of whole numbers, so a block of a scene gives its regions what the whole scene gives
+them, wherever what they hang on lies within the block.
+
+Bytes moved: ``pieces`` H x W x (8 + 4 x 4); ``borders`` H x W x (4 + 6) and 24 a pair of pixels that
+lie in two regions; ``moments`` H x W x (4 + 6).
+"""
+
+from alps.kernels.regions.cpu import borders, boxes, moments, pieces
+from alps.kernels.regions.join import join_small
+from alps.kernels.regions.reference import (
+    reference_borders,
+    reference_boxes,
+    reference_moments,
+    reference_pieces,
+)
+from alps.kernels.regions.rules import Borders, Moments
+
+__all__ = [
+    "Borders",
+    "Moments",
+    "borders",
+    "boxes",
+    "join_small",
+    "moments",
+    "pieces",
+    "reference_borders",
+    "reference_boxes",
+    "reference_moments",
+    "reference_pieces",
+]

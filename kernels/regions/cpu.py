@@ -1,0 +1,174 @@
+"""Pieces, borders, moments and boxes on a CPU."""
+
+import numpy as np
+from numba import njit
+
+from alps.kernels.regions.rules import CONTRAST_UNITS, LAB_UNITS, NOWHERE, Borders, Moments
+
+
+def pieces(values: np.ndarray, nothing: int = NOWHERE) -> tuple[np.ndarray, np.ndarray]:
+    """4-connected pieces of equal values.
+
+    values: (H, W) integers; pixels that are ``nothing`` lie in no piece.
+
+    Returns (H, W) int32, pieces numbered in the order of their first pixels, row by row, -1 where
+    there is none; and those pixels' places in the flattened image, (N,) int64, ascending.
+    """
+    return _pieces(np.ascontiguousarray(values, np.int64), nothing)
+
+
+def borders(regions: np.ndarray, lab: np.ndarray) -> Borders:
+    """Which regions touch, along how many pixels, and how colour differs across.
+
+    regions: (H, W) int32, -1 in none. lab: (H, W, 3) int16 in 128ths.
+    """
+    room = np.empty((regions.size // 4 + 16, 2), np.int64)
+    found = _borders(regions, lab, room)
+    if found > len(room):
+        room = np.empty((found, 2), np.int64)
+        _borders(regions, lab, room)
+    keys, contrast = room[:found].T
+    order = np.argsort(keys, kind="stable")
+    keys, contrast = keys[order], contrast[order]
+    first = np.flatnonzero(np.diff(keys, prepend=-1))
+    length = np.diff(first, append=found)
+    sums = np.add.reduceat(contrast, first) if found else contrast
+    number = int(regions.max(initial=0)) + 1
+    pairs = np.stack(np.divmod(keys[first], number), axis=1)
+    return Borders(pairs, length, sums)
+
+
+def moments(regions: np.ndarray, lab: np.ndarray, count: int) -> Moments:
+    """Area and sums of colour of ``count`` regions (H, W) int32, -1 in none; lab as ``borders``'."""
+    sums = np.zeros((count, 7), np.int64)
+    _moments(regions, lab, sums)
+    return Moments(sums[:, 0].copy(), sums[:, 1:4].copy(), sums[:, 4:].copy())
+
+
+def boxes(regions: np.ndarray, count: int) -> np.ndarray:
+    """First column, first row, last column, last row of each region, (N, 4) int64; of one without
+    a pixel the first lie behind the last.
+    """
+    found = np.empty((count, 4), np.int64)
+    found[:, :2], found[:, 2:] = max(regions.shape), -1
+    _boxes(regions, found)
+    return found
+
+
+@njit(nogil=True, cache=True)
+def _pieces(values: np.ndarray, nothing: int) -> tuple[np.ndarray, np.ndarray]:
+    height, width = values.shape
+    found = np.full((height, width), np.int32(NOWHERE), np.int32)
+    parent = np.empty(height * width + 1, np.int32)
+    count = 0
+    for y in range(height):
+        for x in range(width):
+            value = values[y, x]
+            if value == nothing:
+                continue
+            label = np.int32(-1)
+            if x > 0 and values[y, x - 1] == value:
+                label = found[y, x - 1]
+            if y > 0 and values[y - 1, x] == value:
+                above = found[y - 1, x]
+                if label < 0:
+                    label = above
+                elif label != above:
+                    low, high = _root(parent, label), _root(parent, above)
+                    if low > high:
+                        low, high = high, low
+                    parent[high] = low
+            if label < 0:
+                label = np.int32(count)
+                parent[count] = count
+                count += 1
+            found[y, x] = label
+    # A root is the lowest label of its piece, so its first pixel's.
+    number = np.empty(count, np.int32)
+    total = 0
+    for label in range(count):
+        root = _root(parent, label)
+        if root == label:
+            number[label] = total
+            total += 1
+        else:
+            number[label] = number[root]
+    first = np.full(total, -1, np.int64)
+    for y in range(height):
+        for x in range(width):
+            if found[y, x] >= 0:
+                piece = number[found[y, x]]
+                found[y, x] = piece
+                if first[piece] < 0:
+                    first[piece] = y * width + x
+    return found, first
+
+
+@njit(nogil=True, cache=True)
+def _root(parent: np.ndarray, label: int) -> int:
+    while parent[label] != label:
+        parent[label] = parent[parent[label]]
+        label = parent[label]
+    return label
+
+
+@njit(nogil=True, cache=True)
+def _borders(regions: np.ndarray, lab: np.ndarray, room: np.ndarray) -> int:
+    """Key low x number + high, and contrast, of each pair of pixels in two regions; how many."""
+    height, width = regions.shape
+    number = np.int64(0)
+    for y in range(height):
+        for x in range(width):
+            number = max(number, np.int64(regions[y, x]) + 1)
+    number = max(number, np.int64(1))
+    found = 0
+    for y in range(height):
+        for x in range(width):
+            here = np.int64(regions[y, x])
+            if here < 0:
+                continue
+            for step in range(2):
+                v, u = y + step, x + 1 - step
+                if v >= height or u >= width:
+                    continue
+                there = np.int64(regions[v, u])
+                if there < 0 or there == here:
+                    continue
+                if found < room.shape[0]:
+                    squared = np.int64(0)
+                    for k in range(3):
+                        difference = np.int64(lab[y, x, k]) - np.int64(lab[v, u, k])
+                        squared += difference * difference
+                    room[found, 0] = min(here, there) * number + max(here, there)
+                    room[found, 1] = np.int64(
+                        np.sqrt(np.float64(squared)) * CONTRAST_UNITS / LAB_UNITS
+                    )
+                found += 1
+    return found
+
+
+@njit(nogil=True, cache=True)
+def _moments(regions: np.ndarray, lab: np.ndarray, sums: np.ndarray) -> None:
+    for y in range(regions.shape[0]):
+        for x in range(regions.shape[1]):
+            region = regions[y, x]
+            if region >= 0:
+                mine = sums[region]
+                mine[0] += 1
+                for k in range(3):
+                    value = np.int64(lab[y, x, k])
+                    mine[1 + k] += value
+                    mine[4 + k] += value * value
+
+
+@njit(nogil=True, cache=True)
+def _boxes(regions: np.ndarray, found: np.ndarray) -> None:
+    for y in range(regions.shape[0]):
+        for x in range(regions.shape[1]):
+            region = regions[y, x]
+            if region >= 0:
+                mine = found[region]
+                mine[0] = min(mine[0], x)
+                mine[1] = min(mine[1], y)
+                mine[2] = max(mine[2], x)
+                mine[3] = max(mine[3], y)
