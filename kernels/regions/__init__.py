@@ -4,12 +4,14 @@ beside whom.
 All sums are of whole numbers, so a block of a scene gives its regions what the whole scene gives
 them, wherever what they hang on lies within the block.
 
-Bytes moved: ``pieces`` H x W x (8 + 4 x 4); ``borders`` H x W x (4 + 6) and 24 a pair of pixels that
-lie in two regions; ``moments`` H x W x (4 + 6).
+Bytes moved: ``pieces`` H x W x (8 + 4 x 4); ``borders`` H x W x (4 + 6) and 24 a pair of pixels
+that lie in two regions; ``moments`` H x W x (4 + 6); ``overlaps`` h x w x (4 + 4) and 8 a region
+and segment.
 """
 
 from alps.kernels.regions.cpu import borders, boxes, moments, pieces
 from alps.kernels.regions.join import join_small
+from alps.kernels.regions.overlaps import overlaps, reference_overlaps, window_weights
 from alps.kernels.regions.reference import (
     reference_borders,
     reference_boxes,
@@ -25,9 +27,12 @@ __all__ = [
     "boxes",
     "join_small",
     "moments",
+    "overlaps",
     "pieces",
     "reference_borders",
     "reference_boxes",
     "reference_moments",
+    "reference_overlaps",
     "reference_pieces",
+    "window_weights",
 ]

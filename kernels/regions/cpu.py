@@ -39,7 +39,7 @@ def borders(regions: np.ndarray, lab: np.ndarray) -> Borders:
 
 
 def moments(regions: np.ndarray, lab: np.ndarray, count: int) -> Moments:
-    """Area and sums of colour of ``count`` regions (H, W) int32, -1 in none; lab as ``borders``'."""
+    """Area and sums of colour of ``count`` regions; arrays as ``borders``' are."""
     sums = np.zeros((count, 7), np.int64)
     _moments(regions, lab, sums)
     return Moments(sums[:, 0].copy(), sums[:, 1:4].copy(), sums[:, 4:].copy())

@@ -24,8 +24,8 @@ def join_small(
         least: pixels.
         family: (N,) which pieces were cut from one thing.
 
-    Returns (H, W) int32 where each pixel has the number of the piece that it ended in, and (N,) int64
-    where each piece went.
+    Returns (H, W) int32 where each pixel has the number of the piece that it ended in, and where
+    each piece went, (N,) int64.
     """
     count = len(family)
     found = moments(regions, lab, count)

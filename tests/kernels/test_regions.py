@@ -55,7 +55,7 @@ def test_pieces_of_a_spiral_are_one():
         else:
             continue
         break
-    found, first = pieces(spiral)
+    _, first = pieces(spiral)
     assert len(first) == label(spiral, connectivity=1, background=-1).max()
 
 
@@ -95,8 +95,8 @@ def test_joined_pieces_hang_together_and_lose_no_pixel(drawn, least):
     np.testing.assert_array_equal(joined >= 0, regions >= 0)
     area = np.bincount(regions[regions >= 0], minlength=len(first))
     assert (owner[area >= least] == np.flatnonzero(area >= least)).all()
-    again, count = pieces(joined)
-    assert len(count) == len(np.unique(owner))
+    _, again = pieces(joined)
+    assert len(again) == len(np.unique(owner))
 
 
 def test_small_pieces_join_their_family_then_the_most_alike():

@@ -31,7 +31,7 @@ def images(draw, most=24):
 
 @given(images())
 def test_any_image(drawn):
-    pixels, valid, per_megapixel, origin = drawn
+    _, valid, per_megapixel, origin = drawn
     regions = superpixels(*drawn)
     assert (regions.shape, regions.dtype) == (valid.shape, np.int32)
     np.testing.assert_array_equal(regions >= 0, valid)

@@ -1,0 +1,299 @@
+"""The regions of one scene: their tables, who touches whom, and the raster of their numbers.
+
+Blocks are cut one after the other, and what is known of a row of them is written before the next
+begins: memory is a block with what surrounds it, and four bytes a pixel of a row of blocks.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from alps.engine.base.errors import SourceError
+from alps.engine.images.raster import RasterReader
+from alps.engine.images.windows import Window
+from alps.engine.regions.cut import JOIN_CELLS, Block, CutBlock, block_rows, cut_block
+from alps.engine.regions.schemas import BORDER_SCHEMA, REGION_SCHEMA
+from alps.engine.regions.windows import SourceWindows
+from alps.kernels.colour import lab_of
+from alps.kernels.regions import borders, boxes, moments, overlaps, window_weights
+from alps.kernels.regions.rules import CONTRAST_UNITS
+from alps.kernels.superpixels import side_of
+
+NOWHERE = np.iinfo(np.uint32).max  # in the raster: pixels in no region
+
+
+@dataclass(frozen=True)
+class RegionRows:
+    """What a row of blocks adds to a scene."""
+
+    y: int  # first row of the raster's rows
+    raster: np.ndarray  # (h, source width) uint32 region of each pixel
+    regions: pa.Table
+    borders: pa.Table
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Regions that begin in a block, by the place of their first pixel in the scene."""
+
+    keys: np.ndarray  # (N,) int64, ascending
+    columns: dict[str, np.ndarray]  # of REGION_SCHEMA, (N, …)
+    segment: np.ndarray  # (E,) int64 of the scene's
+    share: np.ndarray  # (E,) float32
+    ends: np.ndarray  # (N,) int64, where each region's entries of the last two end
+    low: np.ndarray  # (B,) int64 keys of regions that touch
+    high: np.ndarray
+    length: np.ndarray
+    contrast: np.ndarray
+
+
+def build_regions(
+    reader: RasterReader, source: SourceWindows, objects: np.ndarray, per_megapixel: float
+) -> Iterator[RegionRows]:
+    """Cut a scene into regions, from top to bottom.
+
+    Args:
+        reader: of the scene.
+        source: its windows and their segments.
+        objects: (S,) of ``join_masks``.
+        per_megapixel: superpixels a million pixels.
+    """
+    width, height = reader.width, reader.height
+    numbering = _Numbering(width)
+    index = source.tiles[0].source_index
+    margin = JOIN_CELLS * side_of(per_megapixel)
+    for row in block_rows(width, height, per_megapixel):
+        top, rows = row[0].core.y, row[0].core.height
+        # A region may begin this far above a row of blocks in which it has pixels.
+        origin = max(top - margin, 0) * width
+        keys = np.full((rows, width), NOWHERE, np.uint32)
+        found = []
+        for block in row:
+            rgb, valid = _read(reader, block.padded, source)
+            lab = lab_of(rgb)
+            cut = cut_block(block, lab, valid, source, per_megapixel)
+            _place_keys(keys, block, cut, width, origin)
+            found.append(_measure(block, cut, lab, source, width))
+        numbers = numbering.number(np.concatenate([one.keys for one in found]))
+        raster = numbering.of(keys, origin)
+        yield RegionRows(
+            top,
+            raster,
+            _region_table(found, numbers, index, source, objects),
+            numbering.border_table(found, index, last=top + rows == height),
+        )
+
+
+def _read(
+    reader: RasterReader, box: Window, source: SourceWindows
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels of a block; where they cannot be read as one, those of its windows that can."""
+    try:
+        tile = reader.read(box)
+        return tile.rgb, tile.valid
+    except SourceError:
+        rgb = np.zeros((box.height, box.width, 3), np.uint8)
+        valid = np.zeros((box.height, box.width), bool)
+    for index in source.near(box):
+        window = source.windows[index]
+        left, top = max(window.x, box.x), max(window.y, box.y)
+        right = min(window.x + window.width, box.x + box.width)
+        bottom = min(window.y + window.height, box.y + box.height)
+        try:
+            tile = reader.read(Window(left, top, right - left, bottom - top))
+        except SourceError:  # its tile's row says so
+            continue
+        view = np.s_[top - box.y : bottom - box.y, left - box.x : right - box.x]
+        rgb[view], valid[view] = tile.rgb, tile.valid
+    return rgb, valid
+
+
+def _place_keys(keys: np.ndarray, block: Block, cut: CutBlock, width: int, origin: int) -> None:
+    """Write where the regions of a block's core begin, counted from ``origin``."""
+    core, padded = block.core, block.padded
+    own = cut.regions[
+        core.y - padded.y : core.y - padded.y + core.height,
+        core.x - padded.x : core.x - padded.x + core.width,
+    ]
+    begins = cut.first[:, 0] * width + cut.first[:, 1] - origin
+    lookup = np.append(begins, NOWHERE)
+    keys[:, core.x : core.x + core.width] = lookup[own]
+
+
+def _measure(
+    block: Block, cut: CutBlock, lab: np.ndarray, source: SourceWindows, width: int
+) -> _Found:
+    """What the tables say of the regions that begin in a block's core."""
+    core, padded = block.core, block.padded
+    y, x = cut.first.T
+    mine = (y >= core.y) & (y < core.y + core.height) & (x >= core.x) & (x < core.x + core.width)
+    keys = y * width + x
+    order = np.flatnonzero(mine)[np.argsort(keys[mine], kind="stable")]
+    count = len(order)
+    place = np.full(len(keys) + 1, -1, np.int32)
+    place[order] = np.arange(count)
+    own = place[cut.regions]
+    sums, box = moments(own, lab, count), boxes(own, count)
+    entries = _entries(own, block, source, count)
+    touching = borders(cut.regions, lab)
+    low, high = np.sort(keys[touching.pairs], axis=1).T
+    first_mine = mine[touching.pairs[np.arange(len(low)), keys[touching.pairs].argmin(axis=1)]]
+    return _Found(
+        keys[order],
+        {
+            "x": box[:, 0] + padded.x,
+            "y": box[:, 1] + padded.y,
+            "width": box[:, 2] - box[:, 0] + 1,
+            "height": box[:, 3] - box[:, 1] + 1,
+            "area": sums.area,
+            "colour": sums.colour(),
+            "segment": cut.segment[order],
+        },
+        *entries,
+        low[first_mine],
+        high[first_mine],
+        touching.length[first_mine],
+        touching.contrast[first_mine],
+    )
+
+
+def _entries(
+    own: np.ndarray, block: Block, source: SourceWindows, count: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Segments that windows saw under each region, their shares, and where each region's end."""
+    padded = block.padded
+    parts = []
+    for index in source.near(padded):
+        window = source.windows[index]
+        left, top = max(window.x, padded.x), max(window.y, padded.y)
+        right = min(window.x + window.width, padded.x + padded.width)
+        bottom = min(window.y + window.height, padded.y + padded.height)
+        inside = np.s_[top - window.y : bottom - window.y, left - window.x : right - window.x]
+        regions, segments, weights = overlaps(
+            own[top - padded.y : bottom - padded.y, left - padded.x : right - padded.x],
+            source.top(index)[inside],
+            (window_weights(window.height)[inside[0]], window_weights(window.width)[inside[1]]),
+            int(source.first[index + 1] - source.first[index]),
+        )
+        parts.append((regions, segments + source.first[index], weights))
+    regions, segments, weights = (np.concatenate(column) for column in zip(*parts, strict=True))
+    order = np.lexsort((segments, regions))
+    regions, segments, weights = regions[order], segments[order], weights[order]
+    total = np.zeros(count, np.int64)
+    np.add.at(total, regions, weights)
+    shares = (weights / total[regions]).astype(np.float32)
+    return segments, shares, np.searchsorted(regions, np.arange(count), side="right")
+
+
+class _Numbering:
+    """Numbers regions through a scene, row of blocks by row of blocks."""
+
+    def __init__(self, width: int) -> None:
+        self._width = width
+        self._count = 0
+        self._keys = np.zeros(0, np.int64)  # of this row of blocks and the one above, ascending
+        self._numbers = np.zeros(0, np.int64)
+        self._own = np.zeros(0, np.int64)  # keys of this row
+        self._waiting: list[np.ndarray] = []  # borders with regions of the next row, (4, B)
+
+    def number(self, keys: np.ndarray) -> np.ndarray:
+        """Numbers (N,) of regions that begin in a row of blocks, by their keys."""
+        before = np.isin(self._keys, self._own, assume_unique=True)  # the row above, no further
+        old_keys, old_numbers = self._keys[before], self._numbers[before]
+        order = np.argsort(keys, kind="stable")
+        numbers = np.empty(len(keys), np.int64)
+        numbers[order] = self._count + np.arange(len(keys))
+        self._count += len(keys)
+        self._own = keys[order]
+        self._keys = np.concatenate([old_keys, self._own])
+        self._numbers = np.concatenate([old_numbers, numbers[order]])
+        return numbers
+
+    def of(self, keys: np.ndarray, origin: int) -> np.ndarray:
+        """Keys (h, w) uint32 from ``origin`` on -> numbers (h, w) uint32, a few rows at a time."""
+        for start in range(0, len(keys), 64):
+            some = keys[start : start + 64]
+            inside = some != NOWHERE
+            at = np.searchsorted(self._keys, some[inside].astype(np.int64) + origin)
+            some[inside] = self._numbers[at]
+        return keys
+
+    def border_table(self, found: list[_Found], source_index: int, last: bool) -> pa.Table:
+        """Borders whose two regions have their numbers by now."""
+        new = np.concatenate(
+            [np.stack([one.low, one.high, one.length, one.contrast]) for one in found], axis=1
+        )
+        every = np.concatenate([*self._waiting, new], axis=1)
+        known = np.isin(every[1], self._keys)
+        if last and not known.all():
+            raise AssertionError("a region touches one that was never numbered")
+        self._waiting = [every[:, ~known]]
+        low, high, length, contrast = every[:, known]
+        region = self._numbers[np.searchsorted(self._keys, low)]
+        other = self._numbers[np.searchsorted(self._keys, high)]
+        order = np.lexsort((other, region))
+        mean = contrast[order] / (length[order] * CONTRAST_UNITS)
+        return pa.table(
+            {
+                "source_index": np.full(len(order), source_index, np.int32),
+                "region": region[order].astype(np.int32),
+                "other": other[order].astype(np.int32),
+                "length": length[order].astype(np.int32),
+                "contrast": mean.astype(np.float16),
+            },
+            schema=BORDER_SCHEMA,
+        )
+
+
+def _region_table(
+    found: list[_Found],
+    numbers: np.ndarray,
+    source_index: int,
+    source: SourceWindows,
+    objects: np.ndarray,
+) -> pa.Table:
+    """Rows of REGION_SCHEMA in the order of their numbers."""
+    order = np.argsort(numbers, kind="stable")
+    columns = {
+        name: np.concatenate([one.columns[name] for one in found])[order]
+        for name in found[0].columns
+    }
+    segment = columns.pop("segment")
+    window, local = source.locate(segment)
+    tile_ids = np.array([tile.tile_id for tile in source.tiles], np.int64)
+    starts, entry_segments, shares = _in_order(found, order)
+    entry_window, entry_local = source.locate(entry_segments)
+    none = segment < 0
+    colour = np.ascontiguousarray(columns.pop("colour"), np.float16)
+    return pa.table(
+        {
+            "source_index": np.full(len(order), source_index, np.int32),
+            **{name: values.astype(np.int32) for name, values in columns.items()},
+            "colour": pa.FixedSizeListArray.from_arrays(pa.array(colour.ravel()), colour.shape[1]),
+            "tile_id": np.where(none, -1, tile_ids[window]),
+            "segment_id": np.where(none, -1, local).astype(np.int32),
+            "object": np.where(none, -1, np.append(objects, -1)[segment]).astype(np.int32),
+            "tiles": pa.ListArray.from_arrays(starts, tile_ids[entry_window]),
+            "segments": pa.ListArray.from_arrays(starts, entry_local.astype(np.int32)),
+            "shares": pa.ListArray.from_arrays(starts, shares),
+        },
+        schema=REGION_SCHEMA,
+    )
+
+
+def _in_order(found: list[_Found], order: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Entries of all regions in another order: starts (N + 1,) int32, segments, shares."""
+    lengths, begins, total = [], [], 0
+    for one in found:
+        own = np.diff(one.ends, prepend=0)
+        lengths.append(own)
+        begins.append(one.ends - own + total)
+        total += len(one.segment)
+    length, begin = np.concatenate(lengths)[order], np.concatenate(begins)[order]
+    starts = np.concatenate([[0], np.cumsum(length)])
+    take = np.repeat(begin - starts[:-1], length) + np.arange(starts[-1])
+    segments = np.concatenate([one.segment for one in found])[take]
+    shares = np.concatenate([one.share for one in found])[take]
+    return starts.astype(np.int32), segments, shares

@@ -1,0 +1,101 @@
+"""The windows of one source: who owns which ground, and which mask lies on top where."""
+
+from collections import OrderedDict
+
+import numpy as np
+
+from alps.engine.images.windows import Window, cores
+from alps.engine.run_folder.plan import PlannedTile
+from alps.engine.run_folder.segment_store import SegmentStore
+from alps.kernels.masks import coco
+from alps.kernels.masks.runs import Runs
+from alps.kernels.paint import paint, paint_order
+
+COLUMNS = ("counts", "area", "predicted_iou", "mask")
+NONE = -1
+KEPT = 12  # windows whose top masks are kept: those a block touches, mostly
+
+
+class SourceWindows:
+    """The grid of windows of a source, and the segments of each.
+
+    Segments of a source are numbered through, window by window, in the order of their tables.
+    """
+
+    def __init__(self, tiles: list[PlannedTile], store: SegmentStore) -> None:
+        self.tiles, self._store = tiles, store
+        self.windows = [tile.window for tile in tiles]
+        owned = cores(self.windows)
+        self._lefts = np.array(sorted({core.x for core in owned}))
+        self._tops = np.array(sorted({core.y for core in owned}))
+        counts = [store.of_tile(tile.tile_id).num_rows for tile in tiles]
+        self.first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        self._kept: OrderedDict[int, np.ndarray] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    @property
+    def columns(self) -> int:
+        """Windows in a row of the grid."""
+        return len(self._lefts)
+
+    def owner_of(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Index of the window in whose core pixels (N,) lie."""
+        row = np.searchsorted(self._tops, y, side="right") - 1
+        column = np.searchsorted(self._lefts, x, side="right") - 1
+        return row * self.columns + column
+
+    def locate(self, segments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Segments (N,) of the source -> index of the window of each, and its number there."""
+        window = np.searchsorted(self.first, segments, side="right") - 1
+        window = np.clip(window, 0, len(self) - 1)  # of -1, none
+        return window, segments - self.first[window]
+
+    def near(self, box: Window) -> list[int]:
+        """Indices of the windows that have ground in common with a rectangle."""
+        return [
+            index
+            for index, window in enumerate(self.windows)
+            if window.x < box.x + box.width
+            and window.x + window.width > box.x
+            and window.y < box.y + box.height
+            and window.y + window.height > box.y
+        ]
+
+    def top(self, index: int) -> np.ndarray:
+        """Of each pixel of a window the segment on top, (h, w) int32 within the window, -1 none."""
+        if index not in self._kept:
+            while len(self._kept) >= KEPT:
+                self._kept.popitem(last=False)
+            self._kept[index] = self._painted(index)
+        self._kept.move_to_end(index)
+        return self._kept[index]
+
+    def is_mask(self, index: int) -> np.ndarray:
+        """Which of a window's segments are masks, and not what lies under none: (n,) bool."""
+        return self._store.of_tile(self.tiles[index].tile_id).column("mask").to_numpy() >= 0
+
+    def masks(self, index: int) -> tuple[np.ndarray, Runs]:
+        """Indices (m,) of a window's segments that are masks, and their run lengths."""
+        table = self._store.of_tile(self.tiles[index].tile_id)
+        which = np.flatnonzero(table.column("mask").to_numpy() >= 0)
+        window = self.windows[index]
+        counts = table.column("counts").take(which).to_pylist()
+        return which, coco.decode(counts, (window.height, window.width))
+
+    def _painted(self, index: int) -> np.ndarray:
+        table, window = self._store.of_tile(self.tiles[index].tile_id), self.windows[index]
+        number = table.num_rows
+        if not number:
+            return np.full((window.height, window.width), NONE, np.int32)
+        area, iou = (table.column(name).to_numpy() for name in ("area", "predicted_iou"))
+        top = paint(
+            table.column("counts").to_pylist(),
+            np.arange(number, dtype=np.uint32),
+            paint_order(area, iou),
+            (window.height, window.width),
+            number,
+        ).astype(np.int32)
+        top[top == number] = NONE
+        return top

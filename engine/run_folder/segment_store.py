@@ -1,0 +1,36 @@
+"""Segments of single tiles, out of the shards' tables."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from alps.engine.run_folder.folder import RunFolder
+from alps.engine.run_folder.plan import shard_of
+from alps.engine.run_folder.tables import read_table
+
+KEPT = 4  # shards in memory: tiles come in order, and a row of windows may cross shards
+
+
+class SegmentStore:
+    """Some columns of the segments of tiles; the shards read last stay in memory."""
+
+    def __init__(self, folder: RunFolder, columns: Sequence[str], kept: int = KEPT) -> None:
+        self._folder, self._columns, self._kept = folder, ["tile_id", *columns], kept
+        self._tables: OrderedDict[int, pa.Table] = OrderedDict()
+
+    def of_tile(self, tile_id: int) -> pa.Table:
+        """The segments of one tile, in their order."""
+        table = self._shard(shard_of(tile_id))
+        ids = table.column("tile_id").to_numpy()  # sorted: the shard was written in order
+        start, end = np.searchsorted(ids, [tile_id, tile_id + 1])
+        return table.slice(start, end - start)
+
+    def _shard(self, shard: int) -> pa.Table:
+        if shard not in self._tables:
+            if len(self._tables) >= self._kept:
+                self._tables.popitem(last=False)
+            self._tables[shard] = read_table(self._folder.segments(shard), self._columns)
+        self._tables.move_to_end(shard)
+        return self._tables[shard]
