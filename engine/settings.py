@@ -88,10 +88,10 @@ class SegmentSettings:
     )
     min_area: int = setting(0, "Masks with fewer pixels are dropped.", 0, 1 << 40)
     superpixels: float = setting(
-        1000.0,
-        "Cut masks, and what lies under none, along edges of colour, into at least so many parts a "
-        "megapixel; 0 leaves masks whole and the rest unlabelled.",
-        0,
+        4000.0,
+        "Cut scenes along edges of colour, into about so many superpixels a megapixel, and these "
+        "by the masks: label maps are made of such regions.",
+        1,
         100_000,
     )
     # These two change masks; whoever asks for them has seen in `alps bench everything` what they
@@ -146,11 +146,19 @@ class ClusterSettings:
 
 @dataclass(frozen=True)
 class PaintSettings:
-    """What of the segments' classes the label maps show."""
+    """What of the regions' classes the label maps show."""
 
+    min_patch: str = setting(
+        "64",
+        "Minimum mapping unit: patches of one class with fewer pixels join the neighbour most like "
+        "them; an area, 25m2 say, where the source has a scale.",
+    )
+    objects: bool = setting(
+        False, "Write OUT/objects too: the number of each pixel's object, 32 bits."
+    )
     min_margin: float = setting(
         0.0,
-        "Leave pixels unlabelled whose segment is less sure of its class, 0 to 1: how much nearer "
+        "Leave pixels unlabelled whose region is less sure of its class, 0 to 1: how much nearer "
         "the first centroid is than the second.",
         0,
         1,

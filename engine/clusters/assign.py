@@ -1,8 +1,7 @@
-"""Cluster: fit k-means to the features of all segments of a run and write each one's class."""
+"""Cluster: fit k-means to the features of all regions of a run and write each one's class."""
 
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from alps.engine.base.atomic import whole
 from alps.engine.base.errors import RunFolderError
 from alps.engine.base.progress import Progress
 from alps.engine.clusters import cuml
-from alps.engine.clusters.features import refuse_unusable, segment_columns
+from alps.engine.clusters.features import RegionColumns
 from alps.engine.clusters.file import save_clusters
 from alps.engine.clusters.fit import (
     ClusterModel,
@@ -21,8 +20,9 @@ from alps.engine.clusters.fit import (
     fit_centroids,
     margin_of,
 )
-from alps.engine.clusters.segment_data import RunVectors
+from alps.engine.clusters.region_data import REGION_COLUMNS, RegionReader, RunRegions
 from alps.engine.run_folder.folder import RunFolder
+from alps.engine.run_folder.schemas import CLASS_SCHEMA
 from alps.engine.run_folder.tables import open_table
 from alps.engine.settings import ClusterSettings
 from alps.kernels import kmeans
@@ -33,16 +33,16 @@ Place = Callable[[np.ndarray], Any]  # puts an array where it is worked on
 def cluster_archive(
     folder: RunFolder, settings: ClusterSettings, on_gpu: bool = False
 ) -> ClusterModel:
-    """Fit, fill the columns ``cluster`` and ``margin``, and write clusters.npz.
+    """Fit, write cluster and margin of every region beside them, and clusters.npz.
 
     on_gpu: fit and assign there, with cuML where it is installed.
     """
     place: Place = _gpu_place() if on_gpu else np.asarray
-    vectors = RunVectors(folder, settings, place)
+    vectors = RunRegions(folder, settings, place)
     if vectors.count == 0:
         raise RunFolderError(
-            f"{folder.root} holds no segment to cluster: no mask passed the gate; lower "
-            "--pred-iou-thresh or --stability-score-thresh (tiles.parquet has the reasons)"
+            f"{folder.root} holds no region to cluster: no tile has a valid pixel that could be "
+            "read (tiles.parquet has the reasons)"
         )
     theirs = cuml.kmeans_class() if on_gpu else None
     if theirs is None:
@@ -53,9 +53,10 @@ def cluster_archive(
         centroids, np.zeros(len(centroids), np.int64), 0.0, settings.seed, vectors.model
     )
     tally = Tally(len(centroids))
-    with Progress(len(vectors.paths), "shards", "assigning") as progress:
-        for path in vectors.paths:
-            _assign_file(path, model, vectors.sides, tally, settings.weight_by_area, place)
+    reader = RegionReader(folder)
+    with Progress(len(vectors.groups), "groups", "assigning") as progress:
+        for group in vectors.groups:
+            assign_group(folder, group, model, reader, tally, settings.weight_by_area, place)
             progress.advance(1)
     model = replace(model, counts=tally.counts, inertia=tally.mean_inertia)
     save_clusters(model, folder.clusters, made_with(folder))
@@ -74,61 +75,52 @@ def made_with(folder: RunFolder) -> dict[str, Any]:
     }
 
 
-def assign_table(
-    table: pa.Table,
+def assign_group(
+    folder: RunFolder,
+    group: int,
     model: ClusterModel,
-    sides: np.ndarray,
-    path: Path,
+    reader: RegionReader,
     tally: Tally | None = None,
     weight_by_area: bool = False,
     place: Place = np.asarray,
-) -> pa.Table:
-    """Fill ``cluster`` and ``margin`` of segments.
+) -> None:
+    """Write cluster and margin of each region of a group, in the order of its rows.
 
     Args:
-        table: segments, all columns.
+        folder: whose regions are cut.
+        group: of sources.
         model: with features.
-        sides: (T,) longer side of the window of each tile id.
-        path: of their file, for errors.
+        reader: of the folder.
         tally: counts what was assigned.
         weight_by_area: in that tally.
         place: puts vectors where they are worked on.
     """
-    columns = segment_columns(table, sides)
-    refuse_unusable(columns, path)
-    weights = place(columns.area.astype(np.float32)) if weight_by_area else None
-    features = model.features
-    if features is None:
-        raise ValueError("clusters without features assign no segments")
-    found = kmeans.assign(place(features.transform(columns)), model.centroids, weights)
-    if tally is not None:
-        tally.add(found)
-    found = replace(found, **{n: _on_host(getattr(found, n)) for n in ("nearest", "second")})
-    for name, values in (("cluster", _on_host(found.labels)), ("margin", margin_of(found))):
-        at = table.schema.get_field_index(name)
-        table = table.set_column(at, table.schema.field(at), pa.array(values))
-    return table
-
-
-def _assign_file(
-    path: Path,
-    model: ClusterModel,
-    sides: np.ndarray,
-    tally: Tally,
-    weight_by_area: bool,
-    place: Place,
-) -> None:
-    """Rewrite a file of segments/, row group by row group."""
+    path = folder.region_classes(group)
+    path.parent.mkdir(exist_ok=True)
     with (
-        open_table(path) as file,
+        open_table(folder.regions(group)) as file,
         whole(path) as part,
-        pq.ParquetWriter(part, file.schema_arrow, compression="zstd") as writer,
+        pq.ParquetWriter(part, CLASS_SCHEMA, compression="zstd") as writer,
     ):
-        for group in range(file.num_row_groups):
-            table = file.read_row_group(group)
-            writer.write_table(
-                assign_table(table, model, sides, path, tally, weight_by_area, place)
+        for number in range(file.num_row_groups):
+            rows = file.read_row_group(number, list(REGION_COLUMNS))
+            found = _assign(reader.columns(rows), model, weight_by_area, place)
+            if tally is not None:
+                tally.add(found)
+            found = replace(
+                found, **{n: _on_host(getattr(found, n)) for n in ("nearest", "second")}
             )
+            columns = {"cluster": _on_host(found.labels), "margin": margin_of(found)}
+            writer.write_table(pa.table(columns, schema=CLASS_SCHEMA))
+
+
+def _assign(
+    columns: RegionColumns, model: ClusterModel, weight_by_area: bool, place: Place
+) -> kmeans.Assignment:
+    if model.features is None:
+        raise ValueError("clusters without features assign no regions")
+    weights = place(columns.area.astype(np.float32)) if weight_by_area else None
+    return kmeans.assign(place(model.features.transform(columns)), model.centroids, weights)
 
 
 def usable_gpu() -> bool:

@@ -1,13 +1,13 @@
-"""What is clustered: the vector that stands for a segment, made from columns of its row.
+"""What is clustered: the vector that stands for a region of a scene.
 
-The embedding, without what its place in the window predicts, whitened and scaled to length 1, and
-beside it the segment's colour, standardised over the archive. Statistics of the archive are fitted
-in one pass over its segments and travel with the clusters, so a segment's vector never depends on
-which others are at hand.
+The embeddings of the segments that windows saw there, each without what its place in the window
+predicts, whitened, blended by their shares and scaled to length 1; beside it the region's own
+colour, standardised over the archive. Statistics of the archive are fitted in one pass and travel
+with the clusters, so a region's vector never depends on which others are at hand.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
@@ -17,32 +17,55 @@ import pyarrow.parquet as pq
 
 from alps.engine.base.errors import RunFolderError
 from alps.engine.clusters.position import PositionEffect, PositionFit, rows_times
-from alps.engine.run_folder.tables import read_table
 from alps.engine.settings import ClusterSettings
+from alps.kernels.regions import blend
 
 # Columns of the segment table that features are made from.
-FEATURE_COLUMNS = ("tile_id", "centre_x", "centre_y", "area", "embedding", "colour")
-
-WITHIN = 0.5  # weight of how colour varies within a segment beside that of its mean
+SEGMENT_COLUMNS = ("centre_x", "centre_y", "area", "embedding")
+WITHIN = 0.5  # weight of how colour varies within a region beside that of its mean
 SMALLEST = 1e-6  # variance, of the largest, below which a component is rounding
 
 
 @dataclass(frozen=True)
 class SegmentColumns:
-    """What features are made from, of n segments."""
+    """What of m segments features are made from."""
 
-    embedding: np.ndarray  # (n, C) float16 or float32
-    colour: np.ndarray  # (n, 6) float16 or float32, mean and deviation of L*, a*, b*
-    place: np.ndarray  # (n, 2) x and y of its centre in the window, 1 the window's longer side
+    embedding: np.ndarray  # (m, C) float16 or float32
+    place: np.ndarray  # (m, 2) x and y of its centre in the window, 1 the window's longer side
+    area: np.ndarray  # (m,) pixels
+
+
+@dataclass(frozen=True)
+class RegionColumns:
+    """What features of n regions are made from.
+
+    A region saw ``segments`` entry by entry: entries of region i are those from starts[i] up to
+    starts[i + 1].
+    """
+
+    segments: SegmentColumns
+    starts: np.ndarray  # (n + 1,) int64
+    entry: np.ndarray  # (E,) int64 rows of segments
+    share: np.ndarray  # (E,) float32, those of a region add up to 1
+    colour: np.ndarray  # (n, 6) float16 or float32, mean and deviation of L*a*b*
     area: np.ndarray  # (n,) pixels
-    tile: np.ndarray  # (n,) int64 tile ids
 
     def __len__(self) -> int:
-        return len(self.embedding)
+        return len(self.area)
 
     def take(self, rows: np.ndarray) -> Self:
-        """Those at ``rows``, indices or (n,) bool."""
-        return type(self)(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+        """Those at ``rows``, indices."""
+        length = np.diff(self.starts)[rows]
+        starts = np.concatenate([[0], np.cumsum(length)])
+        entries = np.repeat(self.starts[rows] - starts[:-1], length) + np.arange(starts[-1])
+        return type(self)(
+            self.segments,
+            starts,
+            self.entry[entries],
+            self.share[entries],
+            self.colour[rows],
+            self.area[rows],
+        )
 
 
 @dataclass(frozen=True)
@@ -55,13 +78,15 @@ class FeatureModel:
     colour_offset: np.ndarray  # (6,) float32, or (0,) where colour is left out
     colour_scale: np.ndarray  # (6,) float32 that offset colours are multiplied by, or (0,)
 
-    def transform(self, columns: SegmentColumns) -> np.ndarray:
+    def transform(self, columns: RegionColumns) -> np.ndarray:
         """The vectors (n, D) float32: C of the embedding, or d, and 6 of colour where used."""
-        vectors = np.asarray(columns.embedding, np.float32)
+        segments = columns.segments
+        vectors = np.asarray(segments.embedding, np.float32)
         if self.position is not None:
-            vectors = self.position.remove(vectors, columns.place)
+            vectors = self.position.remove(vectors, segments.place)
         if self.axes is not None:
             vectors = rows_times(vectors, self.axes)
+        vectors = blend(vectors, columns.starts, columns.entry, columns.share)
         if self.normalise:
             lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
             vectors = vectors / np.where(lengths > 0, lengths, 1)
@@ -91,36 +116,50 @@ class FeatureModel:
         return cls(bool(arrays["normalised"]), position, axes, *colour)
 
 
-def fit_features(pieces: Iterable[SegmentColumns], settings: ClusterSettings) -> FeatureModel:
-    """Statistics of an archive, in one pass over its segments; memory is one piece.
+class FeatureFit:
+    """Statistics of an archive, piece by piece: of its segments, and of its regions."""
 
-    Embeddings lose what is left of their mean, turn to their principal components and get
-    variance 1 along each. Mean colours get ``settings.colour_weight`` as their standard deviation,
-    the deviations of colour within a segment half of it.
-    """
-    position = PositionFit()
-    total, sums, squares = 0, np.zeros(6), np.zeros(6)
-    for columns in pieces:
-        position.add(columns.embedding, columns.place)
-        colour = columns.colour.astype(np.float64)
-        total, sums, squares = (
-            total + len(columns),
-            sums + colour.sum(0),
-            squares + (colour**2).sum(0),
-        )
-    offset = scale = np.zeros(0, np.float32)
-    if settings.colour_weight > 0:
-        mean = sums / max(total, 1)
-        spread = np.sqrt(np.maximum(squares / max(total, 1) - mean**2, 0))
-        # A channel that never varies says nothing; dividing by rounding errors would let it.
-        weight = settings.colour_weight * np.repeat([1, WITHIN], 3)
-        scale = np.where(spread > 1e-3, weight / np.maximum(spread, 1e-3), 0)
-        offset = mean.astype(np.float32)
-    effect = position.solve() if settings.remove_position and total else None
-    axes = None
-    if settings.components and total:
-        axes = whitening(position.covariance(effect), settings.components)
-    return FeatureModel(settings.normalise, effect, axes, offset, scale.astype(np.float32))
+    def __init__(self, settings: ClusterSettings) -> None:
+        self._settings = settings
+        self._position = PositionFit()
+        self._segments = self._regions = 0
+        self._sums, self._squares = np.zeros(6), np.zeros(6)
+
+    def add_segments(self, segments: SegmentColumns) -> None:
+        """Count the embeddings of segments, by their pixels."""
+        self._segments += len(segments.area)
+        self._position.add(segments.embedding, segments.place, segments.area)
+
+    def add_colours(self, colour: np.ndarray) -> None:
+        """Count colours (n, 6) of regions, all alike."""
+        self._regions += len(colour)
+        colour = colour.astype(np.float64)
+        self._sums += colour.sum(0)
+        self._squares += (colour**2).sum(0)
+
+    def solve(self) -> FeatureModel:
+        """How features are made.
+
+        Embeddings lose what is left of their mean, turn to their principal components and get
+        variance 1 along each. Mean colours get ``settings.colour_weight`` as their standard
+        deviation, the deviations of colour within a region half of it.
+        """
+        settings = self._settings
+        offset = scale = np.zeros(0, np.float32)
+        if settings.colour_weight > 0:
+            total = max(self._regions, 1)
+            mean = self._sums / total
+            spread = np.sqrt(np.maximum(self._squares / total - mean**2, 0))
+            # A channel that never varies says nothing; dividing by rounding errors would let it.
+            weight = settings.colour_weight * np.repeat([1, WITHIN], 3)
+            scale = np.where(spread > 1e-3, weight / np.maximum(spread, 1e-3), 0)
+            offset = mean.astype(np.float32)
+        known = self._segments > 0
+        effect = self._position.solve() if settings.remove_position and known else None
+        axes = None
+        if settings.components and known:
+            axes = whitening(self._position.covariance(effect), settings.components)
+        return FeatureModel(settings.normalise, effect, axes, offset, scale.astype(np.float32))
 
 
 def whitening(covariance: np.ndarray, components: int) -> np.ndarray:
@@ -141,42 +180,21 @@ def whitening(covariance: np.ndarray, components: int) -> np.ndarray:
     )
 
 
-def segment_columns(table: pa.Table, sides: np.ndarray) -> SegmentColumns:
-    """What features are made from, of a segment table that has at least FEATURE_COLUMNS.
-
-    sides: (T,) longer side in pixels of the window of each tile id, which count from 0.
-    """
-    column = {name: table.column(name).to_numpy() for name in FEATURE_COLUMNS[:4]}
-    centre = np.stack([column["centre_x"], column["centre_y"]], axis=1)
+def segment_columns(table: pa.Table, side: int) -> SegmentColumns:
+    """What features are made from, of the segments of a window whose longer side is ``side``."""
+    centre = [table.column(name).to_numpy() for name in ("centre_x", "centre_y")]
     return SegmentColumns(
-        embedding=_lists(table, "embedding"),
-        colour=_lists(table, "colour"),
-        place=centre / sides[column["tile_id"]][:, None],
-        area=column["area"],
-        tile=column["tile_id"],
+        lists(table, "embedding"), np.stack(centre, axis=1) / side, table.column("area").to_numpy()
     )
 
 
-def read_segment_columns(path: Path, sides: np.ndarray) -> SegmentColumns:
-    """``segment_columns`` of a file of segments/.
-
-    Raises:
-        RunFolderError: it cannot be read, was written by a version that noted less, or holds a
-            number that is none.
-    """
-    refuse_older(path)
-    columns = segment_columns(read_table(path, list(FEATURE_COLUMNS)), sides)
-    refuse_unusable(columns, path)
-    return columns
-
-
-def refuse_older(path: Path) -> None:
-    """Raise RunFolderError for segments of a version that noted less."""
+def refuse_older(path: Path, names: Iterable[str]) -> None:
+    """Raise RunFolderError for a table of a version that noted less."""
     try:
-        names = pq.read_schema(path).names
+        there = pq.read_schema(path).names
     except (OSError, pa.ArrowInvalid):
         return  # reading it will say what is wrong
-    missing = [name for name in FEATURE_COLUMNS if name not in names]
+    missing = [name for name in names if name not in there]
     if missing:
         raise RunFolderError(
             f"{path} has no column `{missing[0]}`: an older version wrote it; delete {path.parent} "
@@ -185,22 +203,19 @@ def refuse_older(path: Path) -> None:
         )
 
 
-def refuse_unusable(columns: SegmentColumns, path: Path) -> None:
-    """Say whose embedding or colour is not finite: it would spread to all centroids."""
-    for what, values in (("embeddings", columns.embedding), ("colours", columns.colour)):
-        unusable = ~np.isfinite(values).all(1)
-        if unusable.any():
-            first = read_table(path, ["tile_id", "segment_id"]).slice(int(unusable.argmax()), 1)
-            tile, segment = (column[0].as_py() for column in first.columns)
-            raise RunFolderError(
-                f"{path}: {unusable.sum()} of {len(values)} {what} hold NaN or infinity, the "
-                f"first that of tile {tile}, segment {segment}; the model's weights are damaged, "
-                "or its embeddings leave the range of float16: segment into another OUT with "
-                "another --model"
-            )
+def refuse_unusable(values: np.ndarray, what: str, tile_id: int) -> None:
+    """Say of which tile a number (n, …) is not finite: it would spread to all centroids."""
+    unusable = ~np.isfinite(values).all(1)
+    if unusable.any():
+        raise RunFolderError(
+            f"{unusable.sum()} of {len(values)} {what} of tile {tile_id} hold NaN or infinity, the "
+            f"first that of segment {int(unusable.argmax())}; the model's weights are damaged, or "
+            "its embeddings leave the range of float16: segment into another OUT with another "
+            "--model"
+        )
 
 
-def _lists(table: pa.Table, name: str) -> np.ndarray:
+def lists(table: pa.Table, name: str) -> np.ndarray:
     """A column of lists of one length as (n, length)."""
     column = table.column(name).combine_chunks()
     values = column.flatten() if table.num_rows else pa.array([], column.type.value_type)

@@ -58,31 +58,36 @@ class PositionFit:
     """
 
     def __init__(self) -> None:
-        self._total = 0
+        self._total, self._weight = 0, 0.0
         self._gram: np.ndarray | float = 0.0
         self._moment: np.ndarray | float = 0.0
         self._square: np.ndarray | float = 0.0
 
-    def add(self, vectors: np.ndarray, places: np.ndarray) -> None:
-        """Count embeddings (n, C) at places (n, 2) in 0…1."""
+    def add(
+        self, vectors: np.ndarray, places: np.ndarray, weights: np.ndarray | None = None
+    ) -> None:
+        """Count embeddings (n, C) at places (n, 2) in 0…1, by weights (n,) or all alike."""
         basis = cosine_basis(places, MOST_FREQUENCIES).astype(np.float64)
+        weights = np.ones(len(vectors)) if weights is None else weights.astype(np.float64)
         self._total += len(vectors)
-        self._gram = self._gram + basis.T @ basis
+        self._weight += float(weights.sum())
         vectors = vectors.astype(np.float64)
-        self._moment = self._moment + basis.T @ vectors
-        self._square = self._square + vectors.T @ vectors
+        weighted = vectors * weights[:, None]
+        self._gram = self._gram + basis.T @ (basis * weights[:, None])
+        self._moment = self._moment + basis.T @ weighted
+        self._square = self._square + vectors.T @ weighted
 
     def covariance(self, effect: PositionEffect | None) -> np.ndarray:
         """Of the embeddings seen, without the effect, or as they are: (C, C) float64."""
         moment, square = np.asarray(self._moment), np.asarray(self._square)
         if effect is None:
-            mean = moment[0] / self._total  # the first term of the basis is 1
-            return square / self._total - np.outer(mean, mean)
+            mean = moment[0] / self._weight  # the first term of the basis is 1
+            return square / self._weight - np.outer(mean, mean)
         solution = effect.coefficients.astype(np.float64)
         used = _terms(round(len(solution) ** 0.5))
         cross = moment[used].T @ solution
         gram = np.asarray(self._gram)[np.ix_(used, used)]
-        return (square - cross - cross.T + solution.T @ gram @ solution) / self._total
+        return (square - cross - cross.T + solution.T @ gram @ solution) / self._weight
 
     def solve(self, total: int | None = None) -> PositionEffect:
         """The effect, as fine as ``total`` segments allow (None: as many as were counted).

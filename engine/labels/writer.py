@@ -6,28 +6,23 @@ they were cut into strips. Memory is bounded by one band of 512 rows, whatever t
 
 import struct
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
 import numpy as np
-import rasterio
-from rasterio._err import CPLE_BaseError
-from rasterio.control import GroundControlPoint
-from rasterio.errors import RasterioError
-from rasterio.windows import Window
 
 from alps.engine.base.atomic import publish
-from alps.engine.base.errors import RunFolderError, SettingsError
+from alps.engine.base.errors import SettingsError
+from alps.engine.images.georeference import Georeference
 from alps.engine.images.raster import RasterReader
+from alps.engine.images.tiff import TILE, TiffWriter, writing
 from alps.engine.labels import palette as palettes
 
 UNLABELLED = 255  # what mmseg, torchgeo and ignore_index expect
 UNLABELLED_WIDE = 65535  # where ids need 16 bits
-BAND_ROWS = 512  # rows a write, and a TIFF tile's side: no tile is ever written twice
+BAND_ROWS = TILE  # rows a write: no tile of a TIFF is ever written twice
 
 
 def label_dtype(classes: int) -> np.dtype:
@@ -40,23 +35,6 @@ def label_dtype(classes: int) -> np.dtype:
 def unlabelled_value(classes: int) -> int:
     """Return the value of pixels with no class: 255, or 65535 where ids need 16 bits."""
     return UNLABELLED if label_dtype(classes) == np.uint8 else UNLABELLED_WIDE
-
-
-@dataclass(frozen=True)
-class Georeference:
-    """Where on Earth an image lies: by a transform, or by ground control points."""
-
-    crs: rasterio.CRS | None = None
-    transform: rasterio.Affine | None = None
-    gcps: tuple[GroundControlPoint, ...] = ()
-
-    @classmethod
-    def of(cls, reader: RasterReader) -> Self:
-        """Take over what ``reader``'s file says."""
-        gcps, gcps_crs = reader.gcps
-        if gcps:
-            return cls(gcps_crs, None, tuple(gcps))
-        return cls(reader.crs, None if reader.transform.is_identity else reader.transform)
 
 
 class LabelMapWriter:
@@ -111,15 +89,23 @@ class LabelMapWriter:
     def __enter__(self) -> Self:
         self._band = np.empty((min(BAND_ROWS, self.height), self.width), self._dtype)
         self._rows = 0  # received so far
-        sink = _PngSink if self.path.suffix == ".png" else _TiffSink
         try:
-            with _errors_of(self.path):
+            with writing("label map", self.path):
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                self._sink: _Sink = sink(self._part, self)
+                self._sink: _Sink = self._open()
         except BaseException:
             self._remove_part()
             raise
         return self
+
+    def _open(self) -> "_Sink":
+        if self.path.suffix == ".png":
+            return _PngSink(self._part, self)
+        colours = self._palette if self._dtype == np.uint8 else None
+        size = (self.width, self.height)
+        return TiffWriter(
+            self._part, size, self._unlabelled, self._dtype, self._georeference, colours
+        )
 
     def write_rows(self, y: int, labels: np.ndarray) -> None:
         """Append rows y ... y + h - 1, which must follow those written before.
@@ -143,7 +129,7 @@ class LabelMapWriter:
             done += taken
             self._rows += taken
             if start + taken == BAND_ROWS or self._rows == self.height:
-                with _errors_of(self.path):
+                with writing("label map", self.path):
                     self._sink.write(self._rows - start - taken, self._band[: start + taken])
 
     def __exit__(
@@ -162,7 +148,7 @@ class LabelMapWriter:
     def _commit(self) -> None:
         if self._rows != self.height:
             raise ValueError(f"{self.path}: {self._rows} of {self.height} rows were written")
-        with _errors_of(self.path):
+        with writing("label map", self.path):
             self._sink.finish()
             publish(self._part, self.path)
 
@@ -223,52 +209,3 @@ class _PngSink:
             self._file.write(struct.pack(">I", len(data)) + kind)
             self._file.write(data)
             self._file.write(struct.pack(">I", zlib.crc32(data, zlib.crc32(kind))))
-
-
-class _TiffSink:
-    """A GeoTIFF through GDAL, which reports a disk that filled up late only to its log."""
-
-    def __init__(self, path: Path, about: LabelMapWriter) -> None:
-        self._path = path
-        self._sums: list[tuple[int, int, int]] = []  # first row, rows, CRC-32
-        place = about._georeference
-        options = {} if place.transform is None else {"transform": place.transform}
-        if place.gcps:
-            options["gcps"] = list(place.gcps)
-        self._dataset = rasterio.open(
-            path, "w", driver="GTiff", width=about.width, height=about.height, count=1,
-            dtype=about._dtype, nodata=about._unlabelled, crs=place.crs, tiled=True,
-            blockxsize=BAND_ROWS, blockysize=BAND_ROWS, compress="deflate", BIGTIFF="IF_SAFER",
-            **options,
-        )  # fmt: skip
-        if about._dtype == np.uint8:
-            colours = {i: (*map(int, rgb), 255) for i, rgb in enumerate(about._palette)}
-            self._dataset.write_colormap(1, colours | {UNLABELLED: (0, 0, 0, 255)})
-
-    def write(self, y: int, rows: np.ndarray) -> None:
-        self._dataset.write(rows, 1, window=Window(0, y, rows.shape[1], len(rows)))
-        self._sums.append((y, len(rows), zlib.crc32(rows.data)))
-
-    def finish(self) -> None:
-        self._dataset.close()
-        with rasterio.open(self._path) as written:
-            for y, height, expected in self._sums:
-                rows = written.read(1, window=Window(0, y, written.width, height))
-                if zlib.crc32(rows.data) != expected:
-                    raise OSError(f"rows {y} to {y + height - 1} read back differently")
-
-    def close(self) -> None:
-        with suppress(RasterioError, CPLE_BaseError):
-            self._dataset.close()
-
-
-@contextmanager
-def _errors_of(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (RasterioError, OSError, CPLE_BaseError) as error:
-        reason = " ".join(str(error.__cause__ or error).split())
-        raise RunFolderError(
-            f"Cannot write the label map {path}: {reason.rstrip('.')}. "
-            "Check the disk's free space and the folder's permissions, then run again."
-        ) from error

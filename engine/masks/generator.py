@@ -23,17 +23,16 @@ from alps.engine.masks.gate import (
     without_small_regions,
 )
 from alps.engine.masks.settings import EverythingSettings
-from alps.engine.masks.superpixel_parts import cut_masks
 from alps.engine.runtimes.protocol import Runtime
 from alps.engine.runtimes.pytorch import TorchRuntime
 from alps.engine.sam import Sam
 from alps.engine.settings import FilledSegmentSettings
 from alps.kernels.colour import LAB_UNIT, lab_of, pool_colours
 from alps.kernels.masks import algebra, coco
+from alps.kernels.masks.algebra import runs_of_labels
 from alps.kernels.masks.pixels import mask_of, runs_of, union
 from alps.kernels.masks.runs import Runs
 from alps.kernels.nms import box_nms
-from alps.kernels.paint import paint_order
 from alps.kernels.pool import cell_shares, pool_embeddings
 
 # With coarse_to_fine, a point is not asked under a mask of at most so many cells of the grid.
@@ -177,7 +176,7 @@ class MaskGenerator:
         max_area: float = 1.0,
         min_area: int = 0,
         embeddings: Sequence[torch.Tensor] | None = None,
-        superpixels: float = 0,
+        rest_cells: int = 0,
     ) -> Segments:
         """Masks of an image as arrays, with the mean embedding and the colour of each.
 
@@ -187,10 +186,8 @@ class MaskGenerator:
             max_area: masks that cover a greater share of H x W are dropped before NMS.
             min_area: masks of fewer pixels are dropped before NMS; empty ones always are.
             embeddings: what ``embed`` gave for this image; None: it is encoded.
-            superpixels: cut masks along edges of colour, into at least so many parts a megapixel,
-                and what lies under none of them too, unless there is none at all; 0: whole masks.
-                Parts are disjoint, by their masks, and have their mask's scores and embedding;
-                what lies under none has scores of 0 and an embedding of its own.
+            rest_cells: what lies under no mask is given too, cut by a grid of so many cells a
+                side, with scores of 0 and embeddings of its own; 0: masks alone.
 
         Raises:
             SourceError: the arrays are not such an image and its embeddings.
@@ -211,15 +208,16 @@ class MaskGenerator:
             pooled = self._pooled(found)
             lab = lab_of(image)
         mask, runs = np.arange(len(kept), dtype=np.int32), kept.runs
-        if superpixels > 0 and len(kept):
+        if rest_cells > 0:
             with found.timing("runs"):
-                order = paint_order(kept.area, kept.predicted_iou)
-                parts = cut_masks(counts, order, lab, valid, superpixels)
-                mask, runs, counts = parts.mask, parts.runs, coco.encode(parts.runs)
-            self._encode(image, found, 0)  # no prompt of the whole image may lie on a valid pixel
-            with found.timing("pool"):
-                rest = self._pooled_over(found, runs.take(mask < 0), 0)
-                pooled = np.concatenate([pooled[mask[mask >= 0]], rest])
+                rest = _rest(kept.runs, valid, rest_cells)
+                mask = np.append(mask, np.full(len(rest), -1, np.int32))
+                runs = Runs.join([kept.runs, rest], found.size)
+                counts += coco.encode(rest)
+            if len(rest):
+                self._encode(image, found, 0)  # perhaps no prompt lay on a valid pixel
+                with found.timing("pool"):
+                    pooled = np.concatenate([pooled, self._pooled_over(found, rest, 0)])
         with found.timing("pool"):
             colours = pool_colours(lab, runs) * np.float32(LAB_UNIT)
         boxes = algebra.boxes(runs)
@@ -408,6 +406,18 @@ class MaskGenerator:
             "stability_score": float(masks.stability_score[index]),
             "crop_box": [crop.x0, crop.y0, crop.width, crop.height],
         }
+
+
+def _rest(masks: Runs, valid: np.ndarray | None, cells: int) -> Runs:
+    """What of an image's valid pixels lies under none of its masks, by cells of a grid."""
+    height, width = masks.size
+    bare = ~union(masks) if valid is None else valid & ~union(masks)
+    row = np.arange(height) * cells // height
+    column = np.arange(width) * cells // width
+    number = np.where(bare, row[:, None] * cells + column, -1)
+    found, place = np.unique(number[bare], return_inverse=True)
+    number[bare] = place
+    return runs_of_labels(np.ascontiguousarray(number, np.int32), len(found))
 
 
 def _checked(image: np.ndarray) -> np.ndarray:

@@ -14,8 +14,8 @@ from alps.engine.base.errors import SourceError
 from alps.engine.images.raster import RasterReader
 from alps.engine.images.windows import Window
 from alps.engine.regions.cut import JOIN_CELLS, Block, CutBlock, block_rows, cut_block
-from alps.engine.regions.schemas import BORDER_SCHEMA, REGION_SCHEMA
 from alps.engine.regions.windows import SourceWindows
+from alps.engine.run_folder.region_schemas import BORDER_SCHEMA, REGION_SCHEMA
 from alps.kernels.colour import lab_of
 from alps.kernels.regions import borders, boxes, moments, overlaps, window_weights
 from alps.kernels.regions.rules import CONTRAST_UNITS

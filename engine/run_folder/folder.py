@@ -62,6 +62,30 @@ class RunFolder:
         """The segments of one shard of tiles."""
         return self.root / "segments" / f"part-{shard:05d}.parquet"
 
+    def regions(self, group: int) -> Path:
+        """The regions of a group of sources; there once the group is cut."""
+        return self.root / "regions" / f"part-{group:05d}.parquet"
+
+    def borders(self, group: int) -> Path:
+        """Which regions of a group's sources touch."""
+        return self.root / "regions" / f"borders-{group:05d}.parquet"
+
+    def objects(self, group: int) -> Path:
+        """The object of each segment of a group's sources."""
+        return self.root / "regions" / f"objects-{group:05d}.parquet"
+
+    def region_raster(self, label: str) -> Path:
+        """The number of each pixel's region, by the ``label`` column of a source's tiles."""
+        return self.root / "regions" / "rasters" / f"{label}.tif"
+
+    def region_classes(self, group: int) -> Path:
+        """Cluster and margin of each row of a group's regions."""
+        return self.root / "clusters" / f"part-{group:05d}.parquet"
+
+    def object_map(self, label: str) -> Path:
+        """The number of each pixel's object, where asked for."""
+        return self.root / "objects" / f"{label}.tif"
+
     def shard_tiles(self, shard: int) -> Path:
         """The rows of one shard of tiles; there once the shard is done."""
         return self.journal / f"tiles-{shard:05d}.parquet"
@@ -82,6 +106,12 @@ class RunFolder:
             raise RunFolderError(
                 f"cannot read {self.run_json}: {error}; put back a copy, or give another OUT"
             ) from error
+
+    def damaged(self, path: Path, why: str) -> RunFolderError:
+        """The error that says how a damaged file is made again."""
+        return RunFolderError(
+            f"{path} is damaged: {why}; delete it and give the command that made it again"
+        )
 
     def refuse_unpainted(self) -> None:
         """Raise RunFolderError where label maps are of older clusters than the segments."""

@@ -109,6 +109,25 @@ def tiles_of_shard(plan: pa.Table, shard: int) -> list[PlannedTile]:
     return [PlannedTile(**row) for row in rows]
 
 
+def group_of(tiles: list[PlannedTile]) -> int:
+    """The group of a source, given its tiles: the shard in which it begins."""
+    return shard_of(tiles[0].tile_id)
+
+
+def groups_of(plan: pa.Table) -> Iterator[tuple[int, list[list[PlannedTile]]]]:
+    """Groups of sources in turn, each with the tiles of its sources; some shards begin none."""
+    group: int | None = None
+    sources: list[list[PlannedTile]] = []
+    for tiles in sources_of(plan):
+        if group is not None and group_of(tiles) != group:
+            yield group, sources
+            sources = []
+        group = group_of(tiles)
+        sources.append(tiles)
+    if group is not None:
+        yield group, sources
+
+
 def sources_of(plan: pa.Table) -> Iterator[list[PlannedTile]]:
     """The tiles of each source in turn; the plan keeps them together."""
     index = plan.column("source_index").to_numpy()

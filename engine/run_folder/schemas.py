@@ -59,7 +59,10 @@ def segment_schema(channels: int) -> pa.Schema:
             ("embedding", pa.list_(pa.float16(), channels)),
             # Mean, then standard deviation, of L*, a* and b* over the mask.
             ("colour", pa.list_(pa.float16(), COLOUR_VALUES)),
-            ("cluster", pa.int32()),
-            ("margin", pa.float32()),
         ]
     )
+
+
+# A row a region, in the order of its group's regions: its class, and how much nearer that one's
+# centroid is than the second.
+CLASS_SCHEMA = pa.schema([("cluster", pa.int32()), ("margin", pa.float32())])

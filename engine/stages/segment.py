@@ -33,6 +33,8 @@ from alps.kernels.masks.pixels import union
 
 # How many batches of tiles wait, read and decoded, for the model.
 READ_AHEAD = 2
+# What lies under no mask has an embedding too: of cells, so many a side of a window.
+REST_CELLS = 4
 
 
 @dataclass
@@ -196,7 +198,7 @@ def _segment_tile(
         max_area=settings.segment.max_area,
         min_area=settings.segment.min_area,
         embeddings=embeddings,
-        superpixels=settings.segment.superpixels,
+        rest_cells=REST_CELLS,
     )
     # Not what was filled in between masks: coverage says how much of a tile SAM found.
     masked = [segments.counts[i] for i in np.flatnonzero(segments.mask >= 0)]
@@ -232,8 +234,6 @@ def _segment_table(tile_id: int, segments: Segments, schema: pa.Schema) -> pa.Ta
         "counts": segments.counts,
         "embedding": _lists(segments.embeddings),
         "colour": _lists(segments.colours),
-        "cluster": np.full(count, -1, dtype=np.int32),
-        "margin": np.zeros(count, dtype=np.float32),
     }
     return pa.table(columns, schema=schema)
 

@@ -9,6 +9,7 @@ that lie in two regions; ``moments`` H x W x (4 + 6); ``overlaps`` h x w x (4 + 
 and segment.
 """
 
+from alps.kernels.regions.blend import blend, reference_blend
 from alps.kernels.regions.cpu import borders, boxes, moments, pieces
 from alps.kernels.regions.join import join_small
 from alps.kernels.regions.overlaps import overlaps, reference_overlaps, window_weights
@@ -23,12 +24,14 @@ from alps.kernels.regions.rules import Borders, Moments
 __all__ = [
     "Borders",
     "Moments",
+    "blend",
     "borders",
     "boxes",
     "join_small",
     "moments",
     "overlaps",
     "pieces",
+    "reference_blend",
     "reference_borders",
     "reference_boxes",
     "reference_moments",

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from alps.engine.base.errors import ModelError
+from alps.engine.images.georeference import Georeference
 from alps.engine.images.raster import RasterReader
 from alps.engine.labels.palette import palette
-from alps.engine.labels.writer import Georeference, LabelMapWriter
+from alps.engine.labels.writer import LabelMapWriter
 from alps.trainer.data.arrays import CachedPair
 from alps.trainer.data.cache import Cache
 from alps.trainer.data.find import find_data

@@ -13,11 +13,11 @@ from PIL import Image
 from rasterio.control import GroundControlPoint
 
 from alps.engine.base.errors import RunFolderError, SettingsError
+from alps.engine.images.georeference import Georeference
 from alps.engine.images.raster import RasterReader
 from alps.engine.labels.palette import palette
 from alps.engine.labels.writer import (
     UNLABELLED,
-    Georeference,
     LabelMapWriter,
     label_dtype,
     unlabelled_value,

@@ -1,0 +1,44 @@
+"""Where on Earth an image lies, handed on to what is made of it."""
+
+import math
+from dataclasses import dataclass
+from typing import Self
+
+import rasterio
+from rasterio.control import GroundControlPoint
+
+from alps.engine.images.raster import RasterReader
+
+METRES_A_DEGREE = 111_195.0  # of a great circle of a sphere of 6371 km
+
+
+@dataclass(frozen=True)
+class Georeference:
+    """Where on Earth an image lies: by a transform, or by ground control points."""
+
+    crs: rasterio.CRS | None = None
+    transform: rasterio.Affine | None = None
+    gcps: tuple[GroundControlPoint, ...] = ()
+
+    @classmethod
+    def of(cls, reader: RasterReader) -> Self:
+        """Take over what ``reader``'s file says."""
+        gcps, gcps_crs = reader.gcps
+        if gcps:
+            return cls(gcps_crs, None, tuple(gcps))
+        return cls(reader.crs, None if reader.transform.is_identity else reader.transform)
+
+    def pixel_area(self) -> float | None:
+        """Square metres of a pixel; None where the image has no scale. In degrees, as on a sphere
+        at the latitude of the first pixel.
+        """
+        if self.crs is None or self.transform is None:
+            return None
+        area = abs(self.transform.determinant)
+        if self.crs.is_geographic:
+            latitude = math.radians(self.transform.f)
+            return area * METRES_A_DEGREE**2 * math.cos(latitude)
+        if not self.crs.is_projected:
+            return None
+        metres = self.crs.linear_units_factor[1]
+        return area * metres**2

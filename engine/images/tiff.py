@@ -1,0 +1,98 @@
+"""GeoTIFFs written strip by strip, and checked before they count."""
+
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from rasterio._err import CPLE_BaseError
+from rasterio.errors import RasterioError
+from rasterio.windows import Window
+
+from alps.engine.base.atomic import whole
+from alps.engine.base.errors import RunFolderError
+from alps.engine.images.georeference import Georeference
+
+TILE = 512  # a TIFF tile's side: strips of so many rows write no tile twice
+
+
+class TiffWriter:
+    """A tiled, deflated GeoTIFF through GDAL, which reports a full disk late, to its log alone.
+
+    colours: (K, 3) uint8, a colour table; the nodata value is black in it.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        size: tuple[int, int],
+        nodata: int,
+        dtype: np.dtype,
+        place: Georeference,
+        colours: np.ndarray | None = None,
+    ) -> None:
+        """Open a file of ``size`` (width, height) for its rows."""
+        self._path = path
+        self._sums: list[tuple[int, int, int]] = []  # first row, rows, CRC-32
+        options = {} if place.transform is None else {"transform": place.transform}
+        if place.gcps:
+            options["gcps"] = list(place.gcps)
+        self._dataset = rasterio.open(
+            path, "w", driver="GTiff", width=size[0], height=size[1], count=1, dtype=dtype,
+            nodata=nodata, crs=place.crs, tiled=True, blockxsize=TILE, blockysize=TILE,
+            compress="deflate", BIGTIFF="IF_SAFER", **options,
+        )  # fmt: skip
+        if colours is not None:
+            table = {i: (*map(int, rgb), 255) for i, rgb in enumerate(colours)}
+            self._dataset.write_colormap(1, table | {nodata: (0, 0, 0, 255)})
+
+    def write(self, y: int, rows: np.ndarray) -> None:
+        """Write rows from ``y`` on, (h, width)."""
+        rows = np.ascontiguousarray(rows)
+        self._dataset.write(rows, 1, window=Window(0, y, rows.shape[1], len(rows)))
+        self._sums.append((y, len(rows), zlib.crc32(rows.data)))
+
+    def finish(self) -> None:
+        """Close the file and read it back. Raises OSError where it is not what was written."""
+        self._dataset.close()
+        with rasterio.open(self._path) as written:
+            for y, height, expected in self._sums:
+                rows = written.read(1, window=Window(0, y, written.width, height))
+                if zlib.crc32(rows.data) != expected:
+                    raise OSError(f"rows {y} to {y + height - 1} read back differently")
+
+    def close(self) -> None:
+        """Let go of the file, whole or not."""
+        with suppress(RasterioError, CPLE_BaseError):
+            self._dataset.close()
+
+
+@contextmanager
+def whole_tiff(
+    path: Path, size: tuple[int, int], nodata: int, dtype: np.dtype, place: Georeference
+) -> Iterator[TiffWriter]:
+    """A GeoTIFF that appears under its name whole, or not at all; its folder is made."""
+    with writing("raster", path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path) as part, writing("raster", path):
+        writer = TiffWriter(part, size, nodata, dtype, place)
+        try:
+            yield writer
+            writer.finish()
+        finally:
+            writer.close()
+
+
+@contextmanager
+def writing(what: str, path: Path) -> Iterator[None]:
+    """Turn what GDAL and the system say of a file that is written into RunFolderError."""
+    try:
+        yield
+    except (RasterioError, OSError, CPLE_BaseError) as error:
+        reason = " ".join(str(error.__cause__ or error).split())
+        raise RunFolderError(
+            f"Cannot write the {what} {path}: {reason.rstrip('.')}. "
+            "Check the disk's free space and the folder's permissions, then run again."
+        ) from error

@@ -1,0 +1,150 @@
+"""Patches: what hangs together in one class. Those below the minimum mapping unit join the
+neighbour most like them.
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import pyarrow as pa
+from numba import njit
+
+from alps.engine.base.errors import SettingsError
+from alps.engine.images.georeference import Georeference
+
+ALIKE = 8.0  # L*a*b* units across a border at which it counts 1/e
+MOST_ROUNDS = 64
+NO_CLASS = -1
+
+
+def pixels_of(text: str, place: Georeference) -> int:
+    """A minimum mapping unit in pixels: ``64``, or ``25m2`` where the source has a scale.
+
+    Raises:
+        SettingsError: it is neither, or in m² while the source has no scale.
+    """
+    number, unit = parse_unit(text)
+    if not unit:
+        return math.ceil(number)
+    area = place.pixel_area()
+    if area is None:
+        raise SettingsError(
+            f"--min-patch {text}: the image has no scale in metres; give a number of pixels"
+        )
+    return max(math.ceil(number / area), 0)
+
+
+def parse_unit(text: str) -> tuple[float, str]:
+    """``25m2`` -> (25.0, "m2"), ``64`` -> (64.0, ""). Raises SettingsError for anything else."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(px|m2|m²)?\s*", text)
+    if not found:
+        raise SettingsError(
+            f"--min-patch {text}: give a number of pixels, 64 say, or an area, 25m2 say"
+        )
+    return float(found[1]), "m2" if (found[2] or "").startswith("m") else ""
+
+
+def join_small_patches(
+    classes: np.ndarray,
+    area: np.ndarray,
+    borders: Callable[[], Iterable[pa.Table]],
+    least: int,
+) -> np.ndarray:
+    """Classes in which every patch has at least ``least`` pixels.
+
+    Round by round, a small patch takes the class of a larger one that it touches: of the one with
+    the greatest sum of border length, less where colour differs across it; of equals the lowest.
+    A patch with none, an island in nodata, loses its class.
+
+    Args:
+        classes: (R,) int32 of each region, -1 none.
+        area: (R,) pixels.
+        borders: gives the tables of BORDER_SCHEMA, as often as it is called.
+        least: pixels.
+
+    Returns (R,) int32.
+    """
+    classes = classes.astype(np.int32)
+    for _ in range(MOST_ROUNDS):
+        parent = np.arange(len(classes), dtype=np.int32)
+        for table in borders():
+            a, b = _ends(table)
+            _unite(parent, classes, a, b)
+        patch = _roots(parent)
+        size = np.bincount(patch, area, len(classes)).astype(np.int64)
+        small = (size[patch] < least) & (classes >= 0)
+        if not small.any():
+            return classes
+        goes = _best_neighbours(classes, patch, size, small, borders())
+        if not len(goes[0]):
+            break
+        target = np.arange(len(classes))
+        target[goes[0]] = goes[1]
+        classes = np.where(small, classes[target[patch]], classes)
+    return np.where(small, NO_CLASS, classes).astype(np.int32)
+
+
+def _ends(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+    return table.column("region").to_numpy(), table.column("other").to_numpy()
+
+
+def _best_neighbours(
+    classes: np.ndarray,
+    patch: np.ndarray,
+    size: np.ndarray,
+    small: np.ndarray,
+    borders: Iterable[pa.Table],
+) -> tuple[np.ndarray, np.ndarray]:
+    """Small patches, and the patch that each joins."""
+    own, other, weight = [], [], []
+    for table in borders:
+        a, b = _ends(table)
+        length = table.column("length").to_numpy().astype(np.float64)
+        contrast = table.column("contrast").to_numpy().astype(np.float64)
+        strength = length * np.exp(-contrast / ALIKE)
+        for here, there in ((a, b), (b, a)):
+            p, q = patch[here], patch[there]
+            larger = (size[q] > size[p]) | ((size[q] == size[p]) & (q < p))
+            useful = small[here] & (classes[there] >= 0) & (p != q) & larger
+            own.append(p[useful])
+            other.append(q[useful])
+            weight.append(strength[useful])
+    if not own:
+        return np.zeros(0, int), np.zeros(0, int)
+    p, q, w = (np.concatenate(parts) for parts in (own, other, weight))
+    order = np.lexsort((q, p))
+    p, q, w = p[order], q[order], w[order]
+    first = np.flatnonzero((np.diff(p, prepend=-1) != 0) | (np.diff(q, prepend=-1) != 0))
+    if not len(first):
+        return p, q
+    total = np.add.reduceat(w, first)
+    p, q = p[first], q[first]
+    order = np.lexsort((q, -total, p))
+    best = order[np.flatnonzero(np.diff(p[order], prepend=-1))]
+    return p[best], q[best]
+
+
+@njit(nogil=True, cache=True)
+def _unite(parent: np.ndarray, classes: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
+    """Join regions a and b (B,) that touch and have one class; a root is its patch's lowest."""
+    for i in range(a.size):
+        if classes[a[i]] >= 0 and classes[a[i]] == classes[b[i]]:
+            low, high = a[i], b[i]
+            while parent[low] != low:
+                parent[low] = parent[parent[low]]
+                low = parent[low]
+            while parent[high] != high:
+                parent[high] = parent[parent[high]]
+                high = parent[high]
+            if low > high:
+                low, high = high, low
+            parent[high] = low
+
+
+@njit(nogil=True, cache=True)
+def _roots(parent: np.ndarray) -> np.ndarray:
+    found = np.empty(parent.size, np.int32)
+    for i in range(parent.size):
+        found[i] = i if parent[i] == i else found[parent[i]]  # a parent comes before
+    return found

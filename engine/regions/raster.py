@@ -1,0 +1,78 @@
+"""Reads a scene's raster of regions, strip by strip, and shows a value of each region."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import rasterio
+from rasterio.errors import RasterioError
+from rasterio.windows import Window
+
+from alps.engine.base.errors import RunFolderError
+from alps.engine.images.georeference import Georeference
+from alps.engine.images.tiff import TILE
+from alps.engine.regions.build import NOWHERE
+
+
+class RegionRaster:
+    """An open raster of regions; ``open_regions`` makes one."""
+
+    def __init__(self, path: Path, dataset: rasterio.DatasetReader) -> None:
+        self._path, self._dataset = path, dataset
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the scene in pixels."""
+        return self._dataset.width, self._dataset.height
+
+    @property
+    def place(self) -> Georeference:
+        """Where the scene lies."""
+        gcps, crs = self._dataset.gcps
+        if gcps:
+            return Georeference(crs, None, tuple(gcps))
+        transform = self._dataset.transform
+        return Georeference(self._dataset.crs, None if transform.is_identity else transform)
+
+    def strips(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Numbers of regions from top to bottom: (y, (h, width) uint32), NOWHERE in none."""
+        width, height = self.size
+        for y in range(0, height, TILE):
+            yield y, self.read(0, y, width, min(TILE, height - y))
+
+    def read(self, x: int, y: int, width: int, height: int) -> np.ndarray:
+        """Numbers of regions of a rectangle, (height, width) uint32."""
+        try:
+            return self._dataset.read(1, window=Window(x, y, width, height))
+        except RasterioError as error:
+            raise _unreadable(self._path, error) from error
+
+    def values(self, of_region: np.ndarray, nothing: int) -> Iterator[tuple[int, np.ndarray]]:
+        """A value of each region in its place: (y, (h, width)), ``nothing`` where there is none.
+
+        of_region: (R,) of any integer type, which the strips have too.
+        """
+        lookup = np.append(of_region, np.array([nothing], of_region.dtype))
+        for y, numbers in self.strips():
+            if (numbers[numbers != NOWHERE] >= len(of_region)).any():
+                raise _unreadable(self._path, "it has regions that the tables do not know")
+            yield y, lookup[np.minimum(numbers, len(of_region))]
+
+
+@contextmanager
+def open_regions(path: Path) -> Iterator[RegionRaster]:
+    """Open a raster of regions. Raises RunFolderError where that cannot be."""
+    try:
+        dataset = rasterio.open(path)
+    except RasterioError as error:
+        raise _unreadable(path, error) from error
+    with dataset:
+        yield RegionRaster(path, dataset)
+
+
+def _unreadable(path: Path, why: object) -> RunFolderError:
+    return RunFolderError(
+        f"cannot read {path}: {why}; delete the folder regions/ and give the command that made it "
+        "again: scenes are cut anew"
+    )

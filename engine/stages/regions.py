@@ -1,0 +1,136 @@
+"""Regions: every source of the plan cut into what is classed and painted, group by group.
+
+A group is the sources that begin in one shard. Its files appear whole, its table of regions last:
+from then on it is done.
+"""
+
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from alps.engine.base.atomic import whole
+from alps.engine.base.errors import SourceError
+from alps.engine.base.progress import Progress
+from alps.engine.images.georeference import Georeference
+from alps.engine.images.raster import RasterReader
+from alps.engine.images.tiff import whole_tiff
+from alps.engine.regions.build import NOWHERE, build_regions
+from alps.engine.regions.objects import join_masks
+from alps.engine.regions.windows import COLUMNS, SourceWindows
+from alps.engine.run_folder.folder import RunFolder
+from alps.engine.run_folder.plan import PlannedTile, check_size, groups_of
+from alps.engine.run_folder.region_schemas import BORDER_SCHEMA, OBJECT_SCHEMA, REGION_SCHEMA
+from alps.engine.run_folder.segment_store import SegmentStore
+from alps.engine.run_folder.tables import read_table
+from alps.engine.settings import FilledSettings
+
+ROW_GROUP = 1 << 16  # rows of a table that are written at once, at least
+
+
+def cut_archive(folder: RunFolder, settings: FilledSettings) -> None:
+    """Cut all groups of sources that are not cut yet; all shards must be segmented."""
+    plan = read_table(folder.plan)
+    groups = list(groups_of(plan))
+    store = SegmentStore(folder, COLUMNS)
+    with Progress(sum(len(sources) for _, sources in groups), "sources", "cutting") as progress:
+        for group, sources in groups:
+            if not folder.regions(group).exists():
+                cut_group(folder, group, sources, store, settings)
+            progress.advance(len(sources))
+
+
+def cut_group(
+    folder: RunFolder,
+    group: int,
+    sources: list[list[PlannedTile]],
+    store: SegmentStore,
+    settings: FilledSettings,
+) -> None:
+    """Cut the sources of a group; one that cannot be read has no regions."""
+    folder.regions(group).parent.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        # Whole in the opposite order: the regions come last.
+        tables = [
+            stack.enter_context(_table(path, schema))
+            for path, schema in (
+                (folder.regions(group), REGION_SCHEMA),
+                (folder.borders(group), BORDER_SCHEMA),
+                (folder.objects(group), OBJECT_SCHEMA),
+            )
+        ]
+        for tiles in sources:
+            if tiles[0].reason:
+                continue
+            try:
+                _cut_source(folder, tiles, store, settings, tables)
+            except SourceError as error:  # it was readable when it was segmented
+                print(f"{tiles[0].source}: not cut into regions: {error}", file=sys.stderr)
+
+
+def _cut_source(
+    folder: RunFolder,
+    tiles: list[PlannedTile],
+    store: SegmentStore,
+    settings: FilledSettings,
+    tables: "list[_Buffered]",
+) -> None:
+    regions, borders, objects = tables
+    first = tiles[0]
+    with RasterReader(first.path, settings.source.bands) as reader:
+        check_size(reader, first)
+        source = SourceWindows(tiles, store)
+        joined = join_masks(source)
+        objects.add(_object_table(source, joined))
+        size = (reader.width, reader.height)
+        place = Georeference.of(reader)
+        raster = folder.region_raster(first.label)
+        with whole_tiff(raster, size, NOWHERE, np.dtype(np.uint32), place) as writer:
+            for rows in build_regions(reader, source, joined, settings.segment.superpixels):
+                writer.write(rows.y, rows.raster)
+                regions.add(rows.regions)
+                borders.add(rows.borders)
+
+
+def _object_table(source: SourceWindows, objects: np.ndarray) -> pa.Table:
+    window, local = source.locate(np.arange(len(objects)))
+    tile_ids = np.array([tile.tile_id for tile in source.tiles], np.int64)
+    return pa.table(
+        {
+            "tile_id": tile_ids[window] if len(objects) else np.zeros(0, np.int64),
+            "segment_id": local.astype(np.int32),
+            "object": objects,
+        },
+        schema=OBJECT_SCHEMA,
+    )
+
+
+class _Buffered:
+    """A table written in row groups of some size; the same rows give the same bytes."""
+
+    def __init__(self, writer: pq.ParquetWriter, schema: pa.Schema) -> None:
+        self._writer, self._schema = writer, schema
+        self._waiting: list[pa.Table] = []
+
+    def add(self, table: pa.Table) -> None:
+        self._waiting.append(table)
+        if sum(one.num_rows for one in self._waiting) >= ROW_GROUP:
+            self.flush()
+
+    def flush(self) -> None:
+        table = pa.concat_tables([self._schema.empty_table(), *self._waiting])
+        self._writer.write_table(table.combine_chunks())
+        self._waiting = []
+
+
+@contextmanager
+def _table(path: Path, schema: pa.Schema) -> Iterator[_Buffered]:
+    """A Parquet file that is whole or not there, to which tables are added."""
+    with whole(path) as part, pq.ParquetWriter(part, schema, compression="zstd") as writer:
+        buffered = _Buffered(writer, schema)
+        yield buffered
+        buffered.flush()
