@@ -88,7 +88,7 @@ class SegmentSettings:
     )
     min_area: int = setting(0, "Masks with fewer pixels are dropped.", 0, 1 << 40)
     superpixels: float = setting(
-        4000.0,
+        7000.0,
         "Cut scenes along edges of colour, into about so many superpixels a megapixel, and these "
         "by the masks: label maps are made of such regions.",
         1,

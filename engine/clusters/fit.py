@@ -179,6 +179,6 @@ def check_enough(total: int, clusters: int) -> None:
     """Raise SettingsError where there are fewer segments than clusters."""
     if total < clusters:
         raise SettingsError(
-            f"--clusters {clusters}: the archive has only {total} segments; give at most that, or "
-            "let more masks through the gate (--points-per-side up, --pred-iou-thresh down)"
+            f"--clusters {clusters}: the archive has only {total} regions; give at most that, or "
+            "cut scenes finer (--superpixels up)"
         )

@@ -37,6 +37,7 @@ from alps.engine.stages.opening import (
     refuse_foreign,
     timed,
 )
+from alps.engine.stages.regions import CutSettings, cut_archive, forget_regions, regions_cut
 from alps.engine.stages.segment import collect_tiles, segment_archive, shards_missing
 
 __all__ = [
@@ -107,13 +108,24 @@ def segment_stage(
     loaded = prepare_model(settings, options)
     with alone(folder, options.share):
         run, loaded = open_run(folder, src, loaded)
-        if run["done"] and shards_missing(folder):  # segments were deleted: new ones have no class
+        if shards_missing(folder) and (run["done"] or folder.clusters.exists()):
+            forget_regions(folder)  # segments were deleted: what was made of them is made anew
             folder.update_run(done={})
     with timed(folder, "segment", options.share):
         segment_archive(folder, loaded.generator(), loaded.info, loaded.settings, options.share)
     with alone(folder, options.share):
-        if shards_missing(folder) == 0:
-            collect_tiles(folder)
+        if shards_missing(folder):
+            return
+        collect_tiles(folder)
+    if options.share[1] == 1:  # else by whoever clusters
+        cut_stage(folder)
+
+
+def cut_stage(folder: RunFolder) -> None:
+    """Cut all sources into regions that are not cut yet; reads the images again."""
+    settings = CutSettings.of_run(read_run(folder))
+    with timed(folder, "regions"):
+        cut_archive(folder, settings)
 
 
 def cluster_stage(folder: RunFolder, settings: ClusterSettings, device: str = "auto") -> None:
@@ -128,13 +140,14 @@ def cluster_stage(folder: RunFolder, settings: ClusterSettings, device: str = "a
         )
     if not folder.tiles.exists():
         collect_tiles(folder)
+    cut_stage(folder)
     wanted = fingerprint(run["config_hash"], asdict(settings))
     if run["done"].get("cluster") == wanted:
         return
-    total = int(read_table(folder.tiles, ["segments"]).column("segments").to_numpy().sum())
+    total = regions_cut(folder)
     if total:  # none at all has its own message
         check_enough(total, settings.clusters)  # before the old clusters are given up
-    # From here on clusters are in doubt until all shards carry the new ones.
+    # From here on clusters are in doubt until all regions have the new ones.
     run["done"].pop("cluster", None)
     run["settings"]["cluster"] = asdict(settings)
     folder.update_run(done=run["done"], settings=run["settings"], seed=settings.seed)
@@ -163,7 +176,7 @@ def paint_stage(folder: RunFolder, settings: PaintSettings | None = None) -> dic
             folder,
             run["settings"]["cluster"]["clusters"],
             paint_fingerprint(wanted, settings),
-            settings.min_margin,
+            settings,
         )
     mark(folder, "paint", wanted)
     return unpainted

@@ -1,41 +1,31 @@
 """One pass: clusters are there already, so a label map is painted as soon as its tiles are done.
 
-Segments get their classes as they are made. A shard of them is dropped, unless it is to be kept,
-when every source that has a tile in it is painted: what grows with the archive is the journal of
-its tiles, and the label maps. The labels are those that two passes with these clusters give.
+As soon as all tiles of a group of sources are segmented it is cut into regions, these get their
+classes, and its label maps are painted. Segments and regions are dropped then, unless they are to
+be kept: what grows with the archive is the journal of its tiles, and the label maps. The labels are
+those that two passes with these clusters give.
 """
 
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-import pyarrow as pa
 
 from alps.engine.base.atomic import whole
 from alps.engine.base.digests import fingerprint
 from alps.engine.base.errors import RunFolderError
-from alps.engine.clusters.assign import assign_table
+from alps.engine.clusters.assign import assign_group
 from alps.engine.clusters.file import ClusterFile, load_clusters, refuse_others
-from alps.engine.clusters.segment_data import longer_sides
+from alps.engine.clusters.region_data import RegionReader
 from alps.engine.labels.paint import Painter, paint_fingerprint
+from alps.engine.regions.windows import COLUMNS
 from alps.engine.run_folder.folder import RunFolder
-from alps.engine.run_folder.plan import (
-    PlannedTile,
-    rows_of_shard,
-    shard_count,
-    shards_of_rows,
-)
+from alps.engine.run_folder.plan import PlannedTile, groups_of, shards_of_rows
+from alps.engine.run_folder.segment_store import SegmentStore
 from alps.engine.run_folder.tables import read_table
 from alps.engine.settings import ClusterSettings, RunSettings
-from alps.engine.stages.opening import (
-    RunOptions,
-    mark,
-    open_run,
-    prepare_model,
-    timed,
-)
+from alps.engine.stages.opening import RunOptions, mark, open_run, prepare_model, timed
+from alps.engine.stages.regions import CutSettings, cut_group
 from alps.engine.stages.segment import collect_tiles, segment_archive
 
 
@@ -72,7 +62,7 @@ def one_pass_stage(
     loaded = replace(loaded, settings=replace(loaded.settings, cluster=own))
     also = {
         "clusters": clusters.sha256,
-        "min_margin": settings.paint.min_margin,
+        **asdict(settings.paint),
         "keep_segments": one_pass.keep_segments,
     }
     run, loaded = open_run(folder, src, loaded, also=also)
@@ -82,8 +72,9 @@ def one_pass_stage(
     wanted = fingerprint(run["config_hash"], "one pass")
     shown = paint_fingerprint(wanted, settings.paint)
     number = len(clusters.model.centroids)
-    with Painter(folder, number, shown, settings.paint.min_margin) as painter:
-        keeper = _Keeper(folder, clusters, painter, one_pass.keep_segments)
+    cutting = CutSettings(loaded.settings.source.bands, loaded.settings.segment.superpixels)
+    with Painter(folder, number, shown, settings.paint) as painter:
+        keeper = _Keeper(folder, clusters, painter, one_pass.keep_segments, cutting)
         with timed(folder, "segment"):
             keeper.advance()
             segment_archive(folder, loaded.generator(), loaded.info, loaded.settings, keeper=keeper)
@@ -103,20 +94,36 @@ def refuse_dropped(folder: RunFolder, run: dict[str, Any]) -> None:
         )
 
 
+@dataclass(frozen=True)
+class _Group:
+    """Sources that are cut together, and what of the plan they need."""
+
+    number: int
+    sources: list[list[PlannedTile]]
+
+    @property
+    def shards(self) -> range:
+        """Those in which its tiles lie."""
+        return shards_of_rows(self.sources[0][0].tile_id, self.sources[-1][-1].tile_id + 1)
+
+
 class _Keeper:
-    """What becomes of shards, as ``segment.Keeper``: assigned, painted, dropped."""
+    """What becomes of shards, as ``segment.Keeper``: cut, assigned, painted, dropped."""
 
     def __init__(
-        self, folder: RunFolder, clusters: ClusterFile, painter: Painter, keep: bool
+        self,
+        folder: RunFolder,
+        clusters: ClusterFile,
+        painter: Painter,
+        keep: bool,
+        settings: CutSettings,
     ) -> None:
         self._folder, self._clusters, self._painter, self._keep = folder, clusters, painter, keep
-        self._plan = read_table(folder.plan)
-        self._sides = longer_sides(self._plan)
-        index = self._plan.column("source_index").to_numpy()
-        # Tiles of source number s, in the plan's order: edges[s] to edges[s + 1].
-        changes = np.flatnonzero(index[1:] != index[:-1]) + 1
-        self._edges = np.concatenate([[0], changes, [len(index)]])
-        self._next = 0  # the first source that is not settled
+        self._settings = settings
+        self._groups = [_Group(*group) for group in groups_of(read_table(folder.plan))]
+        self._store = SegmentStore(folder, COLUMNS)
+        self._reader = RegionReader(folder)
+        self._next = 0  # the first group that is not settled
         self._dropped = 0  # shards before it
 
     def is_done(self, shard: int) -> bool:
@@ -127,53 +134,64 @@ class _Keeper:
             return True
         if self._keep:
             return False
-        rows = rows_of_shard(self._plan, shard)
-        first, last = np.searchsorted(self._edges, [rows[0], rows[-1]], side="right") - 1
-        return all(self._is_settled(source) for source in range(first, last + 1))
-
-    def finish(self, shard: int, table: pa.Table) -> pa.Table:
-        """Segments with their classes."""
-        return assign_table(table, self._clusters.model, self._sides, self._folder.segments(shard))
+        needing = [group for group in self._groups if shard in group.shards]
+        return all(self._is_settled(group) for group in needing)
 
     def committed(self, shard: int) -> None:
         """A shard is on the disk."""
         self.advance()
 
     def advance(self) -> None:
-        """Paint all sources whose tiles are done, in order; drop what nobody needs any more."""
-        while self._next < len(self._edges) - 1:
-            if not self._is_settled(self._next):
-                begin, end = self._edges[self._next : self._next + 2]
-                if not all(self._is_there(shard) for shard in shards_of_rows(begin, end)):
+        """Paint all groups whose tiles are done, in order; drop what nobody needs any more."""
+        while self._next < len(self._groups):
+            group = self._groups[self._next]
+            if not self._is_settled(group):
+                if not all(self._is_there(shard) for shard in group.shards):
                     break
-                self._painter.paint(self._tiles(self._next))
-            self._note_refused(self._next)
+                self._paint(group)
+            for tiles in group.sources:  # what an earlier start could not paint counts too
+                if reason := self._painter.refused(tiles[0]):
+                    self._painter.unpainted[tiles[0].source] = reason
             self._next += 1
-        needed = shard_count(self._plan)
-        if self._next < len(self._edges) - 1:
-            needed = shards_of_rows(*self._edges[self._next : self._next + 2])[0]
-        for shard in range(self._dropped, needed):
-            if not self._keep:
-                self._folder.segments(shard).unlink(missing_ok=True)
-        self._dropped = needed
+        if self._keep:
+            return
+        self._drop()
+
+    def _paint(self, group: _Group) -> None:
+        if not self._folder.regions(group.number).exists():
+            cut_group(self._folder, group.number, group.sources, self._store, self._settings)
+        if not self._folder.region_classes(group.number).exists():
+            assign_group(self._folder, group.number, self._clusters.model, self._reader)
+        for tiles in group.sources:
+            if not self._painter.has(tiles[0]):
+                self._painter.paint(tiles)
+
+    def _drop(self) -> None:
+        """Delete what groups before the next one needed."""
+        is_last = self._next == len(self._groups)
+        needed = None if is_last else self._groups[self._next].shards[0]
+        for group in self._groups[self._dropped : self._next]:
+            for tiles in group.sources:
+                self._folder.region_raster(tiles[0].label).unlink(missing_ok=True)
+            for path in (
+                self._folder.region_classes(group.number),
+                self._folder.regions(group.number),
+                self._folder.borders(group.number),
+                self._folder.objects(group.number),
+            ):
+                path.unlink(missing_ok=True)
+            for shard in group.shards:
+                if needed is None or shard < needed:
+                    self._folder.segments(shard).unlink(missing_ok=True)
+        self._dropped = self._next
 
     def _is_there(self, shard: int) -> bool:
         return self._folder.shard_tiles(shard).exists() and self._folder.segments(shard).exists()
 
-    def _is_settled(self, source: int) -> bool:
-        """Whether a source has its label map, or can have none."""
-        first = self._first(source)
-        return bool(first.reason or self._painter.refused(first)) or self._painter.has(first)
-
-    def _note_refused(self, source: int) -> None:
-        """What an earlier start could not paint counts at the end of this one too."""
-        first = self._first(source)
-        if reason := self._painter.refused(first):
-            self._painter.unpainted[first.source] = reason
-
-    def _first(self, source: int) -> PlannedTile:
-        return PlannedTile(**self._plan.slice(self._edges[source], 1).to_pylist()[0])
-
-    def _tiles(self, source: int) -> list[PlannedTile]:
-        begin, end = self._edges[source : source + 2]
-        return [PlannedTile(**row) for row in self._plan.slice(begin, end - begin).to_pylist()]
+    def _is_settled(self, group: _Group) -> bool:
+        """Whether each source of a group has its label map, or can have none."""
+        firsts = [tiles[0] for tiles in group.sources]
+        return all(
+            bool(first.reason or self._painter.refused(first)) or self._painter.has(first)
+            for first in firsts
+        )

@@ -4,10 +4,13 @@ A group is the sources that begin in one shard. Its files appear whole, its tabl
 from then on it is done.
 """
 
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
@@ -26,13 +29,26 @@ from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.plan import PlannedTile, check_size, groups_of
 from alps.engine.run_folder.region_schemas import BORDER_SCHEMA, OBJECT_SCHEMA, REGION_SCHEMA
 from alps.engine.run_folder.segment_store import SegmentStore
-from alps.engine.run_folder.tables import read_table
-from alps.engine.settings import FilledSettings
+from alps.engine.run_folder.tables import open_table, read_table
 
 ROW_GROUP = 1 << 16  # rows of a table that are written at once, at least
 
 
-def cut_archive(folder: RunFolder, settings: FilledSettings) -> None:
+@dataclass(frozen=True)
+class CutSettings:
+    """What of a run's settings decides its regions."""
+
+    bands: tuple[int, ...] | None
+    superpixels: float
+
+    @classmethod
+    def of_run(cls, run: dict[str, Any]) -> Self:
+        """Those in run.json."""
+        bands = run["settings"]["source"]["bands"]
+        return cls(tuple(bands) if bands else None, run["settings"]["segment"]["superpixels"])
+
+
+def cut_archive(folder: RunFolder, settings: CutSettings) -> None:
     """Cut all groups of sources that are not cut yet; all shards must be segmented."""
     plan = read_table(folder.plan)
     groups = list(groups_of(plan))
@@ -44,12 +60,27 @@ def cut_archive(folder: RunFolder, settings: FilledSettings) -> None:
             progress.advance(len(sources))
 
 
+def forget_regions(folder: RunFolder) -> None:
+    """Delete all regions and their classes: segments that they were made of are not there."""
+    for path in (folder.root / "regions", folder.root / "clusters"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def regions_cut(folder: RunFolder) -> int:
+    """How many regions a run has."""
+    total = 0
+    for group, _ in groups_of(read_table(folder.plan)):
+        with open_table(folder.regions(group)) as file:
+            total += file.metadata.num_rows
+    return total
+
+
 def cut_group(
     folder: RunFolder,
     group: int,
     sources: list[list[PlannedTile]],
     store: SegmentStore,
-    settings: FilledSettings,
+    settings: CutSettings,
 ) -> None:
     """Cut the sources of a group; one that cannot be read has no regions."""
     folder.regions(group).parent.mkdir(parents=True, exist_ok=True)
@@ -76,12 +107,12 @@ def _cut_source(
     folder: RunFolder,
     tiles: list[PlannedTile],
     store: SegmentStore,
-    settings: FilledSettings,
+    settings: CutSettings,
     tables: "list[_Buffered]",
 ) -> None:
     regions, borders, objects = tables
     first = tiles[0]
-    with RasterReader(first.path, settings.source.bands) as reader:
+    with RasterReader(first.path, settings.bands) as reader:
         check_size(reader, first)
         source = SourceWindows(tiles, store)
         joined = join_masks(source)
@@ -90,7 +121,7 @@ def _cut_source(
         place = Georeference.of(reader)
         raster = folder.region_raster(first.label)
         with whole_tiff(raster, size, NOWHERE, np.dtype(np.uint32), place) as writer:
-            for rows in build_regions(reader, source, joined, settings.segment.superpixels):
+            for rows in build_regions(reader, source, joined, settings.superpixels):
                 writer.write(rows.y, rows.raster)
                 regions.add(rows.regions)
                 borders.add(rows.borders)

@@ -54,10 +54,6 @@ class Keeper(Protocol):
         """Whether a shard need not be segmented."""
         ...
 
-    def finish(self, shard: int, table: pa.Table) -> pa.Table:
-        """The segments of a shard as they are to be written."""
-        ...
-
     def committed(self, shard: int) -> None:
         """Told when a shard and its rows are on the disk."""
         ...
@@ -111,7 +107,7 @@ def segment_archive(
                     tables.append(table)
                     progress.advance(1)
             began = time.perf_counter()
-            write_table(keeper.finish(shard, pa.concat_tables(tables)), folder.segments(shard))
+            write_table(pa.concat_tables(tables), folder.segments(shard))
             share = (time.perf_counter() - began) / len(tile_rows)
             for row in tile_rows:
                 row["write_seconds"] = share
@@ -146,9 +142,6 @@ class _KeepAll:
     def is_done(self, shard: int) -> bool:
         """The journal decides; but segments that somebody deleted since are made again."""
         return self._folder.shard_tiles(shard).exists() and self._folder.segments(shard).exists()
-
-    def finish(self, shard: int, table: pa.Table) -> pa.Table:
-        return table
 
     def committed(self, shard: int) -> None:
         pass
