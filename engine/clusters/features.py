@@ -56,7 +56,7 @@ class RegionColumns:
     def take(self, rows: np.ndarray) -> Self:
         """Those at ``rows``, indices."""
         length = np.diff(self.starts)[rows]
-        starts = np.concatenate([[0], np.cumsum(length)])
+        starts = np.concatenate([[0], np.cumsum(length)]).astype(np.int64)
         entries = np.repeat(self.starts[rows] - starts[:-1], length) + np.arange(starts[-1])
         return type(self)(
             self.segments,

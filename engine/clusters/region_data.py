@@ -60,7 +60,8 @@ class RegionReader:
         starts = entries["tiles"].offsets.to_numpy().astype(np.int64)
         names, which = np.unique(tiles, return_inverse=True)
         found = [self.of_tile(int(tile)) for tile in names]
-        before = np.concatenate([[0], np.cumsum([len(one.area) for one in found])])
+        lengths = np.array([len(one.area) for one in found], np.int64)
+        before = np.cumsum(lengths) - lengths
         return RegionColumns(
             _joined(found),
             starts - starts[0],
