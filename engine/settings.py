@@ -123,6 +123,9 @@ class ClusterSettings:
     remove_position: bool = setting(
         True, "Subtract from embeddings what their place in the window predicts."
     )
+    centre_sources: bool = setting(
+        True, "Subtract from embeddings what all of a source share, as far as it is large enough."
+    )
     normalise: bool = setting(True, "Scale each embedding to length 1 before clustering.")
     components: int = setting(
         32,

@@ -6,8 +6,8 @@ colour, standardised over the archive. Statistics of the archive are fitted in o
 with the clusters, so a region's vector never depends on which others are at hand.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Self
 
@@ -16,7 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alps.engine.base.errors import RunFolderError
-from alps.engine.clusters.position import PositionEffect, PositionFit, rows_times
+from alps.engine.clusters.position import (
+    MOST_FREQUENCIES,
+    PositionEffect,
+    PositionFit,
+    cosine_basis,
+    rows_times,
+    terms,
+)
 from alps.engine.settings import ClusterSettings
 from alps.kernels.regions import blend
 
@@ -24,6 +31,10 @@ from alps.kernels.regions import blend
 SEGMENT_COLUMNS = ("centre_x", "centre_y", "area", "embedding")
 WITHIN = 0.5  # weight of how colour varies within a region beside that of its mean
 SMALLEST = 1e-6  # variance, of the largest, below which a component is rounding
+
+
+# Pixels of a source at which half of its mean counts: what a small one shares may be what it shows.
+SETTLED_PIXELS = 300_000
 
 
 @dataclass(frozen=True)
@@ -36,6 +47,34 @@ class SegmentColumns:
 
 
 @dataclass(frozen=True)
+class SourceMeans:
+    """What the segments of each of s sources share, by their pixels."""
+
+    embedding: np.ndarray  # (s, C) float64
+    basis: np.ndarray  # (s, F²) float64, of ``cosine_basis`` with the most frequencies
+    pixels: np.ndarray  # (s,) of all their segments
+
+    @classmethod
+    def of(cls, parts: Iterable[SegmentColumns]) -> Self:
+        """Of one source, whose segments come part by part."""
+        pixels, embedding, basis = 0.0, 0.0, 0.0
+        for part in parts:
+            area = part.area.astype(np.float64)
+            pixels += area.sum()
+            embedding = embedding + area @ part.embedding.astype(np.float64)
+            basis = basis + area @ cosine_basis(part.place, MOST_FREQUENCIES).astype(np.float64)
+        total = max(pixels, 1.0)
+        return cls(*(np.atleast_2d(x / total) for x in (embedding, basis)), np.array([pixels]))
+
+    @classmethod
+    def join(cls, parts: Sequence["SourceMeans"]) -> Self:
+        """All of several."""
+        return cls(
+            *(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls))
+        )
+
+
+@dataclass(frozen=True)
 class RegionColumns:
     """What features of n regions are made from.
 
@@ -44,6 +83,8 @@ class RegionColumns:
     """
 
     segments: SegmentColumns
+    source: np.ndarray  # (m,) int64 rows of ``means``, of each segment
+    means: SourceMeans
     starts: np.ndarray  # (n + 1,) int64
     entry: np.ndarray  # (E,) int64 rows of segments
     share: np.ndarray  # (E,) float32, those of a region add up to 1
@@ -60,6 +101,8 @@ class RegionColumns:
         entries = np.repeat(self.starts[rows] - starts[:-1], length) + np.arange(starts[-1])
         return type(self)(
             self.segments,
+            self.source,
+            self.means,
             starts,
             self.entry[entries],
             self.share[entries],
@@ -73,6 +116,7 @@ class FeatureModel:
     """How columns become vectors; the same row gives the same vector in whatever company."""
 
     normalise: bool  # scale embeddings to length 1
+    centred: bool  # what a source's segments share is removed from embeddings
     position: PositionEffect | None  # removed from embeddings
     axes: np.ndarray | None  # (C, d) float32 that embeddings are then multiplied by
     colour_offset: np.ndarray  # (6,) float32, or (0,) where colour is left out
@@ -80,13 +124,7 @@ class FeatureModel:
 
     def transform(self, columns: RegionColumns) -> np.ndarray:
         """The vectors (n, D) float32: C of the embedding, or d, and 6 of colour where used."""
-        segments = columns.segments
-        vectors = np.asarray(segments.embedding, np.float32)
-        if self.position is not None:
-            vectors = self.position.remove(vectors, segments.place)
-        if self.axes is not None:
-            vectors = rows_times(vectors, self.axes)
-        vectors = blend(vectors, columns.starts, columns.entry, columns.share)
+        vectors = blend(self._of_segments(columns), columns.starts, columns.entry, columns.share)
         if self.normalise:
             lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
             vectors = vectors / np.where(lengths > 0, lengths, 1)
@@ -95,12 +133,36 @@ class FeatureModel:
         colour = (np.asarray(columns.colour, np.float32) - self.colour_offset) * self.colour_scale
         return np.concatenate([vectors, colour], axis=1)
 
+    def _of_segments(self, columns: RegionColumns) -> np.ndarray:
+        """Embeddings of segments without what place and source say, on the axes: (m, d)."""
+        segments = columns.segments
+        if not len(segments.area):  # nobody knows how wide none of them are
+            known = [self.axes.T] if self.axes is not None else []
+            known += [] if self.position is None else [self.position.coefficients.T]
+            return np.zeros((0, len(known[0]) if known else 1), np.float32)
+        vectors = np.asarray(segments.embedding, np.float32)
+        if self.position is not None:
+            vectors = self.position.remove(vectors, segments.place)
+        if self.centred:
+            vectors = vectors - self._shared(columns.means)[columns.source]
+        return vectors if self.axes is None else rows_times(vectors, self.axes)
+
+    def _shared(self, means: SourceMeans) -> np.ndarray:
+        """What is removed from the embeddings of each source, (s, C) float32."""
+        shared = means.embedding
+        if self.position is not None:
+            solution = self.position.coefficients.astype(np.float64)
+            shared = shared - means.basis[:, terms(round(len(solution) ** 0.5))] @ solution
+        weight = means.pixels / (means.pixels + SETTLED_PIXELS)
+        return (shared * weight[:, None]).astype(np.float32)
+
     def arrays(self) -> dict[str, np.ndarray]:
         """What clusters.npz keeps of it; ``position`` is there where it is removed."""
         position = {} if self.position is None else {"position": self.position.coefficients}
         axes = {} if self.axes is None else {"axes": self.axes}
         return {
             "normalised": np.bool_(self.normalise),
+            "centred": np.bool_(self.centred),
             "colour_offset": self.colour_offset,
             "colour_scale": self.colour_scale,
             **position,
@@ -113,7 +175,8 @@ class FeatureModel:
         position = PositionEffect(arrays["position"]) if "position" in arrays else None
         axes = arrays.get("axes")
         colour = arrays["colour_offset"], arrays["colour_scale"]
-        return cls(bool(arrays["normalised"]), position, axes, *colour)
+        flags = bool(arrays["normalised"]), bool(arrays["centred"])
+        return cls(*flags, position, axes, *colour)
 
 
 class FeatureFit:
@@ -159,7 +222,14 @@ class FeatureFit:
         axes = None
         if settings.components and known:
             axes = whitening(self._position.covariance(effect), settings.components)
-        return FeatureModel(settings.normalise, effect, axes, offset, scale.astype(np.float32))
+        return FeatureModel(
+            settings.normalise,
+            settings.centre_sources,
+            effect,
+            axes,
+            offset,
+            scale.astype(np.float32),
+        )
 
 
 def whitening(covariance: np.ndarray, components: int) -> np.ndarray:

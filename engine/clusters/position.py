@@ -84,7 +84,7 @@ class PositionFit:
             mean = moment[0] / self._weight  # the first term of the basis is 1
             return square / self._weight - np.outer(mean, mean)
         solution = effect.coefficients.astype(np.float64)
-        used = _terms(round(len(solution) ** 0.5))
+        used = terms(round(len(solution) ** 0.5))
         cross = moment[used].T @ solution
         gram = np.asarray(self._gram)[np.ix_(used, used)]
         return (square - cross - cross.T + solution.T @ gram @ solution) / self._weight
@@ -96,14 +96,14 @@ class PositionFit:
         """
         total = self._total if total is None else total
         frequencies = int(np.clip(np.sqrt(total / SEGMENTS_PER_TERM), 1, MOST_FREQUENCIES))
-        used = _terms(frequencies)
+        used = terms(frequencies)
         gram, moment = np.asarray(self._gram)[np.ix_(used, used)], np.asarray(self._moment)[used]
         # Segments may leave a term undetermined (all in one row, say): least norm decides.
         solution = np.linalg.lstsq(gram, moment, rcond=1e-9)[0]
         return PositionEffect(solution.astype(np.float32))
 
 
-def _terms(frequencies: int) -> np.ndarray:
+def terms(frequencies: int) -> np.ndarray:
     """Which of the terms of most frequencies are those of fewer, in their order."""
     terms = np.arange(MOST_FREQUENCIES**2).reshape(MOST_FREQUENCIES, MOST_FREQUENCIES)
     return terms[:frequencies, :frequencies].ravel()

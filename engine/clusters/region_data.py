@@ -5,6 +5,7 @@ pieces mixed, so that no batch is one shard's kind of land. Memory is the pool a
 the archive's size; small archives are kept.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from alps.engine.clusters.features import (
     FeatureModel,
     RegionColumns,
     SegmentColumns,
+    SourceMeans,
     lists,
     refuse_older,
     refuse_unusable,
@@ -32,8 +34,12 @@ from alps.engine.run_folder.tables import open_table, read_table
 from alps.engine.settings import ClusterSettings
 
 REGION_COLUMNS = ("area", "colour", "tiles", "segments", "shares")
+MEANS_KEPT = 1 << 12  # sources whose means are kept
 POOL_ROWS = 1 << 16  # mixed before they are cut into batches
 KEEP_BYTES = 1 << 28  # vectors up to this size stay in memory
+
+
+NO_MEANS = SourceMeans(np.zeros((0, 1)), np.zeros((0, 1)), np.zeros(0))
 
 
 class RegionReader:
@@ -41,9 +47,12 @@ class RegionReader:
 
     def __init__(self, folder: RunFolder) -> None:
         self._store = SegmentStore(folder, SEGMENT_COLUMNS)
-        plan = read_table(folder.plan, ["tile_id", "width", "height"])
+        names = ["tile_id", "source_index", "width", "height"]
+        plan = read_table(folder.plan, names)
         # Longer side of each tile, which the network's input is scaled to; ids count from 0.
-        self._sides = np.maximum(*(plan.column(name).to_numpy() for name in ("width", "height")))
+        self._sides = np.maximum(*(plan.column(name).to_numpy() for name in names[2:]))
+        self._source_of = plan.column("source_index").to_numpy()
+        self._means: OrderedDict[int, SourceMeans] = OrderedDict()
 
     def of_tile(self, tile_id: int) -> SegmentColumns:
         """The segments of a tile. Raises RunFolderError for numbers that are none."""
@@ -62,14 +71,27 @@ class RegionReader:
         found = [self.of_tile(int(tile)) for tile in names]
         lengths = np.array([len(one.area) for one in found], np.int64)
         before = np.cumsum(lengths) - lengths
+        sources, source = np.unique(self._source_of[names], return_inverse=True)
         return RegionColumns(
             _joined(found),
+            np.repeat(source, lengths),
+            SourceMeans.join([self._mean_of(int(index)) for index in sources] or [NO_MEANS]),
             starts - starts[0],
             before[which] + entries["segments"].flatten().to_numpy(),
             shares.flatten().to_numpy(),
             lists(table, "colour"),
             table.column("area").to_numpy(),
         )
+
+    def _mean_of(self, source_index: int) -> SourceMeans:
+        """What the segments of a source share."""
+        if source_index not in self._means:
+            first, end = np.searchsorted(self._source_of, [source_index, source_index + 1])
+            parts = (self.of_tile(tile) for tile in range(first, end))
+            self._means[source_index] = SourceMeans.of(part for part in parts if len(part.area))
+            if len(self._means) > MEANS_KEPT:
+                self._means.popitem(last=False)
+        return self._means[source_index]
 
 
 def _joined(parts: list[SegmentColumns]) -> SegmentColumns:
