@@ -88,7 +88,7 @@ class SegmentSettings:
     )
     min_area: int = setting(0, "Masks with fewer pixels are dropped.", 0, 1 << 40)
     superpixels: float = setting(
-        7000.0,
+        4000.0,
         "Cut scenes along edges of colour, into about so many superpixels a megapixel, and these "
         "by the masks: label maps are made of such regions.",
         1,
@@ -124,7 +124,7 @@ class ClusterSettings:
         True, "Subtract from embeddings what their place in the window predicts."
     )
     centre_sources: bool = setting(
-        True, "Subtract from embeddings what all of a source share, as far as it is large enough."
+        False, "Subtract from embeddings what all of a source share, as far as it is large enough."
     )
     normalise: bool = setting(True, "Scale each embedding to length 1 before clustering.")
     components: int = setting(
@@ -155,6 +155,13 @@ class PaintSettings:
         "64",
         "Minimum mapping unit: patches of one class with fewer pixels join the neighbour most like "
         "them; an area, 25m2 say, where the source has a scale.",
+    )
+    agreement: float = setting(
+        2.0,
+        "How much dearer, in squared distance to the centroid, a class may be that a patch takes "
+        "over from a neighbour where no border can be seen between them; 0: none.",
+        0,
+        1000,
     )
     objects: bool = setting(
         False, "Write OUT/objects too: the number of each pixel's object, 32 bits."

@@ -12,32 +12,37 @@ from dataclasses import asdict
 from typing import Self
 
 import numpy as np
+import pyarrow as pa
 
 from alps.engine.base.digests import fingerprint as digest_of
 from alps.engine.base.errors import RunFolderError, SourceError
 from alps.engine.base.progress import Progress
+from alps.engine.clusters.fit import ClusterModel
+from alps.engine.clusters.region_data import REGION_COLUMNS, RegionReader
 from alps.engine.images.tiff import whole_tiff
+from alps.engine.labels.agreement import LEAST_PIXELS, agree, patches_of
 from alps.engine.labels.journal import Counted, PaintedJournal
 from alps.engine.labels.palette import palette
-from alps.engine.labels.patches import join_small_patches, pixels_of
+from alps.engine.labels.patches import join_small_patches, patches_of_classes, pixels_of
 from alps.engine.labels.writer import LabelMapWriter, label_dtype, unlabelled_value
 from alps.engine.regions.build import NOWHERE
 from alps.engine.regions.raster import RegionRaster, open_regions
 from alps.engine.regions.tables import GroupTables
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.plan import PlannedTile, group_of, groups_of
+from alps.engine.run_folder.region_schemas import BORDER_SCHEMA
 from alps.engine.run_folder.tables import read_table
 from alps.engine.settings import PaintSettings
 
 
 def paint_archive(
-    folder: RunFolder, clusters: int, fingerprint: str, settings: PaintSettings
+    folder: RunFolder, model: ClusterModel, fingerprint: str, settings: PaintSettings
 ) -> dict[str, str]:
     """Paint every source that is not painted with these clusters yet, and write classes.json.
 
     Args:
         folder: a run folder whose regions have their classes.
-        clusters: K
+        model: the clusters that the classes are of.
         fingerprint: of all that decides the labels; a label map made under another is redone.
         settings: what of the classes is shown.
 
@@ -48,7 +53,7 @@ def paint_archive(
     total = sum(len(sources) for _, sources in groups)
     with (
         Progress(total, "sources", "painting") as progress,
-        Painter(folder, clusters, fingerprint, settings) as painter,
+        Painter(folder, model, fingerprint, settings) as painter,
     ):
         for _, sources in groups:
             for tiles in sources:
@@ -71,9 +76,11 @@ class Painter:
     """
 
     def __init__(
-        self, folder: RunFolder, clusters: int, fingerprint: str, settings: PaintSettings
+        self, folder: RunFolder, model: ClusterModel, fingerprint: str, settings: PaintSettings
     ) -> None:
-        self._folder, self._clusters, self._settings = folder, clusters, settings
+        self._folder, self._model, self._settings = folder, model, settings
+        self._clusters = clusters = len(model.centroids)
+        self._reader = RegionReader(folder)
         self._journal = PaintedJournal(folder, clusters, fingerprint)
         self._group: tuple[int, GroupTables] | None = None
         self.unpainted: dict[str, str] = {}
@@ -154,12 +161,43 @@ class Painter:
             )
         if self._settings.min_margin > 0:
             classes[regions.column("margin").to_numpy() < self._settings.min_margin] = -1
-        return join_small_patches(
-            classes,
-            regions.column("area").to_numpy(),
-            lambda: tables.borders_of(first.source_index),
-            pixels_of(self._settings.min_patch, raster.place),
+        area = regions.column("area").to_numpy()
+
+        def borders() -> Iterator[pa.Table]:
+            return tables.borders_of(first.source_index)
+
+        least = pixels_of(self._settings.min_patch, raster.place)
+        classes = join_small_patches(classes, area, borders, least)
+        if self._settings.agreement > 0:
+            classes = self._agreed(first, tables, classes, area)
+        return classes
+
+    def _agreed(
+        self, first: PlannedTile, tables: GroupTables, classes: np.ndarray, area: np.ndarray
+    ) -> np.ndarray:
+        """Classes (R,) after patches without a visible border took one class."""
+        source = first.source_index
+        patch = patches_of_classes(classes, lambda: tables.borders_of(source))
+        size = np.bincount(patch, area, len(classes))
+        has_say = (classes >= 0) & (size[patch] >= LEAST_PIXELS)
+        names, numbers = np.unique(patch[has_say], return_inverse=True)
+        number = np.full(len(classes), -1, np.int64)
+        number[has_say] = numbers
+        rows = (self._features_of(table) for table in tables.rows_of(source, REGION_COLUMNS))
+        borders = (
+            tuple(table.column(name).to_numpy() for name in BORDER_SCHEMA.names[1:])
+            for table in tables.borders_of(source)
         )
+        patches = patches_of(number, area, rows, borders)
+        agreed = agree(patches, classes[names], self._model.centroids, self._settings.agreement)
+        return np.where(has_say, np.append(agreed, -1)[number], classes).astype(np.int32)
+
+    def _features_of(self, table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
+        """Features (n, D) and mean colours (n, 3) of regions."""
+        if self._model.features is None:
+            raise ValueError("clusters without features have no regions' vectors")
+        columns = self._reader.columns(table)
+        return self._model.features.transform(columns), columns.colour[:, :3]
 
     def _write_labels(
         self, first: PlannedTile, raster: RegionRaster, classes: np.ndarray
@@ -189,11 +227,3 @@ class Painter:
         with whole_tiff(path, raster.size, NOWHERE, kind, raster.place) as writer:
             for y, strip in raster.values(values, NOWHERE):
                 writer.write(y, strip)
-
-
-def region_strips(
-    folder: RunFolder, label: str, of_region: np.ndarray, nothing: int
-) -> Iterator[tuple[int, np.ndarray]]:
-    """A value of each region of a source from top to bottom, as ``RegionRaster.values``."""
-    with open_regions(folder.region_raster(label)) as raster:
-        yield from raster.values(of_region, nothing)

@@ -67,11 +67,7 @@ def join_small_patches(
     """
     classes = classes.astype(np.int32)
     for _ in range(MOST_ROUNDS):
-        parent = np.arange(len(classes), dtype=np.int32)
-        for table in borders():
-            a, b = _ends(table)
-            _unite(parent, classes, a, b)
-        patch = _roots(parent)
+        patch = patches_of_classes(classes, borders)
         size = np.bincount(patch, area, len(classes)).astype(np.int64)
         small = (size[patch] < least) & (classes >= 0)
         if not small.any():
@@ -83,6 +79,18 @@ def join_small_patches(
         target[goes[0]] = goes[1]
         classes = np.where(small, classes[target[patch]], classes)
     return np.where(small, NO_CLASS, classes).astype(np.int32)
+
+
+def patches_of_classes(
+    classes: np.ndarray, borders: Callable[[], Iterable[pa.Table]]
+) -> np.ndarray:
+    """The patch of each region, (R,) int32: the lowest number of its regions. Arguments as of
+    ``join_small_patches``.
+    """
+    parent = np.arange(len(classes), dtype=np.int32)
+    for table in borders():
+        _unite(parent, classes, *_ends(table))
+    return _roots(parent)
 
 
 def _ends(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:

@@ -1,11 +1,13 @@
 """The regions of single sources, out of the tables of their groups."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
 from alps.engine.run_folder.folder import RunFolder
+from alps.engine.run_folder.region_schemas import BORDER_SCHEMA
 from alps.engine.run_folder.tables import open_table, read_table
 
 
@@ -31,13 +33,11 @@ class GroupTables:
 
     def borders_of(self, source_index: int) -> Iterator[pa.Table]:
         """Which regions of a source touch, table by table."""
-        with open_table(self._folder.borders(self._group)) as file:
-            for number in range(file.num_row_groups):
-                table = file.read_row_group(number)
-                index = table.column("source_index").to_numpy()
-                start, end = np.searchsorted(index, [source_index, source_index + 1])
-                if end > start:
-                    yield table.slice(start, end - start)
+        return _rows_of(self._folder.borders(self._group), source_index, BORDER_SCHEMA.names[1:])
+
+    def rows_of(self, source_index: int, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Other columns of a source's regions, table by table in the order of their numbers."""
+        return _rows_of(self._folder.regions(self._group), source_index, columns)
 
     def _class_columns(self, names: Sequence[str]) -> list[tuple[str, pa.ChunkedArray]]:
         if not names:
@@ -48,3 +48,13 @@ class GroupTables:
                 self._folder.region_classes(self._group), "it is of other regions"
             )
         return [(name, table.column(name)) for name in names]
+
+
+def _rows_of(path: Path, source_index: int, columns: Sequence[str]) -> Iterator[pa.Table]:
+    with open_table(path) as file:
+        for number in range(file.num_row_groups):
+            table = file.read_row_group(number, ["source_index", *columns])
+            index = table.column("source_index").to_numpy()
+            start, end = np.searchsorted(index, [source_index, source_index + 1])
+            if end > start:
+                yield table.slice(start, end - start).combine_chunks()

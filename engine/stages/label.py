@@ -13,6 +13,7 @@ from alps.engine.base.device import choose_device
 from alps.engine.base.digests import fingerprint
 from alps.engine.base.errors import RunFolderError, TooManyFailuresError
 from alps.engine.clusters.assign import cluster_archive, usable_gpu
+from alps.engine.clusters.file import load_clusters
 from alps.engine.clusters.fit import check_enough
 from alps.engine.labels.paint import paint_archive, paint_fingerprint
 from alps.engine.report import build_report
@@ -174,7 +175,7 @@ def paint_stage(folder: RunFolder, settings: PaintSettings | None = None) -> dic
     with timed(folder, "paint"):
         unpainted = paint_archive(
             folder,
-            run["settings"]["cluster"]["clusters"],
+            load_clusters(folder.clusters).model,
             paint_fingerprint(wanted, settings),
             settings,
         )

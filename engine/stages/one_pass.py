@@ -71,9 +71,8 @@ def one_pass_stage(
             shutil.copyfile(one_pass.clusters_from, part)
     wanted = fingerprint(run["config_hash"], "one pass")
     shown = paint_fingerprint(wanted, settings.paint)
-    number = len(clusters.model.centroids)
     cutting = CutSettings(loaded.settings.source.bands, loaded.settings.segment.superpixels)
-    with Painter(folder, number, shown, settings.paint) as painter:
+    with Painter(folder, clusters.model, shown, settings.paint) as painter:
         keeper = _Keeper(folder, clusters, painter, one_pass.keep_segments, cutting)
         with timed(folder, "segment"):
             keeper.advance()

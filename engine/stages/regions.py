@@ -51,12 +51,13 @@ class CutSettings:
 def cut_archive(folder: RunFolder, settings: CutSettings) -> None:
     """Cut all groups of sources that are not cut yet; all shards must be segmented."""
     plan = read_table(folder.plan)
-    groups = list(groups_of(plan))
+    missing = [one for one in groups_of(plan) if not folder.regions(one[0]).exists()]
+    if not missing:
+        return
     store = SegmentStore(folder, COLUMNS)
-    with Progress(sum(len(sources) for _, sources in groups), "sources", "cutting") as progress:
-        for group, sources in groups:
-            if not folder.regions(group).exists():
-                cut_group(folder, group, sources, store, settings)
+    with Progress(sum(len(sources) for _, sources in missing), "sources", "cutting") as progress:
+        for group, sources in missing:
+            cut_group(folder, group, sources, store, settings)
             progress.advance(len(sources))
 
 
