@@ -1,7 +1,6 @@
 """Vectors to be clustered, wherever they lie: one small protocol, so that one loop fits them all.
 
-Here are those in memory, of this machine or of its GPU; ``segment_data`` has those of
-a run folder.
+Here are those in memory, of this machine or of its GPU; ``region_data`` has those of a run folder.
 """
 
 from collections.abc import Iterator

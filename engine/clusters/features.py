@@ -136,10 +136,9 @@ class FeatureModel:
     def _of_segments(self, columns: RegionColumns) -> np.ndarray:
         """Embeddings of segments without what place and source say, on the axes: (m, d)."""
         segments = columns.segments
-        if not len(segments.area):  # nobody knows how wide none of them are
-            known = [self.axes.T] if self.axes is not None else []
-            known += [] if self.position is None else [self.position.coefficients.T]
-            return np.zeros((0, len(known[0]) if known else 1), np.float32)
+        if not len(segments.area):  # there are no means of their sources either
+            width = (segments.embedding if self.axes is None else self.axes).shape[1]
+            return np.zeros((0, width), np.float32)
         vectors = np.asarray(segments.embedding, np.float32)
         if self.position is not None:
             vectors = self.position.remove(vectors, segments.place)

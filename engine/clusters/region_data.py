@@ -68,7 +68,8 @@ class RegionReader:
         tiles = entries["tiles"].flatten().to_numpy()
         starts = entries["tiles"].offsets.to_numpy().astype(np.int64)
         names, which = np.unique(tiles, return_inverse=True)
-        found = [self.of_tile(int(tile)) for tile in names]
+        # What nobody saw has no vectors, but of the archive's width.
+        found = [self.of_tile(int(tile)) for tile in names] or [_none_of(self.of_tile(0))]
         lengths = np.array([len(one.area) for one in found], np.int64)
         before = np.cumsum(lengths) - lengths
         sources, source = np.unique(self._source_of[names], return_inverse=True)
@@ -95,13 +96,15 @@ class RegionReader:
 
 
 def _joined(parts: list[SegmentColumns]) -> SegmentColumns:
-    if not parts:
-        return SegmentColumns(np.zeros((0, 1), np.float16), np.zeros((0, 2)), np.zeros(0, int))
     return SegmentColumns(
         np.concatenate([part.embedding for part in parts]),
         np.concatenate([part.place for part in parts]),
         np.concatenate([part.area for part in parts]),
     )
+
+
+def _none_of(columns: SegmentColumns) -> SegmentColumns:
+    return SegmentColumns(columns.embedding[:0], columns.place[:0], columns.area[:0])
 
 
 @dataclass(frozen=True)
