@@ -29,7 +29,9 @@ def clusters():
     def drawn(*shape):
         return rng.normal(size=shape).astype(np.float32)
 
-    features = FeatureModel(True, PositionEffect(drawn(4, 5)), drawn(5, 2), drawn(6), drawn(6))
+    features = FeatureModel(
+        True, True, PositionEffect(drawn(4, 5)), drawn(5, 2), drawn(6), drawn(6)
+    )
     model = ClusterModel(drawn(3, 8), np.array([1, 2, 3]), 0.5, 7, features)
     return ClusterFile(model, MADE_WITH)
 
@@ -47,6 +49,7 @@ def test_the_digest_is_of_all_that_decides_an_assignment(clusters):
     others = [
         changed(clusters, centroids=model.centroids + 1),
         changed(clusters, normalise=False),
+        changed(clusters, centred=False),
         changed(clusters, position=PositionEffect(features.position.coefficients + 1)),
         changed(clusters, position=None),
         changed(clusters, axes=features.axes + 1),
@@ -58,6 +61,17 @@ def test_the_digest_is_of_all_that_decides_an_assignment(clusters):
     assert len({clusters.sha256, *(other.sha256 for other in others)}) == len(others) + 1
     alike = changed(clusters, counts=model.counts + 1, inertia=9.0, seed=8)
     assert alike.sha256 == clusters.sha256
+
+
+def test_the_digest_is_of_every_array_that_is_kept(clusters):
+    arrays = clusters.model.features.arrays()
+    found = {clusters.sha256}
+    for name, values in arrays.items():
+        other = ~values if values.dtype == bool else values + 1
+        features = FeatureModel.from_arrays(arrays | {name: other})
+        model = dataclasses.replace(clusters.model, features=features)
+        found.add(ClusterFile(model, MADE_WITH).sha256)
+    assert len(found) == len(arrays) + 1 == 7
 
 
 def test_a_file_keeps_the_digest(clusters, tmp_path):

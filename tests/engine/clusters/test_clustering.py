@@ -4,22 +4,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from made_run import make_run
+from made_run import make_archive, make_run
 from scipy.spatial.distance import cdist
 from sklearn.cluster import KMeans, MiniBatchKMeans
 from sklearn.datasets import make_blobs
 
 from alps.engine.base.errors import RunFolderError, SettingsError
 from alps.engine.clusters import fit as clustering
-from alps.engine.clusters import segment_data as run_vectors
+from alps.engine.clusters import region_data as run_vectors
 from alps.engine.clusters.assign import cluster_archive
 from alps.engine.clusters.data import MemoryVectors
-from alps.engine.clusters.features import segment_columns
 from alps.engine.clusters.file import load_clusters, save_clusters
 from alps.engine.clusters.fit import ClusterModel, fit_clusters
+from alps.engine.clusters.region_data import REGION_COLUMNS, RegionReader, RunRegions
 from alps.engine.clusters.seeding import move_centroids, plus_plus
-from alps.engine.clusters.segment_data import RunVectors
 from alps.engine.images.windows import Window
+from alps.engine.run_folder.tables import read_table
 from alps.engine.settings import ClusterSettings
 from alps.kernels.base.threads import set_threads
 
@@ -263,7 +263,7 @@ def test_one_vector_and_one_cluster():
 
 def test_more_clusters_than_vectors_is_refused():
     for count in (0, 1, 20):
-        with pytest.raises(SettingsError, match=rf"--clusters 21: .* only {count} segments"):
+        with pytest.raises(SettingsError, match=rf"--clusters 21: .* only {count} regions"):
             fit(overlapping()[:count], 21)
 
 
@@ -318,49 +318,92 @@ def test_no_vectors_have_no_margin():
 
 # --- the stage on a run folder
 
+PLAIN = ClusterSettings(
+    clusters=4,
+    remove_position=False,
+    centre_sources=False,
+    components=0,
+    colour_weight=0,
+    normalise=False,
+)
+
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """Six tiles in three shards, the middle one without segments."""
+    """Six tiles in three shards and groups, the middle one without segments; a row group a source.
+
+    Gives the folder, and the embeddings of its 30 regions.
+    """
     monkeypatch.setattr("alps.engine.run_folder.plan.SHARD_TILES", 2)
+    monkeypatch.setattr("alps.engine.stages.regions.ROW_GROUP", 1)
     rng = np.random.default_rng(0)
     vectors = [rng.normal(size=(count, 4)).astype(np.float16) for count in (9, 0, 0, 0, 14, 7)]
-    windows = [Window(0, 10 * index, 10, 10) for index in range(6)]
-    segments = [[{"embedding": v.tolist(), "cluster": -1} for v in tile] for tile in vectors]
-    return make_run(tmp_path / "run", windows, segments), np.concatenate(vectors)
+    segments = [[{"embedding": v.tolist()} for v in tile] for tile in vectors]
+    two = [Window(0, 0, 10, 10), Window(0, 10, 10, 10)]
+    sources = {
+        "a.png": (two, segments[:2]),
+        "b.png": (two, segments[2:4]),
+        "c.png": (two[:1], segments[4:5]),
+        "d.png": (two[:1], segments[5:]),
+    }
+    return make_archive(tmp_path / "run", sources), np.concatenate(vectors)
 
 
-def test_every_segment_gets_its_cluster(run):
+def classes_of(folder):
+    """Clusters and margins of all regions."""
+    tables = [pq.read_table(folder.region_classes(group), partitioning=None) for group in range(3)]
+    table = pa.concat_tables(tables)
+    return table["cluster"].to_numpy(), table["margin"].to_numpy()
+
+
+def files_of(folder, name):
+    return {path: path.read_bytes() for path in (folder.root / name).rglob("*") if path.is_file()}
+
+
+def test_every_region_gets_its_class(run):
     folder, vectors = run
-    before = pq.read_table(folder.root / "segments")
     model = cluster_archive(folder, ClusterSettings(clusters=4))
-    table = pq.read_table(folder.root / "segments")
-    assert table.schema.equals(before.schema)
-    others = [name for name in table.column_names if name not in ("cluster", "margin")]
-    assert table.select(others).equals(before.select(others))
-    columns = segment_columns(before, np.full(6, 10))
-    assert (columns.embedding == vectors).all()
-    labels, margin = model.assign(model.features.transform(columns))
-    assert (table.column("cluster").to_numpy() == labels).all()
-    assert (table.column("margin").to_numpy() == margin).all()
+    clusters, margins = classes_of(folder)
+    assert [pq.read_metadata(folder.region_classes(group)).num_rows for group in range(3)] == [
+        pq.read_metadata(folder.regions(group)).num_rows for group in range(3)
+    ]
     read = load_clusters(folder.clusters).model
     assert (read.centroids == model.centroids).all()
-    assert (read.features.transform(columns) == model.features.transform(columns)).all()
+    reader, start = RegionReader(folder), 0
+    for group in range(3):
+        columns = reader.columns(read_table(folder.regions(group), list(REGION_COLUMNS)))
+        own = slice(start, start + len(columns))
+        start += len(columns)
+        assert (columns.segments.embedding == vectors[own]).all()
+        for one in (model, read):
+            labels, margin = one.assign(one.features.transform(columns))
+            assert (clusters[own] == labels).all() and (margins[own] == margin).all()
+    assert start == 30
+    assert (model.counts == np.bincount(clusters, minlength=4)).all()
+
+
+def test_another_number_of_clusters_rewrites_classes_alone(run):
+    folder, _ = run
+    cluster_archive(folder, ClusterSettings(clusters=4))
+    before = {name: files_of(folder, name) for name in ("segments", "regions", "clusters")}
+    cluster_archive(folder, ClusterSettings(clusters=7))
+    after = {name: files_of(folder, name) for name in before}
+    assert len(before["segments"]) == 3 and before["segments"] == after["segments"]
+    assert before["regions"] == after["regions"]
+    assert len(before["clusters"]) == 3 and before["clusters"].keys() == after["clusters"].keys()
+    assert before["clusters"] != after["clusters"]
+    assert set(classes_of(folder)[0]) == set(range(7))
+    cluster_archive(folder, ClusterSettings(clusters=4))
+    assert files_of(folder, "clusters") == before["clusters"]
 
 
 def test_position_is_removed_only_where_asked(run):
     folder, vectors = run
-    plain = ClusterSettings(
-        clusters=4, remove_position=False, components=0, colour_weight=0, normalise=False
-    )
-    model = cluster_archive(folder, plain)
-    assert (
-        model.features.position is None
-        and load_clusters(folder.clusters).model.features.position is None
-    )
+    model = cluster_archive(folder, PLAIN)
+    assert model.features.position is None
+    assert load_clusters(folder.clusters).model.features.position is None
     labels, _ = model.assign(vectors)
-    table = pq.read_table(folder.root / "segments", columns=["cluster"])
-    assert (table.column("cluster").to_numpy() == labels).all()
+    assert (classes_of(folder)[0] == labels).all()
 
 
 def test_read_again_or_kept_in_memory_is_the_same(run, monkeypatch):
@@ -374,37 +417,41 @@ def test_read_again_or_kept_in_memory_is_the_same(run, monkeypatch):
 
 
 @pytest.mark.parametrize("rows", [1, 5, 9, 100])
-def test_batches_hold_every_segment_once_and_mixed(run, monkeypatch, rows):
-    folder, _ = run
+def test_batches_hold_every_region_once_and_mixed(run, monkeypatch, rows):
+    folder, vectors = run
     settings = ClusterSettings(clusters=4, weight_by_area=True)
-    kept = RunVectors(folder, settings)
+    kept = RunRegions(folder, settings)
     monkeypatch.setattr(run_vectors, "KEEP_BYTES", 0)
     monkeypatch.setattr(run_vectors, "POOL_ROWS", 18)
-    monkeypatch.setattr(run_vectors, "PIECE_ROWS", 4)
-    streamed = RunVectors(folder, settings)
-    assert streamed.count == kept.count == 30 and len(streamed.pieces) == 3 + 6
+    streamed = RunRegions(folder, settings)
+    assert streamed.count == kept.count == 30
+    assert [piece.rows for piece in streamed.pieces if piece.rows] == [9, 14, 7]
+    assert any(piece.rows == 0 for piece in streamed.pieces)
     everything = np.arange(30)
     expected = kept.take(everything)
+    areas = [read_table(folder.regions(group), ["area"])["area"].to_numpy() for group in range(3)]
+    assert (expected.weights == np.concatenate(areas)).all()
     for chosen in (everything, np.array([0, 8, 9, 29]), np.array([7])):
         batch = streamed.take(chosen)
         assert (batch.vectors == expected.vectors[chosen]).all()
         assert (batch.weights == expected.weights[chosen]).all()
     batches = list(streamed.batches(rows, np.random.default_rng(0)))
     assert all(len(batch) == rows for batch in batches[:-1]) and len(batches) == -(-30 // rows)
-    vectors = np.concatenate([batch.vectors for batch in batches])
-    assert (np.sort(vectors, axis=0) == np.sort(expected.vectors, axis=0)).all()
-    assert not (vectors == expected.vectors).all()
+    found = np.concatenate([np.column_stack([b.vectors, b.weights]) for b in batches])
+    whole = np.column_stack([expected.vectors, expected.weights])
+    assert (found[np.lexsort(found.T)] == whole[np.lexsort(whole.T)]).all()
+    assert not (found == whole).all()
     again = np.concatenate([b.vectors for b in streamed.batches(rows, np.random.default_rng(0))])
-    assert (again == vectors).all()
+    assert (again == found[:, :-1]).all()
 
 
 def test_the_gpu_clusters_a_run_folder_too(run, small_blocks):
     folder, _ = run
     here = cluster_archive(folder, ClusterSettings(clusters=2, passes=1))
-    labels = pq.read_table(folder.root / "segments")["cluster"].to_numpy()
+    labels, _ = classes_of(folder)
     there = cluster_archive(folder, ClusterSettings(clusters=2, passes=1), on_gpu=True)
     np.testing.assert_allclose(here.centroids, there.centroids, atol=1e-5)
-    assert (pq.read_table(folder.root / "segments")["cluster"].to_numpy() == labels).all()
+    assert (classes_of(folder)[0] == labels).all()
     assert (here.counts == there.counts).all()
 
 
@@ -419,24 +466,34 @@ def test_an_embedding_that_is_no_number_is_named(run, bad):
     at = table.schema.get_field_index("embedding")
     changed = pa.array([np.array(e, np.float16) for e in embeddings], kind)
     pq.write_table(table.set_column(at, table.schema.field(at), changed), path)
-    with pytest.raises(RunFolderError, match=r"2 of 21 .* tile 5, segment 3"):
+    with pytest.raises(RunFolderError, match=r"2 of 7 embeddings of tile 5 .* segment 3"):
         cluster_archive(folder, ClusterSettings(clusters=4))
     assert not folder.clusters.exists()
 
 
-@pytest.mark.parametrize("damage", ["missing", "cut"])
-def test_a_damaged_shard_is_named(run, damage):
+@pytest.mark.parametrize("column", ["centre_x", "embedding"])
+def test_segments_of_an_older_version_say_what_to_do(run, column):
     folder, _ = run
-    path = folder.segments(1)
+    path = folder.segments(0)
+    pq.write_table(pq.read_table(path, partitioning=None).drop_columns([column]), path)
+    with pytest.raises(RunFolderError, match=f"no column `{column}`.*delete .*segments and give"):
+        cluster_archive(folder, ClusterSettings(clusters=4))
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut"])
+@pytest.mark.parametrize("kind", ["segments", "regions"])
+def test_a_damaged_file_is_named(run, kind, damage):
+    folder, _ = run
+    path = getattr(folder, kind)(1)
     if damage == "missing":
         path.unlink()
     else:
         path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(RunFolderError, match=path.name):
+    with pytest.raises(RunFolderError, match=f"{kind}.*{path.name}"):
         cluster_archive(folder, ClusterSettings(clusters=4))
 
 
 def test_nothing_to_cluster(tmp_path):
     folder = make_run(tmp_path / "run", [Window(0, 0, 10, 10)], [[]])
-    with pytest.raises(RunFolderError, match="no mask passed the gate"):
+    with pytest.raises(RunFolderError, match="holds no region to cluster"):
         cluster_archive(folder, ClusterSettings(clusters=4))

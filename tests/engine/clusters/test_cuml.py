@@ -96,7 +96,7 @@ def test_centroids_left_on_the_gpu_are_fetched():
 
 def test_odd_data_is_refused_before_cuml_sees_it():
     few = vectors(5).astype(np.float32)
-    with pytest.raises(SettingsError, match="only 5 segments"):
+    with pytest.raises(SettingsError, match="only 5 regions"):
         cuml.fit_centroids(MemoryVectors(few), ClusterSettings(clusters=6), KMeans)
     few[2, 1] = np.nan
     with pytest.raises(ValueError, match="NaN"):
@@ -133,7 +133,7 @@ def test_used_only_where_it_imports_and_a_gpu_is_there(installed):
 
 def test_a_run_folder_is_fitted_by_cuml_and_assigned_by_us(tmp_path, monkeypatch):
     rows = vectors(40)[:, :4].astype(np.float16)
-    segments = [[{"embedding": row.tolist(), "area": 9} for row in rows]]
+    segments = [[{"embedding": row.tolist()} for row in rows]]
     folder = make_run(tmp_path / "run", [Window(0, 0, 10, 10)], segments)
     monkeypatch.setattr(cuml, "kmeans_class", lambda: KMeans)
     cluster_archive(folder, ClusterSettings(clusters=3))

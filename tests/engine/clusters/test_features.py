@@ -83,7 +83,9 @@ def by_definition(columns, settings):
     x, y = segments.place.T
     # As many frequencies an axis as 40 segments a term allow.
     most = int(np.sqrt(len(x) / 40))
-    waves = [np.cos(np.pi * i * x) * np.cos(np.pi * j * y) for i in range(most) for j in range(most)]
+    waves = [
+        np.cos(np.pi * i * x) * np.cos(np.pi * j * y) for i in range(most) for j in range(most)
+    ]
     basis, root = np.stack(waves, axis=1), np.sqrt(weight)[:, None]
     embedding = segments.embedding.astype(np.float64)
     effect = np.linalg.lstsq(basis * root, embedding * root, rcond=None)[0]
@@ -124,9 +126,7 @@ def test_nothing_asked_for_is_the_embedding():
 
 def test_whitened_like_scikit_learn_with_a_row_a_pixel():
     columns = one_each(made(most_area=5))
-    settings = ClusterSettings(
-        components=5, colour_weight=0, normalise=False, centre_sources=False
-    )
+    settings = ClusterSettings(components=5, colour_weight=0, normalise=False, centre_sources=False)
     model = fitted(columns, settings)
     segments = columns.segments
     without = model.position.remove(segments.embedding, segments.place)
