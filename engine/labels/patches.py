@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 import pyarrow as pa
-from numba import njit
 
 from alps.engine.base.errors import SettingsError
 from alps.engine.images.georeference import Georeference
+from alps.kernels.regions import unite
 
 ALIKE = 8.0  # L*a*b* units across a border at which it counts 1/e
 MOST_ROUNDS = 64
@@ -87,10 +87,7 @@ def patches_of_classes(
     """The patch of each region, (R,) int32: the lowest number of its regions. Arguments as of
     ``join_small_patches``.
     """
-    parent = np.arange(len(classes), dtype=np.int32)
-    for table in borders():
-        _unite(parent, classes, *_ends(table))
-    return _roots(parent)
+    return unite(classes, (_ends(table) for table in borders()))
 
 
 def _ends(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
@@ -131,28 +128,3 @@ def _best_neighbours(
     order = np.lexsort((q, -total, p))
     best = order[np.flatnonzero(np.diff(p[order], prepend=-1))]
     return p[best], q[best]
-
-
-@njit(nogil=True, cache=True)
-def _unite(parent: np.ndarray, classes: np.ndarray, a: np.ndarray, b: np.ndarray) -> None:
-    """Join regions a and b (B,) that touch and have one class; a root is its patch's lowest."""
-    for i in range(a.size):
-        if classes[a[i]] >= 0 and classes[a[i]] == classes[b[i]]:
-            low, high = a[i], b[i]
-            while parent[low] != low:
-                parent[low] = parent[parent[low]]
-                low = parent[low]
-            while parent[high] != high:
-                parent[high] = parent[parent[high]]
-                high = parent[high]
-            if low > high:
-                low, high = high, low
-            parent[high] = low
-
-
-@njit(nogil=True, cache=True)
-def _roots(parent: np.ndarray) -> np.ndarray:
-    found = np.empty(parent.size, np.int32)
-    for i in range(parent.size):
-        found[i] = i if parent[i] == i else found[parent[i]]  # a parent comes before
-    return found

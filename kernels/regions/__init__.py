@@ -6,7 +6,7 @@ them, wherever what they hang on lies within the block.
 
 Bytes moved: ``pieces`` H x W x (8 + 4 x 4); ``borders`` H x W x (4 + 6) and 24 a pair of pixels
 that lie in two regions; ``moments`` H x W x (4 + 6); ``overlaps`` h x w x (4 + 4) and 8 a region
-and segment.
+and segment; ``blend`` and ``unite`` say theirs.
 """
 
 from alps.kernels.regions.blend import blend, reference_blend
@@ -20,6 +20,7 @@ from alps.kernels.regions.reference import (
     reference_pieces,
 )
 from alps.kernels.regions.rules import Borders, Moments
+from alps.kernels.regions.unite import reference_unite, unite
 
 __all__ = [
     "Borders",
@@ -37,5 +38,7 @@ __all__ = [
     "reference_moments",
     "reference_overlaps",
     "reference_pieces",
+    "reference_unite",
+    "unite",
     "window_weights",
 ]

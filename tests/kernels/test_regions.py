@@ -1,4 +1,4 @@
-"""Pieces, borders, moments: compiled versions against plain ones, SciPy and scikit-image."""
+"""Region kernels: compiled versions against plain ones, SciPy, scikit-image and pycocotools."""
 
 import numpy as np
 import pytest
@@ -6,16 +6,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from alps.kernels.masks import coco
+from alps.kernels.masks.shared import bits_within, reference_shared_pixels, shared_pixels
 from alps.kernels.regions import (
+    blend,
     borders,
     boxes,
     join_small,
     moments,
+    overlaps,
     pieces,
+    reference_blend,
     reference_borders,
     reference_boxes,
     reference_moments,
+    reference_overlaps,
     reference_pieces,
+    reference_unite,
+    unite,
+    window_weights,
 )
 
 
@@ -128,3 +137,115 @@ def test_of_no_pixel(shape):
     found, first = pieces(np.zeros(shape, int))
     assert found.shape == shape and not len(first)
     assert not len(borders(found, np.zeros((*shape, 3), np.int16)).pairs)
+
+
+# --- what windows saw
+
+
+@given(images(), st.integers(0, 6))
+def test_overlaps_of_any_image(drawn, segments):
+    values, lab = drawn
+    regions = np.where(values < 0, -1, values * 3).astype(np.int32)  # numbers need not be dense
+    top = (lab[..., 0] % (segments + 1) - 1).astype(np.int32)
+    weights = tuple(window_weights(length) for length in values.shape)
+    found = overlaps(regions, top, weights, segments)
+    expected = reference_overlaps(regions, top, weights, segments)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+        assert one.dtype == np.int64
+    both = (regions >= 0) & (top >= 0)
+    assert found[2].sum() == np.outer(*weights)[both].sum()
+
+
+def test_an_overlap_counts_where_it_lies():
+    regions = np.array([[5, 5, -1], [5, 2, 2]], np.int32)
+    top = np.array([[0, 1, 1], [0, 1, -1]], np.int32)
+    found = overlaps(regions, top, (np.array([1, 10]), np.array([1, 2, 3])), 2)
+    assert [column.tolist() for column in found] == [[2, 5, 5], [1, 0, 1], [20, 11, 2]]
+
+
+@pytest.mark.parametrize("length", [1, 2, 7, 64, 1024])
+def test_weights_of_a_window_are_hann(length):
+    weights = window_weights(length)
+    at = (np.arange(length) + 0.5) / length
+    hann = 256 * (0.5 - 0.5 * np.cos(2 * np.pi * at))
+    np.testing.assert_array_equal(weights, np.maximum(np.rint(hann), 1))
+    assert weights.dtype == np.int64 and (weights == weights[::-1]).all() and weights.min() >= 1
+
+
+@given(st.integers(0, 2**32), st.integers(0, 9), st.integers(1, 40))
+def test_blends_of_any_shares(seed, rows, width):
+    rng = np.random.default_rng(seed)
+    vectors = rng.normal(size=(6, width)).astype(np.float32)
+    starts = np.concatenate([[0], np.cumsum(rng.integers(0, 5, rows))]).astype(np.int64)
+    entry = rng.integers(0, 6, starts[-1])
+    share = rng.random(starts[-1]).astype(np.float32)
+    found = blend(vectors, starts, entry, share)
+    assert found.dtype == np.float32 and found.shape == (rows, width)
+    np.testing.assert_allclose(found, reference_blend(vectors, starts, entry, share), atol=1e-5)
+    for row in range(rows):
+        own = slice(starts[row], starts[row + 1])
+        alone = blend(vectors, starts[row : row + 2] - starts[row], entry[own], share[own])
+        assert (alone[0] == found[row]).all()
+
+
+# --- what masks share
+
+
+@given(st.data())
+def test_masks_within_a_rectangle(data):
+    height, width = data.draw(st.integers(1, 30)), data.draw(st.integers(1, 30))
+    x, y = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
+    box = (x, y, data.draw(st.integers(1, width - x)), data.draw(st.integers(1, height - y)))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    masks = rng.random((5, height, width)) < np.array([0, 0.1, 0.5, 0.9, 1])[:, None, None]
+    bits = bits_within(coco.decode([coco.encode_mask(m) for m in masks], (height, width)), *box)
+    inside = masks[:, y : y + box[3], x : x + box[2]]
+    columns = inside.transpose(0, 2, 1).reshape(5, -1)
+    found = np.unpackbits(bits.view(np.uint8), axis=1, bitorder="little").astype(bool)
+    np.testing.assert_array_equal(found[:, : columns.shape[1]], columns)
+    assert not found[:, columns.shape[1] :].any()
+    both = shared_pixels(bits[:2], bits)
+    np.testing.assert_array_equal(both, reference_shared_pixels(inside[:2], inside))
+
+
+def test_shared_pixels_as_pycocotools_says():
+    from pycocotools import mask as theirs
+
+    rng = np.random.default_rng(0)
+    masks = rng.random((7, 50, 37)) < rng.random((7, 1, 1))
+    runs = coco.decode([coco.encode_mask(mask) for mask in masks], (50, 37))
+    bits = bits_within(runs, 0, 0, 37, 50)
+    both = shared_pixels(bits, bits)
+    encoded = [theirs.encode(np.asfortranarray(mask.astype(np.uint8))) for mask in masks]
+    np.testing.assert_array_equal(np.diag(both), theirs.area(encoded))
+    area = np.diag(both)
+    iou = both / (area[:, None] + area - both)
+    np.testing.assert_allclose(iou, theirs.iou(encoded, encoded, [0] * 7), rtol=1e-12)
+
+
+# --- what hangs together in one class
+
+
+@given(images())
+def test_united_regions_are_pieces_of_one_class(drawn):
+    values, lab = drawn
+    regions, first = pieces(values)
+    classes = (lab[..., 1].ravel()[first] % 3 - 1).astype(np.int32)
+    a, b = borders(regions, lab).pairs.astype(np.int32).T
+    a, b = np.ascontiguousarray(b), np.ascontiguousarray(a)
+    parts = [(a[::2], b[::2]), (a[1::2], b[1::2])]
+    found = unite(classes, parts)
+    np.testing.assert_array_equal(found, reference_unite(classes, parts))
+    assert found.dtype == np.int32 and (classes[found] == classes).all()
+    painted = np.append(classes, -1)[regions]
+    patches = sum(ndimage.label(painted == value)[1] for value in (0, 1))
+    assert len(np.unique(found[classes >= 0])) == patches
+    assert (found[classes < 0] == np.flatnonzero(classes < 0)).all()
+
+
+def test_a_long_chain_from_its_end_is_one():
+    count = 5000
+    above = np.arange(count - 1, 0, -1, dtype=np.int32)
+    assert not unite(np.zeros(count, np.int32), [(above, above - 1)]).any()
+    assert unite(np.zeros(0, np.int32), []).shape == (0,)

@@ -418,7 +418,7 @@ def test_read_again_or_kept_in_memory_is_the_same(run, monkeypatch):
 
 @pytest.mark.parametrize("rows", [1, 5, 9, 100])
 def test_batches_hold_every_region_once_and_mixed(run, monkeypatch, rows):
-    folder, vectors = run
+    folder, _ = run
     settings = ClusterSettings(clusters=4, weight_by_area=True)
     kept = RunRegions(folder, settings)
     monkeypatch.setattr(run_vectors, "KEEP_BYTES", 0)
