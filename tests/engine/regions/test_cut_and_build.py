@@ -125,7 +125,7 @@ def test_each_valid_pixel_lies_in_one_region_that_hangs_together(whole):
 
 
 def test_slivers_are_joined_but_for_islands_and_a_few_among_themselves(whole):
-    _, _, valid, raster, regions, touching = whole
+    _, _, valid, _, regions, touching = whole
     area = regions["area"].to_numpy()
     has_neighbours = np.isin(np.arange(len(area)), [touching["region"], touching["other"]])
     # Where all around was small too, two rounds may leave a sliver.
