@@ -157,7 +157,7 @@ class PaintSettings:
         "them; an area, 25m2 say, where the source has a scale.",
     )
     agreement: float = setting(
-        2.0,
+        3.0,
         "How much dearer, in squared distance to the centroid, a class may be that a patch takes "
         "over from a neighbour where no border can be seen between them; 0: none.",
         0,

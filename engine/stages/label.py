@@ -145,9 +145,13 @@ def cluster_stage(folder: RunFolder, settings: ClusterSettings, device: str = "a
     wanted = fingerprint(run["config_hash"], asdict(settings))
     if run["done"].get("cluster") == wanted:
         return
-    total = regions_cut(folder)
-    if total:  # none at all has its own message
-        check_enough(total, settings.clusters)  # before the old clusters are given up
+    # Before the old clusters are given up.
+    if not read_table(folder.tiles, ["segments"]).column("segments").to_numpy().any():
+        raise RunFolderError(
+            f"{folder.root} holds no mask: none passed the gate; lower --pred-iou-thresh or "
+            "--stability-score-thresh (tiles.parquet has the reasons)"
+        )
+    check_enough(regions_cut(folder), settings.clusters)
     # From here on clusters are in doubt until all regions have the new ones.
     run["done"].pop("cluster", None)
     run["settings"]["cluster"] = asdict(settings)

@@ -193,15 +193,16 @@ def _segment_tile(
         embeddings=embeddings,
         rest_cells=REST_CELLS,
     )
-    # Not what was filled in between masks: coverage says how much of a tile SAM found.
-    masked = [segments.counts[i] for i in np.flatnonzero(segments.mask >= 0)]
-    covered = union(coco.decode(masked, segments.size))
+    # Coverage says how much of a tile SAM's masks found, not what lies under none.
+    found = np.flatnonzero(segments.mask >= 0)
+    masks = len(found)
+    covered = union(coco.decode([segments.counts[i] for i in found], segments.size))
     seconds = dict(segments.seconds)
     seconds["filter"] += seconds.pop("runs")
     row |= {
-        "status": "ok" if len(segments) else "empty",
-        "reason": "" if len(segments) else "no mask passed the gate",
-        "segments": len(segments),
+        "status": "ok" if masks else "empty",
+        "reason": "" if masks else "no mask passed the gate",
+        "segments": masks,
         "points": segments.prompted,
         "valid_pixels": valid,
         "covered_pixels": int(covered.sum()),

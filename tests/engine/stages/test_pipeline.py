@@ -25,6 +25,7 @@ from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.locks import alone, locked
 from alps.engine.settings import (
     ClusterSettings,
+    PaintSettings,
     RunSettings,
     SegmentSettings,
     SourceSettings,
@@ -44,7 +45,9 @@ SETTINGS = RunSettings(cluster=ClusterSettings(clusters=4))
 
 def results(out):
     """The bytes of everything that must not depend on how often a run was stopped."""
-    files = [*out.glob("labels/**/*.*"), *out.glob("segments/*.parquet"), out / "clusters.npz"]
+    folders = ("labels", "segments", "regions", "clusters")
+    files = [path for name in folders for path in out.glob(f"{name}/**/*.*") if path.is_file()]
+    files.append(out / "clusters.npz")
     assert len(files) > 2
     return {path.relative_to(out).as_posix(): path.read_bytes() for path in sorted(files)}
 
@@ -61,7 +64,8 @@ def test_run_folder_is_readable_with_other_tools(archive, tmp_path, options):
     tiles = pq.read_table(out / "tiles.parquet").to_pylist()
     segments = pq.read_table(out / "segments").to_pylist()
     assert summary.sources == 5 and {tile["status"] for tile in tiles} == {"ok"}
-    assert len(segments) == summary.segments == sum(tile["segments"] for tile in tiles) > 20
+    masks = [segment for segment in segments if segment["mask"] >= 0]
+    assert len(masks) == summary.segments == sum(tile["segments"] for tile in tiles) > 20
     sizes = {tile["tile_id"]: (tile["height"], tile["width"]) for tile in tiles}
     for segment in segments:
         mask = coco.decode_mask(segment["counts"], sizes[segment["tile_id"]])
@@ -69,8 +73,18 @@ def test_run_folder_is_readable_with_other_tools(archive, tmp_path, options):
         assert mask.sum() == segment["area"]
         assert (segment["x"], segment["y"]) == (columns.min(), rows.min())
         assert segment["width"] == np.ptp(columns) + 1 and segment["height"] == np.ptp(rows) + 1
-        assert len(segment["embedding"]) == 16 and 0 <= segment["cluster"] < 4
-        assert 0 <= segment["margin"] <= 1
+        assert len(segment["embedding"]) == 16
+    regions = pq.read_table(out / "regions" / "part-00000.parquet").to_pylist()
+    classes = pq.read_table(out / "clusters").to_pylist()
+    assert len(regions) == len(classes) > 20
+    assert all(0 <= one["cluster"] < 4 and 0 <= one["margin"] <= 1 for one in classes)
+    for source in {tile["source_index"]: tile for tile in tiles}.values():
+        own = [one for one in regions if one["source_index"] == source["source_index"]]
+        with rasterio.open(out / "regions" / "rasters" / f"{source['label']}.tif") as raster:
+            numbers = raster.read(1)
+        found, area = np.unique(numbers[numbers != raster.nodata], return_counts=True)
+        assert found.tolist() == list(range(len(own)))
+        assert area.tolist() == [one["area"] for one in own]
     run = json.loads((out / "run.json").read_text())
     assert run["settings"]["segment"]["points_per_side"] == 6  # travelled with the model
     assert len(run["model"]["sha256"]) == 64
@@ -97,7 +111,7 @@ def test_label_maps_have_the_size_and_place_of_their_source(archive, tmp_path, o
 
 def test_classes_json_counts_what_the_label_maps_show(archive, tmp_path, options):
     out = tmp_path / "out"
-    summary = label_archive(archive, out, SETTINGS, options)
+    label_archive(archive, out, SETTINGS, options)
     content = json.loads((out / "classes.json").read_text())
     counted = np.zeros(256, int)
     for path in out.glob("labels/**/*.*"):
@@ -105,7 +119,9 @@ def test_classes_json_counts_what_the_label_maps_show(archive, tmp_path, options
             counted += np.bincount(labels.read(1).ravel(), minlength=256)
     assert [c["pixels"] for c in content["classes"]] == counted[:4].tolist()
     assert content["unlabelled_pixels"] == counted[255]
-    assert sum(c["segments"] for c in content["classes"]) == summary.segments
+    shown = pq.read_table(out / "regions" / "part-00000.parquet", columns=["area"])
+    assert sum(c["segments"] for c in content["classes"]) == shown.num_rows
+    assert sum(c["pixels"] for c in content["classes"]) == sum(shown["area"].to_pylist())
 
 
 def test_same_seed_same_bytes(archive, tmp_path, options):
@@ -323,7 +339,7 @@ def test_other_settings_on_one_out_are_refused_and_named(archive, tmp_path, opti
 def test_more_clusters_than_segments_loses_nothing(archive, tmp_path, options):
     out = tmp_path / "out"
     many = RunSettings(cluster=ClusterSettings(clusters=5000))
-    with pytest.raises(SettingsError, match=r"only .* segments"):
+    with pytest.raises(SettingsError, match=r"only .* regions"):
         label_archive(archive, out, many, options)
     summary = label_archive(archive, out, SETTINGS, options)
     assert summary.coverage > 0
@@ -331,16 +347,17 @@ def test_more_clusters_than_segments_loses_nothing(archive, tmp_path, options):
 
 def test_no_mask_at_all_says_what_to_lower(archive, tmp_path, options):
     strict = RunSettings(segment=SegmentSettings(pred_iou_thresh=1.0), cluster=SETTINGS.cluster)
-    with pytest.raises(RunFolderError, match="no mask passed the gate"):
+    with pytest.raises(RunFolderError, match="none passed the gate; lower --pred-iou"):
         label_archive(archive, tmp_path / "out", strict, options)
 
 
 def test_wide_labels_beyond_255_clusters(archive, tmp_path, options):
     out = tmp_path / "out"
     finer = RunSettings(
-        segment=SegmentSettings(points_per_side=8, superpixels=0),
+        segment=SegmentSettings(points_per_side=8, superpixels=20_000),
         source=SourceSettings(tile=24, overlap=4),
         cluster=ClusterSettings(clusters=260),
+        paint=PaintSettings(min_patch="1", agreement=0),
     )
     label_archive(archive / "a.png", out, finer, options)
     with Image.open(out / "labels" / "a.png") as labels:
@@ -417,7 +434,7 @@ def test_a_refused_number_of_clusters_leaves_the_run_as_it_was(archive, tmp_path
     out = tmp_path / "out"
     label_archive(archive, out, SETTINGS, options)
     folder, run = RunFolder(out), (out / "run.json").read_text()
-    with pytest.raises(SettingsError, match=r"only .* segments"):
+    with pytest.raises(SettingsError, match=r"only .* regions"):
         cluster_stage(folder, ClusterSettings(clusters=5000))
     assert (out / "run.json").read_text() == run
     assert paint_stage(folder) == {}
