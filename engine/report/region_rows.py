@@ -17,7 +17,7 @@ BATCH_ROWS = 65_536
 # An archive's exemplars are looked for in at most this many files, spread evenly over all.
 MOST_PARTS_SEARCHED = 200
 SMALL_AREA = 64  # pixels; a smaller region makes a poor picture and comes last
-PLACE = 512  # pixels: of what lies this near only one is a candidate
+PLACE = 192  # pixels: of what lies this near only one is a candidate
 FIELDS = ("source_index", "x", "y", "width", "height", "area", "object")
 
 

@@ -1009,11 +1009,11 @@ QUALITY_MEASURES = [
 
 FACE = [
     Mutant(
-        "engine/report/segment_rows.py",
+        "engine/report/region_rows.py",
         old="return -margin + 1e9 * (area < SMALL_AREA),",
         new="return margin + 1e9 * (area < SMALL_AREA),",
         tests=REPORT,
-        why="the most doubtful segments stand for a class",
+        why="the most doubtful regions stand for a class",
     ),
     Mutant(
         "engine/report/tile_rows.py",
