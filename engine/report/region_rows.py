@@ -78,8 +78,8 @@ def find_candidates(
             shared = {name: columns[name].astype(np.int64) for name in (*FIELDS, "number")}
             shared["group"] = columns["cluster"].astype(np.int64)
             shared["id"] = number << 40 | columns["row"]
-            row, column = shared["y"] // PLACE, shared["x"] // PLACE
-            shared["place"] = shared["source_index"] << 32 | row << 16 | column
+            down, across = shared["y"] // PLACE, shared["x"] // PLACE
+            shared["place"] = shared["source_index"] << 32 | down << 16 | across
             clearest.add(shared | {"key": clear})
             drawn.add(shared | {"key": draw})
     found = {int(class_id): Candidates([], []) for class_id in wanted}

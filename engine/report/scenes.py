@@ -11,7 +11,7 @@ from alps.engine.regions.windows import COLUMNS, SourceWindows
 from alps.engine.report import pictures
 from alps.engine.report.cards import class_shares, read_labels
 from alps.engine.report.run_facts import Classes, LabelClass
-from alps.engine.report.source_rows import SourceRow
+from alps.engine.report.source_rows import MOST_SIDE, SourceRow
 from alps.engine.report.sources import SourcePixels
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.plan import PlannedTile, group_of, shard_of
@@ -19,7 +19,6 @@ from alps.engine.run_folder.segment_store import SegmentStore
 from alps.engine.run_folder.tables import read_table
 
 SCENE_SIDE = 900  # pixels embedded for a scene's longer side
-MOST_SIDE = 6000  # pixels of a scene that are shown; of a larger one the middle
 STRIP_ROWS = 1024  # of a scene that are read at once
 PHOTO_BYTES = 140_000
 LABELS_BYTES = 100_000
@@ -73,7 +72,9 @@ def draw_scene(
     if numbers is not None:
         masks = pictures.photo_uri(pictures.masks_picture(image, numbers), PHOTO_BYTES)
     labels = read_labels(folder, row.label, shown, size)
-    drawn, largest, unlabelled = None, [], None
+    drawn: str | None = None
+    largest: list[tuple[LabelClass, float]] = []
+    unlabelled: float | None = None
     if labels is not None and classes.classes:
         pixels = pictures.labels_picture(labels, classes.colours(), classes.unlabelled)
         drawn = pictures.colours_uri(pixels, LABELS_BYTES)
@@ -94,6 +95,7 @@ def draw_scene(
 
 
 def _middle(row: SourceRow) -> Window:
+    """The whole of a scene, or the middle of a large one."""
     width, height = min(row.width, MOST_SIDE), min(row.height, MOST_SIDE)
     return Window((row.width - width) // 2, (row.height - height) // 2, width, height)
 

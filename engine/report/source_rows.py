@@ -13,6 +13,7 @@ from alps.engine.report.dates import UNKNOWN, date_in_name
 from alps.engine.report.shortlist import Shortlist, scatter
 
 BATCH_ROWS = 65_536
+MOST_SIDE = 6000  # pixels of a scene that are shown
 COLUMNS = ("source_index", "source", "path", "label", "source_width", "source_height")
 
 
@@ -40,6 +41,8 @@ class SourceSurvey:
 def survey_sources(path: Path, scenes: int, sample: int, latest: int) -> SourceSurvey:
     """Read all rows once, batch by batch; up to ``scenes`` and ``sample`` sources are drawn.
 
+    Scenes that are larger than MOST_SIDE come last: of those only a part could be shown.
+
     latest: year after which no image was taken. Raises RunFolderError where it cannot be read.
     """
     wanted = ["source_index", "source", "status", "width", "height", *COLUMNS[-2:]]
@@ -58,7 +61,9 @@ def survey_sources(path: Path, scenes: int, sample: int, latest: int) -> SourceS
                 if set(COLUMNS[-2:]) <= set(names):
                     size = [table[name].to_numpy() for name in ("width", "height", *COLUMNS[-2:])]
                     several = (size[0] < size[2]) | (size[1] < size[3])
-                    cut.add(_lots(index[ok & several]))
+                    large = np.maximum(size[2], size[3]) > MOST_SIDE
+                    cut.add(_lots(index[ok & several & ~large]))
+                    cut.add(_lots(index[ok & several & large], last=True))
     except (OSError, pa.ArrowException, KeyError) as error:
         raise RunFolderError(
             f"{path} cannot be read: {error}. Run `alps label` on this folder again."
@@ -105,6 +110,6 @@ def _dated(dates: np.ndarray, table: pa.Table, latest: int) -> np.ndarray:
     return dates
 
 
-def _lots(index: np.ndarray) -> dict[str, np.ndarray]:
+def _lots(index: np.ndarray, last: bool = False) -> dict[str, np.ndarray]:
     ids = np.unique(index[index >= 0]).astype(np.int64)
-    return {"group": np.zeros(len(ids), np.int64), "key": scatter(ids), "id": ids}
+    return {"group": np.zeros(len(ids), np.int64), "key": scatter(ids) + last, "id": ids}

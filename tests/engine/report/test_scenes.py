@@ -76,6 +76,15 @@ def test_scenes_are_sources_of_several_windows(run):
     assert "18 Aug 2009 · 100 × 60 px in 8 windows · 2 objects" in section
 
 
+def test_scenes_that_can_be_shown_whole_come_first(run):
+    rows = pq.read_table(run.tiles).to_pylist()
+    for row in rows:
+        row["source_width"] = 7000 if row["source_index"] == 0 else row["source_width"]
+    pq.write_table(pa.Table.from_pylist(rows, TILE_SCHEMA), run.tiles, row_group_size=3)
+    assert survey_sources(run.tiles, 1, 1, 2025).scenes == [1]
+    assert sorted(survey_sources(run.tiles, 2, 1, 2025).scenes) == [0, 1]
+
+
 def test_a_scene_shows_objects_across_windows(run):
     """Each half is one object, and one colour in the middle, whatever windows saw of it."""
     size = (100, 60)
