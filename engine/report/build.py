@@ -12,21 +12,21 @@ from alps.engine.base.atomic import whole
 from alps.engine.base.errors import RunFolderError
 from alps.engine.report import run_facts, words
 from alps.engine.report.cards import TileCard, draw_tile, mark_extremes
-from alps.engine.report.dates import UNKNOWN, date_in_tags, date_words
 from alps.engine.report.exemplars import Exemplar, draw_exemplars, pick_exemplars
-from alps.engine.report.region_rows import find_candidates, region_parts
-from alps.engine.report.run_facts import Classes, LabelClass
-from alps.engine.report.scenes import SceneCard, draw_scene, planned_tiles
-from alps.engine.report.segment_rows import masks_of_tiles, segment_parts
-from alps.engine.report.shares import Shares, classes_by_source
-from alps.engine.report.source_rows import SourceSurvey, read_sources, survey_sources
-from alps.engine.report.sources import ReadTile, SourcePixels
-from alps.engine.report.tile_rows import (
+from alps.engine.report.rows.dates import UNKNOWN, date_in_tags, date_words
+from alps.engine.report.rows.masks import masks_of_tiles, segment_parts
+from alps.engine.report.rows.regions import find_candidates, region_parts
+from alps.engine.report.rows.sources import SourceSurvey, read_sources, survey_sources
+from alps.engine.report.rows.tiles import (
     TileFigures,
     choose_tiles,
     read_rows,
     survey_tiles,
 )
+from alps.engine.report.run_facts import Classes, LabelClass
+from alps.engine.report.scenes import SceneCard, draw_scene, planned_tiles
+from alps.engine.report.shares import Shares, classes_by_source
+from alps.engine.report.sources import ReadTile, SourcePixels
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.schemas import STAGES
 

@@ -14,10 +14,10 @@ from rasterio.windows import Window as RasterWindow
 from alps.engine.base.errors import RunFolderError
 from alps.engine.images.windows import Window
 from alps.engine.report import pictures
+from alps.engine.report.rows.masks import MaskRow
+from alps.engine.report.rows.tiles import TileRow
 from alps.engine.report.run_facts import Classes, LabelClass
-from alps.engine.report.segment_rows import MaskRow
 from alps.engine.report.sources import SourcePixels
-from alps.engine.report.tile_rows import TileRow
 from alps.engine.run_folder.folder import RunFolder
 
 # Twelve tiles, or six and four scenes, and 64 classes of four exemplars of 5 kB come to at most

@@ -9,8 +9,8 @@ from alps.engine.images.windows import Window
 from alps.engine.regions.raster import open_regions
 from alps.engine.report import pictures
 from alps.engine.report.cards import read_labels
-from alps.engine.report.region_rows import Candidates, RegionRow
-from alps.engine.report.source_rows import SourceRow
+from alps.engine.report.rows.regions import Candidates, RegionRow
+from alps.engine.report.rows.sources import SourceRow
 from alps.engine.report.sources import SourcePixels
 from alps.engine.run_folder.folder import RunFolder
 

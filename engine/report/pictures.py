@@ -9,8 +9,8 @@ from PIL import Image
 
 from alps.engine.images.windows import Window
 from alps.engine.labels.palette import palette
-from alps.engine.report.region_rows import RegionRow
-from alps.engine.report.segment_rows import MaskRow
+from alps.engine.report.rows.masks import MaskRow
+from alps.engine.report.rows.regions import RegionRow
 from alps.kernels.paint import paint, paint_order
 
 TILE_SIDE = 640  # pixels embedded for a tile's longer side

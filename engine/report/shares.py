@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from alps.engine.base.errors import RunFolderError
-from alps.engine.report.dates import UNKNOWN, date_words
+from alps.engine.report.rows.dates import UNKNOWN, date_words
 from alps.engine.report.run_facts import Classes, LabelClass
 
 MOST_DATES = 12

@@ -6,8 +6,8 @@ from typing import Self
 from alps.engine.base.errors import SourceError
 from alps.engine.images.raster import RasterReader, Tile
 from alps.engine.images.windows import Window
-from alps.engine.report.source_rows import SourceRow
-from alps.engine.report.tile_rows import TileRow
+from alps.engine.report.rows.sources import SourceRow
+from alps.engine.report.rows.tiles import TileRow
 
 # Reads a window of a source, given the source's name as tiles.parquet has it.
 ReadTile = Callable[[str, Window], Tile]

@@ -1009,14 +1009,14 @@ QUALITY_MEASURES = [
 
 FACE = [
     Mutant(
-        "engine/report/region_rows.py",
+        "engine/report/rows/regions.py",
         old="return -margin + 1e9 * (area < SMALL_AREA),",
         new="return margin + 1e9 * (area < SMALL_AREA),",
         tests=REPORT,
         why="the most doubtful regions stand for a class",
     ),
     Mutant(
-        "engine/report/tile_rows.py",
+        "engine/report/rows/tiles.py",
         old='    done = table.filter(pc.is_in(table["status"], pa.array(["ok", "empty"])))\n',
         new="    done = table\n",
         tests=REPORT,

@@ -22,7 +22,8 @@ from alps.engine.labels.palette import palette
 from alps.engine.labels.writer import LabelMapWriter, unlabelled_value
 from alps.engine.report import build_report, pictures, words
 from alps.engine.report.exemplars import pick_exemplars
-from alps.engine.report.region_rows import (
+from alps.engine.report.rows.masks import MaskRow, masks_of_tiles, segment_parts
+from alps.engine.report.rows.regions import (
     PLACE,
     SMALL_AREA,
     Candidates,
@@ -30,10 +31,9 @@ from alps.engine.report.region_rows import (
     find_candidates,
     region_parts,
 )
+from alps.engine.report.rows.shortlist import Shortlist, scatter
+from alps.engine.report.rows.tiles import choose_tiles, survey_tiles
 from alps.engine.report.run_facts import changed_settings
-from alps.engine.report.segment_rows import MaskRow, masks_of_tiles, segment_parts
-from alps.engine.report.shortlist import Shortlist, scatter
-from alps.engine.report.tile_rows import choose_tiles, survey_tiles
 from alps.engine.run_folder.schemas import STAGES, TILE_SCHEMA
 from alps.kernels.masks import coco
 
@@ -523,7 +523,7 @@ def test_regions_are_numbered_source_by_source(tmp_path, monkeypatch):
     classes = np.arange(8)
     cut_as(folder, [square] * 3, [classes] * 3)
     for rows in (1, 3, 100):
-        monkeypatch.setattr("alps.engine.report.region_rows.BATCH_ROWS", rows)
+        monkeypatch.setattr("alps.engine.report.rows.regions.BATCH_ROWS", rows)
         found = find_candidates(region_parts(folder), range(8), 8)
         for class_id in range(8):
             assert sorted((r.source_index, r.number) for r in found[class_id].drawn) == [

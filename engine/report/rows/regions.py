@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alps.engine.base.errors import RunFolderError
-from alps.engine.report.shortlist import Shortlist, scatter
+from alps.engine.report.rows.shortlist import Shortlist, scatter
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.tables import open_table, read_table
 

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alps.engine.base.errors import RunFolderError
-from alps.engine.report.dates import UNKNOWN, date_in_name
-from alps.engine.report.shortlist import Shortlist, scatter
+from alps.engine.report.rows.dates import UNKNOWN, date_in_name
+from alps.engine.report.rows.shortlist import Shortlist, scatter
 
 BATCH_ROWS = 65_536
 MOST_SIDE = 6000  # pixels of a scene that are shown
