@@ -615,9 +615,9 @@ LABELS = [
     ),
     Mutant(
         "engine/labels/palette.py",
-        old="index * GOLDEN",
-        new="index / classes",
-        tests=WRITER,
+        old="colours = _colours(FEW if classes <= FEW else None)",
+        new="colours = _colours(FEW if classes <= FEW else None)[::-1][-classes:]",
+        tests=PALETTE,
         why="a class changes its colour when classes are added",
     ),
 ]
