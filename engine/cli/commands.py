@@ -274,8 +274,13 @@ def demo(out: Path, model: str, device: str, scenes: int, seed: int) -> None:
 def _say(summary: "RunSummary") -> None:
     """What a person wants to know at the end of a run."""
     tiles = ", ".join(f"{count} {status}" for status, count in summary.tiles.items())
-    click.echo(f"{summary.sources} sources, tiles: {tiles}; {summary.segments} segments")
-    click.echo(f"coverage: {summary.coverage:.1%} of valid pixels lie under a segment")
+    click.echo(
+        f"{summary.sources} sources, tiles: {tiles}; "
+        f"{summary.segments} segments, {summary.regions} regions"
+    )
+    if summary.labelled is not None:
+        click.echo(f"labelled: {_share(summary.labelled)} of valid pixels have a class")
+    click.echo(f"under SAM's masks: {_share(summary.coverage)} of valid pixels")
     if summary.seconds_per_tile:
         stages = ", ".join(f"{s} {v:.2f}" for s, v in summary.seconds_per_tile.items())
         click.echo(f"seconds a tile: {stages}")
@@ -288,3 +293,10 @@ def _say(summary: "RunSummary") -> None:
         )
     click.echo(f"label maps: {summary.folder / 'labels'}")
     click.echo(f"report: {summary.folder / 'report' / 'index.html'}")
+
+
+def _share(value: float) -> str:
+    """As in the report, where nearly all does not read as all."""
+    from alps.engine.report.words import share
+
+    return share(value).replace("\u00a0", " ")

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import IO, Any, Self
 
 import numpy as np
@@ -19,6 +19,8 @@ class Counted:
 
     pixels: np.ndarray  # (K + 1,) int64 of each class, the unlabelled last
     segments: np.ndarray  # (K,) int64 of each class
+    # (1,) int64: of the unlabelled pixels those without data
+    nodata: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
 
     @classmethod
     def of(cls, clusters: int) -> Self:
@@ -66,6 +68,7 @@ class PaintedJournal:
             "reason": reason,
             "pixels": counted.pixels.tolist(),
             "segments": counted.segments.tolist(),
+            "nodata": int(counted.nodata[0]),
         }
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
@@ -81,6 +84,7 @@ class PaintedJournal:
             if self.done.get(line["source_index"]) == number:
                 total.pixels[:] += line["pixels"]
                 total.segments[:] += line["segments"]
+                total.nodata[:] += line["nodata"]
         classes = [
             {
                 "id": index,
@@ -95,6 +99,7 @@ class PaintedJournal:
             "classes": classes,
             "unlabelled": unlabelled_value(self._clusters),
             "unlabelled_pixels": int(total.pixels[self._clusters]),
+            "nodata_pixels": int(total.nodata[0]),
         }
         write_text(self._folder.classes, json.dumps(content, indent=1) + "\n")
 
@@ -121,5 +126,5 @@ class PaintedJournal:
     def _note(self, number: int, line: dict[str, Any]) -> None:
         if line.get("reason"):
             self.refused[line["source_index"]] = line["reason"]
-        elif "segments" in line and any(line["pixels"]):  # an older version counted no segments
+        elif "nodata" in line and any(line["pixels"]):  # an older version did not count those
             self.done[line["source_index"]] = number

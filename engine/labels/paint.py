@@ -6,6 +6,7 @@ A region whose class is in doubt is left unlabelled. So is an island of valid pi
 the minimum mapping unit.
 """
 
+import math
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -144,6 +145,7 @@ class Painter:
         with open_regions(path) as raster:
             classes = self._shown(first, tables, raster)
             counted = self._write_labels(first, raster, classes)
+            counted.nodata[:] = math.prod(raster.size) - regions.column("area").to_numpy().sum()
             if self._settings.objects:
                 objects = regions.column("object").to_numpy().astype(np.int64)
                 objects[classes < 0] = -1

@@ -13,19 +13,29 @@ from alps.engine.base.errors import RunFolderError
 from alps.engine.report import run_facts, words
 from alps.engine.report.cards import TileCard, draw_tile, mark_extremes
 from alps.engine.report.exemplars import Exemplar, draw_exemplars, pick_exemplars
-from alps.engine.report.run_facts import Classes, LabelClass
-from alps.engine.report.segment_rows import find_candidates, segment_parts, segments_of_tiles
-from alps.engine.report.sources import ReadTile, SourcePixels
-from alps.engine.report.tile_rows import (
+from alps.engine.report.rows.dates import UNKNOWN, date_in_tags, date_words
+from alps.engine.report.rows.masks import masks_of_tiles, segment_parts
+from alps.engine.report.rows.regions import find_candidates, region_parts
+from alps.engine.report.rows.sources import SourceSurvey, read_sources, survey_sources
+from alps.engine.report.rows.tiles import (
     TileFigures,
     choose_tiles,
     read_rows,
     survey_tiles,
 )
+from alps.engine.report.run_facts import Classes, LabelClass
+from alps.engine.report.scenes import SceneCard, draw_scene, planned_tiles
+from alps.engine.report.shares import Shares, classes_by_source
+from alps.engine.report.sources import ReadTile, SourcePixels
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.schemas import STAGES
 
+SCENES_SHOWN = 4
 TILES_SHOWN = 12
+TILES_BESIDE_SCENES = 6
+SOURCES_LISTED = 12  # with their classes
+LATEST_YEAR = 2099  # of images, where the run does not say when it was
+MOST_TAGS_READ = 64  # sources whose name says no date
 CLASSES_PICTURED = 64  # the largest ones have exemplars
 CLASSES_LISTED = 256
 EXEMPLARS = 4  # a class
@@ -36,6 +46,7 @@ REASONS_LISTED = 40
 class Pictures:
     """Everything on the page that is drawn."""
 
+    scenes: list[SceneCard] = field(default_factory=list)
     tiles: list[TileCard] = field(default_factory=list)
     exemplars: dict[int, list[Exemplar]] = field(default_factory=dict)
     gone: dict[str, str] = field(default_factory=dict)  # sources that could not be read, and why
@@ -63,9 +74,15 @@ def build_report(run_folder: str | Path, read_tile: ReadTile | None = None) -> P
     figures, candidates = survey_tiles(folder.tiles)
     used = sorted((c for c in classes.classes if c.pixels or c.segments), key=_largest_first)
     bands = run_facts.find_setting(run.get("settings"), "bands")
+    started = run_facts.read_time(run.get("started"))
+    latest = started.year if started else LATEST_YEAR
+    survey = survey_sources(folder.tiles, SCENES_SHOWN, SOURCES_LISTED, latest)
+    tile_ids = choose_tiles(candidates, TILES_BESIDE_SCENES if survey.scenes else TILES_SHOWN)
     with SourcePixels(tuple(bands) if bands else None, read_tile) as sources:
-        tile_ids = choose_tiles(candidates, TILES_SHOWN)
         pictured = _draw(folder, tile_ids, classes, used[:CLASSES_PICTURED], sources)
+        pictured.scenes = _draw_scenes(folder, survey.scenes, classes, sources)
+    if read_tile is None:
+        _read_tags(folder, survey, latest)
     page = _page().render(
         style=_asset("page.css"),
         script=_asset("page.js"),
@@ -77,6 +94,8 @@ def build_report(run_folder: str | Path, read_tile: ReadTile | None = None) -> P
         used=used[:CLASSES_LISTED],
         used_count=len(used),
         pictures=pictured,
+        shares=_shares(folder, survey, classes),
+        scene_dates=_scene_dates(survey),
         reasons=figures.reasons[:REASONS_LISTED],
         quality=run_facts.quality_numbers(run.get("quality")),
         stages=_stages(figures),
@@ -92,26 +111,53 @@ def _draw(
     pictured: list[LabelClass],
     sources: SourcePixels,
 ) -> Pictures:
+    # Twice as many as are shown, because some are of one thing.
+    found = find_candidates(region_parts(folder), [c.id for c in pictured], 2 * EXEMPLARS)
+    chosen = {c: pick_exemplars(candidates, EXEMPLARS) for c, candidates in found.items()}
+    homes = read_sources(folder.tiles, (r.source_index for own in chosen.values() for r in own))
+    rows = read_rows(folder.tiles, tile_ids)
     parts = segment_parts(folder.root)
-    # Twice as many as are shown, because overlapping windows show some things twice.
-    found = find_candidates(parts, [c.id for c in pictured], 2 * EXEMPLARS)
-    needed = {s.tile_id for f in found.values() for s in (*f.clearest, *f.drawn)}
-    rows = read_rows(folder.tiles, needed | set(tile_ids))
-    exemplars = {c: pick_exemplars(candidates, rows, EXEMPLARS) for c, candidates in found.items()}
-    segments = segments_of_tiles(parts, tile_ids)
+    masks = masks_of_tiles(parts, tile_ids) if parts else {}
     shown = sorted((rows[i] for i in tile_ids), key=lambda row: (-row.coverage, row.tile_id))
     marks = mark_extremes(shown)
     cards = {
         row.tile_id: draw_tile(
-            folder, row, segments[row.tile_id], classes, sources, marks.get(row.tile_id, "")
+            folder, row, masks.get(row.tile_id), classes, sources, marks.get(row.tile_id, "")
         )
         for row in sorted(shown, key=lambda row: row.source)  # a source is opened once
     }
     return Pictures(
         tiles=[cards[row.tile_id] for row in shown],
-        exemplars=draw_exemplars(exemplars, rows, sources),
+        exemplars=draw_exemplars(folder, chosen, homes, sources),
         gone=sources.gone,
     )
+
+
+def _draw_scenes(
+    folder: RunFolder, indices: list[int], classes: Classes, sources: SourcePixels
+) -> list[SceneCard]:
+    rows, tiles = read_sources(folder.tiles, indices), planned_tiles(folder, indices)
+    cards = [draw_scene(folder, rows[i], tiles[i], classes, sources) for i in sorted(indices)]
+    return sorted(cards, key=lambda card: (card.row.source, card.row.source_index))
+
+
+def _read_tags(folder: RunFolder, survey: SourceSurvey, latest: int) -> None:
+    """Look for the dates of a few sources in their TIFF tags, where no name says any."""
+    if survey.dates.any() or len(survey.dates) > MOST_TAGS_READ:
+        return
+    for index, row in read_sources(folder.tiles, range(len(survey.dates))).items():
+        if row.path and PurePath(row.path).suffix.lower() in (".tif", ".tiff"):
+            survey.dates[index] = date_in_tags(row.path, latest)
+
+
+def _shares(folder: RunFolder, survey: SourceSurvey, classes: Classes) -> Shares:
+    rows = read_sources(folder.tiles, survey.sample)
+    names = {index: row.source for index, row in rows.items()}
+    return classes_by_source(folder.painted, classes, survey.dates, names)
+
+
+def _scene_dates(survey: SourceSurvey) -> dict[int, str]:
+    return {i: date_words(d) for i in survey.scenes if (d := int(survey.dates[i])) != UNKNOWN}
 
 
 def _page() -> Any:
@@ -184,7 +230,6 @@ def _headline(run: dict[str, Any], figures: TileFigures) -> dict[str, Any]:
         "tiles": total,
         "statuses": [(s, n, n / total) for s, n in figures.tiles.items() if n],
         "rate": figures.done / took if took and figures.done else None,
-        "uncovered": None if figures.coverage is None else 1 - figures.coverage,
         "per_tile": figures.segments / figures.done if figures.done else None,
     }
 

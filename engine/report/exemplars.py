@@ -1,83 +1,112 @@
-"""Chooses and draws the segments that stand for each class."""
+"""Chooses and draws the regions that stand for each class."""
 
 from dataclasses import dataclass
 
+import cv2
+import numpy as np
+
+from alps.engine.images.windows import Window
+from alps.engine.regions.raster import open_regions
 from alps.engine.report import pictures
-from alps.engine.report.segment_rows import Candidates, SegmentRow
+from alps.engine.report.cards import read_labels
+from alps.engine.report.rows.regions import Candidates, RegionRow
+from alps.engine.report.rows.sources import SourceRow
 from alps.engine.report.sources import SourcePixels
-from alps.engine.report.tile_rows import TileRow
+from alps.engine.run_folder.folder import RunFolder
 
 CLEAREST = 2  # of a class's exemplars; the others are drawn by lot
-SAME_OVERLAP = 0.5  # of the smaller box; windows overlap, and both see the thing between them
 THUMBNAIL_BYTES = 5_000
 
 
 @dataclass(frozen=True)
 class Exemplar:
-    """A segment cut out of its source."""
+    """A region cut out of its source with its surroundings."""
 
     uri: str
     width: int
     height: int
     source: str
-    area: int
+    x: int  # the middle of the region, in pixels of the source
+    y: int
+    area: int  # of the region
     gone: bool  # the source cannot be read, so only the outline is shown
 
 
-def pick_exemplars(candidates: Candidates, rows: dict[int, TileRow], each: int) -> list[SegmentRow]:
-    """Up to ``each`` segments: the CLEAREST first, then drawn ones, none of them twice."""
-    chosen: list[SegmentRow] = []
+def pick_exemplars(candidates: Candidates, each: int) -> list[RegionRow]:
+    """Up to ``each`` regions: the CLEAREST first, then drawn ones, nothing of them twice."""
+    chosen: list[RegionRow] = []
     for found, most in (
         (candidates.clearest, CLEAREST),
         (candidates.drawn, each),
         (candidates.clearest, each),
     ):
-        for segment in found:
+        for region in found:
             if len(chosen) >= most:
                 break
-            if not any(_same(segment, other, rows) for other in chosen):
-                chosen.append(segment)
+            if not any(_same(region, other) for other in chosen):
+                chosen.append(region)
     return chosen
 
 
 def draw_exemplars(
-    segments: dict[int, list[SegmentRow]], rows: dict[int, TileRow], sources: SourcePixels
+    folder: RunFolder,
+    regions: dict[int, list[RegionRow]],
+    rows: dict[int, SourceRow],
+    sources: SourcePixels,
 ) -> dict[int, list[Exemplar]]:
     """Draw the exemplars of each class; every source is opened once, whatever class it is for."""
     places = [
-        (rows[segment.tile_id], class_id, number)
-        for class_id, found in segments.items()
-        for number, segment in enumerate(found)
+        (rows[region.source_index], class_id, number)
+        for class_id, found in regions.items()
+        for number, region in enumerate(found)
+        if region.source_index in rows
     ]
     drawn: dict[tuple[int, int], Exemplar] = {}
-    for row, class_id, number in sorted(places, key=lambda p: (p[0].source, p[0].tile_id, p[1:])):
-        segment = segments[class_id][number]
-        crop = pictures.exemplar_window(segment, row.window)
+    for row, class_id, number in sorted(places, key=lambda p: (p[0].source_index, p[1:])):
+        region = regions[class_id][number]
+        crop = pictures.exemplar_window(region, row.width, row.height)
         tile = sources.read(row, crop)
-        rgb = None if tile is None else tile.rgb
-        pixels = pictures.exemplar_picture(rgb, segment, row.window, crop)
+        inside = _patch(folder, row, region, crop, class_id)
+        pixels = pictures.exemplar_picture(None if tile is None else tile.rgb, inside)
         drawn[class_id, number] = Exemplar(
             uri=pictures.photo_uri(pixels, THUMBNAIL_BYTES),
             width=pixels.shape[1],
             height=pixels.shape[0],
             source=row.source,
-            area=segment.area,
+            x=region.x + region.width // 2,
+            y=region.y + region.height // 2,
+            area=region.area,
             gone=tile is None,
         )
     return {
-        class_id: [drawn[class_id, number] for number in range(len(found))]
-        for class_id, found in segments.items()
+        class_id: [drawn[key] for n in range(len(found)) if (key := (class_id, n)) in drawn]
+        for class_id, found in regions.items()
     }
 
 
-def _same(one: SegmentRow, other: SegmentRow, rows: dict[int, TileRow]) -> bool:
-    """Whether two segments are one thing, seen in two windows of a source."""
-    first, second = rows[one.tile_id], rows[other.tile_id]
-    if first.source != second.source:
+def _patch(
+    folder: RunFolder, row: SourceRow, region: RegionRow, crop: Window, class_id: int
+) -> np.ndarray:
+    """What of ``crop`` hangs together with a region in its class, (H, W) bool: of the label map.
+
+    The region alone where there is no label map, or where that shows it in another class because
+    it was in doubt or too small.
+    """
+    with open_regions(folder.region_raster(row.label or "")) as raster:
+        own = raster.read(crop.x, crop.y, crop.width, crop.height) == region.number
+    labels = read_labels(folder, row.label, crop)
+    if labels is None or not (labels[own] == class_id).any():
+        return own
+    same = labels == class_id
+    _, patches = cv2.connectedComponents(same.astype(np.uint8), connectivity=4)
+    return np.isin(patches, np.unique(patches[own & same]))
+
+
+def _same(one: RegionRow, other: RegionRow) -> bool:
+    """Whether two regions are of one thing, or so near that each is in the other's picture."""
+    if one.source_index != other.source_index:
         return False
-    left, top = first.window.x + one.x, first.window.y + one.y
-    other_left, other_top = second.window.x + other.x, second.window.y + other.y
-    width = min(left + one.width, other_left + other.width) - max(left, other_left)
-    height = min(top + one.height, other_top + other.height) - max(top, other_top)
-    smaller = min(one.width * one.height, other.width * other.height)
-    return min(width, height) > 0 and width * height > SAME_OVERLAP * smaller
+    if one.object == other.object >= 0:
+        return True
+    far = pictures.LEAST_CROP // 2
+    return abs(one.x - other.x) < far and abs(one.y - other.y) < far

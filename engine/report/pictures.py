@@ -9,16 +9,17 @@ from PIL import Image
 
 from alps.engine.images.windows import Window
 from alps.engine.labels.palette import palette
-from alps.engine.report.segment_rows import SegmentRow
-from alps.kernels.masks.coco import decode_mask
+from alps.engine.report.rows.masks import MaskRow
+from alps.engine.report.rows.regions import RegionRow
 from alps.kernels.paint import paint, paint_order
 
 TILE_SIDE = 640  # pixels embedded for a tile's longer side
 THUMBNAIL_SIDE = 144  # of an exemplar's longer side, twice what is shown, for dense screens
 QUALITIES = (82, 70, 55, 40, 25, 10)  # of WebP, tried until a picture is small enough
 FILL = 0.5  # how much of a mask's colour covers the image
+MASK_COLOURS = 60  # masks take turns; those that touch have an outline between them
 CONTEXT = 0.35  # of an exemplar's box, shown on each side of it
-LEAST_CROP = 48  # pixels of the source
+LEAST_CROP = 96  # pixels of the source
 LEAST_OUTLINE = 24  # pixels of the thumbnail that an outline encloses
 PLAIN = 128  # grey where the source image is gone
 
@@ -37,16 +38,16 @@ def image_picture(rgb: np.ndarray, valid: np.ndarray, size: tuple[int, int]) -> 
     return np.dstack([small, nearest(valid, size).astype(np.uint8) * 255])
 
 
-def segment_map(segments: list[SegmentRow], window: Window) -> np.ndarray:
-    """Number of the segment on top of each pixel, (H, W) int32, -1 for none.
+def mask_map(masks: list[MaskRow], window: Window) -> np.ndarray:
+    """Number of the mask on top of each pixel, (H, W) int32, -1 for none.
 
-    Laid on each other as in the label maps. Raises ValueError for a damaged run-length code.
+    Smaller ones lie on top. Raises ValueError for a damaged run-length code.
     """
-    area = np.array([s.area for s in segments], np.int64)
-    predicted_iou = np.array([s.predicted_iou for s in segments], np.float32)
+    area = np.array([m.area for m in masks], np.int64)
+    predicted_iou = np.array([m.predicted_iou for m in masks], np.float32)
     painted = paint(
-        [s.counts for s in segments],
-        np.arange(1, len(segments) + 1, dtype=np.uint32),
+        [m.counts for m in masks],
+        np.arange(1, len(masks) + 1, dtype=np.uint32),
         paint_order(area, predicted_iou),
         (window.height, window.width),
         0,
@@ -55,16 +56,15 @@ def segment_map(segments: list[SegmentRow], window: Window) -> np.ndarray:
 
 
 def masks_picture(image: np.ndarray | None, numbers: np.ndarray) -> np.ndarray:
-    """Colour each segment of ``numbers`` (H, W) over the image and draw its outline.
+    """Colour each mask of ``numbers`` (H, W), -1 none, over the image and draw its outline.
 
     image: (H, W, 3 or 4) uint8 as shown, None for plain grey. Returns the same shape.
     """
     if image is None:
         image = np.full((*numbers.shape, 3), PLAIN, np.uint8)
     drawn = image.copy()
-    colours = palette(int(numbers.max(initial=-1)) + 1)
     under = numbers >= 0
-    fill = colours[numbers[under]].astype(np.float32)
+    fill = palette(MASK_COLOURS)[numbers[under] % MASK_COLOURS].astype(np.float32)
     drawn[under, :3] = (1 - FILL) * image[under, :3] + FILL * fill
     edge = np.zeros(numbers.shape, bool)
     edge[:, 1:] |= numbers[:, 1:] != numbers[:, :-1]
@@ -82,37 +82,34 @@ def labels_picture(labels: np.ndarray, colours: np.ndarray, unlabelled: int) -> 
     return drawn
 
 
-def exemplar_window(segment: SegmentRow, tile: Window) -> Window:
-    """What to cut out of the tile to show a segment with its surroundings; in tile pixels."""
-    side = max(segment.width, segment.height)
-    side = max(LEAST_CROP, round(side * (1 + 2 * CONTEXT)))
-    width, height = min(side, tile.width), min(side, tile.height)
-    x = segment.x + segment.width // 2 - width // 2
-    y = segment.y + segment.height // 2 - height // 2
-    x = min(max(x, 0), tile.width - width)
-    y = min(max(y, 0), tile.height - height)
-    return Window(x, y, width, height)
-
-
-def exemplar_picture(
-    rgb: np.ndarray | None, segment: SegmentRow, tile: Window, crop: Window
-) -> np.ndarray:
-    """A segment outlined in ``crop`` of its tile, (h, w, 3) uint8, the rest of it dimmed.
-
-    rgb: (crop.height, crop.width, 3) uint8, None where the source is gone.
+def exemplar_window(region: RegionRow, width: int, height: int) -> Window:
+    """What to cut out of a source of ``width`` x ``height`` pixels to show a region with its
+    surroundings.
     """
-    scale = THUMBNAIL_SIDE / max(crop.width, crop.height)
-    size = max(1, round(crop.width * scale)), max(1, round(crop.height * scale))
-    mask = decode_mask(segment.counts, (tile.height, tile.width))
-    mask = mask[crop.y : crop.y + crop.height, crop.x : crop.x + crop.width]
+    side = max(region.width, region.height)
+    side = max(LEAST_CROP, round(side * (1 + 2 * CONTEXT)))
+    across, down = min(side, width), min(side, height)
+    x = region.x + region.width // 2 - across // 2
+    y = region.y + region.height // 2 - down // 2
+    return Window(min(max(x, 0), width - across), min(max(y, 0), height - down), across, down)
+
+
+def exemplar_picture(rgb: np.ndarray | None, mask: np.ndarray) -> np.ndarray:
+    """What ``mask`` (H, W) bool shows, outlined, (h, w, 3) uint8, the rest of it dimmed.
+
+    rgb: (H, W, 3) uint8, None where the source is gone.
+    """
+    height, width = mask.shape
+    scale = THUMBNAIL_SIDE / max(width, height)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
     grow = cv2.INTER_LINEAR if scale > 1 else cv2.INTER_AREA
     inside = cv2.resize(mask.astype(np.float32), size, interpolation=grow) >= 0.5
     if rgb is None:
-        rgb = np.full((crop.height, crop.width, 3), PLAIN, np.uint8)
+        rgb = np.full((height, width, 3), PLAIN, np.uint8)
     drawn = cv2.resize(rgb, size, interpolation=grow)
     drawn[~inside] = (drawn[~inside] * 0.75).astype(np.uint8)
     outlines, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    # Of a mask full of pinholes only the outlines that can be told apart.
+    # Of a patch full of pinholes only the outlines that can be told apart.
     outlines = [line for line in outlines if cv2.contourArea(line) >= LEAST_OUTLINE] or outlines
     for colour, thickness in (((0, 0, 0), 4), ((255, 255, 255), 2)):
         cv2.drawContours(drawn, outlines, -1, colour, thickness)

@@ -46,11 +46,32 @@ class Classes:
     classes: list[LabelClass] = field(default_factory=list)
     unlabelled: int = 255
     unlabelled_pixels: int | None = None
+    nodata_pixels: int | None = None  # of those, the ones without data
 
     @property
     def labelled_pixels(self) -> int:
         """Pixels of all label maps that have a class."""
         return sum(c.pixels for c in self.classes)
+
+    @property
+    def unlabelled_valid_pixels(self) -> int | None:
+        """Pixels of all label maps that have data and no class; None where nobody counted."""
+        if self.unlabelled_pixels is None or self.nodata_pixels is None:
+            return None
+        return max(self.unlabelled_pixels - self.nodata_pixels, 0)
+
+    @property
+    def labelled_share(self) -> float | None:
+        """Share of the valid pixels of all label maps that have a class; None where unknown."""
+        unlabelled = self.unlabelled_valid_pixels
+        if unlabelled is None or not self.labelled_pixels + unlabelled:
+            return None
+        return self.labelled_pixels / (self.labelled_pixels + unlabelled)
+
+    @property
+    def regions(self) -> int:
+        """Regions of all label maps that have a class."""
+        return sum(c.segments for c in self.classes)
 
     def colours(self) -> np.ndarray:
         """(K, 3) uint8, indexed by class id."""
@@ -100,11 +121,13 @@ def read_classes(path: Path) -> Classes:
             )
             for entry in content.get("classes", [])
         ]
-        unlabelled_pixels = content.get("unlabelled_pixels")
         return Classes(
             sorted(classes, key=lambda c: c.id),
             int(content.get("unlabelled", 255 if len(classes) <= 255 else 65535)),
-            None if unlabelled_pixels is None else int(unlabelled_pixels),
+            *(
+                None if content.get(key) is None else int(content[key])
+                for key in ("unlabelled_pixels", "nodata_pixels")
+            ),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise RunFolderError(

@@ -6,7 +6,8 @@ from typing import Self
 from alps.engine.base.errors import SourceError
 from alps.engine.images.raster import RasterReader, Tile
 from alps.engine.images.windows import Window
-from alps.engine.report.tile_rows import TileRow
+from alps.engine.report.rows.sources import SourceRow
+from alps.engine.report.rows.tiles import TileRow
 
 # Reads a window of a source, given the source's name as tiles.parquet has it.
 ReadTile = Callable[[str, Window], Tile]
@@ -31,27 +32,24 @@ class SourcePixels:
     def __exit__(self, *exc_info: object) -> None:
         self._close()
 
-    def read(self, row: TileRow, inside: Window | None = None) -> Tile | None:
-        """The pixels of a tile, or of a part of it, ``inside`` in pixels of the tile."""
+    def read(self, row: TileRow | SourceRow, window: Window) -> Tile | None:
+        """The pixels of a part of a row's source, ``window`` in pixels of the source."""
         if row.source in self.gone:
             return None
-        part = inside or Window(0, 0, row.window.width, row.window.height)
-        x, y = row.window.x + part.x, row.window.y + part.y
-        window = Window(x, y, part.width, part.height)
         try:
             if self._read_tile is not None:
                 return self._read_tile(row.source, window)
-            return self._open(row).read(window)
+            return self._open(row.path).read(window)
         except (SourceError, OSError, ValueError) as error:
             self.gone[row.source] = " ".join(str(error).split())
             return None
 
-    def _open(self, row: TileRow) -> RasterReader:
-        if not row.path:
+    def _open(self, path: str | None) -> RasterReader:
+        if not path:
             raise SourceError("tiles.parquet does not say what to open (column path).")
-        if self._reader is None or self._reader.path != row.path:
+        if self._reader is None or self._reader.path != path:
             self._close()
-            self._reader = RasterReader(row.path, bands=self._bands)
+            self._reader = RasterReader(path, bands=self._bands)
         return self._reader
 
     def _close(self) -> None:

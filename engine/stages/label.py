@@ -17,6 +17,7 @@ from alps.engine.clusters.file import load_clusters
 from alps.engine.clusters.fit import check_enough
 from alps.engine.labels.paint import paint_archive, paint_fingerprint
 from alps.engine.report import build_report
+from alps.engine.report.run_facts import read_classes
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.locks import alone, locked
 from alps.engine.run_folder.schemas import STAGES
@@ -62,8 +63,10 @@ class RunSummary:
     folder: Path
     sources: int
     tiles: dict[str, int]  # number by status
-    segments: int
-    coverage: float  # share of valid pixels under at least one segment, over the archive
+    segments: int  # masks, and cells of what lies under none
+    regions: int  # that have a class
+    coverage: float  # share of valid pixels under at least one mask of SAM, over the archive
+    labelled: float | None  # share of valid pixels that have a class; None before label maps
     seconds_per_tile: dict[str, float]  # by stage, over tiles that were segmented
     failed_reasons: dict[str, int]
 
@@ -221,7 +224,7 @@ def refuse_failures(folder: RunFolder, summary: RunSummary, max_failed: float) -
 
 
 def summarise(folder: RunFolder) -> RunSummary:
-    """Read tiles.parquet back."""
+    """Read tiles.parquet back, and classes.json where there are label maps."""
     table = read_table(folder.tiles)
     statuses = np.array(table.column("status").to_pylist())
     ran = np.isin(statuses, ["ok", "empty"])
@@ -235,12 +238,15 @@ def summarise(folder: RunFolder) -> RunSummary:
             )
         ]
     )[statuses == "failed"]
+    classes = read_classes(folder.classes)
     return RunSummary(
         folder=folder.root,
         sources=len(np.unique(table.column("source_index").to_numpy())),
         tiles={s: int((statuses == s).sum()) for s in sorted(set(statuses))},
         segments=int(table.column("segments").to_numpy().sum()),
+        regions=classes.regions,
         coverage=float(table.column("covered_pixels").to_numpy().sum() / max(valid, 1)),
+        labelled=classes.labelled_share,
         seconds_per_tile={
             stage: float(table.column(f"{stage}_seconds").to_numpy()[ran].mean())
             for stage in STAGES

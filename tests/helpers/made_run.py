@@ -6,6 +6,8 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from alps.engine.clusters.fit import ClusterModel
+from alps.engine.labels.paint import paint_archive
 from alps.engine.regions.build import NOWHERE
 from alps.engine.regions.cut import CutBlock
 from alps.engine.regions.raster import open_regions
@@ -16,6 +18,7 @@ from alps.engine.run_folder.plan import groups_of, sources_of
 from alps.engine.run_folder.schemas import CLASS_SCHEMA, COLOUR_VALUES, PLAN_SCHEMA, segment_schema
 from alps.engine.run_folder.segment_store import SegmentStore
 from alps.engine.run_folder.tables import read_table, write_table
+from alps.engine.settings import PaintSettings
 from alps.engine.stages.regions import CutSettings, cut_archive, forget_regions
 from alps.kernels.masks import coco
 from alps.kernels.regions import pieces
@@ -123,6 +126,13 @@ def class_regions(folder, of_source):
         folder.region_classes(group).parent.mkdir(parents=True, exist_ok=True)
         columns = {"cluster": clusters.astype(np.int32), "margin": margins.astype(np.float32)}
         write_table(pa.table(columns, schema=CLASS_SCHEMA), folder.region_classes(group))
+
+
+def paint_run(folder, clusters, fingerprint="now", **settings):
+    """Paint a run's regions as they are classed, every one of them where nothing else is said."""
+    model = ClusterModel(np.zeros((clusters, 1), np.float32), np.zeros(clusters, int), 0.0, 0)
+    plain = {"min_patch": "0", "agreement": 0.0}
+    return paint_archive(folder, model, fingerprint, PaintSettings(**(plain | settings)))
 
 
 def _planned(root, index, name, windows):

@@ -24,6 +24,8 @@ PLAN = ("tests/engine/run_folder/test_plan.py",)
 ATOMIC = ("tests/engine/base/test_atomic.py",)
 QUALITY = ("tests/engine/quality/test_quality.py", "tests/engine/quality/test_quality_splits.py")
 REPORT = ("tests/engine/report/test_report.py",)
+SCENES = ("tests/engine/report/test_scenes.py",)
+PALETTE = ("tests/engine/labels/test_palette.py",)
 OPTION = "tests/engine/cli/test_option_effects.py::test_an_option_has_its_effect"
 CLI = ("tests/engine/cli/test_cli.py",)
 
@@ -613,9 +615,9 @@ LABELS = [
     ),
     Mutant(
         "engine/labels/palette.py",
-        old="index * GOLDEN",
-        new="index / classes",
-        tests=WRITER,
+        old="colours = _colours(FEW if classes <= FEW else None)",
+        new="colours = _colours(FEW if classes <= FEW else None)[::-1][-classes:]",
+        tests=PALETTE,
         why="a class changes its colour when classes are added",
     ),
 ]
@@ -1009,14 +1011,56 @@ QUALITY_MEASURES = [
 
 FACE = [
     Mutant(
-        "engine/report/segment_rows.py",
+        "engine/report/shares.py",
+        old="_coarse_enough(by_day) if 2 * dated >= painted else {}",
+        new="_coarse_enough(by_day)",
+        tests=SCENES,
+        why="a few names that look like years make dates of an archive",
+    ),
+    Mutant(
+        "engine/report/rows/sources.py",
+        old='"key": scatter(ids) + last,',
+        new='"key": scatter(ids) - last,',
+        tests=SCENES,
+        why="scenes that are too large to be shown whole come first",
+    ),
+    Mutant(
+        "engine/report/exemplars.py",
+        old="return np.isin(patches, np.unique(patches[own & same]))",
+        new="return same",
+        tests=SCENES,
+        why="an example is all of its class in sight",
+    ),
+    Mutant(
+        "engine/report/rows/masks.py",
+        old='pc.greater_equal(batch["mask"], 0)',
+        new='pc.greater_equal(batch["mask"], -1)',
+        tests=REPORT,
+        why="what lies under no mask is shown as one",
+    ),
+    Mutant(
+        "engine/report/run_facts.py",
+        old="return max(self.unlabelled_pixels - self.nodata_pixels, 0)",
+        new="return self.unlabelled_pixels",
+        tests=SUMMARY,
+        why="pixels without data count as unlabelled",
+    ),
+    Mutant(
+        "engine/labels/palette.py",
+        old="chosen[index] = distance.argmax()",
+        new="chosen[index] = distance.argsort()[len(distance) // 2]",
+        tests=PALETTE,
+        why="a colour is not the farthest from those before",
+    ),
+    Mutant(
+        "engine/report/rows/regions.py",
         old="return -margin + 1e9 * (area < SMALL_AREA),",
         new="return margin + 1e9 * (area < SMALL_AREA),",
         tests=REPORT,
-        why="the most doubtful segments stand for a class",
+        why="the most doubtful regions stand for a class",
     ),
     Mutant(
-        "engine/report/tile_rows.py",
+        "engine/report/rows/tiles.py",
         old='    done = table.filter(pc.is_in(table["status"], pa.array(["ok", "empty"])))\n',
         new="    done = table\n",
         tests=REPORT,

@@ -17,6 +17,7 @@ from alps.engine.base.errors import (
     SettingsError,
     TooManyFailuresError,
 )
+from alps.engine.cli import commands
 from alps.engine.cli import main as cli
 from alps.engine.cli.options import (
     BandList,
@@ -30,6 +31,7 @@ from alps.engine.settings import (
     SegmentSettings,
     SourceSettings,
 )
+from alps.engine.stages.label import RunSummary
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 COMMANDS = {point.name: point for point in entry_points(group="alps.commands")}
@@ -55,6 +57,24 @@ def every_command():
 ALL = dict(every_command())
 
 # --- the commands
+
+
+@pytest.mark.parametrize(
+    ("labelled", "line"),
+    [
+        (1.0, "labelled: 100.0 % of valid pixels have a class\n"),
+        (0.99999, "labelled: > 99.9 % of valid pixels have a class\n"),
+        (None, ""),  # there are no label maps
+    ],
+)
+def test_the_end_says_what_is_labelled_apart_from_what_masks_cover(capsys, labelled, line):
+    tiles = {"failed": 1, "ok": 3}
+    commands._say(RunSummary(Path("OUT"), 2, tiles, 40, 700, 0.973, labelled, {}, {"gone": 1}))
+    assert capsys.readouterr().out == (
+        f"2 sources, tiles: 1 failed, 3 ok; 40 segments, 700 regions\n{line}"
+        "under SAM's masks: 97.3 % of valid pixels\nfailed (1 tiles): gone\n"
+        "label maps: OUT/labels\nreport: OUT/report/index.html\n"
+    )
 
 
 def test_registered_commands_are_those_of_setup_py():

@@ -17,8 +17,8 @@ def folder(tmp_path):
     return RunFolder(tmp_path)
 
 
-def counted(pixels, segments=(1, 1)):
-    return Counted(np.array(pixels, np.int64), np.array(segments, np.int64))
+def counted(pixels, segments=(1, 1), nodata=0):
+    return Counted(*(np.array(values, np.int64) for values in (pixels, segments, [nodata])))
 
 
 def write(folder, *entries, of="one"):
@@ -53,6 +53,13 @@ def test_a_source_that_was_painted_twice_counts_once(folder):
     write(folder, (0, counted([5, 5, 5], [7, 7])))
     assert classes(folder) == ([15, 25], [10, 11], 35)
     assert classes(folder, "two") == ([0, 0], [0, 0], 0)
+
+
+def test_pixels_without_data_are_counted_apart(folder):
+    write(folder, (0, counted([1, 2, 30], nodata=20)), (1, counted([0, 0, 5], nodata=5)))
+    classes(folder)
+    content = json.loads(folder.classes.read_text())
+    assert (content["unlabelled_pixels"], content["nodata_pixels"]) == (35, 25)
 
 
 def test_a_line_is_on_the_disk_once_its_source_is_painted(folder):

@@ -263,16 +263,6 @@ def test_other_suffixes_and_palettes_are_refused(tmp_path, make_raster):
         LabelMapWriter.like(reader, tmp_path / "m.png", 3, palette(2))
 
 
-def test_colours_are_many_and_steady():
-    colours = palette(255)
-    assert colours.shape == (255, 3) and colours.dtype == np.uint8
-    assert len(np.unique(colours, axis=0)) == 255
-    assert (colours.max(axis=1) > 90).all()  # none is near the black of unlabelled
-    assert (palette(46) == colours[:46]).all()
-    near = np.abs(colours[:20, None].astype(int) - colours[None, :20]).sum(axis=-1)
-    assert near[~np.eye(20, dtype=bool)].min() > 40
-
-
 def test_real_naip(shared_data, tmp_path):
     source = sorted((shared_data / "naip").glob("*.tif"))[0]
     with RasterReader(source) as reader:

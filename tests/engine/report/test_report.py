@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from itertools import pairwise
 
@@ -11,9 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from made_run import make_run
+from made_run import cut_as, make_archive, make_run
 from PIL import Image
-from pycocotools import mask as coco
 
 from alps.engine.base.errors import RunFolderError, SourceError
 from alps.engine.images.raster import Tile
@@ -22,18 +22,20 @@ from alps.engine.labels.palette import palette
 from alps.engine.labels.writer import LabelMapWriter, unlabelled_value
 from alps.engine.report import build_report, pictures, words
 from alps.engine.report.exemplars import pick_exemplars
-from alps.engine.report.run_facts import changed_settings
-from alps.engine.report.segment_rows import (
+from alps.engine.report.rows.masks import MaskRow, masks_of_tiles, segment_parts
+from alps.engine.report.rows.regions import (
+    PLACE,
     SMALL_AREA,
     Candidates,
-    SegmentRow,
+    RegionRow,
     find_candidates,
-    segment_parts,
+    region_parts,
 )
-from alps.engine.report.shortlist import Shortlist, scatter
-from alps.engine.report.tile_rows import TileRow, choose_tiles, survey_tiles
-from alps.engine.run_folder.folder import RunFolder
-from alps.engine.run_folder.schemas import STAGES, TILE_SCHEMA, segment_schema
+from alps.engine.report.rows.shortlist import Shortlist, scatter
+from alps.engine.report.rows.tiles import choose_tiles, survey_tiles
+from alps.engine.report.run_facts import changed_settings
+from alps.engine.run_folder.schemas import STAGES, TILE_SCHEMA
+from alps.kernels.masks import coco
 
 NASTY = "north/<img src=x onerror=alert(1)>&\"'.png"
 SIDE = 48
@@ -78,56 +80,56 @@ def pixels_of(uri):
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGBA"))
 
 
-def rle_of(mask):
-    return coco.encode(np.asfortranarray(mask, np.uint8))["counts"]
+def square(x, y, width, height):
+    mask = np.zeros((SIDE, SIDE), bool)
+    mask[y : y + height, x : x + width] = True
+    return mask
 
 
-def write_run(root, *, classes=5, segments=True, sources=3):
+def write_run(root, *, classes=5, segments=True, sources=3, names="field {}.png"):
     """A run of small PNGs, a tile each; the last source has no segment."""
     rng = np.random.default_rng(7)
-    folder = RunFolder(root / "out")
-    (folder.root / "segments").mkdir(parents=True)
-    tiles, rows = [], []
-    colours, unlabelled = palette(classes), unlabelled_value(classes)
-    seen = np.zeros((classes, 2), np.int64)
+    out = root / "out"
+    out.mkdir()
+    archive = {}
     for index in range(sources):
-        name = f"field {index}.png"
-        path = root / name
-        Image.fromarray(rng.integers(0, 255, (SIDE, SIDE, 3), np.uint8)).save(path)
-        labels = np.full((SIDE, SIDE), unlabelled, np.uint16 if classes > 255 else np.uint8)
         boxes = [(2, 2, 20, 30), (6, 4, 5, 5), (30, 0, 18, 20 + index)]
         kept = boxes if segments and index < sources - 1 else []
-        for number, (x, y, width, height) in enumerate(kept):
-            mask = np.zeros((SIDE, SIDE), bool)
-            mask[y : y + height, x : x + width] = True
-            cluster = (classes - 1 - number) % classes
-            labels[mask] = cluster
-            seen[cluster, 1] += 1
-            rows.append(
-                dict(
-                    tile_id=index, segment_id=number, x=x, y=y, width=width, height=height,
-                    area=width * height, predicted_iou=0.9, stability_score=0.95,
-                    point_x=0.0, point_y=0.0, counts=rle_of(mask),
-                    embedding=np.zeros(4, np.float16), cluster=cluster, margin=0.1 * number,
-                )
-            )  # fmt: skip
+        own = [
+            {"mask": square(*box), "cluster": (classes - 1 - n) % classes, "margin": 0.1 * n,
+             "predicted_iou": 0.9}
+            for n, box in enumerate(kept)
+        ]  # fmt: skip
+        archive[names.format(index)] = [Window(0, 0, SIDE, SIDE)], [own]
+        pixels = rng.integers(0, 255, (SIDE, SIDE, 3), np.uint8)
+        Image.fromarray(pixels).save(out / names.format(index))
+    folder = make_archive(out, archive)
+    tiles, colours, unlabelled = [], palette(classes), unlabelled_value(classes)
+    seen, lines = np.zeros((classes, 2), np.int64), []
+    for index, (name, (_, (own,))) in enumerate(archive.items()):
+        labels = np.full((SIDE, SIDE), unlabelled, np.uint16 if classes > 255 else np.uint8)
+        for segment in own:
+            labels[segment["mask"]] = segment["cluster"]
+            seen[segment["cluster"], 1] += 1
         with LabelMapWriter(folder.label(name), SIDE, SIDE, colours) as writer:
             writer.write_rows(0, labels)
-        ids, counts = np.unique(labels[labels != unlabelled], return_counts=True)
-        seen[ids, 0] += counts
-        tiles.append(tile(index, name, str(path), len(kept), int((labels != unlabelled).sum())))
+        pixels = np.bincount(labels[labels != unlabelled], minlength=classes)
+        seen[:, 0] += pixels
+        lines.append({"source_index": index, "of": "", "reason": "", "nodata": 0,
+                      "pixels": [*pixels.tolist(), SIDE**2 - int(pixels.sum())]})  # fmt: skip
+        covered = int((labels != unlabelled).sum())
+        tiles.append(tile(index, name, str(out / name), len(own), covered))
     for name in (NASTY, "north/two.png"):
         tiles.append(failed(len(tiles), name))
     pq.write_table(pa.Table.from_pylist(tiles, TILE_SCHEMA), folder.tiles)
-    if rows:
-        table = pa.Table.from_pylist(rows, segment_schema(4))
-        pq.write_table(table.slice(0, 2), folder.segments(0))
-        pq.write_table(table.slice(2), folder.segments(1), row_group_size=1)
+    folder.painted.write_text("".join(json.dumps(line) + "\n" for line in lines))
     entries = [
         dict(id=i, name=f"class <{i}>", colour=c.tolist(), pixels=int(p), segments=int(s))
         for i, (c, (p, s)) in enumerate(zip(colours, seen, strict=True))
     ]
-    folder.classes.write_text(json.dumps({"classes": entries, "unlabelled": unlabelled}))
+    content = {"classes": entries, "unlabelled": unlabelled, "nodata_pixels": 200}
+    content["unlabelled_pixels"] = sources * SIDE**2 - int(seen[:, 0].sum())
+    folder.classes.write_text(json.dumps(content))
     folder.run_json.write_text(
         json.dumps(
             {
@@ -204,9 +206,11 @@ def test_names_are_escaped(run):
 def test_figures(run):
     text = page_of(build_report(run.root)).text
     covered = 2 * 20 * 30 + 18 * (20 + 21)  # the box of 5 x 5 lies inside the first
-    assert f"Coverage {100 * covered / (3 * SIDE * SIDE):.1f} %" in text
+    valid = 3 * SIDE * SIDE
+    assert f"Under masks of SAM {100 * covered / valid:.1f} %" in text
+    assert f"Labelled {100 * covered / (valid - 200):.1f} % of pixels with data" in text
     assert "5 sources in 5 tiles, labelled by tiny; 1 March 2025, 08:00 UTC, 15.0 s of work" in text
-    assert "Segments 6" in text
+    assert "Regions 6 with a class, from 6 segments, 2.00 a tile" in text
     assert "Speed 0.250 tiles a second" in text  # 3 of them in 12 s
     assert "2 ok, 1 empty, 2 failed" in text
     assert "10.5 s a tile, added up over its stages, mean over 3 tiles" in text
@@ -247,8 +251,8 @@ def test_tiles_from_best_to_worst(run):
     page = page_of(build_report(run.root))
     shown = [a["alt"] for a in page.images("Image of")]
     assert shown == [f"Image of field {i}.png" for i in (1, 0, 2)]
-    assert "field 1.png highest coverage" in page.text
-    assert "field 2.png lowest coverage" in page.text
+    assert "field 1.png most under masks" in page.text
+    assert "field 2.png least under masks" in page.text
 
 
 @pytest.mark.parametrize("classes", [5, 300])
@@ -267,8 +271,8 @@ def test_label_map_has_the_colours_of_its_classes(tmp_path, classes):
 def test_exemplars_of_every_class_in_use(run):
     page = page_of(build_report(run.root))
     for class_id, expected in {4: 2, 3: 2, 2: 2, 1: 0}.items():
-        assert len(page.images(f"Segment of class {class_id},")) == expected
-    assert "2 of 5 classes have no segment" in page.text
+        assert len(page.images(f"Example of class {class_id} at")) == expected
+    assert "2 of 5 classes have no region" in page.text
 
 
 def test_same_run_same_bytes(run):
@@ -277,18 +281,25 @@ def test_same_run_same_bytes(run):
     assert [p.name for p in (run.root / "report").iterdir()] == ["index.html"]
 
 
+def test_what_is_labelled_is_unknown_to_older_label_maps(run):
+    content = json.loads(run.classes.read_text())
+    del content["nodata_pixels"]
+    run.classes.write_text(json.dumps(content))
+    assert "Labelled – run alps paint once more" in page_of(build_report(run.root)).text
+
+
 def test_source_that_is_gone(run, tmp_path):
-    (tmp_path / "field 0.png").unlink()
+    (run.root / "field 0.png").unlink()
     page = page_of(build_report(run.root))
     assert "1 source could not be read for this page" in page.text
     assert "Cannot open" in page.text
     assert not page.images("Image of field 0")
-    assert len(page.images("Segments of field 0")) == 1  # over grey
+    assert len(page.images("Masks of field 0")) == 1  # over grey
     assert page.images("its source is gone")
 
 
 def test_pixels_through_a_callable(run, tmp_path):
-    for path in tmp_path.glob("*.png"):
+    for path in run.root.glob("*.png"):
         path.unlink()
     asked = []
 
@@ -309,8 +320,8 @@ def test_pixels_through_a_callable(run, tmp_path):
 def test_no_segments_at_all(tmp_path):
     run = write_run(tmp_path, segments=False)
     page = page_of(build_report(run.root))
-    assert "None of the 5 classes has a segment" in page.text
-    assert "Coverage 0.0 %" in page.text
+    assert "None of the 5 classes has a region" in page.text
+    assert "Labelled 0.0 %" in page.text and "Under masks of SAM 0.0 %" in page.text
     assert len(page.images("Label map of")) == 3
 
 
@@ -320,25 +331,30 @@ def test_before_clusters_and_labels(run):
         label.unlink()
     page = page_of(build_report(run.root))
     assert "There are no classes yet" in page.text
+    assert "Labelled – there are no label maps yet" in page.text
     assert page.text.count("There is no label map.") == 3
 
 
 def test_nothing_but_failures(run):
     run.segments(0).unlink()
-    run.segments(1).unlink()
+    run.regions(0).unlink()
     rows = [failed(0, "a.png")]
     pq.write_table(pa.Table.from_pylist(rows, TILE_SCHEMA), run.tiles)
     text = page_of(build_report(run.root)).text
-    assert "Coverage –" in text
+    assert "Under masks of SAM –" in text
     assert "No tile with data was segmented" in text
     assert "No tile was timed" in text
 
 
-def test_segments_of_an_unknown_tile(run):
-    rows = [row for row in pq.read_table(run.tiles).to_pylist() if row["tile_id"] != 1]
-    pq.write_table(pa.Table.from_pylist(rows, TILE_SCHEMA), run.tiles)
-    with pytest.raises(RunFolderError, match="tile 1"):
-        build_report(run.root)
+def test_where_nothing_but_label_maps_was_kept(run):
+    """As after one pass."""
+    for folder in ("segments", "regions", "clusters"):
+        shutil.rmtree(run.root / folder)
+    page = page_of(build_report(run.root))
+    assert page.text.count("Masks were not kept.") == 3
+    assert "Regions were not kept, so there are no examples" in page.text
+    assert not page.images("Example of") and len(page.images("Label map of")) == 3
+    assert "Classes by source" in page.text
 
 
 def test_optional_keys_may_be_missing(run):
@@ -377,10 +393,15 @@ def test_no_run_folder(run, name):
         build_report(run.root)
 
 
-@pytest.mark.parametrize("damage", ["segments", "labels", "tiles", "classes"])
+@pytest.mark.parametrize(
+    "damage", ["segments", "regions", "clusters", "raster", "labels", "tiles", "classes"]
+)
 def test_damage_is_named(run, damage):
     path = {
-        "segments": run.segments(1),
+        "segments": run.segments(0),
+        "regions": run.regions(0),
+        "clusters": run.region_classes(0),
+        "raster": run.region_raster("field 0.png"),
         "labels": run.label("field 0.png"),
         "tiles": run.tiles,
         "classes": run.classes,
@@ -416,46 +437,47 @@ def test_page_of_noise_stays_small(tmp_path):
     assert {tuple(c) for c in pixels_of(uri)[..., :3].reshape(-1, 3).tolist()} <= known
 
 
-def segment(tile_id, box, *, area=None, counts=b"", segment_id=0):
-    x, y, width, height = box
-    area = width * height if area is None else area
-    return SegmentRow(tile_id, segment_id, x, y, width, height, area, 0.9, counts)
-
-
-def test_smaller_segments_lie_on_top():
+def test_smaller_masks_lie_on_top():
     window = Window(0, 0, 12, 9)
     large, small = np.zeros((9, 12), bool), np.zeros((9, 12), bool)
     large[1:8, 2:10], small[3:5, 4:7] = True, True
-    segments = [
-        segment(0, (4, 3, 3, 2), counts=rle_of(small)),
-        segment(0, (2, 1, 8, 7), counts=rle_of(large)),
-    ]
+    masks = [MaskRow(0, int(m.sum()), 0.9, coco.encode_mask(m)) for m in (small, large)]
     expected = np.where(small, 0, np.where(large, 1, -1))
-    assert np.array_equal(pictures.segment_map(segments, window), expected)
+    assert np.array_equal(pictures.mask_map(masks, window), expected)
 
 
-@pytest.mark.parametrize("box", [(0, 0, 10, 3), (90, 70, 10, 10), (40, 40, 2, 2), (0, 0, 100, 80)])
-def test_exemplar_window_lies_inside_and_holds_the_segment(box):
-    tile_window = Window(500, 700, 100, 80)
-    crop = pictures.exemplar_window(segment(0, box), tile_window)
+def test_what_lies_under_no_mask_is_no_mask(tmp_path):
+    own = [{"area": 7}, {"area": 8, "cell": True}, {"area": 9}]
+    folder = make_run(tmp_path / "run", [Window(0, 0, 9, 9), Window(9, 0, 9, 9)], [own, own])
+    found = masks_of_tiles(segment_parts(folder.root), [1])
+    assert [(m.tile_id, m.area) for m in found[1]] == [(1, 7), (1, 9)]
+
+
+def region(box, source=0, thing=-1):
+    return RegionRow(source, 0, *box, box[2] * box[3], thing)
+
+
+@pytest.mark.parametrize(
+    "box", [(0, 0, 10, 3), (190, 170, 10, 10), (40, 40, 2, 2), (0, 0, 200, 80)]
+)
+def test_exemplar_window_lies_inside_and_holds_the_region(box):
+    crop = pictures.exemplar_window(region(box), 200, 180)
     x, y, width, height = box
-    assert crop.x >= 0 and crop.x + crop.width <= 100
-    assert crop.y >= 0 and crop.y + crop.height <= 80
+    assert crop.x >= 0 and crop.x + crop.width <= 200
+    assert crop.y >= 0 and crop.y + crop.height <= 180
     assert crop.x <= x and crop.x + crop.width >= x + width
     assert crop.y <= y and crop.y + crop.height >= y + height
 
 
-def row(tile_id, window, source="a"):
-    return TileRow(tile_id, source, None, None, window, "ok", "", 1, 1.0)
-
-
-def test_one_thing_in_two_windows_is_one_exemplar():
-    rows = {0: row(0, Window(0, 0, 100, 100)), 1: row(1, Window(60, 0, 100, 100))}
-    rows[2] = row(2, Window(60, 0, 100, 100), source="b")
-    here, again = segment(0, (70, 10, 20, 20)), segment(1, (10, 10, 20, 20))
-    elsewhere = segment(2, (10, 10, 20, 20))
-    candidates = Candidates([here, again], [again, elsewhere])
-    assert pick_exemplars(candidates, rows, 4) == [here, elsewhere]
+def test_one_thing_is_one_exemplar():
+    here, near = region((70, 10, 20, 20)), region((90, 30, 10, 20))
+    far, elsewhere = region((400, 10, 20, 20)), region((70, 10, 20, 20), source=1)
+    assert pick_exemplars(Candidates([here, near], [near, far, elsewhere]), 4) == [
+        here, far, elsewhere
+    ]  # fmt: skip
+    river = [region((1000 * i, 0, 20, 20), thing=3) for i in range(3)]
+    same_number = region((0, 0, 20, 20), source=1, thing=3)
+    assert pick_exemplars(Candidates(river, [same_number]), 4) == [river[0], same_number]
 
 
 def test_changed_settings_are_those_that_differ_from_their_defaults():
@@ -467,21 +489,46 @@ def test_changed_settings_are_those_that_differ_from_their_defaults():
     assert changed_settings({"settings": run["settings"]}) is None
 
 
-def test_the_surest_segments_stand_for_a_class(tmp_path):
-    """One a tile, large ones first, by margin; those of other classes are not asked."""
-    row = {"cluster": 1, "area": SMALL_AREA, "counts": b"0"}
-    windows = [Window(64 * x, 0, 64, 64) for x in range(4)]
-    segments = [
-        [row | {"margin": 0.2}, row | {"margin": 0.5}],
-        [row | {"margin": 0.9, "cluster": 2}, row | {"margin": 0.3}],
-        [row | {"margin": 0.7}],
-        [row | {"margin": 1.0, "area": SMALL_AREA - 1}],
-    ]
-    folder = make_run(tmp_path / "run", windows, segments)
-    found = find_candidates(segment_parts(folder.root), [1], 4)[1]
-    assert [s.tile_id for s in found.clearest] == [2, 0, 1, 3]
-    assert [s.segment_id for s in found.clearest] == [0, 1, 1, 0]
-    assert sorted(s.tile_id for s in found.drawn) == [0, 1, 2, 3]
+def test_the_surest_regions_stand_for_a_class(tmp_path):
+    """One a place, large ones first, by margin; those of other classes are not asked."""
+    side = 9
+    assert side**2 > SMALL_AREA > (side - 2) ** 2
+    numbers = np.full((2 * PLACE, 2 * PLACE), -1)
+    given = [  # x, y, class, margin
+        (0, 0, 1, 0.2), (50, 0, 1, 0.5), (PLACE, 0, 2, 0.9), (PLACE + 9, 0, 1, 0.3),
+        (0, PLACE, 1, 0.7), (PLACE, PLACE, 1, 1.0),
+    ]  # fmt: skip
+    for number, (x, y, _, _) in enumerate(given):
+        numbers[y : y + side, x : x + side] = number
+    numbers[PLACE : PLACE + side, PLACE + side - 2 : PLACE + side] = -1
+    numbers[PLACE + side - 2 : PLACE + side, PLACE : PLACE + side] = -1  # the last is small
+    folder = make_run(tmp_path / "run", [Window(0, 0, 2 * PLACE, 2 * PLACE)], [[{}]])
+    _, _, clusters, margins = zip(*given, strict=True)
+    cut_as(folder, [numbers], [clusters], [margins])
+    found = find_candidates(region_parts(folder), [1], 8)[1]
+    assert [(r.x, r.y) for r in found.clearest] == [
+        (0, PLACE), (50, 0), (PLACE + 9, 0), (PLACE, PLACE)
+    ]  # fmt: skip
+    assert [r.number for r in found.clearest] == [4, 1, 3, 5]
+    assert sorted({(r.x // PLACE, r.y // PLACE) for r in found.drawn}) == [
+        (0, 0), (0, 1), (1, 0), (1, 1)
+    ]  # fmt: skip
+
+
+def test_regions_are_numbered_source_by_source(tmp_path, monkeypatch):
+    """However the rows are cut into batches."""
+    square = np.arange(16).reshape(4, 4) // 2
+    sources = {f"{i}.png": ([Window(0, 0, 4, 4)], [[{}]]) for i in range(3)}
+    folder = make_archive(tmp_path / "run", sources)
+    classes = np.arange(8)
+    cut_as(folder, [square] * 3, [classes] * 3)
+    for rows in (1, 3, 100):
+        monkeypatch.setattr("alps.engine.report.rows.regions.BATCH_ROWS", rows)
+        found = find_candidates(region_parts(folder), range(8), 8)
+        for class_id in range(8):
+            assert sorted((r.source_index, r.number) for r in found[class_id].drawn) == [
+                (source, class_id) for source in range(3)
+            ]
 
 
 def test_shortlist_does_not_depend_on_batches():

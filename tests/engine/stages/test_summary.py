@@ -1,5 +1,7 @@
 """What a run came to, and when that is too little: --max-failed to the tile."""
 
+import json
+
 import pyarrow as pa
 import pytest
 
@@ -40,8 +42,20 @@ def test_figures_are_of_what_was_segmented(folder):
     summary = summarise(folder)
     assert summary.tiles == {"empty": 1, "failed": 2, "ok": 6, "skipped": 1}
     assert (summary.sources, summary.segments, summary.coverage) == (5, 18, 0.25)
+    assert (summary.regions, summary.labelled) == (0, None)  # nothing is painted
     assert summary.seconds_per_tile["decode"] == 7 and summary.seconds_per_tile["read"] == 0.5
     assert summary.failed_reasons == {"Cannot open a file: cut off.": 2}
+
+
+def test_what_is_labelled_is_apart_from_what_masks_cover(folder):
+    classes = [{"id": i, "colour": [9, 9, 9], "pixels": 300, "segments": 7} for i in range(3)]
+    content = {"classes": classes, "unlabelled_pixels": 350, "nodata_pixels": 250}
+    folder.classes.write_text(json.dumps(content))
+    summary = summarise(folder)
+    assert (summary.regions, summary.labelled, summary.coverage) == (21, 0.9, 0.25)
+    for key in ("unlabelled_pixels", "nodata_pixels"):  # of an older version
+        folder.classes.write_text(json.dumps({k: v for k, v in content.items() if k != key}))
+        assert summarise(folder).labelled is None
 
 
 @pytest.mark.parametrize(("most", "passes"), [(0.3, True), (0.2, True), (0.19, False), (0, False)])
@@ -55,7 +69,7 @@ def test_the_share_of_failed_tiles_that_is_allowed_may_be_reached(folder, most, 
 
 
 def test_no_failure_passes_even_where_none_is_allowed(folder):
-    refuse_failures(folder, RunSummary(folder.root, 1, {"ok": 3}, 0, 0.0, {}, {}), 0.0)
+    refuse_failures(folder, RunSummary(folder.root, 1, {"ok": 3}, 0, 0, 0.0, None, {}, {}), 0.0)
 
 
 @pytest.mark.parametrize(("most", "passes"), [(0.4, True), (0.39, False)])

@@ -78,7 +78,7 @@ def _best_iou(objects, masks):
 def test_demo_labels_and_scores(tmp_path):
     found = run_demo(tmp_path / "demo", scenes=1, seed=3, model="tiny", device="cpu")
     assert found.summary.sources == 1 and found.summary.tiles.keys() <= {"ok", "empty"}
-    assert found.quality.coverage == pytest.approx(found.summary.coverage, abs=0.05)
+    assert found.quality.coverage == pytest.approx(found.summary.labelled, abs=0.05)
     assert 0 < found.quality.miou <= 1 and found.quality.purity > 0.3
     page = (tmp_path / "demo" / "run" / "report" / "index.html").read_text(encoding="utf-8")
     assert "How right are the labels" in page

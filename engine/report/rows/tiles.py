@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from alps.engine.base.errors import RunFolderError
 from alps.engine.images.windows import Window
-from alps.engine.report.shortlist import Shortlist, scatter
+from alps.engine.report.rows.shortlist import Shortlist, scatter
 from alps.engine.run_folder.schemas import STAGES
 
 STATUSES = ("ok", "empty", "skipped", "failed")
