@@ -98,7 +98,11 @@ MUTANTS = [
     *_of(
         "trainer/loop/log.py",
         LOOP,
-        ("if not all(math.isfinite(value)", "if not any(True for value", "NaN goes on"),
+        (
+            "            raise AlpsError(\n                f\"the loss is no number",
+            "            print(\n                f\"the loss is no number",
+            "a loss that is no number goes on",
+        ),
         (
             "        self._values[GRADIENT_NORM].append(norm.detach())\n",
             "        self._values[GRADIENT_NORM].append(norm.detach().nan_to_num())\n",
