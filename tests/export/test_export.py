@@ -259,7 +259,9 @@ def test_lost_masks_are_refused_past_the_bound():
     with pytest.raises(ArtefactError, match=r"loses 6 of 200 masks .* --max-loss 0\.03"):
         refuse_lost(agreement, BOUNDS["fp32"])
     refuse_lost(agreement, BOUNDS["fp16"])
-    refuse_lost(agreement, replace(BOUNDS["fp32"], share=0.96))
+    refuse_lost(agreement, replace(BOUNDS["fp32"], share=0.97))  # six of 200
+    with pytest.raises(ArtefactError, match="more than 5 are allowed"):
+        refuse_lost(agreement, replace(BOUNDS["fp32"], share=0.975))
 
 
 def test_tiles_come_from_different_images_first(archive):
