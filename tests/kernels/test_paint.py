@@ -183,3 +183,9 @@ def test_arguments_that_do_not_fit(to, values, order, message):
 def test_a_background_that_does_not_fit_its_dtype(to):
     with pytest.raises(OverflowError):
         paint([SOUND], to(np.zeros(1, np.uint8)), np.array([0]), (4, 6), 256)
+
+
+def test_areas_of_an_unsigned_dtype_keep_their_order():
+    for dtype in (np.uint8, np.uint32, np.int64):
+        order = paint_order(np.array([3, 200, 0, 3], dtype), np.array([0.5, 0.9, 0.1, 0.5]))
+        assert order.tolist() == [1, 3, 0, 2]

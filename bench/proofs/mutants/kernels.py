@@ -61,7 +61,11 @@ MUTANTS = [
             "dropped[i] = 1 if iou >= threshold else dropped[i]",
             "an IoU that only reaches the threshold drops a box",
         ),
-        ("(height if height > zero else zero)", "height", "boxes beside each other overlap"),
+        (
+            "(width if width > zero else zero) * (height if height > zero else zero)",
+            "width * height",
+            "boxes beside each other overlap",
+        ),
         (
             "return order[_greedy(",
             "return np.sort(order)[_greedy(",
@@ -356,9 +360,9 @@ MUTANTS = [
         "upscale",
         ("(1 - part2) * part[near2],", "(1 - part2) * part[far2],", "weights of a wrong neighbour"),
         (
-            "source - near.astype(np.float32), 0, 1)",
-            "source - near.astype(np.float32), 0, 2)",
-            "beyond the last logit it goes on",
+            "return near, np.minimum(near + 1, old - 1)",
+            "return near, np.minimum(near, old - 1)",
+            "nothing is interpolated",
         ),
     ),
     *_of(
@@ -388,7 +392,7 @@ MUTANTS = [
     *_of(
         "masks/coco",
         "coco",
-        ("if pixels > total:  #", "if pixels > 2 * total:  #", "a run may go beyond the mask"),
+        ("if pixels > total:  #", "if pixels >= total:  #", "a mask that is done is refused"),
         (
             "        if value < 0:\n            return _NEGATIVE, value",
             "        if value < -1:\n            return _NEGATIVE, value",
