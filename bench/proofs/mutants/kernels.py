@@ -159,8 +159,8 @@ MUTANTS = [
         ),
         (
             "cuda.atomic.max(ranks, pixel, np.int32(rank))",
-            "ranks[pixel] = np.int32(rank)",
-            "whichever block comes last is on top",
+            "cuda.atomic.max(ranks, pixel, np.int32(mask))",
+            "the highest id is on top, not the last in the order",
         ),
     ),
     *_of(
