@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 KERNELS = Path(__file__).parents[1]
 VARIABLE = "NUMBA_CACHE_DIR"  # Numba reads it when it is first imported
@@ -51,7 +52,7 @@ def provide_cache(places: Iterable[Path] | None = None) -> Path:
     Numba refuses to import code that wants a cache.
     """
     name = f"kernels-{source_digest()}"
-    chosen = os.environ.get(VARIABLE)
+    chosen: str | Path | None = os.environ.get(VARIABLE)
     if not chosen:
         places = lasting_places() if places is None else places
         chosen = next((place for place in places if can_write(place)), None)
@@ -61,7 +62,7 @@ def provide_cache(places: Iterable[Path] | None = None) -> Path:
     # It is named already where the process that started this one did so.
     folder = Path(chosen) if Path(chosen).name == name else Path(chosen, name)
     os.environ[VARIABLE] = str(folder)
-    numba_config = sys.modules.get("numba.core.config")
+    numba_config: Any = sys.modules.get("numba.core.config")
     if numba_config is not None:  # imported before us, it has read the variable
         numba_config.CACHE_DIR = str(folder)
     return folder

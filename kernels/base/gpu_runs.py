@@ -22,7 +22,7 @@ def own_runs(first: int, last: int) -> tuple[int, int]:
 
 
 @cuda.jit(device=True)
-def total_of(lengths: Any, begin: int, end: int) -> int:
+def total_of(lengths: Any, begin: int, end: int) -> np.int64:
     """Pixels in runs [begin, end)."""
     total = np.int64(0)
     for run in range(begin, end):
@@ -31,9 +31,31 @@ def total_of(lengths: Any, begin: int, end: int) -> int:
 
 
 @cuda.jit(device=True)
-def sum_before(sums: Any) -> int:
+def sum_before(sums: Any) -> np.int64:
     """What the threads before this one have in sums (THREADS,) of the block's shared memory."""
     total = np.int64(0)
     for thread in range(cuda.threadIdx.x):
         total += sums[thread]
     return total
+
+
+@cuda.jit(device=True)
+def first_pixel(
+    lengths: Any, begin: int, end: int, pixels: int, sums: Any, wrong: Any, mask: int
+) -> np.int64:
+    """Where in its mask this thread's runs [begin, end) begin; all threads of a block call it.
+
+    sums: (THREADS,) int64, the block's shared memory. wrong: (M,) int32 zeros, of this mask 1
+    afterwards, for all threads to see, where a run is negative or all do not add up to ``pixels``.
+    """
+    thread = cuda.threadIdx.x
+    sums[thread] = total_of(lengths, begin, end)
+    for run in range(begin, end):
+        if lengths[run] < 0:
+            wrong[mask] = 1
+    cuda.syncthreads()
+    first = sum_before(sums)
+    if thread == THREADS - 1 and first + sums[thread] != pixels:
+        wrong[mask] = 1
+    cuda.syncthreads()
+    return first

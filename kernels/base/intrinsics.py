@@ -3,8 +3,9 @@
 from typing import Any
 
 from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
+from numba import extending, types
+
+intrinsic: Any = extending.intrinsic  # what it makes is called without the typing context
 
 BLOCK = 64  # bytes compared at a time, the bits of a word
 

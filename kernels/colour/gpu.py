@@ -10,9 +10,8 @@ import numpy as np
 from alps.kernels.base.gpu import on_gpu
 from alps.kernels.base.gpu_runs import (
     THREADS,
+    first_pixel,
     own_runs,
-    sum_before,
-    total_of,
 )
 from alps.kernels.base.numba_cuda import cuda
 from alps.kernels.masks.runs import Runs, refuse
@@ -41,19 +40,11 @@ def colour_sums(pixels: Any, runs: Runs) -> tuple[np.ndarray, np.ndarray]:
 @cuda.jit
 def _add_runs(lengths: Any, starts: Any, pixels: Any, sums: Any, area: Any, wrong: Any) -> None:
     """Sums of each mask; a block a mask."""
-    mask, thread = cuda.blockIdx.x, cuda.threadIdx.x
+    mask = cuda.blockIdx.x
     height, width, channels = pixels.shape
     begin, end = own_runs(starts[mask], starts[mask + 1])
     totals = cuda.shared.array(THREADS, np.int64)
-    totals[thread] = total_of(lengths, begin, end)
-    for run in range(begin, end):
-        if lengths[run] < 0:
-            wrong[mask] = 1
-    cuda.syncthreads()
-    pixel = sum_before(totals)
-    if thread == THREADS - 1 and pixel + totals[thread] != height * width:
-        wrong[mask] = 1
-    cuda.syncthreads()
+    pixel = first_pixel(lengths, begin, end, height * width, totals, wrong, mask)
     if wrong[mask]:
         return
     for run in range(begin, end):

@@ -153,7 +153,7 @@ def _block(
     np.dot(moved, seen.T, dots)
     other = np.empty(len(block), np.int32)
     _two_least(dots, lengths, labels, nearest, other, second)
-    inertia = 0.0
+    inertia = np.float64(0.0)
     for i in range(len(block)):
         vector, first, next_ = block[i], labels[i], other[i]
         near = _squared_distance(vector, centroids[first])

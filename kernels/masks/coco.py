@@ -101,7 +101,8 @@ def decode(counts: Sequence[bytes], size: tuple[int, int]) -> Runs:
 
 def reference_decode(counts: bytes) -> np.ndarray:
     """As ``decode``, in plain Python, for one sound code: run lengths (R,) int64."""
-    values, value, groups = [], 0, 0
+    values: list[int] = []
+    value, groups = 0, 0
     for byte in counts:
         group = byte - _OFFSET
         value |= (group & 0x1F) << (5 * groups)
@@ -117,7 +118,7 @@ def reference_decode(counts: bytes) -> np.ndarray:
 # Inlined by force, and what is wrong with a code found out by ``_fault`` once something is: a call
 # for each number, or more ways out of here, and decoding takes twice as long.
 @njit(nogil=True, forceinline=True)
-def read_number(code: np.ndarray, at: int, end: int) -> tuple[int, int]:
+def read_number(code: np.ndarray, at: int, end: int) -> tuple[int | np.int64, int]:
     """The number whose code begins at ``at``, and where the next begins; -1 if it is damaged."""
     group = np.int64(code[at]) - _OFFSET
     at += 1
@@ -137,7 +138,7 @@ def read_number(code: np.ndarray, at: int, end: int) -> tuple[int, int]:
 
 
 @njit(nogil=True, cache=True)
-def _fault(code: np.ndarray, at: int) -> tuple[int, int]:
+def _fault(code: np.ndarray, at: int) -> tuple[int, int | np.int64]:
     """What is wrong with the damaged number that begins at ``at``, and its bad byte, if any."""
     for bits in range(0, _MOST_BITS, _BITS):
         if at + bits // _BITS == code.size:
@@ -149,7 +150,7 @@ def _fault(code: np.ndarray, at: int) -> tuple[int, int]:
 
 
 @njit(nogil=True, cache=True)
-def _value(lengths: np.ndarray, first: int, i: int) -> int:
+def _value(lengths: np.ndarray, first: int, i: int) -> int | np.int64:
     """What is written for run i of the mask whose runs begin at ``first``: int64."""
     value = np.int64(lengths[i])
     return value - lengths[i - 2] if i - first >= _FIRST_DELTA else value
@@ -226,8 +227,9 @@ def _read_codes(
 
 
 @njit(nogil=True, cache=True)
-def _read_code(code: np.ndarray, total: int, lengths: np.ndarray) -> tuple[int, int]:
-    run, at, pixels = 0, 0, 0
+def _read_code(code: np.ndarray, total: int, lengths: np.ndarray) -> tuple[int, int | np.int64]:
+    run, at = 0, 0
+    pixels: int | np.int64 = 0
     while at < code.size:
         begin = at
         value, at = read_number(code, begin, code.size)

@@ -91,7 +91,7 @@ def _pack(masks: Any, bits: Any) -> None:
 
 
 @cuda.jit(device=True)
-def _changes_in(bits: Any, mask: int, word: int, column: int, height: int) -> int:
+def _changes_in(bits: Any, mask: int, word: int, column: int, height: int) -> np.int64:
     """Which rows of a word differ from the pixel before, in column order, of a mask."""
     here = np.int64(bits[mask, word, column])
     before = np.int64(0)

@@ -87,7 +87,7 @@ def _compare(masks: tuple, others: tuple, first: int, last: int, ious: np.ndarra
 
 
 @njit(nogil=True, cache=True)
-def _common(mine: np.ndarray, theirs: np.ndarray) -> int:
+def _common(mine: np.ndarray, theirs: np.ndarray) -> np.int64:
     """Pixels that two masks have in common, given by their run lengths."""
     both = np.int64(0)
     i, j = -1, -1  # the runs we are in

@@ -33,7 +33,7 @@ class Runs:
     def take(self, which: np.ndarray) -> "Runs":
         """Those at ``which``, indices or (M,) bool, in that order."""
         indices = np.flatnonzero(which) if which.dtype == bool else which
-        return Runs.from_lengths([self.of(i) for i in indices], self.size)
+        return Runs.from_lengths([self.of(int(i)) for i in indices], self.size)
 
     @staticmethod
     def from_lengths(masks: Sequence[np.ndarray], size: tuple[int, int]) -> "Runs":

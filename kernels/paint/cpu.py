@@ -55,8 +55,10 @@ def _fill(
     for mask in order:
         at, end = ends[mask - 1] if mask > 0 else 0, ends[mask]
         value = values[mask]
-        pixel, pair = 0, 0
-        zeros, ones = 0, 0
+        pixel: int | np.int64 = 0
+        pair = 0
+        zeros: int | np.int64 = 0
+        ones: int | np.int64 = 0
         while at < end:
             number, at = read_number(codes, at, end)
             # From the fourth run on a code is the difference to the run two before.

@@ -40,16 +40,16 @@ def paint(
     check(len(counts), values, order)
     runs = coco.decode(counts, size)
     height, width = size
-    background = np.array(background, values.dtype)[()]
+    empty = np.array(background, values.dtype)[()]
     if height * width == 0 or len(order) == 0:
-        return np.full(size, background)
+        return np.full(size, empty)
     ranks = cuda.device_array(height * width, np.int32)
     _clear[-(-ranks.size // (4 * THREADS)), THREADS](ranks)
     lengths, starts, order = on_gpu(runs.lengths), on_gpu(runs.starts), on_gpu(order)
     _rank[order.size, THREADS](lengths, starts, order, ranks)
     labels = cuda.device_array((height, width), values.dtype)
     blocks = -(-width // ACROSS), -(-height // DOWN)
-    _label[blocks, (ACROSS, DOWN)](ranks, order, values, background, labels)
+    _label[blocks, (ACROSS, DOWN)](ranks, order, values, empty, labels)
     return labels.copy_to_host()
 
 

@@ -5,6 +5,8 @@ in a core's cache. By ``pool_embeddings``: M x h x w x 4 + C x h x w x 4 in, as 
 the embedding, and M x C x 4 out.
 """
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numba import njit
@@ -41,9 +43,9 @@ def pool_embeddings(embedding: np.ndarray, shares: np.ndarray) -> np.ndarray:
     """As ``alps.kernels.pool.pool_embeddings``."""
     check_grid(shares, embedding)
     weights = np.ascontiguousarray(shares.reshape(len(shares), embedding[0].size), np.float32)
-    features = embedding.reshape(len(embedding), -1).astype(np.float32, copy=False)
+    flat = embedding.reshape(len(embedding), -1).astype(np.float32, copy=False)
     # A cell's channels side by side: a mask reads those of its own cells, some hundredths of all.
-    features = cv2.transpose(features) if features.size else features.T.copy()  # (h w, C)
+    features: np.ndarray = cv2.transpose(flat) if flat.size else flat.T.copy()  # (h w, C)
     means = np.empty((len(weights), len(embedding)), np.float32)
     total = np.empty(len(weights))
 
@@ -76,7 +78,7 @@ def _shares(
         gain[:] = 0
         row, column = 0, 0
         for run in range(starts[mask], starts[mask + 1]):
-            left = np.int64(lengths[run])
+            left: Any = np.int64(lengths[run])
             if left < 0 or left > (width - column) * height - row:
                 return mask
             ones = (run - starts[mask]) & 1

@@ -11,9 +11,8 @@ import numpy as np
 from alps.kernels.base.gpu import on_gpu
 from alps.kernels.base.gpu_runs import (
     THREADS,
+    first_pixel,
     own_runs,
-    sum_before,
-    total_of,
 )
 from alps.kernels.base.numba_cuda import cuda
 from alps.kernels.masks.runs import Runs, refuse
@@ -78,15 +77,7 @@ def _add_runs(
         gain[mask, cell // gain.shape[2], cell % gain.shape[2]] = 0
     begin, end = own_runs(starts[mask], starts[mask + 1])
     sums = cuda.shared.array(THREADS, np.int64)
-    sums[thread] = total_of(lengths, begin, end)
-    for run in range(begin, end):
-        if lengths[run] < 0:
-            wrong[mask] = 1
-    cuda.syncthreads()
-    pixel = sum_before(sums)
-    if thread == THREADS - 1 and pixel + sums[thread] != height * width:
-        wrong[mask] = 1
-    cuda.syncthreads()
+    pixel = first_pixel(lengths, begin, end, height * width, sums, wrong, mask)
     if wrong[mask]:
         return
     for run in range(begin, end):

@@ -8,6 +8,8 @@ Bytes moved: M x a x b x 4 (logits) + R x 4 (run lengths); what a mask needs in 
 stays in a core's cache.
 """
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 
@@ -163,7 +165,8 @@ def _turn(
             above = line[c] > cut
             tops[c] = min(tops[c], np.int32(r) if above else np.int32(a))
             bottoms[c] = np.int32(r) if above else bottoms[c]
-    top, bottom = np.int32(a), np.int32(-1)
+    top: Any = np.int32(a)
+    bottom: Any = np.int32(-1)
     for c in range(b):
         top, bottom = min(top, tops[c]), max(bottom, bottoms[c])
     for begin in range(max(top - margin, 0), min(bottom + margin + 1, a), 16):

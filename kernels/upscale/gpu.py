@@ -78,7 +78,7 @@ def _cut(
         begin = column_first[column]
         for bit in range(min(WORD, height - word * WORD)):
             row = word * WORD + bit
-            value = np.float32(0)
+            value: Any = np.float32(0)
             for i in range(row_weights.shape[1]):
                 # Of a single logit the second has the weight 0, and no place.
                 y = min(row_first[row] + i, logits.shape[1] - 1)

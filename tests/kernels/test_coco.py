@@ -167,7 +167,9 @@ def test_place(masks, margins):
     check(placed, larger)
 
 
-@pytest.mark.parametrize("where", [((4, 5), 1, 0), ((5, 4), 0, 2), ((9, 9), -1, 0), ((9, 9), 0, 6)])
+@pytest.mark.parametrize(
+    "where", [((4, 5), 1, 0), ((5, 4), 0, 2), ((9, 9), -1, 0), ((9, 9), 0, -1), ((9, 9), 0, 6)]
+)
 def test_place_that_does_not_fit(where):
     with pytest.raises(ValueError, match="do not fit"):
         algebra.place(runs_of(np.ones((1, 4, 5), bool)), *where)

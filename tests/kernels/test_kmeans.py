@@ -241,3 +241,17 @@ def test_the_gpu_sums_alike_however_tiles_fall_to_blocks(to_gpu, small_blocks, m
     one = assign(to_gpu(vectors), centroids)
     assert (many.labels.copy_to_host() == one.labels.copy_to_host()).all()
     np.testing.assert_allclose(many.sums, one.sums, rtol=1e-13)
+
+
+def test_exact_ties_go_to_the_lowest_id_whatever_rounding_says(version):
+    """Whole numbers far from a middle that is none: products are rounded, distances are not."""
+    rng = np.random.default_rng(4)
+    vectors = rng.integers(0, 4, (60, 5)) + 1000
+    centroids = rng.integers(0, 4, (7, 5)) + 1000
+    distance = ((vectors[:, None] - centroids) ** 2).sum(2)
+    ties = (distance == distance.min(1, keepdims=True)).sum(1)
+    vectors, distance = vectors[ties <= 2], distance[ties <= 2]
+    assert (ties == 2).sum() > 5
+    found = version(vectors.astype(np.float32), centroids.astype(np.float32))
+    assert found.labels.tolist() == distance.argmin(1).tolist()
+    assert found.nearest.tolist() == distance.min(1).tolist()

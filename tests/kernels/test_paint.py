@@ -183,3 +183,24 @@ def test_arguments_that_do_not_fit(to, values, order, message):
 def test_a_background_that_does_not_fit_its_dtype(to):
     with pytest.raises(OverflowError):
         paint([SOUND], to(np.zeros(1, np.uint8)), np.array([0]), (4, 6), 256)
+
+
+def test_areas_of_an_unsigned_dtype_keep_their_order():
+    for dtype in (np.uint8, np.uint32, np.int64):
+        order = paint_order(np.array([3, 200, 0, 3], dtype), np.array([0.5, 0.9, 0.1, 0.5]))
+        assert order.tolist() == [1, 3, 0, 2]
+
+
+def test_the_order_of_segments_is_area_then_predicted_iou_then_id():
+    area = np.array([5, 9, 5, 5, 9])
+    predicted_iou = np.array([0.7, 0.8, 0.9, 0.7, 0.8], np.float32)
+    # Bottom first: the large ones, of two alike the higher id below.
+    assert paint_order(area, predicted_iou).tolist() == [4, 1, 3, 0, 2]
+
+
+@pytest.mark.parametrize("lengths", [[3, -1, 22], [10, 8, 3, -2, 5], [4, 6, -2, 16]])
+@compiled
+def test_negative_runs_are_refused_where_all_add_up(to, lengths):
+    code = coco.reference_encode(np.array(lengths, np.int64))
+    with pytest.raises(ValueError, match="mask 0 of 1"):
+        paint([code], to(np.ones(1, np.uint8)), np.array([0]), (4, 6), 0)

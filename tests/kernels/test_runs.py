@@ -1,10 +1,13 @@
 """Masks as run lengths, taken and joined."""
 
+import threading
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from alps.kernels.base.threads import set_threads
 from alps.kernels.masks.algebra import runs_of_labels
 from alps.kernels.masks.pixels import runs_of
 from alps.kernels.masks.runs import Runs, checked_size
@@ -91,3 +94,22 @@ def test_a_label_map_is_a_mask_a_label(size, count):
     expected = runs_of(np.stack([labels == index for index in range(count)]))
     np.testing.assert_array_equal(runs.lengths, expected.lengths)
     np.testing.assert_array_equal(runs.starts, expected.starts)
+
+
+def test_in_pieces_waits_for_the_slowest():
+    """The first masks are done last, and come first all the same."""
+    later = threading.Event()
+
+    def make(first, last):
+        if first == 0:
+            later.wait(30)
+        else:
+            later.set()
+        return np.full(last - first, first, np.int32), np.ones(last - first, np.int64)
+
+    set_threads(2)
+    try:
+        runs = Runs.in_pieces(make, 6, SIZE, 2)
+    finally:
+        set_threads(None)
+    assert lists_of(runs) == [[0], [0], [2], [2], [4], [4]]

@@ -126,3 +126,14 @@ def test_a_block_has_the_regions_of_its_scene():
 def test_what_does_not_fit_is_refused(pixels, valid, per_megapixel, message):
     with pytest.raises(ValueError, match=message):
         superpixels(pixels, valid, per_megapixel)
+
+
+@pytest.mark.parametrize("version", [superpixels, on_gpu, reference_superpixels])
+def test_a_seed_that_lost_all_its_pixels_stays_where_it_was(version):
+    """Of three cells the middle one is half of one colour and half of the other: nothing is like
+    its mean. In the corner of the image, and black, it would win pixels back.
+    """
+    pixels = np.zeros((8, 24, 3), np.int16)
+    pixels[:, 12:, 0] = 100 * 128
+    regions = version(pixels, np.ones((8, 24), bool), 1e6 / 64)
+    np.testing.assert_array_equal(regions, np.where(np.arange(24) < 12, 0, 2) * np.ones((8, 1)))

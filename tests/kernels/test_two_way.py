@@ -62,11 +62,12 @@ def by_definition(image, positions, queries, update):
 SIZES = [(2 * BLOCK + 37, 32), (64, 48), (BLOCK, 16), (1, 8)]
 
 
-@pytest.mark.parametrize("shared", [True, False])
+# channels of a head: as many as go into one store, more, and none where queries are not shared
+@pytest.mark.parametrize("width", [4, 6, None])
 @pytest.mark.parametrize(("pixels", "channels"), SIZES)
-def test_update_is_what_it_is_defined_as(pixels, channels, shared):
+def test_update_is_what_it_is_defined_as(pixels, channels, width):
     rng = np.random.default_rng(pixels)
-    width = 4 if shared else channels
+    shared, width = width is not None, width or channels
     update = update_of(rng, 3, heads=2, tokens=5, channels=channels, queried=width)
     image = normal(rng, 1 if shared else 3, pixels, channels)
     positions = normal(rng, pixels, channels)

@@ -231,3 +231,22 @@ def test_not_accepted(change, says):
     }
     with pytest.raises(ValueError, match=says):
         upscale_masks(**arguments | change)
+
+
+@pytest.mark.parametrize("place", ["cpu", "gpu"])
+def test_a_mask_as_stable_as_the_rule_is_kept(place, to_gpu):
+    logits = smooth_logits(8, (6, 6))
+    put = to_gpu if place == "gpu" else np.asarray
+    sizes = (24, (24, 24), (24, 24))
+    scores = upscale_masks(put(logits), *sizes).stability
+    between = scores[(scores > 0) & (scores < 1)]
+    assert len(between) > 2
+    for rule in between.tolist():
+        kept = upscale_masks(put(logits), *sizes, min_stability=rule).kept
+        assert kept.tolist() == np.flatnonzero(scores >= np.float32(rule)).tolist()
+
+
+def test_one_mask_alone_keeps_valid_pixels_only():
+    valid = np.random.default_rng(2).random((40, 30)) < 0.5
+    found = check(smooth_logits(1, (16, 16), 3), 64, (64, 48), (40, 30), valid=valid)
+    assert 0 < found.area[0] < valid.sum()

@@ -101,7 +101,7 @@ class State:
         if not path.exists():
             return
         try:
-            self.take(torch.load(path, weights_only=True, mmap=True, map_location="cpu"))
+            self.take(torch.load(path, weights_only=True, map_location="cpu"))
         except Exception as error:  # torch raises almost anything for a damaged file
             reason = " ".join(str(error).split())[:200]
             raise RunFolderError(

@@ -11,8 +11,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from stock_sam import SMALL, picture, stock_sam
 
-from alps.engine.base.errors import ModelError
+from alps.engine.base.errors import ModelError, RunFolderError
 from alps.engine.masks.generator import MaskGenerator
+from alps.engine.models import checkpoints
 from alps.engine.models.checkpoints import load_sam, save_sam
 from alps.engine.models.layout import infer_config
 from alps.engine.sam import OFFICIAL, ModelDefaults, Sam
@@ -133,6 +134,27 @@ def test_the_same_weights_give_the_same_bytes(tmp_path):
     with safe_open(paths[0], "pt") as file:
         assert {key: file.metadata()[key] for key in notes} == notes
         assert list(file.keys())
+
+
+def test_a_saved_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    happened = []
+    fsync, replace_ = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: (happened.append("fsync"), fsync(fd)))
+    monkeypatch.setattr(os, "replace", lambda a, b: (happened.append("replace"), replace_(a, b)))
+    save_sam(small_sam(), tmp_path / "a.safetensors", ModelDefaults())
+    assert happened == ["fsync", "replace", "fsync"]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+def test_a_file_that_cannot_be_finished_leaves_the_old_one(tmp_path, monkeypatch):
+    path = tmp_path / "a.safetensors"
+    save_sam(small_sam(), path, ModelDefaults())
+    before = path.read_bytes()
+    # The disk is full when the metadata is put in order.
+    monkeypatch.setattr(checkpoints, "_order_metadata", lambda _: os.write(-1, b""))
+    with pytest.raises(RunFolderError, match=r"cannot write .*a\.safetensors"):
+        save_sam(small_sam(), path, ModelDefaults())
+    assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
 
 
 def test_save_refuses_what_float16_cannot_hold(tmp_path):

@@ -353,6 +353,27 @@ def test_what_fails_its_self_check_is_left_out_with_a_reason(
     assert chosen.name == "torch" and "its embedding is off by 1.0e-01" in said[1]
 
 
+@pytest.mark.parametrize("broken", ["encode", "decode"])
+def test_a_runtime_that_gives_nan_fails_its_self_check(
+    model, home, exported_speck, monkeypatch, broken
+):
+    sam, info = model
+    shutil.copytree(exported_speck.folder, artefact_folder(info.sha256) / "onnx-fp32")
+    timed(monkeypatch, torch=(2.0, 2.0), onnxruntime=(1.0, 1.0))
+    real = getattr(OnnxRuntime, broken)
+
+    def encode(self, pixels):
+        return real(self, pixels) * float("nan")
+
+    def decode(self, *arguments):
+        for part in real(self, *arguments):
+            yield replace(part, logits=part.logits * float("nan"))
+
+    monkeypatch.setattr(OnnxRuntime, broken, encode if broken == "encode" else decode)
+    chosen = choose(Model(sam, info, "fp32"))
+    assert chosen.name == "torch" and "is off by nan" in chosen.why
+
+
 def test_exports_of_another_precision_are_not_taken(model, home, exported_speck):
     sam, info = model
     said = []

@@ -329,6 +329,21 @@ def test_crops_are_parts_of_their_image(tmp_path):
         assert (sample.weights == 1).all()
 
 
+def test_weights_are_turned_and_scaled_with_their_crop(tmp_path):
+    how = Augmentation(orientations=True, scale=1.5, colour=0.0)
+    cells, samples = samples_of(save_data(tmp_path / "d"), tmp_path / "c", how)
+    for pair in cells.pairs:  # a weight for each class, so that labels tell where it belongs
+        classes = np.array(pair.labels(cells.root))
+        weights = np.where(classes == 255, 0, 50 * (classes.astype(int) + 1)).astype(np.uint8)
+        np.save(cells.root / f"{pair.stem}.weights.npy", weights)
+    for number in range(16):
+        sample = samples.make(number, samples.place(number))
+        inside = sample.labels >= 0
+        expected = (50 * (sample.labels + 1) / 255)[inside]
+        np.testing.assert_allclose(sample.weights[inside], expected, rtol=1e-6)
+        assert (sample.weights[~inside] == 0).all() and len(np.unique(sample.labels)) > 1
+
+
 def test_labels_outside_of_a_fraction_are_not_seen(tmp_path):
     folder = save_data(tmp_path / "d", ("a1", "a2", "b1", "c1"), (200, 200))
     cells, samples = samples_of(folder, tmp_path / "c", fraction=0.1, crop=64)

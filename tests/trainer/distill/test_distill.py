@@ -23,7 +23,7 @@ from alps.engine.models.checkpoints import load_sam, save_sam
 from alps.engine.run_folder.plan import make_plan
 from alps.engine.sam import OFFICIAL, ModelDefaults, Sam
 from alps.engine.sam.image_encoder import ImageEncoder
-from alps.engine.settings import SegmentSettings, SourceSettings
+from alps.engine.settings import FilledSourceSettings, SegmentSettings, SourceSettings
 from alps.trainer.distill import data, targets
 from alps.trainer.distill.agreement import measure_agreement
 from alps.trainer.distill.command import distill as command
@@ -75,7 +75,7 @@ def test_values_that_cannot_work_name_their_option(train, option):
 
 def test_windows_and_prompts_come_from_the_teacher():
     filled = DistillSettings().for_teacher(speck.DEFAULTS)
-    assert filled.source == SourceSettings(tile=128, overlap=16)
+    assert filled.source == FilledSourceSettings(tile=128, overlap=16)
     assert filled.agreement.points_per_side == 6
     segment = filled.everything(speck.DEFAULTS).segment
     assert segment.box_nms_thresh == 0.95 and segment.points_per_side == 6

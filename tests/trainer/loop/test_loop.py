@@ -48,6 +48,10 @@ class Lesson:
         self.steps, self.modes, self.validated, self.closed = [], [], [], False
 
     def batches(self, steps):
+        self.made = self._batches(steps)  # held, so that only the loop closes it
+        return self.made
+
+    def _batches(self, steps):
         try:
             for step in steps:
                 yield torch.tensor([float(step), 1.0])
@@ -137,6 +141,14 @@ def test_the_average_follows_faster_at_first(tmp_path):
     assert begin().averaged is None
 
 
+def test_a_training_moves_its_average(tmp_path):
+    state = begin(keep=0.5)
+    before = state.averaged.weight.clone()
+    go(tmp_path, state, Lesson(state), plan(3, keep=0.5))
+    now = state.averaged.weight
+    assert (now < before).all() and (now > state.model.weight).all()
+
+
 def test_the_network_learns_in_training_mode_and_is_left_in_the_other(tmp_path):
     state = begin()
     state.model.eval()
@@ -213,7 +225,15 @@ def test_a_loss_that_is_no_number_ends_it_before_a_checkpoint(tmp_path, log_ever
 
 def test_gradients_that_are_no_number_end_it_too(tmp_path):
     state = begin()
-    lesson = Lesson(state, scale=3e38)  # a finite loss, a norm beyond float32
+    lesson = Lesson(state)
+    learn = lesson.learn
+
+    def without_number(batch, step):
+        learnt = learn(batch, step)
+        state.model.head.grad.fill_(math.inf)
+        return learnt
+
+    lesson.learn = without_number
     with pytest.raises(AlpsError, match="no number"):
         go(tmp_path, state, lesson, plan(1))
 

@@ -133,7 +133,7 @@ def test_windows_together_give_the_whole_image(size, crop):
 
 
 class BySide(nn.Module):
-    """Says class 0 surely in a window's left half, class 1 hardly more than not in its right."""
+    """Surely class 0 in a window's left half; in its right 1 rather than 2, and never 0."""
 
     def __init__(self):
         super().__init__()
@@ -141,9 +141,11 @@ class BySide(nn.Module):
 
     def forward(self, pixel_values):
         count, _, height, width = pixel_values.shape
-        logits = torch.zeros(count, 2, height, width)
-        logits[:, 0, :, : width // 2] = 3
-        logits[:, 1, :, width // 2 :] = 1
+        logits = torch.zeros(count, 3, height, width)
+        logits[:, 0, :, : width // 2] = 4
+        # Logits would outvote the surer window, probabilities do not.
+        for number, logit in enumerate((-20.0, 2.0, 1.5)):
+            logits[:, number, :, width // 2 :] = logit
         return type("Output", (), {"logits": logits})
 
 
