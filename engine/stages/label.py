@@ -39,7 +39,13 @@ from alps.engine.stages.opening import (
     refuse_foreign,
     timed,
 )
-from alps.engine.stages.regions import CutSettings, cut_archive, forget_regions, regions_cut
+from alps.engine.stages.regions import (
+    CutSettings,
+    cut_archive,
+    forget_regions,
+    groups_to_cut,
+    regions_cut,
+)
 from alps.engine.stages.segment import collect_tiles, segment_archive, shards_missing
 
 __all__ = [
@@ -127,9 +133,9 @@ def segment_stage(
 
 def cut_stage(folder: RunFolder) -> None:
     """Cut all sources into regions that are not cut yet; reads the images again."""
-    settings = CutSettings.of_run(read_run(folder))
-    with timed(folder, "regions"):
-        cut_archive(folder, settings)
+    if groups_to_cut(folder):
+        with timed(folder, "regions"):
+            cut_archive(folder, CutSettings.of_run(read_run(folder)))
 
 
 def cluster_stage(folder: RunFolder, settings: ClusterSettings, device: str = "auto") -> None:

@@ -48,15 +48,21 @@ class CutSettings:
         return cls(tuple(bands) if bands else None, run["settings"]["segment"]["superpixels"])
 
 
-def cut_archive(folder: RunFolder, settings: CutSettings) -> None:
-    """Cut all groups of sources that are not cut yet; all shards must be segmented."""
+Group = tuple[int, list[list[PlannedTile]]]
+
+
+def groups_to_cut(folder: RunFolder) -> list[Group]:
+    """Groups of sources without regions, each with the tiles of its sources."""
     plan = read_table(folder.plan)
-    missing = [one for one in groups_of(plan) if not folder.regions(one[0]).exists()]
-    if not missing:
-        return
+    return [group for group in groups_of(plan) if not folder.regions(group[0]).exists()]
+
+
+def cut_archive(folder: RunFolder, settings: CutSettings) -> None:
+    """Cut all groups of sources that have no regions yet; all shards must be segmented."""
+    groups = groups_to_cut(folder)
     store = SegmentStore(folder, COLUMNS)
-    with Progress(sum(len(sources) for _, sources in missing), "sources", "cutting") as progress:
-        for group, sources in missing:
+    with Progress(sum(len(sources) for _, sources in groups), "sources", "cutting") as progress:
+        for group, sources in groups:
             cut_group(folder, group, sources, store, settings)
             progress.advance(len(sources))
 

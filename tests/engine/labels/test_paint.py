@@ -1,21 +1,19 @@
-"""Painting: the smaller mask on top, and a source put together from windows without seams."""
+"""Painting: the smaller mask on top; label maps and object maps of regions."""
 
 import json
-import weakref
 
 import numpy as np
 import pytest
+import rasterio
 from hypothesis import given
 from hypothesis import strategies as st
-from made_run import make_run
+from made_run import cut_as, make_run, paint_run
 from PIL import Image
 
 from alps.engine.base.errors import RunFolderError
-from alps.engine.images.windows import Window, plan_windows
-from alps.engine.labels import paint as stage
-from alps.engine.labels.paint import SegmentStore, paint_archive, paint_strips
-from alps.engine.run_folder.plan import sources_of
-from alps.engine.run_folder.tables import read_table
+from alps.engine.images.windows import plan_windows
+from alps.engine.labels.paint import Painter
+from alps.engine.regions.build import NOWHERE
 from alps.kernels.masks import coco
 from alps.kernels.paint import paint, paint_order
 
@@ -108,180 +106,105 @@ def test_wide_labels():
     assert labels.tolist() == [[40_000, 65_535], [65_535, 40_000]]
 
 
-# --- a source out of its windows
-
-HEIGHT, WIDTH, CLUSTERS = 53, 67, 9
-
-
-def ground(seed=0):
-    """Masks (S, H, W) that overlap and leave gaps, and a class for each."""
-    rng = np.random.default_rng(seed)
-    masks = np.zeros((40, HEIGHT, WIDTH), bool)
-    for mask in masks:
-        y, x = rng.integers(0, HEIGHT - 4), rng.integers(0, WIDTH - 4)
-        mask[y : y + rng.integers(4, 20), x : x + rng.integers(4, 20)] = True
-    return masks, rng.integers(0, CLUSTERS, 40)
-
-
-def seen_in(windows, masks, classes):
-    """What windows would find, were every mask found wherever it can be seen."""
-    found = []
-    for window in windows:
-        rows = slice(window.y, window.y + window.height)
-        columns = slice(window.x, window.x + window.width)
-        found.append(
-            [
-                {"mask": mask[rows, columns], "area": int(mask.sum()), "cluster": int(value)}
-                for mask, value in zip(masks, classes, strict=True)
-                if mask[rows, columns].any()
-            ]
-        )
-    return found
-
-
-def label_map(folder):
-    """All strips of the only source of a run, put together."""
-    (tiles,) = sources_of(read_table(folder.plan))
-    strips, below = [], 0
-    for y, strip in paint_strips(tiles, SegmentStore(folder), CLUSTERS):
-        assert y == below and strip.shape[1] == tiles[0].source_width
-        strips.append(strip)
-        below += len(strip)
-    assert below == tiles[0].source_height
-    return np.concatenate(strips)
-
-
-@pytest.mark.parametrize(
-    ("tile", "overlap"), [(100, 0), (60, 20), (32, 8), (32, 0), (17, 8), (9, 1), (66, 32)]
-)
-def test_however_the_source_is_cut(tile, overlap, tmp_path, monkeypatch):
-    monkeypatch.setattr("alps.engine.run_folder.plan.SHARD_TILES", 3)
-    masks, classes = ground()
-    windows = plan_windows(WIDTH, HEIGHT, tile, overlap)
-    folder = make_run(tmp_path / "run", windows, seen_in(windows, masks, classes))
-    expected = pixel_by_pixel(masks, classes, np.zeros(len(masks)))
-    assert (label_map(folder) == expected).all()
-
-
-def test_the_owner_of_a_pixel_decides_and_neighbours_fill_gaps(tmp_path):
-    windows = [Window(0, 0, 20, 16), Window(12, 0, 20, 16)]  # cores meet at x = 16
-    left, right = np.zeros((2, 16, 20), bool)
-    left[:8] = True  # the upper half, as seen from the left
-    right[4:, :] = True  # from the right all but the uppermost rows
-    segments = [[{"mask": left, "cluster": 1}], [{"mask": right, "cluster": 2}]]
-    labels = label_map(make_run(tmp_path / "run", windows, segments))
-    assert (labels[:8, :16] == 1).all()
-    assert (labels[4:, 16:] == 2).all()
-    assert (labels[8:, 12:16] == 2).all()  # the left window has nothing there
-    assert (labels[:4, 16:20] == 1).all()  # nor has the right one there
-    assert (labels[8:, :12] == EMPTY).all() and (labels[:4, 20:] == EMPTY).all()
-
-
-@pytest.mark.parametrize("overlap", [0, 3, 7])
-def test_no_more_than_three_rows_of_windows_are_in_memory(tmp_path, monkeypatch, overlap):
-    windows = plan_windows(30, 200, 16, overlap)
-    rows = sorted({window.y for window in windows})
-    columns = len(windows) // len(rows)
-    masks = np.ones((1, 200, 30), bool)
-    folder = make_run(tmp_path / "run", windows, seen_in(windows, masks, [1]))
-    alive, most, calls = [], [], []
-    real = stage._paint_window
-
-    def counted(tile, *rest):
-        labels = real(tile, *rest)
-        calls.append(tile.tile_id)
-        alive.append(weakref.ref(labels))
-        most.append(sum(reference() is not None for reference in alive))
-        return labels
-
-    monkeypatch.setattr(stage, "_paint_window", counted)
-    assert (label_map(folder) == 1).all()
-    assert sorted(calls) == list(range(len(windows)))  # each is painted once
-    assert len(rows) > 10 and max(most) <= 3 * columns
-
-
-@pytest.mark.parametrize("value", [-1, CLUSTERS])
-def test_segments_without_a_class_say_what_to_run(tmp_path, value):
-    windows = [Window(0, 0, 6, 4)]
-    segments = [[{"mask": np.ones((4, 6), bool), "cluster": value}]]
-    with pytest.raises(RunFolderError, match="run: alps cluster"):
-        label_map(make_run(tmp_path / "run", windows, segments))
-
-
 # --- the stage
+
+WIDTH, HEIGHT, CLUSTERS = 100, 60, 5
+
+
+def ground():
+    """Numbers of regions (H, W), -1 in none, and the class of each."""
+    numbers = np.repeat(np.repeat(np.arange(15).reshape(3, 5), 20, 0), 20, 1)
+    numbers[:20, :20] = -1
+    numbers[30:33, 50:54] = 15
+    return numbers, np.array([0, 1, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1, 2, 3, 4])
 
 
 @pytest.fixture
 def run(tmp_path):
-    masks, classes = ground()
     windows = plan_windows(WIDTH, HEIGHT, 32, 8)
-    folder = make_run(tmp_path / "run", windows, seen_in(windows, masks, classes))
-    Image.fromarray(np.zeros((HEIGHT, WIDTH, 3), np.uint8)).save(folder.root / "a.png")
+    cell = [{"mask": np.ones((w.height, w.width), bool), "cluster": 0} for w in windows]
+    folder = make_run(tmp_path / "run", windows, [[one] for one in cell])
+    numbers, classes = ground()
+    cut_as(folder, {0: numbers}, {0: classes}, {0: np.linspace(0.1, 0.9, 16)})
     return folder
 
 
+def shown(run, name="a.png"):
+    with Image.open(run.root / "labels" / name) as labels:
+        return np.asarray(labels)
+
+
+def test_each_region_shows_its_class(run):
+    assert paint_run(run, CLUSTERS) == {}
+    numbers, classes = ground()
+    assert (shown(run) == np.where(numbers < 0, EMPTY, classes[numbers])).all()
+    content = json.loads(run.classes.read_text())
+    counted = np.bincount(shown(run).ravel(), minlength=256)
+    assert [c["pixels"] for c in content["classes"]] == counted[:CLUSTERS].tolist()
+
+
+def test_small_patches_join_and_doubtful_regions_stay_unlabelled(run):
+    numbers, classes = ground()
+    paint_run(run, CLUSTERS, min_patch="13")
+    joined = shown(run)
+    assert (joined[numbers == 15] == joined[29, 51]).all() and classes[15] != joined[29, 51]
+    paint_run(run, CLUSTERS, min_margin=0.5)
+    doubtful = np.linspace(0.1, 0.9, 16) < 0.5
+    kept = np.where((numbers < 0) | doubtful[numbers], EMPTY, classes[numbers])
+    assert (shown(run) == kept).all()
+
+
+def test_object_maps_are_written_where_asked_for(run):
+    paint_run(run, CLUSTERS)
+    assert not (run.root / "objects").exists()
+    paint_run(run, CLUSTERS, objects=True)
+    with rasterio.open(run.object_map("a.png")) as raster:
+        objects = raster.read(1)
+    assert raster.dtypes == ("uint32",) and objects.shape == (HEIGHT, WIDTH)
+    assert ((objects == NOWHERE) == (shown(run) == EMPTY)).all()
+    run.object_map("a.png").unlink()
+    paint_run(run, CLUSTERS, objects=True)  # painted already, but for this
+    assert run.object_map("a.png").exists()
+
+
+@pytest.mark.parametrize("value", [-1, CLUSTERS])
+def test_regions_without_a_class_say_what_to_run(run, value):
+    numbers, classes = ground()
+    classes[3] = value
+    cut_as(run, {0: numbers}, {0: classes})
+    with pytest.raises(RunFolderError, match="run: alps cluster"):
+        paint_run(run, CLUSTERS)
+
+
 def test_painted_again_only_with_other_clusters(run, monkeypatch):
-    paint_archive(run, CLUSTERS, "one")
-    with Image.open(run.root / "labels" / "a.png") as labels:
-        counted = np.bincount(np.asarray(labels).ravel(), minlength=256)
+    paint_run(run, CLUSTERS, "one")
     classes = json.loads(run.classes.read_text())
-    assert [c["pixels"] for c in classes["classes"]] == counted[:CLUSTERS].tolist()
-    assert classes["unlabelled_pixels"] == counted[EMPTY] > 0
-    real, calls = stage._paint_source, []
-    monkeypatch.setattr(stage, "_paint_source", lambda *a: calls.append(1) or real(*a))
-    paint_archive(run, CLUSTERS, "one")
+    real, calls = Painter._paint, []
+    monkeypatch.setattr(Painter, "_paint", lambda *a: calls.append(1) or real(*a))
+    paint_run(run, CLUSTERS, "one")
     assert calls == [] and json.loads(run.classes.read_text()) == classes
-    paint_archive(run, CLUSTERS, "two")
-    paint_archive(run, CLUSTERS, "one")
+    paint_run(run, CLUSTERS, "two")
+    paint_run(run, CLUSTERS, "one")
     assert len(calls) == 2
     (run.root / "labels" / "a.png").unlink()
-    paint_archive(run, CLUSTERS, "one")
+    paint_run(run, CLUSTERS, "one")
     assert len(calls) == 3 and (run.root / "labels" / "a.png").exists()
 
 
-def test_a_source_that_changed_since_has_no_label_map(run, capsys):
-    paint_archive(run, CLUSTERS, "one")
-    Image.fromarray(np.zeros((HEIGHT + 1, WIDTH, 3), np.uint8)).save(run.root / "a.png")
-    unpainted = paint_archive(run, CLUSTERS + 1, "two")
-    assert list(unpainted) == ["a.png"] and "pixels" in unpainted["a.png"]
-    assert not (run.root / "labels" / "a.png").exists()  # nor one of the old clusters
-    assert "a.png: no label map:" in capsys.readouterr().err
-    assert json.loads(run.classes.read_text())["unlabelled_pixels"] == 0
-
-
-def test_a_source_that_is_away_is_painted_all_the_same(run):
-    assert paint_archive(run, CLUSTERS, "one") == {}
+def test_neither_images_nor_segments_are_needed(run):
+    paint_run(run, CLUSTERS, "one")
     label = run.root / "labels" / "a.png"
     before = label.read_bytes()
-    (run.root / "a.png").unlink()
-    assert paint_archive(run, CLUSTERS, "two") == {}
+    for path in (run.root / "segments").glob("*.parquet"):
+        path.unlink()
+    assert paint_run(run, CLUSTERS, "two") == {}
     assert label.read_bytes() == before
 
 
-def test_a_doubtful_segment_lies_on_top_and_leaves_its_pixels_unlabelled(tmp_path):
-    windows = [Window(0, 0, 20, 16), Window(12, 0, 20, 16)]  # cores meet at x = 16
-    large, small = np.ones((2, 16, 20), bool)
-    small[:] = False
-    small[4:8, 4:18] = True
-    left = [
-        {"mask": large, "cluster": 1, "margin": 0.9},
-        {"mask": small, "cluster": 2, "margin": 0.1},
-    ]
-    right = [{"mask": large, "cluster": 0, "margin": 0.5}]
-    folder = make_run(tmp_path / "run", windows, [left, right])
-    tiles = next(iter(sources_of(read_table(folder.plan))))
-    counted = np.zeros(CLUSTERS, np.int64)
-
-    def painted_with(margin, counted=None):
-        strips = paint_strips(tiles, SegmentStore(folder), CLUSTERS, margin, counted)
-        return np.concatenate([strip for _, strip in strips])
-
-    sure = np.where(np.arange(32) < 16, 1, 0) * np.ones((16, 1), np.uint8)
-    plain = sure.copy()
-    plain[4:8, 4:16] = 2
-    assert (painted_with(0.0, counted) == plain).all()
-    assert counted[:3].tolist() == [1, 1, 1]
-    doubtful = sure.copy()
-    doubtful[4:8, 4:16] = EMPTY  # neither what is beneath, nor what the neighbour sees there
-    assert (painted_with(0.5) == doubtful).all()
-    assert (painted_with(1.0) == EMPTY).all()
+def test_a_source_that_was_not_cut_has_no_label_map(run, capsys):
+    paint_run(run, CLUSTERS, "one")
+    run.region_raster("a.png").unlink()
+    unpainted = paint_run(run, CLUSTERS, "two")
+    assert list(unpainted) == ["a.png"] and "could not be cut" in unpainted["a.png"]
+    assert not (run.root / "labels" / "a.png").exists()  # nor one of the old clusters
+    assert "a.png: no label map:" in capsys.readouterr().err

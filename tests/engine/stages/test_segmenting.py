@@ -61,14 +61,14 @@ def union_of(table, size):
     return covered
 
 
-@pytest.mark.parametrize("superpixels", [0.0, 20_000.0])
-def test_rows_hold_what_everything_mode_found(segmented, superpixels):
-    folder, image, generator = segmented(superpixels=superpixels)
+def test_rows_hold_what_everything_mode_found(segmented):
+    folder, image, generator = segmented()
     for shard in range(2):
         tile, table = tiles_and_segments(folder, shard)
         rgb = image[:, tile["x"] : tile["x"] + tile["width"]]
-        found = generator.segment(rgb, np.ones(rgb.shape[:2], bool), superpixels=superpixels)
-        assert tile["segments"] == len(found) == len(table) > 1
+        found = generator.segment(rgb, np.ones(rgb.shape[:2], bool), rest_cells=4)
+        assert tile["segments"] == (found.mask >= 0).sum() > 1
+        assert len(table) == len(found)
         assert tile["points"] == found.prompted == 36
         assert table["tile_id"].to_pylist() == [shard] * len(found)
         assert table["segment_id"].to_pylist() == list(range(len(found)))
@@ -98,24 +98,23 @@ def test_rows_hold_what_everything_mode_found(segmented, superpixels):
             np.testing.assert_array_equal(table[name].to_numpy(), values, name)
 
 
-@pytest.mark.parametrize("superpixels", [0.0, 20_000.0])
-def test_coverage_is_of_pixels_under_a_mask_each_once(segmented, superpixels):
-    folder, *_ = segmented(superpixels=superpixels, max_area=0.5)
+def test_coverage_is_of_pixels_under_a_mask_each_once(segmented):
+    folder, *_ = segmented(max_area=0.5)
     for shard in range(2):
         tile, table = tiles_and_segments(folder, shard)
         covered = union_of(table, (tile["height"], tile["width"]))
         assert tile["valid_pixels"] == covered.size
         assert tile["covered_pixels"] == covered.sum() < covered.size
-        masked = table["area"].to_numpy()[table["mask"].to_numpy() >= 0].sum()
-        if superpixels:  # parts are disjoint, and some lie under no mask
-            assert covered.sum() == masked < table["area"].to_numpy().sum()
+        rest = table["area"].to_numpy()[table["mask"].to_numpy() < 0]
+        assert len(rest) <= 16 and rest.sum() == (~covered).sum()
 
 
 def test_masks_overlap_where_coverage_counts_them_once(segmented):
     """Else the test above would show nothing of whole masks."""
-    folder, *_ = segmented(superpixels=0.0, max_area=1.0)
+    folder, *_ = segmented(max_area=1.0)
     tile, table = tiles_and_segments(folder, 0)
-    assert table["area"].to_numpy().sum() > tile["covered_pixels"] > 0
+    masked = table["area"].to_numpy()[table["mask"].to_numpy() >= 0]
+    assert masked.sum() > tile["covered_pixels"] > 0
 
 
 def test_a_machine_segments_its_own_shards(segmented):
