@@ -33,7 +33,7 @@ from alps.engine.models.registry import find_model
 from alps.engine.quality.measure import Quality, QualitySettings, measure_quality
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.locks import locked
-from alps.engine.settings import ClusterSettings, RunSettings, SegmentSettings
+from alps.engine.settings import ClusterSettings, RunSettings
 from alps.engine.stages.label import (
     RunOptions,
     cluster_stage,
@@ -91,21 +91,18 @@ class Place:
         _, info = load_sam(find_model(self.model))
         return f"{Path(self.model).stem}-{info.sha256[:12]}"
 
-    def run(self, superpixels: float | None) -> RunFolder:
-        """Segments of all images; made where they are not there yet. None: as by default."""
-        suffix = "" if superpixels is None else "-masks"
-        folder = RunFolder(self.work / f"{self.model_name}-{self.data.name}{suffix}")
-        given = {} if superpixels is None else {"superpixels": superpixels}
-        settings = RunSettings(segment=SegmentSettings(**given))
+    def run(self) -> RunFolder:
+        """Masks and regions of all images; made where they are not there yet."""
+        folder = RunFolder(self.work / f"{self.model_name}-{self.data.name}")
         if not folder.run_json.exists() or shards_missing(folder):
             with locked(folder):
-                segment_stage(folder, self.images, settings, RunOptions(model=self.model))
+                segment_stage(folder, self.images, RunSettings(), RunOptions(model=self.model))
         return folder
 
 
 def label_ours(place: Place, seed: int) -> Path:
     """Our label maps for a seed, with the defaults of everything else."""
-    run = place.run(None)
+    run = place.run()
     with locked(run):
         cluster_stage(run, ClusterSettings(clusters=place.clusters, seed=seed))
         paint_stage(run)
@@ -116,7 +113,7 @@ def label_by_recipe(place: Place, seed: int) -> Path:
     """The published recipe's label maps, on the same model's masks."""
     model, _ = load_sam(find_model(place.model))
     out = place.work / f"labels-published-{place.data.name}-{seed}"
-    return label_published(place.run(0), model, out, place.clusters, seed)
+    return label_published(place.run(), model, out, place.clusters, seed)
 
 
 def label_by_superpixels(method: str) -> Callable[[Place, int], Path]:
