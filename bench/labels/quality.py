@@ -85,19 +85,25 @@ class Place:
     model: str
     clusters: int
 
-    @property
-    def model_name(self) -> str:
-        """The model's name and the first digits of its SHA-256."""
-        _, info = load_sam(find_model(self.model))
-        return f"{Path(self.model).stem}-{info.sha256[:12]}"
-
     def run(self) -> RunFolder:
         """Masks and regions of all images; made where they are not there yet."""
-        folder = RunFolder(self.work / f"{self.model_name}-{self.data.name}")
-        if not folder.run_json.exists() or shards_missing(folder):
-            with locked(folder):
-                segment_stage(folder, self.images, RunSettings(), RunOptions(model=self.model))
-        return folder
+        root = self.work / f"{model_name(self.model)}-{self.data.name}"
+        return segmented(root, self.images, RunSettings(), self.model)
+
+
+def model_name(model: str) -> str:
+    """A model's name and the first digits of its SHA-256."""
+    _, info = load_sam(find_model(model))
+    return f"{Path(model).stem}-{info.sha256[:12]}"
+
+
+def segmented(root: Path, images: Path, settings: RunSettings, model: str) -> RunFolder:
+    """A run folder with masks and regions of all images; made where they are not there yet."""
+    folder = RunFolder(root)
+    if not folder.run_json.exists() or shards_missing(folder):
+        with locked(folder):
+            segment_stage(folder, images, settings, RunOptions(model=model))
+    return folder
 
 
 def label_ours(place: Place, seed: int) -> Path:
