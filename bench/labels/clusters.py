@@ -277,14 +277,16 @@ def _tables(shard: int, vectors: np.ndarray, rng: np.random.Generator) -> tuple[
     }
     # Of each segment a region, which another window's segment saw as well.
     saw = np.stack([np.arange(count), rng.permutation(count)], axis=1).ravel()
-    starts = np.arange(0, 2 * count + 1, 2, np.int32)
+    starts = (2 * np.arange(count + 1)).astype(np.int32)
     regions = {
         "source_index": np.full(count, shard),
         "area": area,
         "colour": colour,
         "tiles": pa.ListArray.from_arrays(starts, segments["tile_id"][saw]),
         "segments": pa.ListArray.from_arrays(starts, number[saw].astype(np.int32)),
-        "shares": pa.ListArray.from_arrays(starts, np.tile(np.float32([0.7, 0.3]), count)),
+        "shares": pa.ListArray.from_arrays(
+            starts, np.tile(np.array([0.7, 0.3], np.float32), count)
+        ),
     }
     return _filled(segments, segment_schema(CHANNELS)), _filled(regions, REGION_SCHEMA)
 

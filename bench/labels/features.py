@@ -13,6 +13,7 @@ way of clustering is worth follows from the counts, small patches and all.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -74,7 +75,8 @@ class Variant:
 def count_truth(run: RunFolder, truth: Path, rules: TruthRules, classes: int) -> Truth:
     """Count every source's regions against its truth, a file of the same stem."""
     files = {path.stem: path for path in truth.iterdir()}
-    counts, source, unlabelled, names = [], [], [], []
+    counts, source, unlabelled = [], [], []
+    names: list[str] = []
     for group, sources in groups_of(read_table(run.plan)):
         tables = GroupTables(run, group, ())
         for first, *_ in sources:
@@ -181,23 +183,25 @@ def variants() -> Iterator[Variant]:
     yield Variant("colour alone", bare, colour_alone(3))
     yield Variant("colour and its deviation alone", bare, colour_alone(6))
     step = bare
-    for name, values in (
+    steps: tuple[tuple[str, dict[str, Any]], ...] = (
         ("embeddings", {}),
         ("+ place removed", {"remove_position": True}),
         ("+ colour", {"colour_weight": chosen.colour_weight}),
         ("+ whitened", {"components": chosen.components}),
         ("+ centred by image: as chosen", {"centre_sources": True}),
-    ):
+    )
+    for name, values in steps:
         step = replace(step, **values)
         yield Variant(name, step, as_set)
     yield Variant("as chosen, of one window", chosen, of_one_window)
-    for name, values in (
+    others: tuple[tuple[str, dict[str, Any]], ...] = (
         ("embeddings not scaled to length 1", {"normalise": False}),
         ("place not removed", {"remove_position": False}),
         ("not weighted by area", {"weight_by_area": False}),
         *((f"colour weight {w}", {"colour_weight": w}) for w in (0.0, 0.3, 0.8, 1.2)),
         *((f"{n} components", {"components": n}) for n in (8, 16, 64)),
-    ):
+    )
+    for name, values in others:
         yield Variant(f"as chosen, {name}", replace(chosen, **values), as_set)
 
 

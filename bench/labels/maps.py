@@ -171,10 +171,11 @@ def _measure_part(
     if not own:
         raise SettingsError(f"{folder.root} has no label map of {part.title} ({part.images})")
     total = pooled(own)
+    ratios = np.array([one.ratio for one in own if not np.isnan(one.ratio)])
     values = dict.fromkeys(MEASURES, np.nan) | {
         "seam ratio": total.ratio,
         "null": total.null,
-        f"images > {SEAMLESS}": float(sum(one.ratio > SEAMLESS for one in own)),
+        f"images > {SEAMLESS}": float((ratios > SEAMLESS).sum()) if len(ratios) else np.nan,
         "patches/Mpx": total.patches_per_megapixel,
         "under 10 px": float(total.dust),
         "classes an object": total.classes_per_object,

@@ -138,6 +138,7 @@ def test_the_command_writes_a_table(scenes, tmp_path, speck, monkeypatch):
     text = out.read_text()
     assert text in done.output and "seeds 3" in text
     lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert "| one | defaults | – | – | – |" in text  # of a single window
     assert len(lines) == 2 + 2 * 2 and len({line.count("|") for line in lines}) == 1
     assert "| both | defaults |" in text and "clusters 5 |" in text
 
