@@ -177,9 +177,7 @@ def colour_alone(width: int) -> Callable[[RegionColumns, ClusterSettings], np.nd
 def variants() -> Iterator[Variant]:
     """The rows of the table: one thing after the other, then the chosen ones with one changed."""
     chosen = ClusterSettings()
-    bare = replace(
-        chosen, remove_position=False, centre_sources=False, components=0, colour_weight=0.0
-    )
+    bare = replace(chosen, remove_position=False, components=0, colour_weight=0.0)
     yield Variant("colour alone", bare, colour_alone(3))
     yield Variant("colour and its deviation alone", bare, colour_alone(6))
     step = bare
@@ -187,8 +185,7 @@ def variants() -> Iterator[Variant]:
         ("embeddings", {}),
         ("+ place removed", {"remove_position": True}),
         ("+ colour", {"colour_weight": chosen.colour_weight}),
-        ("+ whitened", {"components": chosen.components}),
-        ("+ centred by image: as chosen", {"centre_sources": True}),
+        ("+ whitened: as chosen", {"components": chosen.components}),
     )
     for name, values in steps:
         step = replace(step, **values)
@@ -197,6 +194,7 @@ def variants() -> Iterator[Variant]:
     others: tuple[tuple[str, dict[str, Any]], ...] = (
         ("embeddings not scaled to length 1", {"normalise": False}),
         ("place not removed", {"remove_position": False}),
+        ("centred by image", {"centre_sources": True}),
         ("not weighted by area", {"weight_by_area": False}),
         *((f"colour weight {w}", {"colour_weight": w}) for w in (0.0, 0.3, 0.8, 1.2)),
         *((f"{n} components", {"components": n}) for n in (8, 16, 64)),

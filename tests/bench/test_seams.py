@@ -16,11 +16,13 @@ from alps.bench.seams import (
     pooled,
 )
 from alps.engine.base.errors import RunFolderError
+from alps.engine.clusters.fit import ClusterModel
 from alps.engine.images.windows import cores, plan_windows
 from alps.engine.labels.paint import paint_archive
 from alps.engine.settings import PaintSettings
 
 NOTHING = 255
+CLUSTERS = ClusterModel(np.zeros((4, 1), np.float32), np.zeros(4, np.int64), 0.0, 0)
 WINDOWS = plan_windows(500, 400, 200, 40)
 
 
@@ -148,7 +150,7 @@ def run(tmp_path):
         everything = np.ones((40, 40), bool)
         segments.append([{"mask": everything, "cluster": cluster}])
     folder = make_run(tmp_path / "run", windows, segments)
-    paint_archive(folder, 4, "now", PaintSettings(min_patch="0"))
+    paint_archive(folder, CLUSTERS, "now", PaintSettings(min_patch="0", agreement=0))
     return folder
 
 

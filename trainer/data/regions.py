@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 
 from alps.engine.base.errors import RunFolderError
-from alps.engine.labels.paint import region_strips
 from alps.engine.labels.writer import label_dtype
 from alps.engine.regions.build import NOWHERE
 from alps.engine.regions.raster import open_regions
@@ -79,7 +78,7 @@ class RegionTargets:
         # A weight that is not cut off is never rounded down to nothing.
         values = np.maximum(np.round(WEIGHTS * weight), 1)
         of_region = np.where(margin < cut, 0, values).astype(np.uint8)
-        yield from region_strips(self._folder, self._label(source), of_region, WEIGHTS)
+        yield from self._shown(source, of_region, WEIGHTS)
 
     def _shuffled(self, source: int) -> Iterator[tuple[int, np.ndarray]]:
         """Each region in the class of a random one."""
@@ -88,7 +87,13 @@ class RegionTargets:
             self._classes, count, p=self._shares
         )
         of_region = drawn.astype(label_dtype(self._classes))
-        yield from region_strips(self._folder, self._label(source), of_region, 0)
+        yield from self._shown(source, of_region, 0)
+
+    def _shown(
+        self, source: int, of_region: np.ndarray, nothing: int
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        with open_regions(self._folder.region_raster(self._label(source))) as raster:
+            yield from raster.values(of_region, nothing)
 
     def _column(self, source: int, name: str) -> np.ndarray:
         """Of a source's regions, (R,)."""

@@ -9,6 +9,7 @@ import teaching
 from made_run import make_run
 
 from alps.engine.base.errors import RunFolderError, SourceError
+from alps.engine.clusters.fit import ClusterModel
 from alps.engine.images.windows import Window
 from alps.engine.labels.paint import paint_archive
 from alps.engine.run_folder.tables import read_table, write_table
@@ -19,8 +20,9 @@ from alps.trainer.data.find import find_data
 from alps.trainer.data.settings import DataSettings, PseudoSettings
 
 SIZE = (40, 70)
+CLUSTERS = ClusterModel(np.zeros((4, 1), np.float32), np.zeros(4, np.int64), 0.0, 0)
 NOTHING = DataSettings(hold_out=0)
-AS_IT_IS = PaintSettings(min_patch="0")
+AS_IT_IS = PaintSettings(min_patch="0", agreement=0)
 
 
 def square(y, x, height, width):
@@ -47,7 +49,7 @@ def run(tmp_path):
     folder = make_run(root, [Window(0, 0, 40, 40), Window(30, 0, 40, 40)], segments)
     pixels = np.random.default_rng(0).integers(0, 256, (*SIZE, 3))
     teaching.save_image(root / "a.png", pixels)
-    paint_archive(folder, 4, "now", AS_IT_IS)
+    paint_archive(folder, CLUSTERS, "now", AS_IT_IS)
     plan = read_table(folder.plan)
     write_table(plan, folder.tiles)
     folder.run_json.write_text(json.dumps({"settings": {"source": {"bands": None}}}))
@@ -106,7 +108,7 @@ def test_shuffled_classes_keep_the_regions_shapes(run, tmp_path):
 @pytest.mark.parametrize("settings", [{"min_margin": 0.15}, {"min_patch": "500"}])
 def test_controls_leave_out_what_the_label_maps_do(run, tmp_path, control, settings):
     _, everything, _ = decoded(run, tmp_path / "c", targets=control)
-    paint_archive(run, 4, "later", replace(AS_IT_IS, **settings))
+    paint_archive(run, CLUSTERS, "later", replace(AS_IT_IS, **settings))
     _, plain, _ = decoded(run, tmp_path / "c")
     _, labels, _ = decoded(run, tmp_path / "c", targets=control)
     assert ((labels == 255) == (plain == 255)).all()
