@@ -1,7 +1,7 @@
 """k-means beside its peers, and over an archive that does not fit in memory.
 
     python -m alps.bench.labels.clusters fit              # 1 M x 256 float16, K = 46 and 512
-    python -m alps.bench.labels.clusters stream FOLDER    # 10 M x 256 in FOLDER/run, some 6 GB
+    python -m alps.bench.labels.clusters stream FOLDER    # 10 M x 256 in FOLDER/run, some 7 GB
 
 Both print Markdown, and append it to --results FILE. ``fit`` times all sides in one process, one
 after the other, on the same vectors (``alps.bench.kernels.mixture``), and takes the inertia of each
@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -26,6 +27,8 @@ from alps.bench.kernels.mixture import mixture
 from alps.engine.clusters.data import MemoryVectors
 from alps.engine.clusters.fit import fit_centroids
 from alps.engine.run_folder.folder import RunFolder
+from alps.engine.run_folder.plan import SHARD_TILES
+from alps.engine.run_folder.region_schemas import REGION_SCHEMA
 from alps.engine.run_folder.schemas import COLOUR_VALUES, PLAN_SCHEMA, segment_schema
 from alps.engine.run_folder.tables import write_table
 from alps.engine.settings import ClusterSettings
@@ -159,7 +162,8 @@ def stream(folder: Path, rows: int, clusters: int, results: Path | None, only_wr
         click.echo(f"written in {time.perf_counter() - began:.0f} s", err=True)
     if only_write:
         return
-    written = sum(path.stat().st_size for path in (root / "segments").iterdir())
+    folders = (root / "segments", root / "regions")
+    written = sum(path.stat().st_size for one in folders for path in one.iterdir())
     command = [
         sys.executable,
         "-m",
@@ -177,16 +181,16 @@ def stream(folder: Path, rows: int, clusters: int, results: Path | None, only_wr
             f"## {rows:,} x {CHANNELS} float16 streamed from Parquet",
             "",
             f"{machine.cpu_name()}, {threads()} threads. {written / 1e9:.1f} GB in "
-            f"{-(-rows // SHARD_ROWS)} files, features as `alps cluster` makes them (position "
-            f"removed, whitened, with colour), K = {clusters}; "
-            f"{min(rows, DISTINCT_ROWS):,} embeddings "
-            "are different ones. A process of its own:",
+            f"{-(-rows // SHARD_ROWS)} shards, as many regions as segments, each of which saw "
+            "two; features as `alps cluster` makes them (position removed, blended, whitened, with "
+            f"colour), K = {clusters}; {min(rows, DISTINCT_ROWS):,} embeddings are different ones. "
+            "A process of its own:",
             "",
             f"- peak resident memory {found['peak'] / 1e9:.2f} GB, of which "
             f"{found['before'] / 1e9:.2f} GB once everything was imported",
             f"- features fitted, in one pass over all rows: {found['features']:.0f} s",
             f"- centroids fitted: {found['fit']:.0f} s",
-            f"- all rows assigned, and their files rewritten: {found['assign']:.0f} s "
+            f"- all rows assigned, and their classes written: {found['assign']:.0f} s "
             f"({rows / found['assign'] / 1e6:.2f} M rows a second); inertia {found['inertia']:.4f}",
         ],
         results,
@@ -206,7 +210,7 @@ def child(root: Path, clusters: int) -> None:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
     before, marks = peak(), [time.perf_counter()]
-    real = {name: getattr(cluster, name) for name in ("RunVectors", "fit_centroids")}
+    real = {name: getattr(cluster, name) for name in ("RunRegions", "fit_centroids")}
 
     def marked(name: str) -> Callable:
         def call(*args: object) -> object:
@@ -233,44 +237,68 @@ def child(root: Path, clusters: int) -> None:
 
 
 def write_archive(root: Path, rows: int) -> None:
-    """A run folder with ``rows`` segments of a made-up archive: one tile a file."""
+    """A run folder with ``rows`` segments and regions of a made-up archive: one source a shard."""
     folder = RunFolder(root)
-    (root / "journal").mkdir(parents=True)
-    (root / "segments").mkdir()
-    from alps.engine.run_folder.plan import SHARD_TILES
-
+    for name in ("journal", "segments", "regions"):
+        (root / name).mkdir(parents=True)
     shards = -(-rows // SHARD_ROWS)
     blank = {"source": "a.png", "path": "a.png", "label": "a.png", "reason": ""}
     size = {"source_width": 1024, "source_height": 1024, "width": 1024, "height": 1024}
     plan = [
-        {"tile_id": tile, "source_index": 0, "x": 0, "y": 0, **blank, **size}
+        {"tile_id": tile, "source_index": tile // SHARD_TILES, "x": 0, "y": 0, **blank, **size}
         for tile in range(shards * SHARD_TILES)
     ]
     write_table(pa.Table.from_pylist(plan, schema=PLAN_SCHEMA), folder.plan)
-    schema = segment_schema(CHANNELS)
     rng = np.random.default_rng(0)
     drawn = list(mixture(CHANNELS).pieces(min(rows, DISTINCT_ROWS), 7, SHARD_ROWS))
     for shard in range(shards):
         vectors = drawn[shard % len(drawn)][: rows - shard * SHARD_ROWS]
-        count = len(vectors)
-        colour = rng.normal(50, 20, (count, COLOUR_VALUES)).astype(np.float16)
-        columns = {
-            "tile_id": np.full(count, shard * SHARD_TILES),
-            "segment_id": np.arange(count),
-            "area": rng.integers(20, 20_000, count),
-            "embedding": _lists(vectors),
-            "colour": _lists(colour),
-            "cluster": np.full(count, -1),
-        }
-        for name in ("centre_x", "centre_y"):
-            columns[name] = rng.uniform(0, 1024, count)
-        for field in schema:
-            if field.name not in columns:
-                empty = b"" if pa.types.is_binary(field.type) else 0
-                columns[field.name] = np.full(count, empty)
-            columns[field.name] = pa.array(columns[field.name]).cast(field.type)
-        table = pa.table({name: columns[name] for name in schema.names}, schema=schema)
-        pq.write_table(table, folder.segments(shard), compression="zstd")
+        segments, regions = _tables(shard, vectors, rng)
+        pq.write_table(segments, folder.segments(shard), compression="zstd")
+        pq.write_table(regions, folder.regions(shard), compression="zstd")
+
+
+def _tables(shard: int, vectors: np.ndarray, rng: np.random.Generator) -> tuple[pa.Table, pa.Table]:
+    """Segments with embeddings (n, C), shared out among a shard's tiles, and n regions of them."""
+    count = len(vectors)
+    tile = np.arange(count) * SHARD_TILES // count
+    number = np.arange(count) - np.searchsorted(tile, tile)
+    colour = _lists(rng.normal(50, 20, (count, COLOUR_VALUES)).astype(np.float16))
+    area = rng.integers(20, 20_000, count)
+    centre = rng.uniform(0, 1024, (2, count))
+    segments = {
+        "tile_id": shard * SHARD_TILES + tile,
+        "segment_id": number,
+        "area": area,
+        "embedding": _lists(vectors),
+        "colour": colour,
+        "centre_x": centre[0],
+        "centre_y": centre[1],
+    }
+    # Of each segment a region, which another window's segment saw as well.
+    saw = np.stack([np.arange(count), rng.permutation(count)], axis=1).ravel()
+    starts = (2 * np.arange(count + 1)).astype(np.int32)
+    regions = {
+        "source_index": np.full(count, shard),
+        "area": area,
+        "colour": colour,
+        "tiles": pa.ListArray.from_arrays(starts, segments["tile_id"][saw]),
+        "segments": pa.ListArray.from_arrays(starts, number[saw].astype(np.int32)),
+        "shares": pa.ListArray.from_arrays(
+            starts, np.tile(np.array([0.7, 0.3], np.float32), count)
+        ),
+    }
+    return _filled(segments, segment_schema(CHANNELS)), _filled(regions, REGION_SCHEMA)
+
+
+def _filled(columns: dict[str, Any], schema: pa.Schema) -> pa.Table:
+    """A table of a schema whose other columns hold nothing."""
+    count = len(columns["area"])
+    for field in schema:
+        empty = b"" if pa.types.is_binary(field.type) else 0
+        values = columns.get(field.name, np.full(count, empty))
+        columns[field.name] = pa.array(values).cast(field.type)
+    return pa.table({name: columns[name] for name in schema.names}, schema=schema)
 
 
 def _lists(values: np.ndarray) -> pa.Array:

@@ -2,17 +2,18 @@
 
     python -m alps.bench.labels.features DATA WORK --out bench/results/features.md
 
-DATA and WORK as in `alps.bench.labels.quality`, with which the segments are shared. Each row is
-another way to make vectors of the same segments; they are put into 46 classes and scored as label
+DATA and WORK as in `alps.bench.labels.quality`, with which masks and regions are shared. Each row
+is another way to make vectors of the same regions; they are put into 46 classes and scored as label
 maps on Dubai's tiles 1 to 6 and on OpenAerialMap, by majority mapping, unlabelled pixels being
 misses: learnt on the scored images, and on other parts of them ("apart": tile by tile, and four
-fifths). No map is painted for that: which segment each pixel shows is counted once against the
-truth, and what a way of clustering is worth follows from the counts.
+fifths). No map is painted for that: what each region shows of the truth is counted once, and what a
+way of clustering is worth follows from the counts, small patches and all.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -22,16 +23,9 @@ from rasterio.windows import Window
 from alps.bench.labels.quality import DATA, SEEDS, Place
 from alps.engine.base.errors import AlpsError
 from alps.engine.clusters.data import MemoryVectors
-from alps.engine.clusters.features import (
-    FEATURE_COLUMNS,
-    SegmentColumns,
-    fit_features,
-    segment_columns,
-)
+from alps.engine.clusters.features import FeatureFit, RegionColumns, SegmentColumns
 from alps.engine.clusters.fit import fit_clusters
-from alps.engine.clusters.position import fit_position_effect
-from alps.engine.clusters.segment_data import longer_sides
-from alps.engine.labels.paint import SegmentStore, paint_strips
+from alps.engine.clusters.region_data import REGION_COLUMNS, RegionReader
 from alps.engine.quality.measure import ious_of, majority_mapping, mapped_counts
 from alps.engine.quality.truth import (
     TruthRules,
@@ -39,24 +33,25 @@ from alps.engine.quality.truth import (
     open_image,
     read_classes,
 )
+from alps.engine.regions.raster import open_regions
+from alps.engine.regions.tables import GroupTables
 from alps.engine.run_folder.folder import RunFolder
-from alps.engine.run_folder.plan import PlannedTile, shard_count, sources_of
+from alps.engine.run_folder.plan import groups_of
 from alps.engine.run_folder.tables import read_table
 from alps.engine.settings import ClusterSettings
 
 FOLDS = 5
 HELD_OUT = "tile7"  # sources of this name take no part in anything here
 IGNORE = 255
-MASKS, PARTS = 0, None  # --superpixels of a run; None is the default
 
 
 @dataclass(frozen=True)
 class Truth:
-    """What n segments show of T classes, by pixels of the label maps that they would be on."""
+    """What n regions show of T classes, by pixels."""
 
     counts: np.ndarray  # (n, T) int64
     source: np.ndarray  # (n,) index of the source
-    unlabelled: np.ndarray  # (S, T) pixels of each source under no segment
+    unlabelled: np.ndarray  # (S, T) pixels of each source in no region
     names: list[str]  # of sources
 
     @property
@@ -70,64 +65,42 @@ class Truth:
 
 @dataclass(frozen=True)
 class Variant:
-    """A way to make vectors of segments, and to cluster them."""
+    """A way to make vectors of regions, and to cluster them."""
 
     name: str
-    superpixels: float | None
     settings: ClusterSettings
-    change: Callable[[SegmentColumns, np.ndarray], np.ndarray] | None = None
-
-
-class OwnerStore(SegmentStore):
-    """Segments whose class is their number within their source."""
-
-    COLUMNS = ("tile_id", "area", "predicted_iou", "counts", "cluster", "margin")
-
-    def __init__(self, folder: RunFolder) -> None:
-        super().__init__(folder)
-        self.first: dict[int, int] = {}  # of each tile of the source at hand
-        self.count = 0
-
-    def start(self, tiles: list[PlannedTile]) -> None:
-        """Number the segments of a source's tiles."""
-        self.first, self.count = {}, 0
-        for tile in tiles:
-            self.first[tile.tile_id] = self.count
-            self.count += super().of_tile(tile.tile_id).num_rows
-
-    def of_tile(self, tile_id: int) -> pa.Table:
-        """The segments of one tile."""
-        table = super().of_tile(tile_id)
-        numbers = self.first[tile_id] + np.arange(table.num_rows, dtype=np.int32)
-        at = table.schema.get_field_index("cluster")
-        return table.set_column(at, table.schema.field(at), pa.array(numbers))
+    change: Callable[[RegionColumns, ClusterSettings], np.ndarray]
 
 
 def count_truth(run: RunFolder, truth: Path, rules: TruthRules, classes: int) -> Truth:
-    """Count every source's segments against its truth, a file of the same stem."""
-    store = OwnerStore(run)
+    """Count every source's regions against its truth, a file of the same stem."""
     files = {path.stem: path for path in truth.iterdir()}
-    counts, source, unlabelled, names = [], [], [], []
-    for tiles in sources_of(read_table(run.plan)):
-        store.start(tiles)
-        found = np.zeros((store.count + 1, classes), np.int64)
-        with open_image(files[Path(tiles[0].label).stem]) as real:
-            bands = class_bands(real, rules)
-            for top, strip in paint_strips(tiles, store, max(store.count, 256)):
-                window = Window(0, top, strip.shape[1], strip.shape[0])
-                values, valid = read_classes(real, bands, window, rules)
-                owner = np.minimum(strip[valid].astype(np.int64), store.count)
-                keys = owner * classes + values[valid]
-                found += np.bincount(keys, minlength=found.size).reshape(found.shape)
-        counts.append(found[:-1])
-        source.append(np.full(store.count, len(names)))
-        unlabelled.append(found[-1])
-        names.append(tiles[0].source)
+    counts, source, unlabelled = [], [], []
+    names: list[str] = []
+    for group, sources in groups_of(read_table(run.plan)):
+        tables = GroupTables(run, group, ())
+        for first, *_ in sources:
+            count = tables.of_source(first.source_index).num_rows
+            found = np.zeros((count + 1, classes), np.int64)
+            with (
+                open_image(files[Path(first.label).stem]) as real,
+                open_regions(run.region_raster(first.label)) as raster,
+            ):
+                bands = class_bands(real, rules)
+                for top, strip in raster.values(np.arange(count), count):
+                    window = Window(0, top, strip.shape[1], strip.shape[0])
+                    values, valid = read_classes(real, bands, window, rules)
+                    keys = strip[valid] * classes + values[valid]
+                    found += np.bincount(keys, minlength=found.size).reshape(found.shape)
+            counts.append(found[:-1])
+            source.append(np.full(count, len(names)))
+            unlabelled.append(found[-1])
+            names.append(first.source)
     return Truth(np.concatenate(counts), np.concatenate(source), np.array(unlabelled), names)
 
 
 def score(labels: np.ndarray, clusters: int, truth: Truth) -> tuple[float, float]:
-    """mIoU of segments' classes (n,), the mapping learnt on the same sources, and apart."""
+    """mIoU of regions' classes (n,), the mapping learnt on the same sources, and apart."""
     sources, classes = truth.unlabelled.shape
     table = np.zeros((sources, clusters, classes), np.int64)
     np.add.at(table, (truth.source, labels), truth.counts)
@@ -143,114 +116,108 @@ def score(labels: np.ndarray, clusters: int, truth: Truth) -> tuple[float, float
     return float(same), float(np.nanmean(ious_of(mapped, total)))
 
 
-def columns_of(run: RunFolder) -> SegmentColumns:
-    """All segments of a run, in the order of its files."""
-    shards = range(shard_count(read_table(run.plan)))
-    tables = [read_table(run.segments(s), list(FEATURE_COLUMNS)) for s in shards]
-    return segment_columns(pa.concat_tables(tables), longer_sides(read_table(run.plan)))
+def columns_of(run: RunFolder) -> RegionColumns:
+    """All regions of a run, in the order of its files."""
+    groups = [group for group, _ in groups_of(read_table(run.plan))]
+    tables = [read_table(run.regions(group), list(REGION_COLUMNS)) for group in groups]
+    return RegionReader(run).columns(pa.concat_tables(tables))
 
 
-def held_in(columns: SegmentColumns, truth: Truth) -> tuple[SegmentColumns, Truth]:
+def held_in(columns: RegionColumns, truth: Truth) -> tuple[RegionColumns, Truth]:
     """Both without the sources that nothing is chosen on."""
     kept = np.array([not name.startswith(HELD_OUT) for name in truth.names])
     rows = kept[truth.source]
     number = np.cumsum(kept) - 1
     names = [name for name, keep in zip(truth.names, kept, strict=True) if keep]
     rest = Truth(truth.counts[rows], number[truth.source[rows]], truth.unlabelled[kept], names)
-    return columns.take(rows), rest
+    return _seen(columns.take(np.flatnonzero(rows))), rest
 
 
-# --- what else was tried: given columns and the source of each, other vectors
-
-
-def centred(columns: SegmentColumns, group: np.ndarray) -> SegmentColumns:
-    """Embeddings without the mean of their group, shrunk where a group is small."""
-    effect = fit_position_effect([(columns.embedding, columns.place)])
-    vectors = effect.remove(columns.embedding, columns.place)
-    count = np.bincount(group)
-    sums = np.zeros((len(count), vectors.shape[1]))
-    np.add.at(sums, group, vectors)
-    return replace(
-        columns, embedding=(vectors - (sums / (count[:, None] + 10))[group]).astype(np.float32)
+def _seen(columns: RegionColumns) -> RegionColumns:
+    """The same without segments that no region saw, which statistics would count."""
+    used, entry = np.unique(columns.entry, return_inverse=True)
+    segments = SegmentColumns(
+        *(getattr(columns.segments, item.name)[used] for item in fields(SegmentColumns))
     )
+    return replace(columns, segments=segments, source=columns.source[used], entry=entry)
 
 
-def by_source(settings: ClusterSettings) -> Callable[[SegmentColumns, np.ndarray], np.ndarray]:
-    """Vectors of embeddings centred image by image."""
-
-    def change(columns: SegmentColumns, source: np.ndarray) -> np.ndarray:
-        moved = centred(columns, source)
-        return fit_features([moved], replace(settings, remove_position=False)).transform(moved)
-
-    return change
+# --- ways to make vectors: given columns and settings, (n, D) float32
 
 
-def colour_alone(deviations: bool) -> Callable[[SegmentColumns, np.ndarray], np.ndarray]:
-    """Standardised colours: means, or means and deviations."""
-
-    def change(columns: SegmentColumns, source: np.ndarray) -> np.ndarray:
-        colour = columns.colour.astype(np.float32)[:, : 6 if deviations else 3]
-        return (colour - colour.mean(0)) / colour.std(0)
-
-    return change
+def as_set(columns: RegionColumns, settings: ClusterSettings) -> np.ndarray:
+    """As `alps cluster` makes them."""
+    fit = FeatureFit(settings)
+    fit.add_segments(columns.segments)
+    fit.add_colours(columns.colour)
+    return fit.solve().transform(columns)
 
 
-def with_size(settings: ClusterSettings) -> Callable[[SegmentColumns, np.ndarray], np.ndarray]:
-    """The vectors of settings, and the logarithm of the area beside them."""
+def of_one_window(columns: RegionColumns, settings: ClusterSettings) -> np.ndarray:
+    """Of each region only the segment with the largest share, so nothing is blended."""
+    region = np.repeat(np.arange(len(columns)), np.diff(columns.starts))
+    order = np.lexsort((-columns.share, region))
+    best = order[np.flatnonzero(np.diff(region[order], prepend=-1))]
+    starts = np.searchsorted(region[best], np.arange(len(columns) + 1))
+    share = np.ones(len(best), np.float32)
+    alone = replace(columns, starts=starts, entry=columns.entry[best], share=share)
+    return as_set(alone, settings)
 
-    def change(columns: SegmentColumns, source: np.ndarray) -> np.ndarray:
-        vectors = fit_features([columns], settings).transform(columns)
-        size = np.log(np.maximum(columns.area, 1))
-        size = 0.3 * (size - size.mean()) / max(size.std(), 1e-6)
-        return np.concatenate([vectors, size[:, None].astype(np.float32)], axis=1)
+
+def colour_alone(width: int) -> Callable[[RegionColumns, ClusterSettings], np.ndarray]:
+    """Standardised colours: the first 3 are means, 6 are deviations too."""
+
+    def change(columns: RegionColumns, _: ClusterSettings) -> np.ndarray:
+        colour = columns.colour.astype(np.float32)[:, :width]
+        return (colour - colour.mean(0)) / np.maximum(colour.std(0), 1e-6)
 
     return change
 
 
 def variants() -> Iterator[Variant]:
-    """The rows of the table: what was there before, one thing after the other, and the rest."""
+    """The rows of the table: one thing after the other, then the chosen ones with one changed."""
     chosen = ClusterSettings()
-    bare = replace(chosen, components=0, colour_weight=0.0)
-    for where, superpixels in (("masks", MASKS), ("parts", PARTS)):
-        yield Variant(f"{where}: embeddings", superpixels, replace(bare, remove_position=False))
-        yield Variant(f"{where}: place removed", superpixels, bare)
-        yield Variant(f"{where}: colour alone", superpixels, bare, colour_alone(False))
-        yield Variant(
-            f"{where}: colour and its deviation alone", superpixels, bare, colour_alone(True)
-        )
-        yield Variant(f"{where}: place removed, colour", superpixels, replace(chosen, components=0))
-        yield Variant(f"{where}: place removed, whitened, colour", superpixels, chosen)
-    for name, settings in (
-        ("embeddings not scaled to length 1", replace(chosen, normalise=False)),
-        ("place not removed", replace(chosen, remove_position=False)),
-        ("not weighted by area", replace(chosen, weight_by_area=False)),
-        *((f"colour weight {w}", replace(chosen, colour_weight=w)) for w in (0.3, 0.8, 1.2)),
-        *((f"{n} components", replace(chosen, components=n)) for n in (8, 16, 64)),
-    ):
-        yield Variant(f"parts: as chosen, {name}", PARTS, settings)
-    yield Variant("parts: as chosen, centred by image", PARTS, chosen, by_source(chosen))
-    yield Variant("parts: as chosen, with size", PARTS, chosen, with_size(chosen))
+    bare = replace(chosen, remove_position=False, components=0, colour_weight=0.0)
+    yield Variant("colour alone", bare, colour_alone(3))
+    yield Variant("colour and its deviation alone", bare, colour_alone(6))
+    step = bare
+    steps: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("embeddings", {}),
+        ("+ place removed", {"remove_position": True}),
+        ("+ colour", {"colour_weight": chosen.colour_weight}),
+        ("+ whitened: as chosen", {"components": chosen.components}),
+    )
+    for name, values in steps:
+        step = replace(step, **values)
+        yield Variant(name, step, as_set)
+    yield Variant("as chosen, of one window", chosen, of_one_window)
+    others: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("embeddings not scaled to length 1", {"normalise": False}),
+        ("place not removed", {"remove_position": False}),
+        ("centred by image", {"centre_sources": True}),
+        ("not weighted by area", {"weight_by_area": False}),
+        *((f"colour weight {w}", {"colour_weight": w}) for w in (0.0, 0.3, 0.8, 1.2)),
+        *((f"{n} components", {"components": n}) for n in (8, 16, 64)),
+    )
+    for name, values in others:
+        yield Variant(f"as chosen, {name}", replace(chosen, **values), as_set)
 
 
-def measure(variant: Variant, columns: SegmentColumns, truth: Truth) -> np.ndarray:
+def measure(variant: Variant, columns: RegionColumns, truth: Truth) -> np.ndarray:
     """mIoU same and apart, mean over seeds: (2,)."""
-    if variant.change is None:
-        vectors = fit_features([columns], variant.settings).transform(columns)
-    else:
-        vectors = variant.change(columns, truth.source)
+    vectors = variant.change(columns, variant.settings).astype(np.float32)
     weights = columns.area if variant.settings.weight_by_area else None
     found = []
     for seed in SEEDS:
         settings = replace(variant.settings, seed=seed)
-        model = fit_clusters(MemoryVectors(vectors.astype(np.float32), weights), settings)
-        labels, _ = model.assign(vectors.astype(np.float32))
+        labels, _ = fit_clusters(MemoryVectors(vectors, weights), settings).assign(vectors)
         found.append(score(labels, settings.clusters, truth))
     return np.mean(found, axis=0)
 
 
-def load(place: Place, superpixels: float | None) -> tuple[SegmentColumns, Truth]:
-    """Segments of a data set and what they show, without what is held out."""
-    run = place.run(superpixels)
+def load(place: Place) -> tuple[RegionColumns, Truth]:
+    """Regions of a data set and what they show, without what is held out."""
+    run = place.run()
     rules = TruthRules((IGNORE,), place.data.scored.truth_threshold)
     classes = 2 if rules.threshold is not None else 5
     kept = run.root / "owned.npz"
@@ -273,16 +240,15 @@ def main(folder: Path, work: Path, out: Path | None, model: str) -> None:
     head = " | ".join(f"{titles[data.name]} | apart" for data in DATA)
     lines = [f"| features | {head} |", "|---" * (1 + 2 * len(DATA)) + "|"]
     try:
-        loaded: dict[tuple[str, float | None], tuple[SegmentColumns, Truth]] = {}
+        loaded: dict[str, tuple[RegionColumns, Truth]] = {}
         for variant in variants():
             cells = []
             for data in DATA:
-                key = data.name, variant.superpixels
-                if key not in loaded:
+                if data.name not in loaded:
                     images, truth = folder / data.name / "images", folder / data.name / "labels"
                     place = Place(images, truth, work, data, model, variant.settings.clusters)
-                    loaded[key] = load(place, variant.superpixels)
-                cells += [f"{value:.3f}" for value in measure(variant, *loaded[key])]
+                    loaded[data.name] = load(place)
+                cells += [f"{value:.3f}" for value in measure(variant, *loaded[data.name])]
             lines.append(f"| {variant.name} | {' | '.join(cells)} |")
             click.echo(lines[-1])
     except AlpsError as error:

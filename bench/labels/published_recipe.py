@@ -11,13 +11,11 @@ Written anew from a description of the reference code of ALPS (arXiv 2406.10855)
 - masks are painted in the order of their files' names, a later one over an earlier one, and a
   mask's pixels are 1 times its class: class 0 is what the background is.
 
-Masks are those of a run folder made with ``--superpixels 0``, so what differs is what comes after
-them. The background counts as a class of its own, which favours the recipe: no pixel is a miss for
-being unlabelled.
+Masks are those of a run folder, so what differs is what comes after them. The background counts as
+a class of its own, which favours the recipe: no pixel is a miss for being unlabelled.
 """
 
 from pathlib import Path
-from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -28,7 +26,6 @@ from sklearn.cluster import MiniBatchKMeans
 from alps.engine.base.progress import Progress
 from alps.engine.images.raster import RasterReader
 from alps.engine.images.windows import cores
-from alps.engine.labels.paint import SegmentStore
 from alps.engine.labels.writer import LabelMapWriter, label_dtype
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.plan import (
@@ -37,6 +34,7 @@ from alps.engine.run_folder.plan import (
     sources_of,
     tiles_of_shard,
 )
+from alps.engine.run_folder.segment_store import SegmentStore
 from alps.engine.run_folder.tables import read_table
 from alps.engine.sam import Sam
 from alps.kernels.masks import coco
@@ -44,12 +42,7 @@ from alps.kernels.masks.pixels import masks_of
 
 MAX_AREA = 0.3  # share of the image
 BATCH = 1024
-
-
-class MaskStore(SegmentStore):
-    """Masks of single tiles."""
-
-    COLUMNS: ClassVar[tuple[str, ...]] = ("tile_id", "segment_id", "counts")
+COLUMNS = ("segment_id", "counts")
 
 
 def label_published(run: RunFolder, model: Sam, out: Path, clusters: int, seed: int) -> Path:
@@ -73,7 +66,7 @@ def label_published(run: RunFolder, model: Sam, out: Path, clusters: int, seed: 
         if len(batch) >= clusters:  # the first and the last batch alone could be too small
             kmeans.partial_fit(batch)
     classes = kmeans.predict(features)
-    store = MaskStore(run)
+    store = SegmentStore(run, COLUMNS)
     for tiles in sources_of(plan):
         if not tiles[0].reason:
             _paint_source(store, tiles, rows, classes, out, clusters)
@@ -95,16 +88,16 @@ def _features_of_shard(
     run: RunFolder, plan: pa.Table, shard: int, model: Sam
 ) -> tuple[np.ndarray, np.ndarray]:
     """Tile and segment id (n, 2) and embedding (n, C) of a shard's masks that are not too large."""
-    table = read_table(run.segments(shard), ["tile_id", "segment_id", "area", "counts"])
-    ids, areas = (table.column(name).to_numpy() for name in ("tile_id", "area"))
-    segment = table.column("segment_id").to_numpy()
+    table = read_table(run.segments(shard), ["tile_id", "segment_id", "mask", "area", "counts"])
+    names = ("tile_id", "segment_id", "mask", "area")
+    ids, segment, mask, areas = (table.column(name).to_numpy() for name in names)
     rows = [np.zeros((0, 2), np.int64)]
     features = [np.zeros((0, model.config.embedding_channels), np.float32)]
     tiles = tiles_of_shard(plan, shard)
     with Progress(len(tiles), "tiles", f"encoding shard {shard} again") as progress:
         for tile in tiles:
             small = areas <= MAX_AREA * tile.width * tile.height
-            own = np.flatnonzero((ids == tile.tile_id) & small)
+            own = np.flatnonzero((ids == tile.tile_id) & (mask >= 0) & small)
             if len(own):
                 masks = _masks(table, own, tile)
                 embedding = _encode_unnormalised(model, tile)
@@ -141,7 +134,7 @@ def _encode_unnormalised(model: Sam, tile: PlannedTile) -> np.ndarray:
 
 
 def _paint_source(
-    store: MaskStore,
+    store: SegmentStore,
     tiles: list[PlannedTile],
     rows: np.ndarray,
     classes: np.ndarray,
@@ -165,7 +158,7 @@ def _paint_source(
 
 
 def _paint_window(
-    store: MaskStore, tile: PlannedTile, rows: np.ndarray, classes: np.ndarray
+    store: SegmentStore, tile: PlannedTile, rows: np.ndarray, classes: np.ndarray
 ) -> np.ndarray:
     labels = np.zeros((tile.height, tile.width), np.uint16)
     own = np.flatnonzero(rows[:, 0] == tile.tile_id)

@@ -33,7 +33,7 @@ from alps.engine.models.registry import find_model
 from alps.engine.quality.measure import Quality, QualitySettings, measure_quality
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.locks import locked
-from alps.engine.settings import ClusterSettings, RunSettings, SegmentSettings
+from alps.engine.settings import ClusterSettings, RunSettings
 from alps.engine.stages.label import (
     RunOptions,
     cluster_stage,
@@ -85,27 +85,30 @@ class Place:
     model: str
     clusters: int
 
-    @property
-    def model_name(self) -> str:
-        """The model's name and the first digits of its SHA-256."""
-        _, info = load_sam(find_model(self.model))
-        return f"{Path(self.model).stem}-{info.sha256[:12]}"
+    def run(self) -> RunFolder:
+        """Masks and regions of all images; made where they are not there yet."""
+        root = self.work / f"{model_name(self.model)}-{self.data.name}"
+        return segmented(root, self.images, RunSettings(), self.model)
 
-    def run(self, superpixels: float | None) -> RunFolder:
-        """Segments of all images; made where they are not there yet. None: as by default."""
-        suffix = "" if superpixels is None else "-masks"
-        folder = RunFolder(self.work / f"{self.model_name}-{self.data.name}{suffix}")
-        given = {} if superpixels is None else {"superpixels": superpixels}
-        settings = RunSettings(segment=SegmentSettings(**given))
-        if not folder.run_json.exists() or shards_missing(folder):
-            with locked(folder):
-                segment_stage(folder, self.images, settings, RunOptions(model=self.model))
-        return folder
+
+def model_name(model: str) -> str:
+    """A model's name and the first digits of its SHA-256."""
+    _, info = load_sam(find_model(model))
+    return f"{Path(model).stem}-{info.sha256[:12]}"
+
+
+def segmented(root: Path, images: Path, settings: RunSettings, model: str) -> RunFolder:
+    """A run folder with masks and regions of all images; made where they are not there yet."""
+    folder = RunFolder(root)
+    if not folder.run_json.exists() or shards_missing(folder):
+        with locked(folder):
+            segment_stage(folder, images, settings, RunOptions(model=model))
+    return folder
 
 
 def label_ours(place: Place, seed: int) -> Path:
     """Our label maps for a seed, with the defaults of everything else."""
-    run = place.run(None)
+    run = place.run()
     with locked(run):
         cluster_stage(run, ClusterSettings(clusters=place.clusters, seed=seed))
         paint_stage(run)
@@ -116,7 +119,7 @@ def label_by_recipe(place: Place, seed: int) -> Path:
     """The published recipe's label maps, on the same model's masks."""
     model, _ = load_sam(find_model(place.model))
     out = place.work / f"labels-published-{place.data.name}-{seed}"
-    return label_published(place.run(0), model, out, place.clusters, seed)
+    return label_published(place.run(), model, out, place.clusters, seed)
 
 
 def label_by_superpixels(method: str) -> Callable[[Place, int], Path]:

@@ -7,9 +7,11 @@ from PIL import Image
 
 from alps.bench.labels.features import (
     Truth,
+    as_set,
     columns_of,
     count_truth,
     held_in,
+    of_one_window,
     score,
     variants,
 )
@@ -20,14 +22,16 @@ from alps.bench.labels.quality import (
     label_by_superpixels,
     table,
 )
+from alps.engine.clusters.fit import ClusterModel
 from alps.engine.images.windows import plan_windows
-from alps.engine.labels.paint import SegmentStore, paint_strips
+from alps.engine.labels.paint import paint_archive
 from alps.engine.quality.measure import QualitySettings, measure_quality
 from alps.engine.quality.truth import TruthRules
-from alps.engine.run_folder.plan import sources_of
 from alps.engine.run_folder.tables import read_table
+from alps.engine.settings import ClusterSettings, PaintSettings
 
 SIZE = (40, 70)
+CLUSTERS = ClusterModel(np.zeros((4, 1), np.float32), np.zeros(4, np.int64), 0.0, 0)
 CLASSES = 3
 
 
@@ -44,7 +48,13 @@ def run(tmp_path):
             y, x = rng.integers(0, 20, 2)
             mask[y : y + rng.integers(4, 16), x : x + rng.integers(4, 16)] = True
             own.append(
-                {"mask": mask, "cluster": int(rng.integers(4)), "predicted_iou": rng.random()}
+                {
+                    "mask": mask,
+                    "cluster": int(rng.integers(4)),
+                    "predicted_iou": rng.random(),
+                    "embedding": rng.normal(size=4).tolist(),
+                    "colour": rng.normal(size=6).tolist(),
+                }
             )
         segments.append(own)
     truth = rng.integers(0, CLASSES, SIZE).astype(np.uint8)
@@ -56,24 +66,16 @@ def run(tmp_path):
 
 def test_counts_score_as_painted_label_maps_do(run, tmp_path):
     truth = count_truth(run, tmp_path / "truth", TruthRules((255,), None), CLASSES)
-    clusters = np.concatenate(
-        [
-            read_table(path).column("cluster").to_numpy()
-            for path in sorted(run.segments(0).parent.glob("*"))
-        ]
-    )
+    clusters = read_table(run.region_classes(0)).column("cluster").to_numpy()
     assert len(truth.counts) == len(clusters) == len(columns_of(run))
-    (tiles,) = sources_of(read_table(run.plan))
-    labels = np.concatenate([rows for _, rows in paint_strips(tiles, SegmentStore(run), 4)])
-    (tmp_path / "labels").mkdir()
-    Image.fromarray(labels).save(tmp_path / "labels" / "a.png")
-    painted = measure_quality(tmp_path / "labels", tmp_path / "truth", QualitySettings())
+    paint_archive(run, CLUSTERS, "now", PaintSettings(min_patch="0", agreement=0))
+    painted = measure_quality(run.root, tmp_path / "truth", QualitySettings())
     same, _ = score(clusters, 4, truth)
     assert same == pytest.approx(painted.miou)
     assert truth.unlabelled.sum() == painted.pixels - painted.labelled_pixels > 0
 
 
-def test_what_is_held_out_is_not_seen(run, tmp_path):
+def test_what_is_held_out_is_not_seen(run):
     columns = columns_of(run)
     half = len(columns) // 2
     source = np.arange(len(columns)) // half
@@ -85,6 +87,25 @@ def test_what_is_held_out_is_not_seen(run, tmp_path):
     assert not any(name.startswith("tile7") for name in rest.names)
     assert len(kept) == len(rest.counts) == len(columns) - half
     assert rest.source.min() == 0
+    # Statistics are of what these regions saw: each of their segments, and no other.
+    assert len(kept.segments.area) < len(columns.segments.area)
+    assert set(kept.entry) == set(range(len(kept.segments.area)))
+    seen = columns.entry[columns.starts[half] :]
+    np.testing.assert_array_equal(kept.segments.place[kept.entry], columns.segments.place[seen])
+
+
+def test_one_window_is_the_one_with_the_largest_share(run):
+    columns = columns_of(run)
+    settings = ClusterSettings(
+        remove_position=False, centre_sources=False, components=0, colour_weight=0, normalise=False
+    )
+    entries = np.split(np.arange(len(columns.entry)), columns.starts[1:-1])
+    best = [own[columns.share[own].argmax()] for own in entries]
+    assert max(map(len, entries)) > 1
+    alone = of_one_window(columns, settings)
+    embeddings = columns.segments.embedding[columns.entry[best]]
+    np.testing.assert_allclose(alone, embeddings, rtol=1e-5)
+    assert not np.allclose(alone, as_set(columns, settings))
 
 
 def test_the_mapping_is_learnt_apart():
@@ -97,9 +118,15 @@ def test_the_mapping_is_learnt_apart():
     assert score(np.array([0, 1, 1, 0]), 2, truth) == (1, 1)
 
 
-def test_variants_have_names_of_their_own():
-    names = [variant.name for variant in variants()]
-    assert len(set(names)) == len(names) > 10
+def test_each_variant_has_vectors_of_its_own(run):
+    columns = columns_of(run)
+    found = {variant.name: variant for variant in variants()}
+    assert len(found) == len(list(variants())) > 10
+    for variant in found.values():
+        vectors = variant.change(columns, variant.settings)
+        assert vectors.shape[0] == len(columns) and np.isfinite(vectors).all()
+    (chosen,) = (one for name, one in found.items() if name.endswith(": as chosen"))
+    assert chosen.settings == ClusterSettings()
 
 
 def test_superpixels_are_kept_for_the_next_seed(archive, tmp_path, monkeypatch):

@@ -21,8 +21,8 @@ from alps.trainer.data.arrays import CachedPair
 from alps.trainer.data.decode import DecodeRequest, decode_pair
 from alps.trainer.data.find import Problem
 from alps.trainer.data.labels import count_classes
+from alps.trainer.data.regions import MASKS, RegionTargets, class_files
 from alps.trainer.data.rules import MOST_CLASSES, LabelRules
-from alps.trainer.data.segments import MASKS, SegmentTargets
 from alps.trainer.data.settings import PseudoSettings
 
 FORMAT = 1  # of the arrays; another one is another cache
@@ -84,7 +84,7 @@ def _with_classes(request: DecodeRequest) -> DecodeRequest:
     """Settle the classes: those of a control, or as many as the labels show."""
     rules = request.data.rules
     if request.pseudo.targets == "masks":
-        rules = LabelRules(MASKS)
+        rules = LabelRules(MASKS, ignore=rules.ignore)  # of the label maps beside them
     elif not rules.classes:
         count = count_classes([pair.label for pair in request.data.pairs], rules)
         if not 1 <= count <= MOST_CLASSES:
@@ -105,7 +105,7 @@ def _decides(request: DecodeRequest) -> dict[str, Any]:
     pseudo = asdict(request.pseudo)
     if request.pseudo != PseudoSettings():
         # Label maps stay as they are where only margins change.
-        parts = sorted((request.data.root / "segments").glob("part-*.parquet"))
+        parts = class_files(RunFolder(request.data.root))
         pseudo |= {"seed": request.seed, "parts": [_stamp(part) for part in parts]}
     return {
         "format": FORMAT,
@@ -126,7 +126,7 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     return status.st_size, status.st_mtime_ns
 
 
-def _targets(request: DecodeRequest) -> SegmentTargets | None:
+def _targets(request: DecodeRequest) -> RegionTargets | None:
     """What paints controls and weights; None where the label maps are all that is needed."""
     if request.pseudo == PseudoSettings():
         return None
@@ -136,7 +136,7 @@ def _targets(request: DecodeRequest) -> SegmentTargets | None:
         )
     folder = RunFolder(request.data.root)
     clusters = len(json.loads(folder.classes.read_text(encoding="utf-8"))["classes"])
-    return SegmentTargets(folder, clusters, request.pseudo, request.seed)
+    return RegionTargets(folder, clusters, request.pseudo, request.seed)
 
 
 def _open(index: Path, request: DecodeRequest) -> Cache:

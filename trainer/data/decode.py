@@ -22,8 +22,8 @@ from alps.trainer.data.arrays import (
 )
 from alps.trainer.data.find import DataSet, Pair, Problem
 from alps.trainer.data.labels import LabelReader, strips
+from alps.trainer.data.regions import RegionTargets
 from alps.trainer.data.rules import MOST_CLASSES, LabelRules
-from alps.trainer.data.segments import SegmentTargets
 from alps.trainer.data.settings import DataSettings, PseudoSettings
 
 ROWS = 1024  # of decoded arrays that are looked at together
@@ -42,7 +42,7 @@ class DecodeRequest:
 
 
 def decode_pair(
-    request: DecodeRequest, targets: SegmentTargets | None, pair: Pair, root: Path, stem: str
+    request: DecodeRequest, targets: RegionTargets | None, pair: Pair, root: Path, stem: str
 ) -> dict[str, Any]:
     """Write the arrays of a pair, whole or not at all; returns its record for the index."""
     done = root / f"{stem}.json"
@@ -63,7 +63,7 @@ class _Decoding:
     def __init__(
         self,
         request: DecodeRequest,
-        targets: SegmentTargets | None,
+        targets: RegionTargets | None,
         pair: Pair,
         root: Path,
         stem: str,
@@ -97,18 +97,18 @@ class _Decoding:
         return {"pair": asdict(cached), "problems": []}
 
     def _label_rules(self) -> LabelRules:
-        """Of the label file, which a control does not learn but which tells where nodata is."""
+        """Of the label file, of which a control learns only where it has no class."""
         if self._request.pseudo.targets != "masks":
             return self._rules
         many = tuple(str(index) for index in range(MOST_CLASSES))
-        return replace(self._rules, classes=many, ignore=(MOST_CLASSES,))
+        return replace(self._rules, classes=many)
 
     def _write(
         self, image: RasterReader, labels: LabelReader, width: int, height: int
     ) -> np.ndarray:
         """Write the arrays; returns pixels of each class, (C,) int64."""
         shape, pseudo = (height, width), self._request.pseudo
-        unlabelled = self._rules.unlabelled
+        unlabelled, empty = self._rules.unlabelled, self._label_rules().unlabelled
         dtype = np.uint8 if unlabelled == 255 else np.uint16
         counts = np.zeros(unlabelled + 1, np.int64)
         with ExitStack() as stack:
@@ -118,7 +118,7 @@ class _Decoding:
                 tile = image.read(window)
                 decoded = labels.read(window)
                 if pseudo.targets != "classes":
-                    decoded = np.zeros(decoded.shape, dtype)
+                    decoded = np.where(decoded == empty, unlabelled, 0).astype(dtype)
                 decoded[~tile.valid] = unlabelled  # nodata teaches nothing
                 _put(pixels, window.y // self._shrink, self._small_image(tile.rgb))
                 _put(ids, window.y // self._shrink, self._small(decoded))

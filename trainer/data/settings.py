@@ -48,14 +48,14 @@ class PseudoSettings:
 
     targets: str = setting(
         "classes",
-        "classes; or a control: masks (inside a segment or not), shuffled (each segment gets the "
-        "class of a random one).",
+        "classes; or a control: masks (inside a region or on its edge), shuffled (each region gets "
+        "the class of a random one).",
     )
     margin_weight: bool = setting(
-        False, "Weigh pixels by their segment's margin, full weight from the median on."
+        False, "Weigh pixels by their region's margin, full weight from the median on."
     )
     margin_cut: float = setting(
-        0.0, "Ignore this share of the segments: those most doubtful by their margin."
+        0.0, "Ignore this share of the regions: those most doubtful by their margin."
     )
 
 

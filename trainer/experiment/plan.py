@@ -22,8 +22,8 @@ class ExperimentSettings:
 
     arms: str = setting(
         "scratch,alps,masks,shuffled",
-        "What is compared: scratch, alps, and the controls masks (inside a segment or not) and "
-        "shuffled (each segment the class of a random one).",
+        "What is compared: scratch, alps, and the controls masks (inside a region or on its edge) "
+        "and shuffled (each region the class of a random one).",
     )
     fractions: str = setting("0.01,0.05,0.1,1", "Shares of the labels to fine-tune on.")
     seeds: int = setting(3, "Repetitions, each with other subsets, head and order: 0, 1, 2, …")

@@ -1,6 +1,7 @@
 """What is learnt of a run folder: classes, margins as weights and cuts, and the controls."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,16 +9,20 @@ import teaching
 from made_run import make_run
 
 from alps.engine.base.errors import RunFolderError, SourceError
+from alps.engine.clusters.fit import ClusterModel
 from alps.engine.images.windows import Window
 from alps.engine.labels.paint import paint_archive
 from alps.engine.run_folder.tables import read_table, write_table
+from alps.engine.settings import PaintSettings
 from alps.trainer.data.cache import build_cache
 from alps.trainer.data.decode import DecodeRequest
 from alps.trainer.data.find import find_data
 from alps.trainer.data.settings import DataSettings, PseudoSettings
 
 SIZE = (40, 70)
+CLUSTERS = ClusterModel(np.zeros((4, 1), np.float32), np.zeros(4, np.int64), 0.0, 0)
 NOTHING = DataSettings(hold_out=0)
+AS_IT_IS = PaintSettings(min_patch="0", agreement=0)
 
 
 def square(y, x, height, width):
@@ -28,7 +33,7 @@ def square(y, x, height, width):
 
 @pytest.fixture
 def run(tmp_path):
-    """Two windows that overlap by 10; segments of classes 0 to 3 and margins 0.1 to 0.4."""
+    """Two windows that overlap by 10; regions of classes 0 to 3 and margins 0.1 to 0.4."""
     segments = [
         [
             {"mask": square(0, 0, 20, 35), "cluster": 0, "margin": 0.1},
@@ -44,7 +49,7 @@ def run(tmp_path):
     folder = make_run(root, [Window(0, 0, 40, 40), Window(30, 0, 40, 40)], segments)
     pixels = np.random.default_rng(0).integers(0, 256, (*SIZE, 3))
     teaching.save_image(root / "a.png", pixels)
-    paint_archive(folder, 4, "now")
+    paint_archive(folder, CLUSTERS, "now", AS_IT_IS)
     plan = read_table(folder.plan)
     write_table(plan, folder.tiles)
     folder.run_json.write_text(json.dumps({"settings": {"source": {"bands": None}}}))
@@ -88,7 +93,7 @@ def test_the_most_doubtful_are_cut(run, tmp_path):
     assert (labels[kept] == plain[kept]).all() and (weights[kept] == 255).all()
 
 
-def test_shuffled_classes_keep_the_segments_shapes(run, tmp_path):
+def test_shuffled_classes_keep_the_regions_shapes(run, tmp_path):
     _, plain, _ = decoded(run, tmp_path / "c")
     cache, labels, _ = decoded(run, tmp_path / "c", targets="shuffled")
     assert len(cache.rules.classes) == 4
@@ -99,31 +104,40 @@ def test_shuffled_classes_keep_the_segments_shapes(run, tmp_path):
     assert (again == labels).all()
 
 
-def test_random_classes_leave_out_what_the_label_maps_do(run, tmp_path):
-    run.update_run(settings={"source": {"bands": None}, "paint": {"min_margin": 0.15}})
-    paint_archive(run, 4, "later", 0.15)
+@pytest.mark.parametrize("control", ["shuffled", "masks"])
+@pytest.mark.parametrize("settings", [{"min_margin": 0.15}, {"min_patch": "500"}])
+def test_controls_leave_out_what_the_label_maps_do(run, tmp_path, control, settings):
+    _, everything, _ = decoded(run, tmp_path / "c", targets=control)
+    paint_archive(run, CLUSTERS, "later", replace(AS_IT_IS, **settings))
     _, plain, _ = decoded(run, tmp_path / "c")
-    _, labels, _ = decoded(run, tmp_path / "c", targets="shuffled")
-    assert 0 not in plain and ((labels == 255) == (plain == 255)).all()
+    _, labels, _ = decoded(run, tmp_path / "c", targets=control)
+    assert ((labels == 255) == (plain == 255)).all()
+    assert (labels == 255).sum() > (everything == 255).sum()
+    assert (labels != 255).any()
 
 
-def test_masks_are_segments_without_their_edges(run, tmp_path):
+def test_masks_are_regions_without_their_edges(run, tmp_path):
     cache, labels, _ = decoded(run, tmp_path / "c", targets="masks")
-    assert cache.rules.classes == ("nothing", "segment") and set(np.unique(labels)) == {0, 1}
+    assert cache.rules.classes == ("edge", "region")
     _, plain, _ = decoded(run, tmp_path / "c")
-    assert (labels[plain == 255] == 0).all()
-    inner = np.zeros(SIZE, bool)
-    for y, x in np.ndindex(SIZE):
+    assert ((labels == 255) == (plain == 255)).all()
+    for y, x in np.argwhere(plain != 255):
         around = plain[max(y - 1, 0) : y + 2, x], plain[y, max(x - 1, 0) : x + 2]
         values = set(np.concatenate(around).tolist())
-        inner[y, x] = values == {int(plain[y, x])} and plain[y, x] != 255
-    assert (labels.astype(bool) == inner).all()
+        assert labels[y, x] == (values == {int(plain[y, x])})
 
 
-def test_controls_need_segments(run, tmp_path):
-    for part in (run.root / "segments").iterdir():
+def test_edges_are_found_across_strips(run, tmp_path, monkeypatch):
+    _, labels, _ = decoded(run, tmp_path / "c", targets="masks")
+    monkeypatch.setattr("alps.engine.regions.raster.TILE", 7)
+    _, again, _ = decoded(run, tmp_path / "other", targets="masks")
+    assert (labels == again).all()
+
+
+def test_controls_need_regions(run, tmp_path):
+    for part in (run.root / "clusters").iterdir():
         part.unlink()
-    with pytest.raises(RunFolderError, match="has no segments"):
+    with pytest.raises(RunFolderError, match="has no regions"):
         decoded(run, tmp_path / "c", targets="masks")
     data = teaching.save_data(tmp_path / "plain")
     request = DecodeRequest(find_data(data, NOTHING), NOTHING, 16, PseudoSettings("shuffled"))

@@ -1,0 +1,138 @@
+"""What a run folder's regions say beside their classes: margins as weights, and the controls.
+
+Label maps tell only the class of a pixel. The raster of regions tells whatever is wanted, by a look
+into a table with a value a region. Regions that a label map leaves out, being in doubt or small,
+are told by the label map.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from alps.engine.base.errors import RunFolderError
+from alps.engine.labels.writer import label_dtype
+from alps.engine.regions.build import NOWHERE
+from alps.engine.regions.raster import open_regions
+from alps.engine.regions.tables import GroupTables
+from alps.engine.run_folder.folder import RunFolder
+from alps.engine.run_folder.plan import group_of, sources_of
+from alps.engine.run_folder.tables import read_table
+from alps.trainer.data.settings import PseudoSettings
+
+WEIGHTS = 255  # full weight; 0: none
+EDGE = 1  # pixels on either side of where two regions meet
+MASKS = ("edge", "region")  # classes of the control "masks"
+QUANTILE_SAMPLE = 1_000_000  # margins, at most
+
+
+class RegionTargets:
+    """Shows targets and weights of one run folder's regions, source by source."""
+
+    def __init__(self, folder: RunFolder, classes: int, pseudo: PseudoSettings, seed: int) -> None:
+        """``classes``: K of the run. Raises RunFolderError where there are no regions."""
+        self._folder, self._classes, self._pseudo, self._seed = folder, classes, pseudo, seed
+        parts = class_files(folder)
+        if not parts or not folder.plan.exists():
+            raise RunFolderError(
+                f"{folder.root} has no regions with classes; margins and controls need them: use a "
+                "folder that alps label wrote (in one pass: with --keep-segments), or --targets "
+                "classes without margins"
+            )
+        self._tiles = {
+            tiles[0].source_index: tiles for tiles in sources_of(read_table(folder.plan))
+        }
+        self._sample = _margins(parts)
+        found = [read_table(part, ["cluster"]).column("cluster").to_numpy() for part in parts]
+        counts = np.bincount(np.concatenate(found), minlength=classes).astype(float)
+        self._shares = counts / max(counts.sum(), 1)
+
+    def labels(self, source: int) -> Iterator[tuple[int, np.ndarray]]:
+        """The control's labels of a source from top to bottom: (y, (h, width) uint8 or uint16).
+
+        0 in no region; the caller knows where the label map has nothing.
+        """
+        if self._pseudo.targets == "shuffled":
+            yield from self._shuffled(source)
+            return
+        above: np.ndarray | None = None
+        held: tuple[int, np.ndarray] | None = None
+        # An edge is known only with the row below it: a strip waits for the next one.
+        with open_regions(self._folder.region_raster(self._label(source))) as raster:
+            for y, numbers in raster.strips():
+                if held is not None:
+                    yield held[0], _masks(above, held[1], numbers[:EDGE])
+                    above = held[1][-EDGE:]
+                held = (y, numbers)
+        if held is not None:
+            yield held[0], _masks(above, held[1], None)
+
+    def weights(self, source: int) -> Iterator[tuple[int, np.ndarray]]:
+        """Weights of a source from top to bottom: (y, (h, width) uint8), 0 where cut off."""
+        full = max(float(np.median(self._sample)), 1e-6)
+        cut = float(np.quantile(self._sample, self._pseudo.margin_cut))
+        margin = self._column(source, "margin")
+        weight = (
+            np.clip(margin / full, 0, 1) if self._pseudo.margin_weight else np.ones_like(margin)
+        )
+        # A weight that is not cut off is never rounded down to nothing.
+        values = np.maximum(np.round(WEIGHTS * weight), 1)
+        of_region = np.where(margin < cut, 0, values).astype(np.uint8)
+        yield from self._shown(source, of_region, WEIGHTS)
+
+    def _shuffled(self, source: int) -> Iterator[tuple[int, np.ndarray]]:
+        """Each region in the class of a random one."""
+        count = len(self._column(source, "cluster"))
+        drawn = np.random.default_rng([self._seed, source]).choice(
+            self._classes, count, p=self._shares
+        )
+        of_region = drawn.astype(label_dtype(self._classes))
+        yield from self._shown(source, of_region, 0)
+
+    def _shown(
+        self, source: int, of_region: np.ndarray, nothing: int
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        with open_regions(self._folder.region_raster(self._label(source))) as raster:
+            yield from raster.values(of_region, nothing)
+
+    def _column(self, source: int, name: str) -> np.ndarray:
+        """Of a source's regions, (R,)."""
+        tables = GroupTables(self._folder, group_of(self._tiles[source]), (), (name,))
+        return tables.of_source(source).column(name).to_numpy()
+
+    def _label(self, source: int) -> str:
+        return self._tiles[source][0].label
+
+
+def class_files(folder: RunFolder) -> list[Path]:
+    """The files of clusters and margins of a run's regions."""
+    return sorted((folder.root / "clusters").glob("part-*.parquet"))
+
+
+def _masks(above: np.ndarray | None, numbers: np.ndarray, below: np.ndarray | None) -> np.ndarray:
+    """1 inside a region, 0 on its edge and where there is none; (h, w) uint8.
+
+    numbers: (h, w) uint32, NOWHERE where there is none. above, below: rows that touch it, if any.
+    """
+    parts = [rows for rows in (above, numbers, below) if rows is not None]
+    whole = np.concatenate(parts)
+    inside = whole != NOWHERE
+    across = whole[:, 1:] != whole[:, :-1]
+    inside[:, 1:] &= ~across
+    inside[:, :-1] &= ~across
+    along = whole[1:] != whole[:-1]
+    inside[1:] &= ~along
+    inside[:-1] &= ~along
+    start = 0 if above is None else len(above)
+    return inside[start : start + len(numbers)].astype(np.uint8)
+
+
+def _margins(parts: list[Path]) -> np.ndarray:
+    """A sample of all margins, (n,) float32."""
+    share = max(1, QUANTILE_SAMPLE // max(len(parts), 1))
+    some = []
+    for part in parts:
+        margins = read_table(part, ["margin"]).column("margin").to_numpy()
+        some.append(margins[:: max(1, -(-len(margins) // share))])
+    sample = np.concatenate(some)
+    return sample if len(sample) else np.ones(1, np.float32)
