@@ -13,7 +13,8 @@ import pytest
 from pages import PAGES, RECORDS, REPOSITORY, prose, small_archive
 
 import alps
-from alps.engine.run_folder.schemas import TILE_SCHEMA, segment_schema
+from alps.engine.run_folder.region_schemas import BORDER_SCHEMA, OBJECT_SCHEMA, REGION_SCHEMA
+from alps.engine.run_folder.schemas import CLASS_SCHEMA, TILE_SCHEMA, segment_schema
 
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
@@ -132,7 +133,14 @@ def type_name(field):
 
 @pytest.mark.parametrize(
     ("heading", "schema"),
-    [("tiles.parquet", TILE_SCHEMA), ("segments/part-*.parquet", segment_schema(128))],
+    [
+        ("tiles.parquet", TILE_SCHEMA),
+        ("segments/part-*.parquet", segment_schema(128)),
+        ("regions/part-*.parquet", REGION_SCHEMA),
+        ("regions/borders-*.parquet", BORDER_SCHEMA),
+        ("regions/objects-*.parquet", OBJECT_SCHEMA),
+        ("clusters/part-*.parquet", CLASS_SCHEMA),
+    ],
 )
 def test_every_column_is_described(heading, schema):
     described = [row[:2] for row in table_under(heading)]
@@ -143,7 +151,9 @@ def test_every_column_is_described(heading, schema):
 def run(tmp_path_factory, speck):
     folder = tmp_path_factory.mktemp("described")
     small_archive(folder / "tiles")
-    settings = alps.RunSettings(cluster=alps.ClusterSettings(clusters=5))
+    settings = alps.RunSettings(
+        cluster=alps.ClusterSettings(clusters=5), paint=alps.PaintSettings(objects=True)
+    )
     options = alps.RunOptions(model=str(speck), device="cpu")
     alps.label_archive(folder / "tiles", folder / "out", settings, options)
     return folder / "out"

@@ -12,7 +12,7 @@ from alps.kernels.colour import lab_of
 from alps.kernels.superpixels import Seeds, reach, reference_superpixels, superpixels
 
 
-def on_gpu(pixels, valid, per_megapixel, origin):
+def on_gpu(pixels, valid, per_megapixel, origin=(0, 0)):
     return superpixels(cuda.to_device(pixels), valid, per_megapixel, origin)
 
 
