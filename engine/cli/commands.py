@@ -169,7 +169,7 @@ def fit_clusters(
 
     options = RunOptions(model=model, device=device, max_failed=max_failed, artefacts=artefacts)
     count = fit(src, file, sample, _run_settings(values), options, work)
-    click.echo(f"{values['clusters']} clusters of {count} segments: {file}")
+    click.echo(f"{values['clusters']} clusters of {count} regions: {file}")
     click.echo(f"next: alps label SRC OUT --clusters-from {file}")
 
 

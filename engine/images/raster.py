@@ -58,6 +58,19 @@ class Tile:
     valid: np.ndarray  # (H, W) bool
 
 
+class RasterView:
+    """A window of an open image, read as if it were an image of its own."""
+
+    def __init__(self, reader: "RasterReader", window: Window) -> None:
+        self._reader, self._window = reader, window
+        self.width, self.height = window.width, window.height
+
+    def read(self, window: Window) -> Tile:
+        """As ``RasterReader.read``, from the window's corner on."""
+        x, y = self._window.x + window.x, self._window.y + window.y
+        return self._reader.read(Window(x, y, window.width, window.height))
+
+
 class RasterReader:
     """An open image. Use it as a context manager, and in one thread at a time.
 

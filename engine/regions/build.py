@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from alps.engine.base.errors import SourceError
-from alps.engine.images.raster import RasterReader
+from alps.engine.images.raster import RasterReader, RasterView
 from alps.engine.images.windows import Window
 from alps.engine.regions.cut import JOIN_CELLS, Block, CutBlock, block_rows, cut_block
 from alps.engine.regions.windows import SourceWindows
@@ -50,7 +50,10 @@ class _Found:
 
 
 def build_regions(
-    reader: RasterReader, source: SourceWindows, objects: np.ndarray, per_megapixel: float
+    reader: RasterReader | RasterView,
+    source: SourceWindows,
+    objects: np.ndarray,
+    per_megapixel: float,
 ) -> Iterator[RegionRows]:
     """Cut a scene into regions, from top to bottom.
 
@@ -87,7 +90,7 @@ def build_regions(
 
 
 def _read(
-    reader: RasterReader, box: Window, source: SourceWindows
+    reader: RasterReader | RasterView, box: Window, source: SourceWindows
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pixels of a block; where they cannot be read as one, those of its windows that can."""
     try:

@@ -22,9 +22,15 @@ class SourceWindows:
     Segments of a source are numbered through, window by window, in the order of their tables.
     """
 
-    def __init__(self, tiles: list[PlannedTile], store: SegmentStore) -> None:
+    def __init__(
+        self, tiles: list[PlannedTile], store: SegmentStore, origin: tuple[int, int] = (0, 0)
+    ) -> None:
+        """``origin``: x and y in the source of what the windows cover, if not all of it."""
         self.tiles, self._store = tiles, store
-        self.windows = [tile.window for tile in tiles]
+        left, top = origin
+        self.windows = [
+            Window(tile.x - left, tile.y - top, tile.width, tile.height) for tile in tiles
+        ]
         owned = cores(self.windows)
         self._lefts = np.array(sorted({core.x for core in owned}))
         self._tops = np.array(sorted({core.y for core in owned}))

@@ -3,6 +3,7 @@
 import shutil
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +20,7 @@ from alps.engine.stages.opening import (
     prepare_model,
     refuse_foreign,
 )
+from alps.engine.stages.regions import regions_cut
 from alps.engine.stages.segment import collect_tiles, segment_archive
 
 
@@ -41,7 +43,7 @@ def fit_clusters(
         work: the run folder of the sample, kept; None: one beside ``file``, dropped at the end.
             Started again after an interruption, it goes on.
 
-    Returns the number of segments that were clustered.
+    Returns the number of regions that were clustered.
 
     Raises errors as ``label_archive``.
     """
@@ -67,12 +69,13 @@ def fit_clusters(
         summary = summarise(folder)
         refuse_failures(folder, summary, options.max_failed)
         cluster_stage(folder, settings.cluster, options.device)
+        count = regions_cut(folder)
         file.parent.mkdir(parents=True, exist_ok=True)
         with whole(file) as part:
             shutil.copyfile(folder.clusters, part)
     if work is None:
         shutil.rmtree(folder.root)
-    return summary.segments
+    return count
 
 
 def draw_tiles(plan: pa.Table, sample: int, seed: int) -> pa.Table:
@@ -86,6 +89,13 @@ def draw_tiles(plan: pa.Table, sample: int, seed: int) -> pa.Table:
     rng = np.random.default_rng(seed)
     rows = np.sort(rng.choice(usable, min(sample, len(usable)), replace=False))
     drawn = plan.take(pa.array(rows))
-    at = plan.schema.get_field_index("tile_id")
-    ids = pa.array(np.arange(len(rows)), plan.schema.field(at).type)
-    return drawn.set_column(at, plan.schema.field(at), ids)
+    columns: dict[str, Any] = {"tile_id": np.arange(len(rows))}
+    if len(rows) < len(usable):  # each is a scene of its own: what lies around is not segmented
+        places = zip(*(drawn.column(key).to_pylist() for key in ("label", "x", "y")), strict=True)
+        columns["source_index"] = np.arange(len(rows))
+        columns["label"] = [f"{label}.{x}.{y}" for label, x, y in places]
+    for name, values in columns.items():
+        at = drawn.schema.get_field_index(name)
+        field = drawn.schema.field(at)
+        drawn = drawn.set_column(at, field, pa.array(values, field.type))
+    return drawn

@@ -20,8 +20,9 @@ from alps.engine.base.atomic import whole
 from alps.engine.base.errors import SourceError
 from alps.engine.base.progress import Progress
 from alps.engine.images.georeference import Georeference
-from alps.engine.images.raster import RasterReader
+from alps.engine.images.raster import RasterReader, RasterView
 from alps.engine.images.tiff import whole_tiff
+from alps.engine.images.windows import Window
 from alps.engine.regions.build import NOWHERE, build_regions
 from alps.engine.regions.objects import join_masks
 from alps.engine.regions.windows import COLUMNS, SourceWindows
@@ -121,17 +122,32 @@ def _cut_source(
     first = tiles[0]
     with RasterReader(first.path, settings.bands) as reader:
         check_size(reader, first)
-        source = SourceWindows(tiles, store)
+        scene = _scene_of(tiles)
+        source = SourceWindows(tiles, store, (scene.x, scene.y))
         joined = join_masks(source)
         objects.add(_object_table(source, joined))
-        size = (reader.width, reader.height)
-        place = Georeference.of(reader)
+        size = (scene.width, scene.height)
+        is_whole = size == (reader.width, reader.height)
+        place = Georeference.of(reader) if is_whole else Georeference()
         raster = folder.region_raster(first.label)
         with whole_tiff(raster, size, NOWHERE, np.dtype(np.uint32), place) as writer:
-            for rows in build_regions(reader, source, joined, settings.superpixels):
+            for rows in build_regions(
+                reader if is_whole else RasterView(reader, scene),
+                source,
+                joined,
+                settings.superpixels,
+            ):
                 writer.write(rows.y, rows.raster)
                 regions.add(rows.regions)
                 borders.add(rows.borders)
+
+
+def _scene_of(tiles: list[PlannedTile]) -> Window:
+    """What of a source its tiles cover: all of it, or the one window that a sample drew."""
+    x, y = min(tile.x for tile in tiles), min(tile.y for tile in tiles)
+    right = max(tile.x + tile.width for tile in tiles)
+    bottom = max(tile.y + tile.height for tile in tiles)
+    return Window(x, y, right - x, bottom - y)
 
 
 def _object_table(source: SourceWindows, objects: np.ndarray) -> pa.Table:

@@ -73,7 +73,7 @@ def test_each_variant_is_a_row(scenes, tmp_path, speck, monkeypatch):
     # Another way to paint takes no masks, and a finer cut neither: no model is asked.
     monkeypatch.setattr("alps.bench.labels.quality.segment_stage", None)
     dusty = dict(rows_of(SOME, scenes, work, SMALL | {"min_patch": 0}, str(speck), (0,)))
-    finer = dict(rows_of(SOME, scenes, work, SMALL | {"superpixels": 20000}, str(speck), (0,)))
+    finer = dict(rows_of(SOME, scenes, work, SMALL | {"superpixels": 30000}, str(speck), (0,)))
     assert finer["both"]["patches/Mpx"] != both["patches/Mpx"]
     assert dusty["both"]["patches/Mpx"] > both["patches/Mpx"]
     assert len(list(work.iterdir())) == 2

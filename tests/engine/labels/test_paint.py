@@ -145,10 +145,10 @@ def test_each_region_shows_its_class(run):
 
 def test_small_patches_join_and_doubtful_regions_stay_unlabelled(run):
     numbers, classes = ground()
-    paint_run(run, CLUSTERS, min_patch="13")
+    paint_run(run, CLUSTERS, "patches", min_patch="13")
     joined = shown(run)
     assert (joined[numbers == 15] == joined[29, 51]).all() and classes[15] != joined[29, 51]
-    paint_run(run, CLUSTERS, min_margin=0.5)
+    paint_run(run, CLUSTERS, "sure", min_margin=0.5)
     doubtful = np.linspace(0.1, 0.9, 16) < 0.5
     kept = np.where((numbers < 0) | doubtful[numbers], EMPTY, classes[numbers])
     assert (shown(run) == kept).all()

@@ -198,7 +198,7 @@ def test_clusters_of_another_model_are_refused(archive, tmp_path, options, two_p
 
 
 def test_least_margin_in_one_pass_and_in_two(archive, tmp_path, options, two_pass):
-    margins = pq.read_table(two_pass / "segments")["margin"].to_numpy()
+    margins = pq.read_table(two_pass / "clusters")["margin"].to_numpy()
     sure = RunSettings(
         cluster=SETTINGS.cluster, paint=PaintSettings(min_margin=float(np.median(margins)))
     )
@@ -221,7 +221,7 @@ def test_least_margin_in_one_pass_and_in_two(archive, tmp_path, options, two_pas
 def test_clusters_of_all_tiles_are_those_of_a_run(archive, tmp_path, options, two_pass):
     file = tmp_path / "new" / "clusters.npz"
     count = fit_clusters(archive, file, 10_000, SETTINGS, options)
-    assert count == pq.read_table(two_pass / "segments").num_rows
+    assert count == pq.read_table(two_pass / "clusters").num_rows
     found, expected = load_clusters(file), load_clusters(two_pass / "clusters.npz")
     assert found.sha256 == expected.sha256
     assert found.made_with["model"] == expected.made_with["model"]
@@ -276,7 +276,7 @@ def test_samples_that_cannot_be(archive, tmp_path, options):
     with pytest.raises(SettingsError, match="is a folder"):
         fit_clusters(archive, tmp_path, 3, SETTINGS, options)
     many = RunSettings(cluster=ClusterSettings(clusters=5000))
-    with pytest.raises(SettingsError, match=r"only .* segments"):
+    with pytest.raises(SettingsError, match=r"only .* regions"):
         fit_clusters(archive, tmp_path / "a.npz", 3, many, options)
     assert not (tmp_path / "a.npz").exists()
 

@@ -32,7 +32,7 @@ OTHERS = {
     "box_nms_thresh": 0.5,
     "max_area": 0.5,
     "min_area": 5,
-    "superpixels": 0.0,
+    "superpixels": 900.0,
     "precision": "bf16",
     "coarse_to_fine": True,
     "runtime": "onnxruntime",
