@@ -259,24 +259,10 @@ MASKS = [
     ),
     Mutant(
         "engine/masks/generator.py",
-        old="pooled = np.concatenate([pooled[mask[mask >= 0]], rest])",
-        new="pooled = np.concatenate([pooled[mask[mask >= 0]][::-1], rest])",
-        tests=PARTS,
-        why="embeddings are shuffled between parts",
-    ),
-    Mutant(
-        "engine/masks/generator.py",
         old="            pooled[own] =",
         new="            pooled[own[::-1]] =",
         tests=EVERYTHING,
         why="embeddings are shuffled between masks",
-    ),
-    Mutant(
-        "engine/masks/generator.py",
-        old="centres=((whole[:, :2] + whole[:, 2:] + 1) / 2).astype(np.float32),",
-        new="centres=((boxes[:, :2] + boxes[:, 2:] + 1) / 2).astype(np.float32),",
-        tests=PARTS,
-        why="a part's centre is its own, not that of what its embedding is of",
     ),
     Mutant(
         "engine/masks/generator.py",
@@ -291,27 +277,6 @@ MASKS = [
         new="np.ones(len(points), bool)",
         tests=EVERYTHING,
         why="points are asked on nodata",
-    ),
-    Mutant(
-        "engine/masks/superpixel_parts.py",
-        old="SLIVER = 0.25",
-        new="SLIVER = 0.0",
-        tests=PARTS,
-        why="slivers stay parts of their own",
-    ),
-    Mutant(
-        "engine/masks/superpixel_parts.py",
-        old="np.where(mask < masks, mask, -1).astype(np.int32)",
-        new="np.minimum(mask, masks - 1).astype(np.int32)",
-        tests=PARTS,
-        why="what lies under no mask is given to the last one",
-    ),
-    Mutant(
-        "engine/masks/superpixel_parts.py",
-        old="by_region = np.lexsort((found, -area, region))",
-        new="by_region = np.lexsort((found, area, region))",
-        tests=PARTS,
-        why="slivers join the smallest part of their superpixel",
     ),
     Mutant(
         "engine/masks/settings.py",
@@ -343,20 +308,6 @@ CLUSTERS = [
         new='order = np.argsort(variance, kind="stable")[:components]',
         tests=FEATURES,
         why="the least components are kept",
-    ),
-    Mutant(
-        "engine/clusters/features.py",
-        old="effect = position.solve() if settings.remove_position and total else None",
-        new="effect = position.solve() if total else None",
-        tests=FEATURES + CLUSTERING,
-        why="what the place predicts goes unasked",
-    ),
-    Mutant(
-        "engine/clusters/features.py",
-        old='place=centre / sides[column["tile_id"]][:, None],',
-        new="place=centre / sides.max(),",
-        tests=FEATURES,
-        why="places in small windows are shares of the largest",
     ),
     Mutant(
         "engine/clusters/features.py",
@@ -471,13 +422,6 @@ CLUSTERS = [
         why="few segments get many frequencies",
     ),
     Mutant(
-        "engine/clusters/position.py",
-        old="return (square - cross - cross.T + solution.T @ gram @ solution) / self._total",
-        new="return (square - cross - cross.T) / self._total",
-        tests=(*FEATURES, "tests/engine/clusters/test_position.py"),
-        why="the covariance lacks what the effect itself varies",
-    ),
-    Mutant(
         "engine/clusters/cuml.py",
         old="random_state=settings.seed % (1 << 31),",
         new="random_state=0,",
@@ -491,64 +435,15 @@ CLUSTERS = [
         tests=CUML,
         why="weights do not reach cuML",
     ),
-    Mutant(
-        "engine/clusters/segment_data.py",
-        old="parts.append(self._read(piece, rows[low:high] - piece.first))",
-        new="parts.append(self._read(piece, rows[low:high] - rows[low]))",
-        tests=CLUSTERING,
-        why="other rows than those asked for",
-    ),
-    Mutant(
-        "engine/clusters/segment_data.py",
-        old="weights = columns.area.astype(np.float32) if self._weigh else None",
-        new="weights = np.ones(len(columns), np.float32) if self._weigh else None",
-        tests=(f"{OPTION}[cluster-weight_by_area]",),
-        why="--weight-by-area weighs all alike",
-    ),
 ]
 
 LABELS = [
-    Mutant(
-        "engine/labels/paint.py",
-        old="for other in [index, *(i for i in near if i != index)]:",
-        new="for other in [*(i for i in near if i != index), index]:",
-        tests=PAINT,
-        why="a neighbour's label wins over the owner's",
-    ),
-    Mutant(
-        "engine/labels/paint.py",
-        old="            for other in [index, *(i for i in near if i != index)]:\n",
-        new="            for other in [index]:\n",
-        tests=PAINT,
-        why="neighbours fill no gap",
-    ),
-    Mutant(
-        "engine/labels/paint.py",
-        old="painted = {i: labels for i, labels in painted.items() if i in near}",
-        new="painted = dict(painted)",
-        tests=PAINT,
-        why="all windows of a source stay in memory",
-    ),
     Mutant(
         "engine/labels/paint.py",
         old="self._folder.label(tile.label).exists()\n",
         new="bool(tile.label)\n",
         tests=(f"{ONE_PASS}::test_a_label_map_that_was_deleted_is_made_again",),
         why="a label map that was deleted is not made again",
-    ),
-    Mutant(
-        "engine/labels/paint.py",
-        old="            counted.pixels[clusters] += found[empty]\n",
-        new="            counted.pixels[clusters] += found[clusters:].sum() - found[empty]\n",
-        tests=PAINT,
-        why="unlabelled pixels are not counted",
-    ),
-    Mutant(
-        "engine/labels/paint.py",
-        old="            label.unlink(missing_ok=True)\n            raise",
-        new="            raise",
-        tests=PAINT,
-        why="the label map of another image stays",
     ),
     Mutant(
         "engine/labels/journal.py",
@@ -594,24 +489,10 @@ LABELS = [
     ),
     Mutant(
         "engine/labels/writer.py",
-        old="                if zlib.crc32(rows.data) != expected:\n",
-        new="                if len(rows) != height:\n",
-        tests=WRITER,
-        why="a TIFF that a full disk cut is taken",
-    ),
-    Mutant(
-        "engine/labels/writer.py",
         old='samples = rows.astype(rows.dtype.newbyteorder(">")).view(np.uint8)',
         new="samples = rows.view(np.uint8)",
         tests=WRITER,
         why="16-bit PNGs have their bytes swapped",
-    ),
-    Mutant(
-        "engine/labels/writer.py",
-        old="            return cls(gcps_crs, None, tuple(gcps))\n",
-        new="            return cls(reader.crs, None, tuple(gcps))\n",
-        tests=WRITER,
-        why="ground control points lose their CRS",
     ),
     Mutant(
         "engine/labels/palette.py",
@@ -623,13 +504,6 @@ LABELS = [
 ]
 
 STAGES = [
-    Mutant(
-        "engine/stages/segment.py",
-        old="masked = [segments.counts[i] for i in np.flatnonzero(segments.mask >= 0)]",
-        new="masked = segments.counts",
-        tests=SEGMENTING,
-        why="coverage counts what lies under no mask",
-    ),
     Mutant(
         "engine/stages/segment.py",
         old='        "covered_pixels": int(covered.sum()),\n',
@@ -671,13 +545,6 @@ STAGES = [
         new="",
         tests=(f"{OPTION}[label-min_area]",),
         why="--min-area does nothing",
-    ),
-    Mutant(
-        "engine/stages/segment.py",
-        old="        superpixels=settings.segment.superpixels,\n",
-        new="",
-        tests=(f"{OPTION}[label-superpixels]",),
-        why="--superpixels does nothing",
     ),
     Mutant(
         "engine/masks/generator.py",
@@ -776,13 +643,6 @@ STAGES = [
         new="            reason\n",
         tests=SUMMARY,
         why="one kind of failure is as many reasons as files",
-    ),
-    Mutant(
-        "engine/stages/one_pass.py",
-        old='        "min_margin": settings.paint.min_margin,\n',
-        new="",
-        tests=(f"{ONE_PASS}::test_another_run_is_refused_and_named",),
-        why="a run goes on with another least margin",
     ),
     Mutant(
         "engine/stages/one_pass.py",

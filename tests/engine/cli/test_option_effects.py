@@ -6,6 +6,7 @@ option without an entry fails the test, so none can lose its wire on the way to 
 
 import functools
 import itertools
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -99,6 +100,19 @@ def box_overlaps(run: Outcome) -> float:
     return float((iou * others).max())
 
 
+def regions_of(run: Outcome) -> int:
+    """How many regions a run was cut into."""
+    return sum(pq.read_metadata(p).num_rows for p in (run.root / "regions").glob("part-*.parquet"))
+
+
+def paint_setting(run: Outcome, name: str) -> object:
+    return json.loads((run.root / "run.json").read_text())["settings"]["paint"][name]
+
+
+def has_objects(run: Outcome) -> bool:
+    return any((run.root / "objects").glob("**/*.tif"))
+
+
 def share_of_window(run: Outcome) -> np.ndarray:
     tile = run.segments["tile_id"]
     return run.segments["area"] / (run.tiles["width"] * run.tiles["height"])[tile]
@@ -125,11 +139,16 @@ def unlike_embeddings(given: Outcome, plain: Outcome) -> bool:
     return one.shape != other.shape or not np.array_equal(one, other)
 
 
+def of_masks(run: Outcome, name: str) -> np.ndarray:
+    """A column of the segments that are masks, not what lies under none."""
+    return run.segments[name][run.masks]
+
+
 def masks_of_at_least(name: str, least: float) -> Callable[[Outcome, Outcome], bool]:
     """Masks that are below in a column are there without the option alone."""
 
     def shows(given: Outcome, plain: Outcome) -> bool:
-        return given.segments[name].min() >= least > plain.segments[name].min()
+        return of_masks(given, name).min() >= least > of_masks(plain, name).min()
 
     return shows
 
@@ -138,8 +157,6 @@ def lower_stability(given: Outcome, plain: Outcome) -> bool:
     means = [run.segments["stability_score"][run.masks].mean() for run in (given, plain)]
     return means[0] < means[1] - 0.01
 
-
-NO_PARTS = ("--superpixels", "0")
 
 SEGMENT = {
     "tile": Effect(("--tile", "64"), lambda g, p: set(g.tiles["width"]) == {64}),
@@ -150,30 +167,28 @@ SEGMENT = {
     ),
     "points_per_batch": Effect(("--points-per-batch", "7"), lambda g, p: g.points_per_batch == {7}),
     "pred_iou_thresh": Effect(
-        ("--pred-iou-thresh", "0.1"), masks_of_at_least("predicted_iou", 0.1), NO_PARTS
+        ("--pred-iou-thresh", "0.1"), masks_of_at_least("predicted_iou", 0.1)
     ),
     "stability_score_thresh": Effect(
-        ("--stability-score-thresh", "0.3"), masks_of_at_least("stability_score", 0.3), NO_PARTS
+        ("--stability-score-thresh", "0.3"), masks_of_at_least("stability_score", 0.3)
     ),
     "stability_score_offset": Effect(("--stability-score-offset", "3"), lower_stability),
     "box_nms_thresh": Effect(
         ("--box-nms-thresh", "0.5"),
         lambda g, p: box_overlaps(g) <= 0.5 < box_overlaps(p),
-        NO_PARTS,
     ),
     "max_area": Effect(
         ("--max-area", "0.4"),
-        lambda g, p: 0.2 < share_of_window(g).max() <= 0.4 < share_of_window(p).max(),
-        NO_PARTS,
+        lambda g, p: (
+            0.2 < share_of_window(g)[g.masks].max() <= 0.4 < share_of_window(p)[p.masks].max()
+        ),
     ),
     "min_area": Effect(
         ("--min-area", "1000"),
-        lambda g, p: g.segments["area"].min() >= 1000 > p.segments["area"].min(),
-        NO_PARTS,
+        lambda g, p: of_masks(g, "area").min() >= 1000 > of_masks(p, "area").min(),
     ),
     "superpixels": Effect(
-        ("--superpixels", "0"),
-        lambda g, p: g.masks.all() and (p.segments["mask"] == 0).sum() > len(p.tiles["x"]),
+        ("--superpixels", "20000"), lambda g, p: regions_of(g) > 2 * regions_of(p) > 0
     ),
     "precision": Effect(("--precision", "bf16"), unlike_embeddings),
     "coarse_to_fine": Effect(
@@ -195,6 +210,10 @@ CLUSTER = {
         ("--no-remove-position",),
         lambda g, p: "feature_position" not in g.clusters and "feature_position" in p.clusters,
     ),
+    "centre_sources": Effect(
+        ("--centre-sources",),
+        lambda g, p: g.clusters["feature_centred"] and not p.clusters["feature_centred"],
+    ),
     "normalise": Effect(
         ("--no-normalise",),
         lambda g, p: not g.clusters["feature_normalised"] and p.clusters["feature_normalised"],
@@ -214,6 +233,11 @@ CLUSTER = {
 }
 
 PAINT = {
+    "min_patch": Effect(
+        ("--min-patch", "1000000"), lambda g, p: (g.labels == 255).all() and (p.labels < 255).any()
+    ),
+    "agreement": Effect(("--agreement", "0"), lambda g, p: paint_setting(g, "agreement") == 0),
+    "objects": Effect(("--objects",), lambda g, p: has_objects(g) and not has_objects(p)),
     "min_margin": Effect(
         ("--min-margin", "1"),
         lambda g, p: (g.labels == 255).mean() > 0.9 > 0.2 > (p.labels == 255).mean(),
