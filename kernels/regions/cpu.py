@@ -74,7 +74,7 @@ def _pieces(values: np.ndarray, nothing: int) -> tuple[np.ndarray, np.ndarray]:
                 if label < 0:
                     label = above
                 elif label != above:
-                    low, high = _root(parent, label), _root(parent, above)
+                    low, high = _root(parent, label), _root(parent, above)  # type: ignore
                     if low > high:
                         low, high = high, low
                     parent[high] = low
@@ -86,8 +86,8 @@ def _pieces(values: np.ndarray, nothing: int) -> tuple[np.ndarray, np.ndarray]:
     # A root is the lowest label of its piece, so its first pixel's.
     number = np.empty(count, np.int32)
     total = 0
-    for label in range(count):
-        root = _root(parent, label)
+    for label in range(count):  # type: ignore
+        root = _root(parent, label)  # type: ignore
         if root == label:
             number[label] = total
             total += 1

@@ -42,7 +42,7 @@ NOT_RUN = {
     "alps bench everything": "the original takes its time; tests/bench run it",
     "python -m alps.bench.labels.quality": "needs real labels, and an hour",
     "python -m alps.bench.labels.maps": "needs real images with labels, and an hour",
-    "python -m alps.bench.seams": "needs a run of scenes of several windows; tests/bench/test_seams.py runs it",
+    "python -m alps.bench.seams": "needs a run of scenes of several windows",
     "python -m alps.bench.proofs.kill_resume": "kills a run for minutes",
     "python -m alps.bench.training.throughput": "times a training; tests/bench run it",
 }
