@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from alps.bench.everything.options import EverythingOptions
+from alps.bench.everything.options import EverythingOptions, json_option, stock_from_option
 from alps.engine.base.errors import SettingsError
 from alps.engine.cli.options import pick, settings_options
 
@@ -62,14 +62,8 @@ def bench() -> None:
     type=KeywordArguments(),
     help="One more row of ours with these options, precision=bf16 or coarse_to_fine=true say.",
 )
-@click.option(
-    "--stock-from",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Take stock's row from the --json of an earlier call on the same tiles and settings.",
-)
-@click.option(
-    "--json", "target", type=click.Path(path_type=Path, dir_okay=False), help="Write all here too."
-)
+@stock_from_option
+@json_option
 def everything(
     images: tuple[str, ...],
     variants: tuple[dict[str, Any], ...],
@@ -108,9 +102,7 @@ def everything(
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="Folder of exports of the model. Default: exported anew for the comparison.",
 )
-@click.option(
-    "--json", "target", type=click.Path(path_type=Path, dir_okay=False), help="Write all here too."
-)
+@json_option
 def runtimes(
     images: tuple[str, ...],
     precisions: str,

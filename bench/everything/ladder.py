@@ -27,7 +27,7 @@ from alps.bench.everything.compare import (
     prepared,
     run_rows,
 )
-from alps.bench.everything.options import EverythingOptions
+from alps.bench.everything.options import EverythingOptions, json_option, stock_from_option
 from alps.bench.everything.ours import OurGenerator
 from alps.bench.everything.sides import (
     STAGES,
@@ -292,14 +292,8 @@ def jobs_of(setup: Setup, wanted: tuple[str, ...] = ()) -> list[Job]:
 @click.argument("images", nargs=-1)
 @settings_options(EverythingOptions)
 @click.option("--only", multiple=True, help="Rows whose name contains this; stock always runs.")
-@click.option(
-    "--stock-from",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Take stock's row from the --json of an earlier call on the same tiles and settings.",
-)
-@click.option(
-    "--json", "target", type=click.Path(path_type=Path, dir_okay=False), help="Write all here too."
-)
+@stock_from_option
+@json_option
 def main(
     images: tuple[str, ...],
     only: tuple[str, ...],

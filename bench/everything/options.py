@@ -2,9 +2,21 @@
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
+
+import click
 
 from alps.engine.base.errors import SettingsError
 from alps.engine.settings import setting
+
+stock_from_option = click.option(
+    "--stock-from",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Take stock's row from the --json of an earlier call on the same tiles and settings.",
+)
+json_option = click.option(
+    "--json", "target", type=click.Path(path_type=Path, dir_okay=False), help="Write all here too."
+)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ moved together until they are as many as the masks. LABELS are as for
 ``alps.bench.tiny.point_prompts``.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from alps.bench.tiny.point_prompts import LEAST_PIXELS, crops_of_pair, image_pai
 from alps.engine.base.device import choose_device
 from alps.engine.base.errors import SettingsError
 from alps.engine.base.progress import Progress
+from alps.engine.cli.options import device_option, model_option
 from alps.engine.demo.scenes import SceneSettings, make_scene
 from alps.engine.masks.generator import MaskGenerator
 from alps.engine.models.checkpoints import load_sam
@@ -129,6 +130,31 @@ def scene_crops(count: int, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]
         yield scene.image, scene.segments
 
 
+def given_crops(
+    images: str | None, labels: str | None, scenes: int, crop: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """So many generated scenes, or else crops of images; each with its segment ids."""
+    if scenes:
+        return list(scene_crops(scenes, crop))
+    if images is None or labels is None:
+        raise SettingsError("give IMAGES and LABELS, or a number of --scenes")
+    return list(labelled_crops(images, labels, crop))
+
+
+def crop_options(command: Callable) -> Callable:
+    """What is segmented, and by which model: the arguments of ``given_crops`` and two options."""
+    for option in (
+        device_option,
+        click.option("--crop", default=512, show_default=True, help="Side of a crop in pixels."),
+        model_option,
+        click.option("--scenes", default=0, help="Generated scenes instead of images."),
+        click.argument("labels", required=False),
+        click.argument("images", required=False),
+    ):
+        command = option(command)
+    return command
+
+
 def generator_for(model: str, given: dict[str, float], device: str) -> tuple[MaskGenerator, float]:
     """Everything mode as the main job runs a model, and the largest area of a mask it keeps."""
     sam, info = load_sam(find_model(model))
@@ -140,12 +166,7 @@ def generator_for(model: str, given: dict[str, float], device: str) -> tuple[Mas
 
 
 @click.command()
-@click.argument("images", required=False)
-@click.argument("labels", required=False)
-@click.option("--scenes", default=0, help="Generated scenes instead of images.")
-@click.option("--model", default="tiny", show_default=True)
-@click.option("--crop", default=512, show_default=True, help="Side of a crop in pixels.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@crop_options
 @click.option("--points-per-side", type=int, help="Instead of the model's own.")
 @click.option("--pred-iou-thresh", type=float, help="Instead of the model's own.")
 @click.option("--stability-score-thresh", type=float, help="Instead of the model's own.")
@@ -168,9 +189,7 @@ def main(
 ) -> None:
     """Print how well everything mode finds what is there."""
     generator, max_area = generator_for(model, thresholds, device)
-    if not scenes and (images is None or labels is None):
-        raise SettingsError("give IMAGES and LABELS, or a number of --scenes")
-    crops = list(scene_crops(scenes, crop) if scenes else labelled_crops(images, labels, crop))
+    crops = given_crops(images, labels, scenes, crop)
     ours, rival = Tally(), Tally()
     drawn: list[Crop] = []
     with Progress(len(crops), "crops", "segmenting") as progress:

@@ -16,12 +16,11 @@ import click
 import numpy as np
 
 from alps.bench.tiny.everything_quality import (
+    crop_options,
     generator_for,
-    labelled_crops,
+    given_crops,
     overlaps,
-    scene_crops,
 )
-from alps.engine.base.errors import SettingsError
 from alps.engine.base.progress import Progress
 from alps.kernels.masks import coco
 from alps.kernels.masks.pixels import masks_of
@@ -53,14 +52,9 @@ def prefixes(
 
 
 @click.command()
-@click.argument("images", required=False)
-@click.argument("labels", required=False)
-@click.option("--scenes", default=0, help="Generated scenes instead of images.")
-@click.option("--model", default="tiny", show_default=True)
-@click.option("--crop", default=512, show_default=True, help="Side of a crop in pixels.")
+@crop_options
 @click.option("--most", default=24, show_default=True, help="Crops at most, evenly from all.")
 @click.option("--offset", type=float, help="Stability's offset, instead of the model's own.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 def main(
     images: str | None,
     labels: str | None,
@@ -72,9 +66,7 @@ def main(
     device: str,
 ) -> None:
     """Print what is found behind each pair of thresholds."""
-    if not scenes and (images is None or labels is None):
-        raise SettingsError("give IMAGES and LABELS, or a number of --scenes")
-    crops = list(scene_crops(scenes, crop) if scenes else labelled_crops(images, labels, crop))
+    crops = given_crops(images, labels, scenes, crop)
     crops = crops[:: -(-len(crops) // most)]
     click.echo("stability  predicted IoU  masks a crop  coverage  best IoU")
     with Progress(len(STABILITIES) * len(crops), "crops", "segmenting") as progress:

@@ -22,6 +22,7 @@ from skimage.segmentation import felzenszwalb
 from alps.engine.base.device import choose_device
 from alps.engine.base.errors import SettingsError
 from alps.engine.base.progress import Progress
+from alps.engine.cli.options import device_option, model_option
 from alps.engine.images.raster import RasterReader
 from alps.engine.images.sources import Source, find_sources
 from alps.engine.images.windows import Window
@@ -133,9 +134,9 @@ def crops_of_pair(
 @click.command()
 @click.argument("images")
 @click.argument("labels")
-@click.option("--model", default="tiny", show_default=True)
+@model_option
 @click.option("--crop", default=512, show_default=True, help="Side of a crop in pixels.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@device_option
 @click.option("--seed", default=0, show_default=True)
 def main(images: str, labels: str, model: str, crop: int, device: str, seed: int) -> None:
     """Print the scores of a model's masks at single points."""

@@ -33,6 +33,7 @@ from alps.bench.tiny.point_prompts import (
     score_crop,
 )
 from alps.engine.base.device import choose_device
+from alps.engine.cli.options import device_option
 from alps.engine.images.sources import find_sources
 from alps.engine.masks.crops import point_grid
 from alps.engine.models.checkpoints import load_sam
@@ -144,7 +145,7 @@ def cost() -> None:
 @click.option("--steps", default=600, show_default=True)
 @click.option("--batch", default=8, show_default=True, help="Images a step, 32 points each.")
 @click.option("--only", multiple=True, type=int, help="Rows to make, counted from 0. Default: all.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@device_option
 @click.option("--workers", default=2, show_default=True, help="Processes that make pools.")
 def accuracy(
     images: str,

@@ -8,7 +8,13 @@ import click
 
 from alps.engine.base.errors import SettingsError
 from alps.engine.cli.models import models
-from alps.engine.cli.options import ShardOf, pick, settings_options
+from alps.engine.cli.options import (
+    ShardOf,
+    device_option,
+    model_option,
+    pick,
+    settings_options,
+)
 from alps.engine.cli.quality import quality
 from alps.engine.settings import (
     ClusterSettings,
@@ -34,12 +40,6 @@ __all__ = [
 ]
 
 out_argument = click.argument("out", type=click.Path(path_type=Path, file_okay=False))
-model_option = click.option(
-    "--model", default="tiny", show_default=True, help="tiny, vit_b, vit_l, vit_h or a checkpoint."
-)
-device_option = click.option(
-    "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
-)
 artefacts_option = click.option(
     "--artefacts",
     type=click.Path(path_type=Path, exists=True, file_okay=False),

@@ -1,10 +1,20 @@
-"""Turns settings dataclasses into command-line options: name, default and help stand once."""
+"""Command-line options that several commands have, and settings dataclasses turned into options.
+
+Name, default and help stand once.
+"""
 
 from collections.abc import Callable
 from dataclasses import MISSING, fields
 from typing import Any, get_args, get_type_hints
 
 import click
+
+model_option = click.option(
+    "--model", default="tiny", show_default=True, help="tiny, vit_b, vit_l, vit_h or a checkpoint."
+)
+device_option = click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
+)
 
 
 class BandList(click.ParamType):

@@ -8,7 +8,6 @@ import struct
 import zlib
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Protocol, Self
 
 import numpy as np
@@ -132,12 +131,7 @@ class LabelMapWriter:
                 with writing("label map", self.path):
                     self._sink.write(self._rows - start - taken, self._band[: start + taken])
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *exc_info: object) -> None:
         try:
             if kind is None:
                 self._commit()

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from alps.engine.cli.options import pick, settings_options
+from alps.engine.cli.options import device_option, pick, settings_options
 from alps.engine.settings import SourceSettings
 from alps.trainer.distill.recipe import (
     AgreementSettings,
@@ -13,20 +13,15 @@ from alps.trainer.distill.recipe import (
     StudentSettings,
     TrainSettings,
 )
+from alps.trainer.options import checkpoint_every_option
 
 
 @click.command()
 @click.argument("src")
 @click.argument("out", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--teacher", required=True, help="tiny, vit_b, vit_l, vit_h or a checkpoint.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option(
-    "--checkpoint-every",
-    default=50,
-    show_default=True,
-    type=click.IntRange(1),
-    help="Steps between checkpoints; a killed run loses no more.",
-)
+@device_option
+@checkpoint_every_option
 @settings_options(StudentSettings, TrainSettings, SourceSettings, AgreementSettings)
 def distill(
     src: str, out: Path, teacher: str, device: str, checkpoint_every: int, **values: Any

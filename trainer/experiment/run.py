@@ -9,8 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from multiprocessing import get_context, parent_process
 from pathlib import Path
 from threading import Thread
-from types import TracebackType
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
 
@@ -236,15 +235,10 @@ class _Workers:
             self._pool = self._stack.enter_context(pool)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._jobs > 1 and kind is not None:
+    def __exit__(self, *exc_info: Any) -> None:
+        if self._jobs > 1 and exc_info[0] is not None:
             self._pool.shutdown(cancel_futures=True)
-        self._stack.__exit__(kind, error, trace)
+        self._stack.__exit__(*exc_info)
 
     def results(self, calls: list[tuple]) -> Iterator[Result]:
         """What the calls (function, arguments …) return, in order."""

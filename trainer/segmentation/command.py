@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from alps.engine.base.atomic import write_text
-from alps.engine.cli.options import pick, settings_options
+from alps.engine.cli.options import device_option, pick, settings_options
 from alps.trainer.data.settings import DataSettings, PseudoSettings
 from alps.trainer.segmentation.recipe import (
     EvaluationSettings,
@@ -73,7 +73,7 @@ def finetune(data: Path, out: Path, **values: Any) -> None:
 @click.command()
 @data_argument
 @click.argument("checkpoint")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@device_option
 @click.option("--crop", type=click.IntRange(32), help="Side of windows. Default: the training's.")
 @click.option(
     "--predictions",

@@ -6,7 +6,8 @@ from typing import Any
 import click
 
 from alps.engine.base.errors import SettingsError
-from alps.engine.cli.options import pick, settings_options
+from alps.engine.cli.options import device_option, pick, settings_options
+from alps.trainer.options import checkpoint_every_option
 from alps.trainer.tiny.recipe import PoolSettings, TinyRecipe, TrainSettings
 
 
@@ -24,7 +25,7 @@ from alps.trainer.tiny.recipe import PoolSettings, TinyRecipe, TrainSettings
     multiple=True,
     help="Index images of some of SRC's images, by their names: coarse masks more. Repeatable.",
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@device_option
 @click.option(
     "--workers",
     default=2,
@@ -39,13 +40,7 @@ from alps.trainer.tiny.recipe import PoolSettings, TinyRecipe, TrainSettings
     type=click.IntRange(0),
     help="CPU threads of PyTorch.",
 )
-@click.option(
-    "--checkpoint-every",
-    default=50,
-    show_default=True,
-    type=click.IntRange(1),
-    help="Steps between checkpoints; a killed run loses no more.",
-)
+@checkpoint_every_option
 @settings_options(PoolSettings, TrainSettings)
 def train_tiny(
     src: str,

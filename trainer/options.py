@@ -1,0 +1,11 @@
+"""Command-line options that several trainings have."""
+
+import click
+
+checkpoint_every_option = click.option(
+    "--checkpoint-every",
+    default=50,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Steps between checkpoints; a killed run loses no more.",
+)
