@@ -107,9 +107,7 @@ def assign_group(
             found = _assign(reader.columns(rows), model, weight_by_area, place)
             if tally is not None:
                 tally.add(found)
-            found = replace(
-                found, **{n: _on_host(getattr(found, n)) for n in ("nearest", "second")}
-            )
+            found = replace(found, nearest=_on_host(found.nearest), second=_on_host(found.second))
             columns = {"cluster": _on_host(found.labels), "margin": margin_of(found)}
             writer.write_table(pa.table(columns, schema=CLASS_SCHEMA))
 
@@ -126,9 +124,9 @@ def _assign(
 def usable_gpu() -> bool:
     """Whether compiled kernels can run on a GPU here; the simulator is none."""
     try:
-        from numba import config, cuda
+        from alps.kernels.base.numba_cuda import cuda, numba_config
 
-        return not config.ENABLE_CUDASIM and bool(cuda.is_available())
+        return not numba_config.ENABLE_CUDASIM and bool(cuda.is_available())
     except ImportError:  # numba-cuda comes with the extras cuda12 and cuda13
         return False
 

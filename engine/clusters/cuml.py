@@ -21,9 +21,9 @@ MAX_ITERATIONS, TOLERANCE = 300, 1e-4
 def kmeans_class() -> Any | None:
     """``cuml.cluster.KMeans``, or None where it is not installed or no GPU can be used."""
     try:
-        from numba import config, cuda
+        from alps.kernels.base.numba_cuda import cuda, numba_config
 
-        if config.ENABLE_CUDASIM or not cuda.is_available():
+        if numba_config.ENABLE_CUDASIM or not cuda.is_available():
             return None
         from cuml.cluster import KMeans
     except Exception:  # a wheel for another CUDA fails with errors of its own on import

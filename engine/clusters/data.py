@@ -24,9 +24,10 @@ class Batch:
 
     def on_host(self) -> tuple[np.ndarray, np.ndarray]:
         """Vectors (n, D) float32 and weights (n,) float64, as NumPy's."""
-        vectors, weights = (_to_host(array) for array in (self.vectors, self.weights))
-        weights = np.ones(len(vectors)) if weights is None else weights.astype(np.float64)
-        return vectors.astype(np.float32), weights
+        vectors = _to_host(self.vectors)
+        if self.weights is None:
+            return vectors.astype(np.float32), np.ones(len(vectors))
+        return vectors.astype(np.float32), _to_host(self.weights).astype(np.float64)
 
 
 class Vectors(Protocol):
@@ -87,8 +88,8 @@ class MemoryVectors:
         return np.take(array, rows, axis=0)
 
 
-def _to_host(array: Any) -> np.ndarray | None:
-    if array is None or isinstance(array, np.ndarray):
+def _to_host(array: Any) -> np.ndarray:
+    if isinstance(array, np.ndarray):
         return array
     from alps.kernels.base.gpu import on_host
 

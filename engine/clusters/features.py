@@ -57,14 +57,18 @@ class SourceMeans:
     @classmethod
     def of(cls, parts: Iterable[SegmentColumns]) -> Self:
         """Of one source, whose segments come part by part."""
-        pixels, embedding, basis = 0.0, 0.0, 0.0
+        pixels = 0.0
+        embedding: np.ndarray | float = 0.0
+        basis: np.ndarray | float = 0.0
         for part in parts:
             area = part.area.astype(np.float64)
             pixels += area.sum()
             embedding = embedding + area @ part.embedding.astype(np.float64)
             basis = basis + area @ cosine_basis(part.place, MOST_FREQUENCIES).astype(np.float64)
         total = max(pixels, 1.0)
-        return cls(*(np.atleast_2d(x / total) for x in (embedding, basis)), np.array([pixels]))
+        return cls(
+            np.atleast_2d(embedding / total), np.atleast_2d(basis / total), np.array([pixels])
+        )
 
     @classmethod
     def join(cls, parts: Sequence["SourceMeans"]) -> Self:
@@ -160,8 +164,8 @@ class FeatureModel:
         position = {} if self.position is None else {"position": self.position.coefficients}
         axes = {} if self.axes is None else {"axes": self.axes}
         return {
-            "normalised": np.bool_(self.normalise),
-            "centred": np.bool_(self.centred),
+            "normalised": np.array(self.normalise),
+            "centred": np.array(self.centred),
             "colour_offset": self.colour_offset,
             "colour_scale": self.colour_scale,
             **position,

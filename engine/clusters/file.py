@@ -43,16 +43,16 @@ class ClusterFile:
 def save_clusters(model: ClusterModel, path: Path, made_with: Mapping[str, Any]) -> None:
     """Write clusters.npz whole or not at all; the same clusters give the same bytes."""
     features = {} if model.features is None else model.features.arrays()
+    arrays: dict[str, Any] = {
+        "centroids": model.centroids,
+        "counts": model.counts,
+        "inertia": np.float64(model.inertia),
+        "seed": np.int64(model.seed),
+        "made_with": np.array(json.dumps(made_with, sort_keys=True)),
+    }
+    arrays |= {PREFIX + name: values for name, values in features.items()}
     with whole(path) as part, open(part, "wb") as file:
-        np.savez(
-            file,
-            centroids=model.centroids,
-            counts=model.counts,
-            inertia=np.float64(model.inertia),
-            seed=np.int64(model.seed),
-            made_with=np.array(json.dumps(made_with, sort_keys=True)),
-            **{PREFIX + name: values for name, values in features.items()},
-        )
+        np.savez(file, **arrays)
 
 
 def load_clusters(path: Path) -> ClusterFile:

@@ -66,7 +66,7 @@ def move_centroids(
         return moved
     distance = kmeans.assign(vectors, centroids[~poor]).nearest.astype(np.float64)
     chances = distance * weights
-    drawn = min(int(poor.sum()), np.count_nonzero(chances))
+    drawn = min(int(poor.sum()), int(np.count_nonzero(chances)))
     if drawn:
         picks = rng.choice(len(vectors), drawn, replace=False, p=chances / chances.sum())
         places = vectors[picks]

@@ -149,7 +149,9 @@ def patches_of(
         weight = area[part, None]
         vectors = vectors + _sums(patch[part], features * weight, count)
         colours += _sums(patch[part], colour.astype(np.float64) * weight, count)
-    inner, pairs, outer = np.zeros((count, 2)), [], []  # type: ignore
+    inner = np.zeros((count, 2))
+    pairs: list[np.ndarray] = []
+    outer: list[np.ndarray] = []
     for region, other, length, contrast in borders:
         ends = np.sort(np.stack([patch[region], patch[other]], axis=1), axis=1)
         along = np.stack([length, length * contrast.astype(np.float64)], axis=1)

@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -213,13 +214,14 @@ def _no_checkpoint(path: Path) -> ModelError:
 
 def _tensors_only(loaded: object, path: Path) -> dict[str, Tensor]:
     if isinstance(loaded, Mapping):
+        weights: Mapping[str, Any] = loaded
         for wrapper in WRAPPERS:
             if isinstance(loaded.get(wrapper), Mapping):
-                loaded = loaded[wrapper]
+                weights = loaded[wrapper]
                 break
-        others = [str(key) for key, value in loaded.items() if not isinstance(value, Tensor)]
+        others = [str(key) for key, value in weights.items() if not isinstance(value, Tensor)]
         if not others:
-            return dict(loaded)
+            return dict(weights)
         what = f"holds things that are no tensors ({_some(others)})"
     else:
         what = f"holds a {type(loaded).__name__}"

@@ -11,7 +11,7 @@ from alps.engine.images.raster import RasterReader
 from alps.engine.images.sources import Source, printable
 from alps.engine.images.windows import Window, plan_windows
 from alps.engine.run_folder.schemas import PLAN_SCHEMA
-from alps.engine.settings import SourceSettings
+from alps.engine.settings import FilledSourceSettings
 
 # Tiles that are committed together. A killed run loses at most this much work.
 SHARD_TILES = 32
@@ -44,7 +44,7 @@ class PlannedTile:
         return {name: getattr(self, name) for name in PLAN_SCHEMA.names if name != "reason"}
 
 
-def make_plan(sources: list[Source], settings: SourceSettings) -> pa.Table:
+def make_plan(sources: list[Source], settings: FilledSourceSettings) -> pa.Table:
     """Open every source once for its size; one that cannot be opened is a row with a reason."""
     columns: dict[str, list] = {name: [] for name in PLAN_SCHEMA.names}
     with Progress(len(sources), "sources", "looking at sources") as progress:

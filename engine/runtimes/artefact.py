@@ -41,6 +41,11 @@ class Port:
     dtype: str  # float32, float16 or bfloat16
     shape: tuple[int | str, ...]  # a name where the axis is dynamic
 
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Self:
+        """Of an entry in a manifest."""
+        return cls(stored["name"], stored["dtype"], tuple(stored["shape"]))
+
 
 @dataclass(frozen=True)
 class StoredGraph:
@@ -102,10 +107,8 @@ class Manifest:
         graphs = {
             part: StoredGraph(
                 graph["file"],
-                *(
-                    tuple(Port(p["name"], p["dtype"], tuple(p["shape"])) for p in graph[ports])
-                    for ports in ("inputs", "outputs")
-                ),
+                tuple(Port.from_json(port) for port in graph["inputs"]),
+                tuple(Port.from_json(port) for port in graph["outputs"]),
                 graph["at_most"],
             )
             for part, graph in values["graphs"].items()

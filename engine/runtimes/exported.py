@@ -3,7 +3,7 @@
 What the graphs take and give stands in ``alps.export.graphs`` and in every manifest.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import torch
@@ -62,7 +62,7 @@ class GraphRuntime(InPasses):
     """
 
     def __init__(
-        self, artefact: Artefact, graphs: dict[str, RunningGraph], device: torch.device
+        self, artefact: Artefact, graphs: Mapping[str, RunningGraph], device: torch.device
     ) -> None:
         self.artefact, self.graphs, self.device = artefact, graphs, device
         self.config = artefact.config

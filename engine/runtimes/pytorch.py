@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,12 +12,13 @@ from alps.engine.runtimes.batching import (
     IMAGES_AT_ONCE,
     Batches,
     InPasses,
+    Steps,
     decode_pass,
     wait_for,
 )
 from alps.engine.runtimes.protocol import DecodedMasks
 from alps.engine.sam import Sam
-from alps.engine.sam.absorbed import AbsorbedDecoder, DecodedPoints, SharedImage
+from alps.engine.sam.absorbed import AbsorbedDecoder, DecodedPoints
 from alps.engine.sam.image_encoder import attend_compiled
 from alps.engine.settings import PRECISIONS
 from alps.kernels.base.blas import one_blas_thread
@@ -56,7 +58,7 @@ class TorchRuntime(InPasses):
         if decoder == "compiled" and not on_cpu:
             raise SettingsError("the compiled decoder runs on a CPU only; give decoder='absorbed'")
         self._compiled = decoder == "compiled"
-        self._decoder = (
+        self._decoder: Steps = (
             _PlainDecoder(sam)
             if decoder == "plain"
             else AbsorbedDecoder(sam, compiled=self._compiled)
@@ -79,14 +81,12 @@ class TorchRuntime(InPasses):
         with self._autocast(self.precision):
             return self.sam.encode(batch.to(self.sam.device), self._attend).float()
 
-    def _share(self, embedding: Tensor) -> SharedImage:
+    def _share(self, embedding: Tensor) -> Any:
         with self._autocast(self._decoder_precision):
             return self._decoder.share(embedding)
 
-    def _run(
-        self, image: SharedImage, passes: Sequence[Tensor], threshold: float
-    ) -> list[DecodedMasks]:
-        parts: list[DecodedMasks] = [None] * len(passes)
+    def _run(self, image: Any, passes: Sequence[Tensor], threshold: float) -> list[DecodedMasks]:
+        parts: dict[int, DecodedMasks] = {}  # by pass; whichever thread is done first
         side = self.config.low_resolution_size
 
         @torch.inference_mode()
@@ -97,12 +97,17 @@ class TorchRuntime(InPasses):
 
         if not self._compiled:
             some(0, len(passes))
-            return parts
+            return [parts[index] for index in range(len(passes))]
         # A pass is many small steps: threads gain more from passes of their own than from sharing
         # each step.
         with _single_threaded() as settle:
-            spread(lambda first, last: (settle(), some(first, last)), len(passes))
-        return parts
+
+            def settled(first: int, last: int) -> None:
+                settle()
+                some(first, last)
+
+            spread(settled, len(passes))
+        return [parts[index] for index in range(len(passes))]
 
     def _points_per_pass(self, embedding: Tensor, points: int) -> int:
         if self._compiled:  # a pass for each thread

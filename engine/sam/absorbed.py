@@ -18,6 +18,7 @@ upscaling is left for prompts of which a mask is wanted.
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -185,12 +186,12 @@ class AbsorbedDecoder:
         image: Tensor,
         positions: Tensor,
         queries: Tensor | None,
-        update: ImageUpdate,
+        update: ImageUpdate[Tensor],
     ) -> tuple[Tensor, Tensor]:
         """Image (1 or N, P, C) -> image' (N, P, C) and what was looked for (N, R, C)."""
         if not self.compiled:
             return update_image(image, positions, queries, update)
-        arrays = {
+        arrays: dict[str, Any] = {
             name: np.ascontiguousarray(value.numpy()) if isinstance(value, Tensor) else value
             for name, value in vars(update).items()
         }
@@ -203,9 +204,10 @@ class AbsorbedDecoder:
         return torch.from_numpy(out), torch.from_numpy(looked)
 
     @cached_property
-    def _upscaling(self) -> UpscalingWeights:
-        """The two transposed convolutions as matrices (in, place x out)."""
-        first, norm, _, second, _ = self.decoder.output_upscaling
+    def _upscaling(self) -> UpscalingWeights[Any]:
+        """The two transposed convolutions as matrices (in, place x out), of NumPy if compiled."""
+        layers: Any = self.decoder.output_upscaling
+        first, norm, _, second, _ = layers
         matrices = [
             conv.weight.permute(0, 2, 3, 1).flatten(1).contiguous().detach()
             for conv in (first, second)
@@ -221,13 +223,15 @@ class AbsorbedDecoder:
         )
         if not self.compiled:
             return weights
-        return UpscalingWeights(
-            **{n: v.numpy() if isinstance(v, Tensor) else v for n, v in vars(weights).items()}
-        )
+        arrays: dict[str, Any] = {
+            name: value.numpy() if isinstance(value, Tensor) else value
+            for name, value in vars(weights).items()
+        }
+        return UpscalingWeights(**arrays)
 
 
 def update_image(
-    image: Tensor, positions: Tensor, queries: Tensor | None, update: ImageUpdate
+    image: Tensor, positions: Tensor, queries: Tensor | None, update: ImageUpdate[Tensor]
 ) -> tuple[Tensor, Tensor]:
     """The kernel ``two_way.update_image`` in PyTorch: its reference, and what a GPU runs."""
     prompts = update.logit_rows.shape[0]  # len() would fix the number in an exported graph

@@ -1,13 +1,13 @@
 """SAM's image encoder: a ViT with windowed and global attention and a convolutional neck."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from alps.engine.sam.config import SamConfig
-from alps.engine.sam.layers import LayerNorm2d, TwoLayerMLP
+from alps.engine.sam.layers import LayerNorm2d, TwoLayerMLP, modules
 from alps.kernels.decoder.attention import grid_attention
 
 # What offsets of attention logits may take at a time; on a CPU a part of the last-level cache.
@@ -23,7 +23,7 @@ class ImageEncoder(nn.Module):
         side, width, out = config.embedding_size, config.encoder_width, config.embedding_channels
         self.patch_embed = PatchEmbedding(config.patch_size, width)
         self.pos_embed = nn.Parameter(torch.zeros(1, side, side, width))
-        self.blocks = nn.ModuleList(
+        self.blocks = modules(
             Block(
                 width,
                 config.encoder_heads,
@@ -193,7 +193,7 @@ def split_windows(tokens: Tensor, window: int) -> tuple[Tensor, tuple[int, int]]
     return windows, (height + below, width + right)
 
 
-def join_windows(windows: Tensor, padded: tuple[int, int], size: tuple[int, int]) -> Tensor:
+def join_windows(windows: Tensor, padded: tuple[int, int], size: Sequence[int]) -> Tensor:
     """Undo ``split_windows``: (B·n, window, window, C) -> (B, h, w, C)."""
     window, channels = windows.shape[1], windows.shape[3]
     rows, columns = padded[0] // window, padded[1] // window

@@ -1,9 +1,18 @@
 """Layers that SAM's encoders and its decoder share."""
 
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def modules(several: Iterable[M]) -> Sequence[M]:
+    """An ``nn.ModuleList``, by a type that says of what kind its modules are."""
+    return cast("Sequence[M]", nn.ModuleList(several))
 
 
 class LayerNorm2d(nn.Module):
@@ -44,7 +53,7 @@ class HeadMLP(nn.Module):
     def __init__(self, width: int, hidden: int, out: int, depth: int) -> None:
         super().__init__()
         widths = [width] + [hidden] * (depth - 1) + [out]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
+        self.layers = modules(nn.Linear(a, b) for a, b in pairwise(widths))
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(…, width) -> (…, out)."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from alps.engine.sam.config import SamConfig
-from alps.engine.sam.layers import HeadMLP, LayerNorm2d, TwoLayerMLP
+from alps.engine.sam.layers import HeadMLP, LayerNorm2d, TwoLayerMLP, modules
 
 
 @dataclass
@@ -111,7 +111,7 @@ class TwoWayTransformer(nn.Module):
     def __init__(self, config: SamConfig) -> None:
         super().__init__()
         width, heads = config.embedding_channels, config.decoder_heads
-        self.layers = nn.ModuleList(
+        self.layers = modules(
             TwoWayBlock(width, heads, config.decoder_hidden, first=index == 0)
             for index in range(config.decoder_depth)
         )
@@ -147,7 +147,7 @@ class MaskDecoder(nn.Module):
             nn.ConvTranspose2d(width // 4, width // 8, 2, stride=2),
             nn.GELU(),
         )
-        self.output_hypernetworks_mlps = nn.ModuleList(
+        self.output_hypernetworks_mlps = modules(
             HeadMLP(width, width, width // 8, 3) for _ in range(outputs)
         )
         self.iou_prediction_head = HeadMLP(

@@ -16,6 +16,9 @@ PIXEL_STD = (58.395, 57.12, 57.375)
 class Sam(nn.Module):
     """Segment Anything (arXiv 2304.02643) with the official state-dict names."""
 
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
     def __init__(self, config: SamConfig) -> None:
         super().__init__()
         self.config = config

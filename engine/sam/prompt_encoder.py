@@ -6,11 +6,13 @@ import torch
 from torch import Tensor, nn
 
 from alps.engine.sam.config import SamConfig
-from alps.engine.sam.layers import LayerNorm2d
+from alps.engine.sam.layers import LayerNorm2d, modules
 
 
 class FourierPositions(nn.Module):
     """Random Fourier features of positions in the unit square."""
+
+    positional_encoding_gaussian_matrix: Tensor  # (2, frequencies)
 
     def __init__(self, frequencies: int) -> None:
         super().__init__()
@@ -50,7 +52,7 @@ class PromptEncoder(nn.Module):
         self.image_size, self.embedding_size = config.image_size, config.embedding_size
         self.pe_layer = FourierPositions(channels // 2)
         # background point, foreground point, top left corner, bottom right corner
-        self.point_embeddings = nn.ModuleList(nn.Embedding(1, channels) for _ in range(4))
+        self.point_embeddings = modules(nn.Embedding(1, channels) for _ in range(4))
         self.not_a_point_embed = nn.Embedding(1, channels)
         self.no_mask_embed = nn.Embedding(1, channels)
         self.mask_downscaling = nn.Sequential(

@@ -108,9 +108,9 @@ def segment_archive(
                     progress.advance(1)
             began = time.perf_counter()
             write_table(pa.concat_tables(tables), folder.segments(shard))
-            share = (time.perf_counter() - began) / len(tile_rows)
+            each = (time.perf_counter() - began) / len(tile_rows)
             for row in tile_rows:
-                row["write_seconds"] = share
+                row["write_seconds"] = each
             # Written last: from here on the shard is done.
             write_table(
                 pa.Table.from_pylist(tile_rows, schema=TILE_SCHEMA), folder.shard_tiles(shard)
@@ -151,14 +151,17 @@ def _embed(
     batch: list[ReadTile], generator: MaskGenerator
 ) -> tuple[dict[int, list[Tensor]], float]:
     """Embeddings by tile id, where a batch is more than one tile, and the seconds of each."""
-    some = [read for read in batch if read.tile is not None and read.tile.valid.any()]
+    some = {
+        read.planned.tile_id: read.tile.rgb
+        for read in batch
+        if read.tile is not None and read.tile.valid.any()
+    }
     if len(some) < 2:
         return {}, 0.0  # everything mode encodes a single tile itself
     began = time.perf_counter()
-    embeddings = generator.embed([read.tile.rgb for read in some])
+    embeddings = generator.embed(list(some.values()))
     seconds = (time.perf_counter() - began) / len(some)
-    ids = [read.planned.tile_id for read in some]
-    return dict(zip(ids, embeddings, strict=True)), seconds
+    return dict(zip(some, embeddings, strict=True)), seconds
 
 
 def _segment_tile(

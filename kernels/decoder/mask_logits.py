@@ -10,6 +10,7 @@ pixels, in cache. Work: P x (C² + C² / 2) multiply-adds a prompt, 2 P C more a
 """
 
 from dataclasses import dataclass
+from typing import Generic
 
 import numpy as np
 from numba import njit
@@ -17,32 +18,33 @@ from numba import njit
 from alps.kernels.base.blas import one_blas_thread
 from alps.kernels.base.math import FAST, gelu
 from alps.kernels.base.threads import spread
+from alps.kernels.decoder.two_way import Array
 
 # Image tokens whose patches are alive at once in a thread: their last layer takes 256 KB.
 BLOCK = 128
 
 
 @dataclass(frozen=True)
-class UpscalingWeights:
+class UpscalingWeights(Generic[Array]):
     """Two transposed convolutions of 2 x 2, stride 2, as matrices; float32, C order.
 
     Columns hold the four places of a cell, (row, column) = (0, 0), (0, 1), (1, 0), (1, 1).
     """
 
-    first: np.ndarray  # (C, 4 x C1)
-    first_bias: np.ndarray  # (4 x C1,)
-    norm_weight: np.ndarray  # (C1,)
-    norm_bias: np.ndarray  # (C1,)
+    first: Array  # (C, 4 x C1)
+    first_bias: Array  # (4 x C1,)
+    norm_weight: Array  # (C1,)
+    norm_bias: Array  # (C1,)
     norm_epsilon: float
-    second: np.ndarray  # (C1, 4 x C2)
-    second_bias: np.ndarray  # (4 x C2,)
+    second: Array  # (C1, 4 x C2)
+    second_bias: Array  # (4 x C2,)
 
 
 def mask_logits(
     image: np.ndarray,
     prompt: np.ndarray,
     hyper: np.ndarray,
-    weights: UpscalingWeights,
+    weights: UpscalingWeights[np.ndarray],
     grid: tuple[int, int],
 ) -> np.ndarray:
     """Upscale image tokens fourfold and multiply them with masks' hypernetwork vectors.

@@ -11,6 +11,7 @@ Work: N x P x R x (d + 3 C) multiply-adds with shared queries of heads of d, els
 """
 
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 from numba import njit
@@ -23,9 +24,11 @@ from alps.kernels.base.threads import spread
 # the handful of blocks in use stays within a core's second-level cache.
 BLOCK = 128
 
+Array = TypeVar("Array")  # of NumPy here, of PyTorch in the reference
+
 
 @dataclass(frozen=True)
-class ImageUpdate:
+class ImageUpdate(Generic[Array]):
     """What N prompts of T tokens do to P image tokens of C channels; all float32, C order.
 
     The rows of a head stand together, R = heads x T.
@@ -34,18 +37,21 @@ class ImageUpdate:
     tokens: int  # T: softmax runs over groups of so many rows
     # (N, R, C), scaled; times a pixel's query this is a logit. (N, R, d) where queries are shared:
     # the keys, which meet their head's part of the query only.
-    logit_rows: np.ndarray
-    logit_bias: np.ndarray  # (N, R)
-    value_rows: np.ndarray  # (N, R, C), weighted by the softmax they add up to a pixel's update
-    value_bias: np.ndarray  # (C,)
-    norm_weight: np.ndarray  # (C,)
-    norm_bias: np.ndarray  # (C,)
+    logit_rows: Array
+    logit_bias: Array  # (N, R)
+    value_rows: Array  # (N, R, C), weighted by the softmax they add up to a pixel's update
+    value_bias: Array  # (C,)
+    norm_weight: Array  # (C,)
+    norm_bias: Array  # (C,)
     norm_epsilon: float
-    look_rows: np.ndarray  # (N, L, C), scaled; what tokens look for in the updated image
+    look_rows: Array  # (N, L, C), scaled; what tokens look for in the updated image
 
 
 def update_image(
-    image: np.ndarray, positions: np.ndarray, queries: np.ndarray | None, update: ImageUpdate
+    image: np.ndarray,
+    positions: np.ndarray,
+    queries: np.ndarray | None,
+    update: ImageUpdate[np.ndarray],
 ) -> tuple[np.ndarray, np.ndarray]:
     """Let image tokens attend to a prompt's tokens, and these to the image that results.
 

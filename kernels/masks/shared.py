@@ -52,7 +52,7 @@ def _bits_within(
                     column, row = at // image_height, at % image_height
                     stop = min(image_height, row + end - at)
                     if x0 <= column < x0 + width:
-                        for y in range(max(row, y0), min(stop, y0 + height)):  # type: ignore
+                        for y in range(max(row, np.int64(y0)), min(stop, y0 + height)):
                             bit = (column - x0) * height + y - y0
                             words[m, bit // 64] |= np.uint64(1) << np.uint64(bit % 64)
                     at += stop - row
@@ -70,11 +70,11 @@ def _shared(left: np.ndarray, right: np.ndarray, found: np.ndarray) -> None:
 
 
 @njit(nogil=True, cache=True)
-def _ones(word: np.uint64) -> int:
+def _ones(word: np.uint64) -> np.int64:
     """Set bits of a word (Hacker's Delight, section 5-1)."""
     word -= (word >> np.uint64(1)) & np.uint64(0x5555555555555555)
     word = (word & np.uint64(0x3333333333333333)) + (
         (word >> np.uint64(2)) & np.uint64(0x3333333333333333)
     )
     word = (word + (word >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
-    return np.int64((word * np.uint64(0x0101010101010101)) >> np.uint64(56))  # type: ignore
+    return np.int64((word * np.uint64(0x0101010101010101)) >> np.uint64(56))

@@ -74,7 +74,7 @@ def _pieces(values: np.ndarray, nothing: int) -> tuple[np.ndarray, np.ndarray]:
                 if label < 0:
                     label = above
                 elif label != above:
-                    low, high = _root(parent, label), _root(parent, above)  # type: ignore
+                    low, high = _root(parent, label), _root(parent, above)
                     if low > high:
                         low, high = high, low
                     parent[high] = low
@@ -86,13 +86,13 @@ def _pieces(values: np.ndarray, nothing: int) -> tuple[np.ndarray, np.ndarray]:
     # A root is the lowest label of its piece, so its first pixel's.
     number = np.empty(count, np.int32)
     total = 0
-    for label in range(count):  # type: ignore
-        root = _root(parent, label)  # type: ignore
-        if root == label:
-            number[label] = total
+    for old in range(count):
+        root = _root(parent, old)
+        if root == old:
+            number[old] = total
             total += 1
         else:
-            number[label] = number[root]
+            number[old] = number[root]
     first = np.full(total, -1, np.int64)
     for y in range(height):
         for x in range(width):
@@ -105,7 +105,7 @@ def _pieces(values: np.ndarray, nothing: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @njit(nogil=True, cache=True)
-def _root(parent: np.ndarray, label: int) -> int:
+def _root(parent: np.ndarray, label: int | np.integer) -> int | np.integer:
     while parent[label] != label:
         parent[label] = parent[parent[label]]
         label = parent[label]

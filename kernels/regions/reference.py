@@ -8,7 +8,8 @@ from alps.kernels.regions.rules import CONTRAST_UNITS, LAB_UNITS, NOWHERE, Borde
 def reference_pieces(values: np.ndarray, nothing: int = NOWHERE) -> tuple[np.ndarray, np.ndarray]:
     """As ``pieces``: a flood from each pixel that lies in no piece yet."""
     height, width = values.shape
-    found, first = np.full(values.shape, NOWHERE, np.int32), []  # type: ignore
+    found = np.full(values.shape, NOWHERE, np.int32)
+    first: list[int] = []
     for y, x in np.ndindex(height, width):
         if values[y, x] == nothing or found[y, x] >= 0:
             continue

@@ -10,7 +10,7 @@ from alps.engine.base.errors import SourceError
 from alps.engine.images.sources import find_sources
 from alps.engine.run_folder.plan import make_plan
 from alps.engine.run_folder.tables import read_table, write_table
-from alps.engine.settings import SourceSettings
+from alps.engine.settings import FilledSourceSettings
 from alps.trainer.work_folder import WorkFolder
 
 
@@ -42,7 +42,7 @@ class DistillFolder(WorkFolder):
         """The result, a checkpoint like any other."""
         return self.root / "student.safetensors"
 
-    def open(self, decides: dict[str, Any], source: SourceSettings) -> pa.Table:
+    def open(self, decides: dict[str, Any], source: FilledSourceSettings) -> pa.Table:
         """Go on with the distillation that is here, or begin one; returns its plan.
 
         Args:
