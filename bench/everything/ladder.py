@@ -7,9 +7,7 @@ last ones are options that change masks. What a step replaced is kept here, in p
 that the row before it can be run: the engine itself knows nothing of it.
 """
 
-import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -30,7 +28,6 @@ from alps.bench.everything.compare import (
 from alps.bench.everything.options import EverythingOptions, json_option, stock_from_option
 from alps.bench.everything.ours import OurGenerator
 from alps.bench.everything.sides import (
-    STAGES,
     Job,
     Side,
     TileMasks,
@@ -41,6 +38,7 @@ from alps.bench.everything.thresholds import keep_all
 from alps.engine.base.errors import SettingsError
 from alps.engine.cli.options import pick, settings_options
 from alps.engine.masks.crops import Crop, network_pixels
+from alps.engine.masks.generator import StageClock
 from alps.engine.masks.settings import EverythingSettings
 from alps.engine.models.checkpoints import load_sam
 from alps.engine.runtimes.protocol import DecodedMasks
@@ -174,7 +172,7 @@ class FullSizeGenerator:
         crop = Crop(0, 0, width, height, 0)
         input_height, input_width = crop.input_size(size)
         points = torch.from_numpy(s.grid(0) * (input_width, input_height))
-        clock = _Clock()
+        clock = StageClock()
         with clock.timing("encode"):
             embedding = self.runtime.encode(network_pixels(image, crop, size)[None])[0]
         batches = self.runtime.decode(embedding, points, s.pred_iou_thresh, s.points_per_batch)
@@ -224,17 +222,6 @@ class FullSizeGenerator:
             kept += (first + np.flatnonzero(stable)).tolist()
             masks += list((full[torch.from_numpy(stable).to(full.device)] > 0).cpu().numpy())
         return masks, np.array(kept, np.int64)
-
-
-@dataclass
-class _Clock:
-    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
-
-    @contextmanager
-    def timing(self, stage: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        self.seconds[stage] += time.perf_counter() - started
 
 
 def _full_size(logits: Tensor, crop: Crop, image_size: int) -> Tensor:

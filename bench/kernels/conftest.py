@@ -30,15 +30,23 @@ pytest-benchmark's own table is shown too, unless ``--benchmark-quiet`` is given
 from collections.abc import Callable, Generator
 from typing import Any
 
+import numpy as np
 import pytest
 
 from alps.bench import machine
+from alps.bench.kernels.blobs import blobs
 
 Row = dict[str, Any]  # a benchmark as pytest-benchmark flattens it: name, median, extra_info, …
 
 GROUPS = pytest.StashKey[list[tuple[str, list[Row]]]]()
 COPY = pytest.StashKey[float]()
 HEADINGS = ("", "median", "ratio", "bytes", "GB/s", "of copy")
+
+
+@pytest.fixture(scope="session")
+def masks() -> np.ndarray:
+    """100 masks of a tile, (100, 1024, 1024) bool."""
+    return blobs(100)
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from pycocotools import mask as cocoapi
 
-from alps.bench.kernels.blobs import blobs
 from alps.kernels.masks import coco
 from alps.kernels.masks.pixels import runs_of
 from alps.kernels.paint import paint, paint_order, reference_paint
@@ -13,11 +12,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation")  # in
 
 SIZE, UNLABELLED = (1024, 1024), 255
 GROUP = "painting 100 masks of 1024 x 1024"
-
-
-@pytest.fixture(scope="module")
-def masks():
-    return blobs(100)
 
 
 @pytest.fixture(scope="module")

@@ -7,17 +7,11 @@ import torch
 from torch.nn import functional
 
 from alps.bench import machine
-from alps.bench.kernels.blobs import blobs
 from alps.kernels.masks.pixels import runs_of
 from alps.kernels.pool import cell_shares, pool_embeddings
 
 CELLS, PATCH = (64, 64), 16
 GROUP = "pooling 100 masks of 1024 x 1024 over an embedding of 256 x 64 x 64"
-
-
-@pytest.fixture(scope="module")
-def masks():
-    return blobs(100)
 
 
 @pytest.fixture(scope="module")

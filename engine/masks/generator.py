@@ -64,14 +64,9 @@ class Segments:
 
 
 @dataclass
-class _Found:
-    """Masks of an image before they take their final form."""
+class StageClock:
+    """Seconds that each stage took."""
 
-    size: tuple[int, int]  # height, width of the image
-    crops: list[Crop]
-    candidates: Candidates
-    embeddings: dict[int, torch.Tensor] = field(default_factory=dict)  # crop index -> (C, h, w)
-    prompted: int = 0
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
 
     @contextmanager
@@ -80,6 +75,18 @@ class _Found:
         began = time.perf_counter()
         yield
         self.seconds[stage] += time.perf_counter() - began
+
+
+@dataclass
+class _Found:
+    """Masks of an image before they take their final form."""
+
+    size: tuple[int, int]  # height, width of the image
+    crops: list[Crop]
+    candidates: Candidates
+    embeddings: dict[int, torch.Tensor] = field(default_factory=dict)  # crop index -> (C, h, w)
+    prompted: int = 0
+    clock: StageClock = field(default_factory=StageClock)
 
 
 class MaskGenerator:
@@ -202,23 +209,23 @@ class MaskGenerator:
         found = self._find(image, gate, embeddings)
         order = np.argsort(-found.candidates.predicted_iou, kind="stable")
         kept = found.candidates = found.candidates.take(order)
-        with found.timing("runs"):
+        with found.clock.timing("runs"):
             counts = coco.encode(kept.runs)
-        with found.timing("pool"):
+        with found.clock.timing("pool"):
             pooled = self._pooled(found)
             lab = lab_of(image)
         mask, runs = np.arange(len(kept), dtype=np.int32), kept.runs
         if rest_cells > 0:
-            with found.timing("runs"):
+            with found.clock.timing("runs"):
                 rest = _rest(kept.runs, valid, rest_cells)
                 mask = np.append(mask, np.full(len(rest), -1, np.int32))
                 runs = Runs.join([kept.runs, rest], found.size)
                 counts += coco.encode(rest)
             if len(rest):
                 self._encode(image, found, 0)  # perhaps no prompt lay on a valid pixel
-                with found.timing("pool"):
+                with found.clock.timing("pool"):
                     pooled = np.concatenate([pooled, self._pooled_over(found, rest, 0)])
-        with found.timing("pool"):
+        with found.clock.timing("pool"):
             colours = pool_colours(lab, runs) * np.float32(LAB_UNIT)
         boxes = algebra.boxes(runs)
         first, last = boxes[:, :2], boxes[:, 2:]
@@ -236,7 +243,7 @@ class MaskGenerator:
             mask=mask,
             colours=colours,
             prompted=found.prompted,
-            seconds=found.seconds,
+            seconds=found.clock.seconds,
         )
 
     def _find(
@@ -250,7 +257,7 @@ class MaskGenerator:
         if embeddings is not None:
             found.embeddings = dict(enumerate(self._checked_embeddings(embeddings, len(crops))))
         parts = [self._find_in_crop(image, gate, found, index) for index in range(len(crops))]
-        with found.timing("filter"):
+        with found.clock.timing("filter"):
             masks = Candidates.join(parts, size)
             if len(crops) > 1:
                 # Of duplicates the one from the smaller crop stays: it was seen larger.
@@ -289,19 +296,19 @@ class MaskGenerator:
             coarse = _every_other(unit)
         masks = self._ask(points[wanted & coarse], gate, found, index)
         if not coarse.all():
-            with found.timing("filter"):
+            with found.clock.timing("filter"):
                 cell = crop.height * crop.width / len(points)
                 covered = union(masks.runs.take(masks.area <= WELL_COVERED_CELLS * cell))
                 rest = wanted & ~coarse & ~_on(points, covered)
             more = self._ask(points[rest], gate, found, index)
-            with found.timing("filter"):
+            with found.clock.timing("filter"):
                 masks = self._without_duplicates(Candidates.join([masks, more], found.size))
         return masks
 
     def _encode(self, image: np.ndarray, found: _Found, index: int) -> None:
         """Note a crop's embedding in ``found`` where it is not there yet."""
         if index not in found.embeddings:
-            with found.timing("encode"):
+            with found.clock.timing("encode"):
                 size = self.runtime.config.image_size
                 pixels = network_pixels(image, found.crops[index], size)[None]
                 found.embeddings[index] = self.runtime.encode(pixels)[0]
@@ -320,11 +327,11 @@ class MaskGenerator:
         )
         parts = []
         while True:
-            with found.timing("decode"):
+            with found.clock.timing("decode"):
                 decoded = next(batches, None)
             if decoded is None:
                 break
-            with found.timing("filter"):
+            with found.clock.timing("filter"):
                 parts.append(
                     candidates_of(
                         decoded,
@@ -337,7 +344,7 @@ class MaskGenerator:
                         whole=found.size,
                     )
                 )
-        with found.timing("filter"):
+        with found.clock.timing("filter"):
             return self._without_duplicates(Candidates.join(parts, found.size))
 
     def _without_duplicates(self, masks: Candidates) -> Candidates:

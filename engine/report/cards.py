@@ -59,14 +59,7 @@ def draw_tile(
         numbers = pictures.nearest(_mask_map(folder, row, masks), size)
         over = pictures.photo_uri(pictures.masks_picture(image, numbers), PHOTO_BYTES)
     labels = read_labels(folder, row.label, row.window)
-    drawn: str | None = None
-    largest: list[tuple[LabelClass, float]] = []
-    unlabelled: float | None = None
-    if labels is not None and classes.classes:
-        seen = pictures.nearest(labels, size)
-        pixels = pictures.labels_picture(seen, classes.colours(), classes.unlabelled)
-        drawn = pictures.colours_uri(pixels, LABELS_BYTES)
-        largest, unlabelled = class_shares(labels, classes)
+    drawn, largest, unlabelled = labels_seen(labels, size, classes, LABELS_BYTES)
     return TileCard(
         row=row,
         width=size[0],
@@ -112,6 +105,21 @@ def read_labels(
             return file.read(1, window=place, out_shape=shape, resampling=Resampling.nearest)
     except (RasterioError, CPLE_BaseError, OSError) as error:
         raise _unreadable(path, str(error.__cause__ or error)) from error
+
+
+def labels_seen(
+    labels: np.ndarray | None, size: tuple[int, int], classes: Classes, most_bytes: int
+) -> tuple[str | None, list[tuple[LabelClass, float]], float | None]:
+    """A label map's picture of ``size`` (width, height), and ``class_shares``, for a card.
+
+    Nothing where there is no label map, or no class that it could show.
+    """
+    if labels is None or not classes.classes:
+        return None, [], None
+    pixels = pictures.labels_picture(
+        pictures.nearest(labels, size), classes.colours(), classes.unlabelled
+    )
+    return pictures.colours_uri(pixels, most_bytes), *class_shares(labels, classes)
 
 
 def class_shares(

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from alps.engine.images.windows import Window
 from alps.engine.regions.windows import COLUMNS, SourceWindows
 from alps.engine.report import pictures
-from alps.engine.report.cards import class_shares, read_labels
+from alps.engine.report.cards import labels_seen, read_labels
 from alps.engine.report.rows.sources import MOST_SIDE, SourceRow
 from alps.engine.report.run_facts import Classes, LabelClass
 from alps.engine.report.sources import SourcePixels
@@ -72,13 +72,7 @@ def draw_scene(
     if numbers is not None:
         masks = pictures.photo_uri(pictures.masks_picture(image, numbers), PHOTO_BYTES)
     labels = read_labels(folder, row.label, shown, size)
-    drawn: str | None = None
-    largest: list[tuple[LabelClass, float]] = []
-    unlabelled: float | None = None
-    if labels is not None and classes.classes:
-        pixels = pictures.labels_picture(labels, classes.colours(), classes.unlabelled)
-        drawn = pictures.colours_uri(pixels, LABELS_BYTES)
-        largest, unlabelled = class_shares(labels, classes)
+    drawn, largest, unlabelled = labels_seen(labels, size, classes, LABELS_BYTES)
     return SceneCard(
         row=row,
         shown=shown,

@@ -9,19 +9,10 @@ from typing import Any
 import numpy as np
 
 from alps.kernels.base.gpu import on_gpu
-from alps.kernels.base.gpu_runs import (
-    THREADS,
-    first_pixel,
-    own_runs,
-)
+from alps.kernels.base.gpu_runs import THREADS, first_pixel, own_runs
 from alps.kernels.base.numba_cuda import cuda
 from alps.kernels.masks.runs import Runs, refuse
-from alps.kernels.pool.rules import (
-    BITS,
-    Grid,
-    check_grid,
-    refuse_empty,
-)
+from alps.kernels.pool.rules import BITS, Grid, check_grid, refuse_empty
 
 ONE = 1 << BITS
 AREA = float(ONE) * float(ONE)

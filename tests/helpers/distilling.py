@@ -14,18 +14,14 @@ from alps.engine.sam import Sam, SamConfig
 
 PLAIN = replace(speck.CONFIG, encoder_depth=4)
 # As official encoders are built: windows that do not divide the grid, relative positions.
-OFFICIAL_LIKE = SamConfig(
-    image_size=128,
-    patch_size=16,
-    encoder_width=32,
+OFFICIAL_LIKE = replace(
+    speck.CONFIG,
     encoder_depth=6,
-    encoder_heads=2,
     window_size=3,
     global_blocks=(2, 5),
     relative_positions=True,
     embedding_channels=32,
-    decoder_hidden=32,
-    iou_head_hidden=16,
+    decoder_heads=8,
 )
 ORDINARY = ("--device", "cpu", "--precision", "float32")
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from discs import discs
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -45,13 +46,8 @@ def test_any_masks(drawn):
 
 
 def test_masks_of_a_tile():
-    y, x = np.mgrid[:260, :200]
-    rng = np.random.default_rng(0)
-    places, radii = rng.random((30, 2)) * (260, 200), rng.uniform(5, 90, 30)
-    blobs = np.stack(
-        [(y - cy) ** 2 + (x - cx) ** 2 < r**2 for (cy, cx), r in zip(places, radii, strict=True)]
-    )
-    check(blobs[:13], blobs[9:])
+    masks = discs(np.random.default_rng(0), 30, (260, 200), (5, 90))
+    check(masks[:13], masks[9:])
 
 
 def test_pixels_beside_each_other_are_not_common():

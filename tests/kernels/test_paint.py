@@ -4,6 +4,7 @@ import contextlib
 
 import numpy as np
 import pytest
+from discs import discs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba import cuda
@@ -91,13 +92,9 @@ def test_sizes_of_every_kind(paint_masks, size):
     check(paint_masks(masks, values, order, EMPTY), pixel_by_pixel(masks, values, order, EMPTY))
 
 
-def test_large_blobs():
-    y, x = np.mgrid[:300, :257]
+def test_large_discs():
     rng = np.random.default_rng(1)
-    centres, radii = rng.random((30, 2)) * (300, 257), rng.uniform(3, 120, 30)
-    masks = np.stack(
-        [(y - cy) ** 2 + (x - cx) ** 2 < r**2 for (cy, cx), r in zip(centres, radii, strict=True)]
-    )
+    masks = discs(rng, 30, (300, 257), (3, 120))
     values = rng.integers(0, 60_000, 30).astype(np.uint16)
     order = paint_order(masks.sum((1, 2)), np.ones(30, np.float32))
     check(on_cpu(masks, values, order, 65_535), reference_paint(masks, values, order, 65_535))

@@ -30,14 +30,14 @@ def extract_labels(canvas: Canvas) -> Labels:
     segment = tables.part_segment.take(part)
     part_pieces = components(part)
     pieces = _join(part_pieces, segment)
-    shreds = np.bincount(pieces.ravel()).take(pieces) < SMALLEST_SEGMENT
-    if shreds.any() and not shreds.all():
+    shreds = _shreds(pieces, SMALLEST_SEGMENT)
+    if shreds.any():
         part = _fill_from_nearest(part, shreds)
         segment = tables.part_segment.take(part)
         part_pieces = components(part)
         pieces = _join(part_pieces, segment)
-    shreds = np.bincount(part_pieces.ravel()).take(part_pieces) < SMALLEST_PART
-    if shreds.any() and not shreds.all():
+    shreds = _shreds(part_pieces, SMALLEST_PART)
+    if shreds.any():
         nearest = _fill_from_nearest(part_pieces, shreds)
         same = _fill_from_nearest(pieces, shreds) == pieces
         part_pieces = _renumber(np.where(same, nearest, part_pieces))
@@ -46,6 +46,12 @@ def extract_labels(canvas: Canvas) -> Labels:
         segments=pieces,
         parts=part_pieces,
     )
+
+
+def _shreds(pieces: np.ndarray, least: int) -> np.ndarray:
+    """Pixels (h, w) bool of pieces of fewer than ``least``; none where no piece is larger."""
+    shreds = np.bincount(pieces.ravel()).take(pieces) < least
+    return np.zeros_like(shreds) if shreds.all() else shreds
 
 
 def components(labels: np.ndarray) -> np.ndarray:

@@ -236,14 +236,15 @@ def test_masks_of_crops_are_pooled_in_their_crop():
     assert seen == {0, 1, 2, 3, 4}
 
 
+class Counting(TorchRuntime):
+    encoded = 0
+
+    def encode(self, pixels):
+        self.encoded += len(pixels)
+        return super().encode(pixels)
+
+
 def test_encoder_runs_once_a_crop(ours):
-    class Counting(TorchRuntime):
-        encoded = 0
-
-        def encode(self, pixels):
-            self.encoded += len(pixels)
-            return super().encode(pixels)
-
     runtime = Counting(ours)
     MaskGenerator(runtime, **LENIENT, crop_n_layers=1).segment(picture(70, 80))
     assert runtime.encoded == 5
@@ -448,13 +449,6 @@ def test_runtimes_that_are_none(ours, arguments, says):
 
 
 def test_embeddings_can_be_passed_in(ours):
-    class Counting(TorchRuntime):
-        encoded = 0
-
-        def encode(self, pixels):
-            self.encoded += len(pixels)
-            return super().encode(pixels)
-
     images = [picture(70, 80), picture(50, 60, seed=1)]
     runtime = Counting(ours)
     generator = MaskGenerator(runtime, **LENIENT, crop_n_layers=1)

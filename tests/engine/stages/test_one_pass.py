@@ -22,12 +22,7 @@ from alps.engine.settings import (
 )
 from alps.engine.stages import fit_clusters as fit_file
 from alps.engine.stages.fit_clusters import draw_tiles, fit_clusters
-from alps.engine.stages.label import (
-    RunOptions,
-    cluster_stage,
-    label_archive,
-    paint_stage,
-)
+from alps.engine.stages.label import RunOptions, cluster_stage, label_archive, paint_stage
 from alps.engine.stages.one_pass import OnePass
 
 pytestmark = pytest.mark.slow  # whole runs, some of them killed and started again

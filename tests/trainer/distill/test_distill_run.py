@@ -13,6 +13,7 @@ import distilling
 import numpy as np
 import pytest
 import speck
+import teaching
 import torch
 from safetensors import safe_open
 
@@ -38,10 +39,9 @@ from alps.trainer.distill.recipe import (
     TrainSettings,
 )
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 CPU = DistillOptions("cpu", checkpoint_every=3)
-pytestmark = pytest.mark.slow  # whole runs, some of them killed and started again
+# Whole runs, some of them killed and started again.
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 FLOAT = TrainSettings(steps=8, batch=4, rate=2e-3, precision="float32", hold_out=0.2)
 SHORT = DistillSettings(train=FLOAT, agreement=AgreementSettings(agreement_windows=2))
@@ -277,33 +277,11 @@ def killed(where, after, *rest):
     assert done.returncode == -9, done.stderr
 
 
-def differences(out, other):
-    """Names of what is not the same bit for bit in two results."""
-
-    def parts(folder):
-        with safe_open(folder / "student.safetensors", framework="pt") as file:
-            yield from ((name, file.get_tensor(name)) for name in sorted(file.keys()))
-            yield "metadata", file.metadata()
-        state = torch.load(folder / "checkpoint.pt", weights_only=True)
-        for name in ("model", "averaged", "optimiser", "statistics"):
-            yield from flat(name, state.pop(name))
-        yield "others", state
-
-    def flat(name, value):
-        if isinstance(value, dict | list | tuple):
-            items = value.items() if isinstance(value, dict) else enumerate(value)
-            for key, part in items:
-                yield from flat(f"{name}.{key}", part)
-        else:
-            yield name, value
-
-    one, two = dict(parts(out)), dict(parts(other))
-    assert one.keys() == two.keys() and len(one) > 200
-    return [
-        name
-        for name, value in one.items()
-        if not (torch.equal(value, two[name]) if torch.is_tensor(value) else value == two[name])
-    ]
+def results(out):
+    """All that a distillation decides: its student, and what it would go on with."""
+    with safe_open(out / "student.safetensors", framework="pt") as file:
+        student = {name: file.get_tensor(name) for name in sorted(file.keys())}
+        return student | {"metadata": file.metadata(), "checkpoint": teaching.checkpoint(out)}
 
 
 def finished(*rest):
@@ -327,7 +305,7 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(images, teacher, tmp_p
     killed("end", 0, *rest)
     finished(*rest)
     assert steps_logged(out) == list(range(8))
-    assert differences(out, whole) == []
+    assert teaching.differences(results(out), results(whole)) == []
     # The loss of each step, too, is what it was.
     lines = [[line["loss"] for line in DistillFolder(o).log_lines()] for o in (out, whole)]
     assert lines[0] == lines[1]
@@ -342,7 +320,7 @@ def test_killed_and_resumed_with_a_cache_and_an_average(images, teacher, tmp_pat
     killed("step", 5, *rest)
     assert len(list((out / "cache").iterdir())) == 1
     finished(*rest)
-    assert differences(out, whole) == []
+    assert teaching.differences(results(out), results(whole)) == []
     assert not (out / "cache").exists()  # of no use any more
 
 
