@@ -78,13 +78,11 @@ def compare_masks(
     own = np.concatenate([best_ious(ours, theirs) for theirs, ours in decoded])
     if not len(found) and not len(own):
         return None
-    seconds = [
-        tuple(sum(s.seconds[stage] for s in side) / len(side) for side in sides)
-        for stage in ("encode", "decode")
-    ]
     return MaskAgreement(
         len(images), len(found), len(own), _shares(found), _shares(own),
-        float(found.mean()) if len(found) else 0.0, *seconds,
+        float(found.mean()) if len(found) else 0.0,
+        encode_seconds=(_seconds(sides[0], "encode"), _seconds(sides[1], "encode")),
+        decode_seconds=(_seconds(sides[0], "decode"), _seconds(sides[1], "decode")),
     )  # fmt: skip
 
 
@@ -103,6 +101,11 @@ def refuse_lost(agreement: MaskAgreement, bound: Bound) -> None:
 def _segment(generator: MaskGenerator, images: Sequence[np.ndarray]) -> list[Segments]:
     generator.segment(images[0][:64, :64])  # the first call sets up threads and buffers
     return [generator.segment(image) for image in images]
+
+
+def _seconds(side: Sequence[Segments], stage: str) -> float:
+    """Of a tile."""
+    return sum(segments.seconds[stage] for segments in side) / len(side)
 
 
 def _shares(best: np.ndarray) -> dict[str, float]:

@@ -14,6 +14,7 @@ float32 in every precision; what one graph of the decoder hands to the next is i
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from torch.nn import functional as F
 from alps.engine.sam import Sam, SamConfig
 from alps.engine.sam.absorbed import AbsorbedDecoder, SharedImage
 from alps.engine.sam.image_encoder import Attend
+from alps.engine.sam.layers import LayerNorm2d
 from alps.export.precision import (
     DTYPES,
     Products,
@@ -123,6 +125,8 @@ class Share(nn.Module):
 class Transform(nn.Module):
     """tokens, keys, values, queries, points -> mask_tokens, image_tokens, predicted_iou."""
 
+    positions: Tensor  # (P, C)
+
     def __init__(self, decoder: AbsorbedDecoder, dtype: torch.dtype) -> None:
         super().__init__()
         self.decoder, self.dtype = decoder, dtype
@@ -138,8 +142,11 @@ class Transform(nn.Module):
         image = SharedImage(tokens, self.positions, keys, values, queries)
         with Products(self.dtype):
             found = self.decoder.transform(image, points)
-        given = (found.mask_tokens, found.image_tokens)
-        return *(tensor.to(self.dtype) for tensor in given), found.predicted_iou.float()
+        return (
+            found.mask_tokens.to(self.dtype),
+            found.image_tokens.to(self.dtype),
+            found.predicted_iou.float(),
+        )
 
 
 class Masks(nn.Module):
@@ -148,14 +155,21 @@ class Masks(nn.Module):
     The transposed convolutions are products: kernels of 2 x 2 with stride 2 do not overlap.
     """
 
+    norm: LayerNorm2d
+    first: Tensor  # (in, 4 places x out), as ``second``
+    first_bias: Tensor
+    second: Tensor
+    second_bias: Tensor
+
     def __init__(self, sam: Sam, dtype: torch.dtype) -> None:
         super().__init__()
         self.dtype, self.side = dtype, sam.config.embedding_size
-        first, self.norm, _, second, _ = sam.mask_decoder.output_upscaling
+        layers: Any = sam.mask_decoder.output_upscaling
+        first, self.norm, _, second, _ = layers
         self.hyper = sam.mask_decoder.output_hypernetworks_mlps[1:]
         for name, conv in (("first", first), ("second", second)):
             matrix = conv.weight.detach().permute(0, 2, 3, 1).flatten(1).contiguous()
-            self.register_buffer(name, matrix)  # (in, 4 places x out)
+            self.register_buffer(name, matrix)
             self.register_buffer(f"{name}_bias", conv.bias.detach().repeat(4))
 
     def forward(self, image_tokens: Tensor, mask_tokens: Tensor) -> Tensor:

@@ -44,7 +44,8 @@ def write_graph(
     model.graph.name = graph.name
     model.metadata_props.clear()
     model.metadata_props.update(metadata)
-    weights = sum(value.const_value.nbytes for value in model.graph.initializers.values())
+    constants = [value.const_value for value in model.graph.initializers.values()]
+    weights = sum(constant.nbytes for constant in constants if constant is not None)
     name = f"{graph.name}.onnx"
     traced.save(folder / name, external_data=weights >= external_bytes)
     return StoredGraph(name, _ports(model.graph.inputs), _ports(model.graph.outputs))
@@ -71,7 +72,7 @@ def _trace(graph: Graph, opset: int) -> torch.onnx.ONNXProgram:
             axes[axis] = torch.export.Dim(axis, min=1, max=1 << 16)
         dynamic.append({0: axes[axis]} if axis is not None else None)
     with _quiet():
-        return torch.onnx.export(
+        program = torch.onnx.export(
             graph.module.eval().requires_grad_(False),
             tuple(graph.example.values()),
             dynamo=True,
@@ -81,6 +82,8 @@ def _trace(graph: Graph, opset: int) -> torch.onnx.ONNXProgram:
             dynamic_shapes=tuple(dynamic),
             verbose=False,
         )
+    assert program is not None  # that is for the exporter of before, which writes files itself
+    return program
 
 
 def _ports(values: Any) -> tuple[Port, ...]:

@@ -8,7 +8,7 @@ survive an export; this mode writes each conversion down as a node of the graph.
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,8 @@ DTYPES: Mapping[str, torch.dtype] = {
     "fp16": torch.float16,
     "bf16": torch.bfloat16,
 }
+
+M = TypeVar("M", bound=nn.Module)
 
 _PRODUCTS = {
     F.linear, F.conv2d, torch.matmul, torch.bmm, torch.baddbmm, torch.einsum,
@@ -60,7 +62,7 @@ def attention(query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | Non
     return logits.softmax(-1) @ value
 
 
-def with_weights_in(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+def with_weights_in(module: M, dtype: torch.dtype) -> M:
     """A copy whose linear layers and convolutions keep their weights in ``dtype``."""
     if dtype == torch.float32:
         return module

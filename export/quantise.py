@@ -34,7 +34,7 @@ def smoothed(sam: Sam, tiles: Sequence[Tensor]) -> Sam:
     pairs = [pair for block in changed.image_encoder.blocks for pair in _pairs(block)]
     largest = {norm: torch.zeros_like(norm.weight) for norm, _ in pairs}
 
-    def watch(norm: nn.Module, _: object, normed: Tensor) -> None:
+    def watch(norm: nn.LayerNorm, _: object, normed: Tensor) -> None:
         reached = normed.abs().flatten(0, -2).amax(0)
         largest[norm] = torch.maximum(largest[norm], reached)
 
@@ -48,9 +48,9 @@ def smoothed(sam: Sam, tiles: Sequence[Tensor]) -> Sam:
         for norm, linear in pairs:
             weight = linear.weight.abs().amax(0).clamp(min=1e-5)  # of each input
             scale = largest[norm].clamp(min=1e-5) ** STRENGTH / weight ** (1 - STRENGTH)
-            norm.weight /= scale
-            norm.bias /= scale
-            linear.weight *= scale
+            norm.weight.div_(scale)
+            norm.bias.div_(scale)
+            linear.weight.mul_(scale)
     return changed
 
 

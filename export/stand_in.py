@@ -6,8 +6,12 @@ that graph and weights are right, and how far rounding of weights alone takes th
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from alps.engine.runtimes.artefact import Artefact, StoredFile, digest
+
+if TYPE_CHECKING:
+    import onnx
 
 
 def float32_stand_in(artefact: Artefact, folder: Path) -> Artefact:
@@ -49,7 +53,7 @@ def float32_stand_in(artefact: Artefact, folder: Path) -> Artefact:
     return Artefact(folder, manifest)
 
 
-def _tensors(model: "onnx.ModelProto") -> list:  # noqa: F821 (imported when it is called)
+def _tensors(model: "onnx.ModelProto") -> "list[onnx.TensorProto]":
     """Weights and constants."""
     constants = [
         attribute.t

@@ -41,12 +41,12 @@ def check_target(capability: str | None) -> tuple[ModuleType, str]:
     here = None
     if torch.cuda.is_available():
         here = "{}.{}".format(*torch.cuda.get_device_capability())
-    if capability is None and here is None:
+    wanted = capability or here
+    if wanted is None:
         raise SettingsError(
             "there is no GPU here to build for; name one by its compute capability, "
             "--capability 8.6 say"
         )
-    wanted = capability or here
     if not re.fullmatch(r"\d+\.\d", wanted):
         raise SettingsError(f"--capability {wanted}: give two numbers with a point, 8.6 say")
     if wanted == here:
@@ -146,7 +146,9 @@ def _timing_cache(trt: ModuleType, config: Any, cache: Path | None) -> Any:
 
 
 def _logger_of(trt: ModuleType) -> Any:
-    class Logger(trt.ILogger):
+    base: Any = trt.ILogger
+
+    class Logger(base):
         """Keeps what goes wrong; TensorRT prints it otherwise."""
 
         def __init__(self) -> None:
@@ -161,7 +163,9 @@ def _logger_of(trt: ModuleType) -> Any:
 
 
 def _monitor_of(trt: ModuleType, progress: Progress) -> Any:
-    class Monitor(trt.IProgressMonitor):
+    base: Any = trt.IProgressMonitor
+
+    class Monitor(base):
         """Counts the steps of the outermost phase, layers mostly."""
 
         def __init__(self) -> None:

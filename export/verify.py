@@ -18,6 +18,7 @@ from alps.engine.runtimes.exported import GraphRuntime
 from alps.engine.runtimes.pytorch import TorchRuntime
 from alps.engine.sam import Sam
 from alps.engine.sam.absorbed import AbsorbedDecoder
+from alps.engine.sam.image_encoder import ImageEncoder
 
 # An export's error may be so many times that of the naive run: sums in another order, that is all.
 TIMES_NAIVE = 2.0
@@ -100,9 +101,9 @@ def _check_encoder(
     with torch.no_grad(), in_float64(sam.image_encoder) as encoder:
         exact = encoder.tokens(pixels.double(), _attend_exactly, _attend_exactly)
         exact = encoder.neck.double()(exact.permute(0, 3, 1, 2))[0]
-    off = [Deviation.of(side.encode(pixels)[0].cpu(), exact) for side in (runtime, naive)]
+    own, other = (Deviation.of(side.encode(pixels)[0].cpu(), exact) for side in (runtime, naive))
     allowed = INT8_EMBEDDING if runtime.precision == "int8" else NEGLIGIBLE
-    return exact.float(), Check(kind, "embedding", *off, allowed)
+    return exact.float(), Check(kind, "embedding", own, other, allowed)
 
 
 def _check_decoder(
@@ -117,8 +118,8 @@ def _check_decoder(
     decoded = [_decode(side, embedding, points) for side in sides]
     checks = []
     for index, (name, truth) in enumerate(zip(("predicted IoU", "logits"), exact, strict=True)):
-        off = [Deviation.of(side[index].reshape(truth.shape), truth) for side in decoded]
-        checks.append(Check(kind, name, *off))
+        own, naive = (Deviation.of(side[index].reshape(truth.shape), truth) for side in decoded)
+        checks.append(Check(kind, name, own, naive))
     return checks
 
 
@@ -137,7 +138,7 @@ def refuse_failed(checks: Sequence[Check]) -> None:
 
 
 @contextmanager
-def in_float64(encoder: nn.Module) -> Iterator[nn.Module]:
+def in_float64(encoder: ImageEncoder) -> Iterator[ImageEncoder]:
     """An image encoder whose parts turn to float64 when they run, and back: one at a time.
 
     float32 survives the way there and back to the bit; a whole ViT-H in float64 takes 5 GB.
@@ -149,7 +150,7 @@ def in_float64(encoder: nn.Module) -> Iterator[nn.Module]:
     def back(module: nn.Module, _: Any, __: Any) -> None:
         module.float()
 
-    parts = [encoder.patch_embed, *encoder.blocks]
+    parts: list[nn.Module] = [encoder.patch_embed, *encoder.blocks]
     handles = [part.register_forward_pre_hook(there) for part in parts]
     handles += [part.register_forward_hook(back) for part in parts]
     try:
