@@ -2,6 +2,7 @@
 neighbour most like them.
 """
 
+import itertools
 import math
 import re
 from collections.abc import Callable, Iterable
@@ -14,7 +15,7 @@ from alps.engine.images.georeference import Georeference
 from alps.kernels.regions import unite
 
 ALIKE = 8.0  # L*a*b* units across a border at which it counts 1/e
-MOST_ROUNDS = 64
+SINGLE_STEPS = 64  # rounds after which chains of small patches are followed to their end
 NO_CLASS = -1
 
 
@@ -66,19 +67,21 @@ def join_small_patches(
     Returns (R,) int32.
     """
     classes = classes.astype(np.int32)
-    for _ in range(MOST_ROUNDS):
+    for rounds in itertools.count():  # each leaves fewer patches than there were
         patch = patches_of_classes(classes, borders)
         size = np.bincount(patch, area, len(classes)).astype(np.int64)
         small = (size[patch] < least) & (classes >= 0)
         if not small.any():
-            return classes
+            break
         goes = _best_neighbours(classes, patch, size, small, borders())
         if not len(goes[0]):
-            break
+            return np.where(small, NO_CLASS, classes).astype(np.int32)
         target = np.arange(len(classes))
         target[goes[0]] = goes[1]
+        while rounds >= SINGLE_STEPS and not np.array_equal(further := target[target], target):
+            target = further
         classes = np.where(small, classes[target[patch]], classes)
-    return np.where(small, NO_CLASS, classes).astype(np.int32)
+    return classes
 
 
 def patches_of_classes(

@@ -1,5 +1,7 @@
 """The minimum mapping unit: no patch of a label map is smaller."""
 
+from unittest import mock
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -82,6 +84,30 @@ def test_a_patch_joins_the_neighbour_most_like_it():
     assert join_small_patches(classes, area, lambda: tables, 3).tolist() == [7, 8, 9]
     same = tables_of(regions, np.zeros_like(lab))
     assert join_small_patches(classes, area, lambda: same, 4).tolist() == [7, 7, 9]
+
+
+def test_a_long_chain_of_small_patches_ends_in_its_largest():
+    """Each patch is smaller than the unit and than the next, up to the last, which is not."""
+    count = 120
+    regions = np.repeat(np.arange(count), np.arange(1, count + 1))[None].astype(np.int32)
+    tables, asked = tables_of(regions, np.zeros((*regions.shape, 3), np.int16)), []
+    joined = join_small_patches(
+        np.arange(count), np.arange(1, count + 1), lambda: asked.append(1) or tables, count
+    )
+    assert (joined == count - 1).all()
+    assert len(asked) < 150  # twice a round
+
+
+@given(st.integers(0, 2**32))
+def test_chains_that_are_followed_to_their_end_leave_no_small_patch(seed):
+    rng = np.random.default_rng(seed)
+    area = rng.integers(1, 9, 40)
+    regions = np.repeat(np.arange(40), area)[None].astype(np.int32)
+    tables = tables_of(regions, rng.integers(0, 3000, (*regions.shape, 3)).astype(np.int16))
+    with mock.patch("alps.engine.labels.patches.SINGLE_STEPS", 0):
+        joined = join_small_patches(np.arange(40), area, lambda: tables, 9)
+    assert all(pixels >= 9 for _, pixels, _ in patches_on(joined[regions]))
+    assert (joined >= 0).all()
 
 
 def test_never_across_pixels_without_data():
