@@ -142,7 +142,7 @@ class Painter:
             )
         tables = self._tables(group_of(tiles))
         regions = tables.of_source(first.source_index)
-        with open_regions(path) as raster:
+        with open_regions(path, (first.source_width, first.source_height)) as raster:
             classes = self._shown(first, tables, raster)
             counted = self._write_labels(first, raster, classes)
             counted.nodata[:] = math.prod(raster.size) - regions.column("area").to_numpy().sum()

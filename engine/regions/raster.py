@@ -61,13 +61,19 @@ class RegionRaster:
 
 
 @contextmanager
-def open_regions(path: Path) -> Iterator[RegionRaster]:
-    """Open a raster of regions. Raises RunFolderError where that cannot be."""
+def open_regions(path: Path, size: tuple[int, int] | None = None) -> Iterator[RegionRaster]:
+    """Open a raster of regions, of a scene of ``size`` (width, height) where that is known.
+
+    Raises RunFolderError where that cannot be, or it is of another size.
+    """
     try:
         dataset = rasterio.open(path)
     except RasterioError as error:
         raise _unreadable(path, error) from error
     with dataset:
+        if size is not None and size != (dataset.width, dataset.height):
+            found, wanted = f"{dataset.width} x {dataset.height}", f"{size[0]} x {size[1]}"
+            raise _unreadable(path, f"it has {found} pixels, its source {wanted}")
         yield RegionRaster(path, dataset)
 
 

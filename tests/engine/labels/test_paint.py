@@ -7,13 +7,16 @@ import pytest
 import rasterio
 from hypothesis import given
 from hypothesis import strategies as st
-from made_run import cut_as, make_run, paint_run
+from made_run import cut_as, make_archive, make_run, paint_run
 from PIL import Image
 
 from alps.engine.base.errors import RunFolderError
-from alps.engine.images.windows import plan_windows
-from alps.engine.labels.paint import Painter
+from alps.engine.clusters.features import FeatureModel
+from alps.engine.clusters.fit import ClusterModel
+from alps.engine.images.windows import Window, plan_windows
+from alps.engine.labels.paint import Painter, paint_archive
 from alps.engine.regions.build import NOWHERE
+from alps.engine.settings import PaintSettings
 from alps.kernels.masks import coco
 from alps.kernels.paint import paint, paint_order
 
@@ -141,6 +144,8 @@ def test_each_region_shows_its_class(run):
     content = json.loads(run.classes.read_text())
     counted = np.bincount(shown(run).ravel(), minlength=256)
     assert [c["pixels"] for c in content["classes"]] == counted[:CLUSTERS].tolist()
+    assert [c["segments"] for c in content["classes"]] == np.bincount(classes[1:]).tolist()
+    assert content["unlabelled_pixels"] == content["nodata_pixels"] == 400
 
 
 def test_small_patches_join_and_doubtful_regions_stay_unlabelled(run):
@@ -148,8 +153,9 @@ def test_small_patches_join_and_doubtful_regions_stay_unlabelled(run):
     paint_run(run, CLUSTERS, "patches", min_patch="13")
     joined = shown(run)
     assert (joined[numbers == 15] == joined[29, 51]).all() and classes[15] != joined[29, 51]
-    paint_run(run, CLUSTERS, "sure", min_margin=0.5)
-    doubtful = np.linspace(0.1, 0.9, 16) < 0.5
+    margins = np.linspace(0.1, 0.9, 16).astype(np.float32)
+    paint_run(run, CLUSTERS, "sure", min_margin=float(margins[7]))  # which is just sure enough
+    doubtful = np.arange(16) < 7
     kept = np.where((numbers < 0) | doubtful[numbers], EMPTY, classes[numbers])
     assert (shown(run) == kept).all()
 
@@ -165,6 +171,73 @@ def test_object_maps_are_written_where_asked_for(run):
     run.object_map("a.png").unlink()
     paint_run(run, CLUSTERS, objects=True)  # painted already, but for this
     assert run.object_map("a.png").exists()
+
+
+def test_an_object_is_shown_where_its_class_is(run):
+    paint_run(run, CLUSTERS, objects=True, min_margin=0.5)
+    with rasterio.open(run.object_map("a.png")) as raster:
+        objects = raster.read(1)
+    assert ((objects == NOWHERE) == (shown(run) == EMPTY)).all()
+    assert (objects == NOWHERE).any() and (objects != NOWHERE).any()
+
+
+def test_maps_lie_where_their_source_does(run):
+    transform = rasterio.Affine(0.5, 0, 500_000, 0, -0.5, 4_000_000)
+    with rasterio.open(run.region_raster("a.png"), "r+") as raster:
+        raster.crs, raster.transform = "EPSG:32631", transform
+    paint_run(run, CLUSTERS, objects=True)
+    with rasterio.open(run.object_map("a.png")) as raster:
+        assert (raster.crs, raster.transform) == ("EPSG:32631", transform)
+        assert raster.nodata == NOWHERE
+
+
+def test_sources_of_several_groups_are_painted_by_their_own_tables(tmp_path, monkeypatch):
+    monkeypatch.setattr("alps.engine.run_folder.plan.SHARD_TILES", 1)
+    names = ("a.png", "b.png", "c.png")
+    folder = make_archive(tmp_path / "run", dict.fromkeys(names, ([Window(0, 0, 8, 4)], [[]])))
+    numbers = [np.repeat([[0, 1, 2, 3][: n + 2]], 4, 0).repeat(8 // (n + 2), 1) for n in (0, 2)]
+    numbers.insert(1, np.zeros((4, 8), int))
+    cut_as(folder, numbers, [[1, 2], [0], [4, 3, 2, 1]])
+    assert paint_run(folder, CLUSTERS) == {}
+    rows = [shown(folder, name)[0].tolist() for name in names]
+    assert rows == [[1] * 4 + [2] * 4, [0] * 8, [4, 4, 3, 3, 2, 2, 1, 1]]
+
+
+def test_large_patches_agree_and_details_have_no_say(tmp_path):
+    """Two halves whose vectors lie between their classes, and a small thing of a third between."""
+    masks = np.zeros((3, 30, 60), bool)
+    masks[0, :, :30], masks[1, :, 30:], masks[2, 10:20, 25:35] = True, True, True
+    vectors = (0.4, 0.55, 0.45)
+    segments = [{"mask": m, "embedding": [v] * 4} for m, v in zip(masks, vectors, strict=True)]
+    folder = make_run(tmp_path / "run", [Window(0, 0, 60, 30)], [segments])
+    numbers = np.where(masks[2], 2, masks[1])
+    cut_as(folder, {0: numbers}, {0: [0, 1, 2]})
+    none = np.zeros(0, np.float32)
+    features = FeatureModel(False, False, None, None, none, none)
+    centroids = np.array([[0.0] * 4, [1] * 4, [2] * 4], np.float32)
+    model = ClusterModel(centroids, np.zeros(3, np.int64), 0.0, 0, features)
+
+    def painted_with(agreement):
+        settings = PaintSettings(min_patch="0", agreement=agreement)
+        assert paint_archive(folder, model, str(agreement), settings) == {}
+        return shown(folder)
+
+    np.testing.assert_array_equal(painted_with(0), numbers)
+    # The right half loses 4 (0.55² - 0.45²) = 0.4 a pixel in class 0.
+    np.testing.assert_array_equal(painted_with(0.35), numbers)
+    np.testing.assert_array_equal(painted_with(0.45), np.where(masks[2], 2, 0))
+
+
+def test_regions_of_another_size_are_not_painted(run):
+    raster = run.region_raster("a.png")
+    with rasterio.open(raster) as file:
+        profile, numbers = file.profile, file.read(1)
+    transform = rasterio.Affine.scale(0.5)
+    changed = profile | {"width": WIDTH - 1, "transform": transform}
+    with rasterio.open(raster, "w", **changed) as file:
+        file.write(numbers[:, 1:], 1)
+    with pytest.raises(RunFolderError, match="99 x 60 pixels, its source 100 x 60; delete"):
+        paint_run(run, CLUSTERS)
 
 
 @pytest.mark.parametrize("value", [-1, CLUSTERS])
