@@ -6,7 +6,6 @@ option without an entry fails the test, so none can lose its wire on the way to 
 
 import functools
 import itertools
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -103,10 +102,6 @@ def box_overlaps(run: Outcome) -> float:
 def regions_of(run: Outcome) -> int:
     """How many regions a run was cut into."""
     return sum(pq.read_metadata(p).num_rows for p in (run.root / "regions").glob("part-*.parquet"))
-
-
-def paint_setting(run: Outcome, name: str) -> object:
-    return json.loads((run.root / "run.json").read_text())["settings"]["paint"][name]
 
 
 def has_objects(run: Outcome) -> bool:
@@ -236,7 +231,9 @@ PAINT = {
     "min_patch": Effect(
         ("--min-patch", "1000000"), lambda g, p: (g.labels == 255).all() and (p.labels < 255).any()
     ),
-    "agreement": Effect(("--agreement", "0"), lambda g, p: paint_setting(g, "agreement") == 0),
+    "agreement": Effect(
+        ("--agreement", "30"), lambda g, p: len(np.unique(g.labels)) == 1 < len(np.unique(p.labels))
+    ),
     "objects": Effect(("--objects",), lambda g, p: has_objects(g) and not has_objects(p)),
     "min_margin": Effect(
         ("--min-margin", "1"),

@@ -7,6 +7,7 @@ from made_run import make_run
 from PIL import Image
 from scipy import ndimage
 
+from alps.engine.base.errors import SourceError
 from alps.engine.images.raster import RasterReader
 from alps.engine.images.windows import plan_windows
 from alps.engine.regions import cut
@@ -63,11 +64,27 @@ def made(root, size, seed=0, tile=48, overlap=12, nodata=False):
     return folder, image, valid
 
 
-def built(folder):
-    """Raster, regions and sorted borders of the only source."""
+class Damaged:
+    """A scene of which no window can be read that has one pixel."""
+
+    def __init__(self, reader, x, y):
+        self._reader, self._x, self._y = reader, x, y
+        self.width, self.height = reader.width, reader.height
+
+    def read(self, box):
+        if 0 <= self._x - box.x < box.width and 0 <= self._y - box.y < box.height:
+            raise SourceError("damaged")
+        return self._reader.read(box)
+
+
+def built(folder, damaged=None):
+    """Raster, regions and sorted borders of the only source; ``damaged``: x and y of a pixel with
+    which nothing can be read.
+    """
     (tiles,) = sources_of(read_table(folder.plan))
     source = SourceWindows(tiles, SegmentStore(folder, COLUMNS))
-    with RasterReader(tiles[0].path) as reader:
+    with RasterReader(tiles[0].path) as whole:
+        reader = Damaged(whole, *damaged) if damaged else whole
         rows = list(build_regions(reader, source, join_masks(source), PER_MEGAPIXEL))
     below = np.cumsum([len(one.raster) for one in rows])
     assert [one.y for one in rows] == [0, *below[:-1]]
@@ -97,6 +114,22 @@ def test_block_by_block_is_whole(tmp_path, monkeypatch, size, tile, overlap, nod
         np.testing.assert_array_equal(found[0], raster)
         assert found[1].equals(regions)
         assert found[2].equals(touching)
+
+
+@pytest.mark.parametrize("at", [(3, 5), (60, 20)])
+def test_of_a_damaged_scene_the_windows_that_can_be_read_are_cut(tmp_path, at):
+    folder, image, valid = made(tmp_path / "run", (60, 130), 2, nodata=True)
+    readable = np.zeros(valid.shape, bool)
+    for w in plan_windows(130, 60, 48, 12):
+        if not (0 <= at[0] - w.x < w.width and 0 <= at[1] - w.y < w.height):
+            readable[w.y : w.y + w.height, w.x : w.x + w.width] = True
+    assert 0 < (valid & ~readable).sum() < valid.sum() / 2
+    raster, regions, *_ = built(folder, at)
+    np.testing.assert_array_equal(raster != NOWHERE, valid & readable)
+    lab = lab_of(image) / 128
+    for number in range(0, regions.num_rows, 13):
+        mean = regions["colour"][number].as_py()[:3]
+        np.testing.assert_allclose(mean, lab[raster == number].mean(0), rtol=2e-3, atol=0.02)
 
 
 @pytest.fixture(scope="module")

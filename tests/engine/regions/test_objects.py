@@ -105,3 +105,27 @@ def test_what_lies_under_no_mask_is_no_object(tmp_path):
     (tiles,) = sources_of(read_table(folder.plan))
     objects = join_masks(SourceWindows(tiles, SegmentStore(folder, COLUMNS)))
     assert objects.tolist() == [-1, 0, -1]
+
+
+def test_windows_that_share_only_a_corner_agree_too(tmp_path):
+    """Of four windows two, above to the right and below to the left, have the mask that all see."""
+    windows = plan_windows(72, 72, 44, 16)
+    mask = np.zeros((72, 72), bool)
+    mask[30:40, 30:40] = True
+    for pair in ((1, 2), (0, 3)):
+        segments = [[{"mask": seen(mask, w)}] * (n in pair) for n, w in enumerate(windows)]
+        folder = make_run(tmp_path / f"run{pair}", windows, segments)
+        (tiles,) = sources_of(read_table(folder.plan))
+        objects = join_masks(SourceWindows(tiles, SegmentStore(folder, COLUMNS)))
+        assert objects.tolist() == [0, 0]
+
+
+def test_what_is_joined_from_two_sides_is_one_object(tmp_path):
+    """The middle window's mask is met by those of both sides, the last by the first two rows'."""
+    windows = plan_windows(100, 72, 44, 16)
+    assert len(windows) == 6
+    ring = np.zeros((72, 100), bool)
+    ring[20:52, 20:80] = True
+    ring[26:46, 26:74] = False
+    objects, _, _ = joined(tmp_path / "run", ring[None], windows)
+    assert objects.tolist() == [0] * 6

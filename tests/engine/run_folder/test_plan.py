@@ -77,6 +77,34 @@ def test_shards_that_a_source_lies_in(first, end, shards):
     assert list(planning.shards_of_rows(first, end)) == shards
 
 
+def plan_of_sources(*counts):
+    """A plan of sources of so many tiles each."""
+    source = np.repeat(np.arange(len(counts)), counts).astype(np.int32)
+    at = PLAN_SCHEMA.get_field_index("source_index")
+    return plan_of(len(source)).set_column(at, PLAN_SCHEMA.field(at), pa.array(source))
+
+
+@pytest.mark.parametrize(
+    ("counts", "groups"),
+    [
+        ((), {}),
+        ((1,), {0: [[0]]}),
+        ((1, 1, 1), {0: [[0], [1], [2]]}),
+        ((2, 2, 1), {0: [[0, 1], [2, 3]], 1: [[4]]}),
+        # The first source ends in the third shard; the second one no source begins in.
+        ((8, 1, 3), {0: [[*range(8)]], 2: [[8]], 3: [[9, 10, 11]]}),
+    ],
+)
+def test_a_group_is_the_sources_that_begin_in_a_shard(counts, groups):
+    found = list(planning.groups_of(plan_of_sources(*counts)))
+    names = {
+        group: [[tile.tile_id for tile in tiles] for tiles in sources] for group, sources in found
+    }
+    assert names == groups and [group for group, _ in found] == sorted(groups)
+    for group, sources in found:
+        assert {planning.group_of(tiles) for tiles in sources} == {group}
+
+
 @pytest.mark.parametrize(("width", "height"), [(20, 40), (41, 20), (40, 19), (400, 2)])
 def test_a_source_of_another_size_is_refused(archive, width, height):
     (tiles, *_) = planning.sources_of(planning.make_plan(find_sources(archive), SETTINGS))

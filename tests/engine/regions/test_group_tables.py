@@ -1,0 +1,61 @@
+"""The regions of one source out of its group's tables: its own, all of them, in their order."""
+
+import numpy as np
+import pytest
+from made_run import cut_as, make_archive
+
+from alps.engine.base.errors import RunFolderError
+from alps.engine.images.windows import Window
+from alps.engine.regions.tables import GroupTables
+from alps.engine.run_folder.tables import read_table, write_table
+
+# Regions of three sources in one group: four in a row, one alone, three in a row.
+NUMBERS = [
+    np.repeat([[0, 1, 2, 3]], 4, 0).repeat(2, axis=1),
+    np.zeros((4, 8), int),
+    np.repeat([[0, 0, 1, 2]], 4, 0).repeat(2, axis=1),
+]
+CLASSES = [[5, 6, 7, 8], [9], [1, 2, 3]]
+
+
+@pytest.fixture(params=[1, 1 << 16], ids=["a row group a source", "one row group"])
+def folder(request, tmp_path, monkeypatch):
+    monkeypatch.setattr("alps.engine.stages.regions.ROW_GROUP", request.param)
+    window = [Window(0, 0, 8, 4)]
+    sources = {name: (window, [[]]) for name in ("a.png", "b.png", "c.png")}
+    folder = make_archive(tmp_path / "run", sources)
+    cut_as(folder, NUMBERS, CLASSES)
+    return folder
+
+
+def test_each_source_has_its_own_regions(folder):
+    tables = GroupTables(folder, 0, ["area"], ["cluster"])
+    for source, classes in enumerate(CLASSES):
+        table = tables.of_source(source)
+        assert table["source_index"].to_pylist() == [source] * len(classes)
+        assert table["cluster"].to_pylist() == classes
+        area = np.bincount(NUMBERS[source].ravel())
+        assert table["area"].to_pylist() == area.tolist()
+    assert tables.of_source(7).num_rows == 0
+
+
+def test_each_source_has_its_own_borders_and_other_columns(folder):
+    tables = GroupTables(folder, 0, ["area"])
+    for source, count in enumerate((4, 1, 3)):
+        pairs = [pair for table in tables.borders_of(source) for pair in _pairs(table)]
+        assert pairs == [(n, n + 1) for n in range(count - 1)]
+        x = [x for table in tables.rows_of(source, ["x"]) for x in table["x"].to_pylist()]
+        first = [np.nonzero((NUMBERS[source] == n).any(0))[0][0] for n in range(count)]
+        assert x == first
+
+
+def _pairs(table):
+    return zip(table["region"].to_pylist(), table["other"].to_pylist(), strict=True)
+
+
+@pytest.mark.parametrize("rows", [7, 9])
+def test_classes_of_other_regions_are_refused(folder, rows):
+    path = folder.region_classes(0)
+    write_table(read_table(path).take(np.arange(rows) % 8), path)
+    with pytest.raises(RunFolderError, match=r"part-00000.*of other regions; delete it and give"):
+        GroupTables(folder, 0, ["area"], ["cluster"])

@@ -1,0 +1,104 @@
+"""The windows of a source: who owns which pixel, which are near, and the mask on top."""
+
+import numpy as np
+import pytest
+from made_run import make_run
+
+from alps.engine.images.windows import Window, cores, plan_windows
+from alps.engine.regions.windows import COLUMNS, NONE, SourceWindows
+from alps.engine.run_folder.plan import sources_of
+from alps.engine.run_folder.segment_store import SegmentStore
+from alps.engine.run_folder.tables import read_table
+
+WIDTH, HEIGHT = 100, 70
+WINDOWS = plan_windows(WIDTH, HEIGHT, 40, 10)
+
+
+def windows_of(folder, origin=(0, 0)):
+    (tiles,) = sources_of(read_table(folder.plan))
+    return SourceWindows(tiles, SegmentStore(folder, COLUMNS), origin)
+
+
+@pytest.fixture
+def source(tmp_path):
+    """Windows with a mask more each: 0 in the first one, 1 in the second, and so on."""
+    mask = np.ones((40, 40), bool)
+    segments = [[{"mask": mask}] * count for count in range(len(WINDOWS))]
+    return windows_of(make_run(tmp_path / "run", WINDOWS, segments))
+
+
+def test_each_pixel_has_the_window_whose_core_it_lies_in(source):
+    owned = cores(WINDOWS)
+    assert source.columns == 3 and len(source) == len(owned) == 6
+    y, x = (axis.ravel() for axis in np.indices((HEIGHT, WIDTH)))
+    expected = np.full((HEIGHT, WIDTH), -1)
+    for index, core in enumerate(owned):
+        expected[core.y : core.y + core.height, core.x : core.x + core.width] = index
+    assert expected.min() == 0
+    np.testing.assert_array_equal(source.owner_of(x, y), expected.ravel())
+
+
+def test_segments_are_numbered_through(source):
+    assert source.first.tolist() == [0, 0, 1, 3, 6, 10, 15]
+    window, local = source.locate(np.array([0, 1, 2, 5, 6, 14]))
+    assert window.tolist() == [1, 2, 2, 3, 4, 5]
+    assert local.tolist() == [0, 0, 1, 2, 0, 4]
+
+
+def test_near_is_what_shares_a_pixel(source):
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        x, y = int(rng.integers(0, WIDTH)), int(rng.integers(0, HEIGHT))
+        box = Window(
+            x, y, int(rng.integers(1, WIDTH + 1 - x)), int(rng.integers(1, 1 + HEIGHT - y))
+        )
+        seen = np.zeros((HEIGHT, WIDTH), bool)
+        seen[box.y : box.y + box.height, box.x : box.x + box.width] = True
+        near = [
+            index
+            for index, w in enumerate(WINDOWS)
+            if seen[w.y : w.y + w.height, w.x : w.x + w.width].any()
+        ]
+        assert source.near(box) == near
+
+
+def test_windows_of_a_sample_begin_where_it_begins(source):
+    tile = source.tiles[5]
+    assert (tile.x, tile.y) != (0, 0)
+    own = SourceWindows([tile], source._store, (tile.x, tile.y))
+    assert own.windows == [Window(0, 0, 40, 40)] and own.first.tolist() == [0, 5]
+    assert own.owner_of(np.array([0, 39]), np.array([0, 39])).tolist() == [0, 0]
+
+
+def nested():
+    """A large mask, a small one within, what lies under none, and a corner that nothing covers."""
+    large, small, cell = np.zeros((3, 10, 10), bool)
+    large[:8], small[2:4, 2:4], cell[8:, 3:] = True, True, True
+    return large, small, cell
+
+
+def test_the_smallest_mask_lies_on_top(tmp_path):
+    large, small, cell = nested()
+    segments = [{"mask": small}, {"mask": large}, {"mask": cell, "cell": True}]
+    own = windows_of(make_run(tmp_path / "run", [Window(0, 0, 10, 10)], [segments]))
+    expected = np.full((10, 10), NONE)
+    expected[large], expected[small], expected[cell] = 1, 0, 2
+    np.testing.assert_array_equal(own.top(0), expected)
+    assert own.top(0).dtype == np.int32
+    assert own.is_mask(0).tolist() == [True, True, False]
+    which, runs = own.masks(0)
+    assert which.tolist() == [0, 1] and len(runs) == 2
+
+
+def test_the_masks_of_many_windows_are_not_all_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr("alps.engine.regions.windows.KEPT", 2)
+    segments = [[{"mask": np.ones((40, 40), bool)}]] * len(WINDOWS)
+    own = windows_of(make_run(tmp_path / "run", WINDOWS, segments))
+    painted = []
+    real = SourceWindows._painted
+    monkeypatch.setattr(
+        SourceWindows, "_painted", lambda self, index: painted.append(index) or real(self, index)
+    )
+    for index in (0, 1, 0, 2, 0, 1):
+        assert (own.top(index) == 0).all()
+    assert painted == [0, 1, 2, 1]
