@@ -2,7 +2,7 @@
 
     python -m alps.bench.proofs.mutants [ROOM ...] [--only N] [--limit N] [--json FILE]
 
-Each room has a list beside this file, ``kernels.py`` say, of one name: ``MUTANTS``. A mutant is
+Each room has a module beside this file, ``kernels`` say, of one list: ``MUTANTS``. A mutant is
 what a hand may do by accident: a limit one too far, axes swapped, a check left out. The tests that
 it names must fail with it.
 """
@@ -60,6 +60,11 @@ class Mutant:
             for file in files:
                 digest.update(file.read_bytes())
         return digest.hexdigest()[:16]
+
+
+def changes_of(path: str, tests: tuple[str, ...], *changes: tuple[str, str, str]) -> list[Mutant]:
+    """Mutants of one file that the same tests should notice: old text, new text, what is wrong."""
+    return [Mutant(path, old, new, tests, why) for old, new, why in changes]
 
 
 def rooms() -> list[str]:

@@ -1,12 +1,11 @@
 """Wrong changes of kernels/: CPU versions, references, and those of a GPU in the simulator."""
 
-from alps.bench.proofs.mutants import Mutant
+from alps.bench.proofs.mutants import Mutant, changes_of
 
 
 def _of(path: str, test: str, *changes: tuple[str, str, str]) -> list[Mutant]:
     """Mutants of one file, noticed by one file of tests: old text, new text, what is wrong."""
-    tests = (f"tests/kernels/test_{test}.py",)
-    return [Mutant(f"kernels/{path}.py", old, new, tests, why) for old, new, why in changes]
+    return changes_of(f"kernels/{path}.py", (f"tests/kernels/test_{test}.py",), *changes)
 
 
 MUTANTS = [
@@ -616,6 +615,134 @@ MUTANTS = [
             "variance / np.float32(channels) + epsilon",
             "variance / np.float32(channels - 1) + epsilon",
             "the variance of a sample",
+        ),
+    ),
+    *_of(
+        "superpixels/rules",
+        "superpixels",
+        (
+            "return (2 * PASSES + 1) * side",
+            "return PASSES * side",
+            "a block does not know all that its pixels hang on",
+        ),
+        (
+            "rows = (top + np.arange(height)) // seeds.side - top // seeds.side",
+            "rows = np.arange(height) // seeds.side",
+            "a block's cells begin at its own first row",
+        ),
+    ),
+    *_of(
+        "regions/cpu",
+        "regions",
+        (
+            "                elif label != above:\n",
+            "                elif label < above:\n",
+            "two arms of a piece that meet stay apart",
+        ),
+        (
+            "                    if low > high:\n                        low, high = high, low\n",
+            "",
+            "pieces are not numbered by their first pixels",
+        ),
+        (
+            "if there < 0 or there == here:",
+            "if there == here:",
+            "pixels in none border on regions",
+        ),
+        (
+            "np.sqrt(np.float64(squared)) * CONTRAST_UNITS",
+            "np.float64(squared) * CONTRAST_UNITS",
+            "contrast is the square of a distance",
+        ),
+        (
+            "mine[4 + k] += value * value",
+            "mine[4 + k] += value",
+            "colours do not vary within a region",
+        ),
+        (
+            "                mine[3] = max(mine[3], y)\n",
+            "                mine[3] = max(mine[3], x)\n",
+            "boxes are as high as they are wide",
+        ),
+    ),
+    *_of(
+        "regions/join",
+        "regions",
+        (
+            "((area[b] == area[a]) & (b < a))",
+            "((area[b] == area[a]) & (b > a) & (b < 0))",
+            "of small pieces of one size none joins another",
+        ),
+        (
+            "allowed = small[a] & (larger if last else ~small[b])",
+            "allowed = small[a] & larger",
+            "small pieces join small ones while a large one is beside them",
+        ),
+        (
+            "order = np.lexsort((b, distance, family[a] != family[b], a))",
+            "order = np.lexsort((b, distance, a))",
+            "a piece leaves what it was cut from",
+        ),
+        (
+            "        np.add.at(sums, goes[moved], sums[moved])\n",
+            "",
+            "a piece keeps the colour of before others joined it",
+        ),
+        (
+            "mean = sums / np.maximum(area, 1)[:, None]",
+            "mean = sums",
+            "pieces are alike that are of one size",
+        ),
+    ),
+    *_of(
+        "regions/overlaps",
+        "regions",
+        (
+            "+= down[y] * across[x]",
+            "+= down[y]",
+            "columns at a window's edge count as much as its middle",
+        ),
+        (
+            "return np.maximum(np.rint(WEIGHT_UNITS * np.sin(np.pi * middle) ** 2), 1)",
+            "return np.rint(WEIGHT_UNITS * np.sin(np.pi * middle) ** 2)",
+            "what one window saw at its edge does not count",
+        ),
+    ),
+    *_of(
+        "regions/blend",
+        "regions",
+        (
+            "found[row, k] += share[at] * vectors[entry[at], k]",
+            "found[row, k] += vectors[entry[at], k]",
+            "shares have no say",
+        ),
+    ),
+    *_of(
+        "regions/unite",
+        "regions",
+        (
+            "            if low > high:\n                low, high = high, low\n",
+            "",
+            "a patch is not named by its lowest region",
+        ),
+        (
+            "        if classes[a[i]] >= 0 and classes[a[i]] == classes[b[i]]:\n",
+            "        if classes[a[i]] == classes[b[i]]:\n",
+            "regions in no class hang together",
+        ),
+    ),
+    *_of(
+        "masks/shared",
+        "regions",
+        (
+            "for y in range(max(row, y0), min(stop, y0 + height)):",
+            "for y in range(max(row, y0), min(stop, height)):",
+            "a rectangle ends at its height",
+        ),
+        (
+            "                    at += stop - row\n",
+            "                    at += image_height\n",
+            "a run that begins within a column skips the next",
         ),
     ),
 ]

@@ -1,6 +1,6 @@
 """Wrong changes of trainer/: the loop, losses, samples, prediction, distillation, tiny."""
 
-from alps.bench.proofs.mutants import Mutant
+from alps.bench.proofs.mutants import changes_of
 
 LOOP = ("tests/trainer/loop/test_loop.py",)
 PLANS = ("tests/trainer/loop/test_plans.py",)
@@ -11,14 +11,8 @@ TINY_LOSS = ("tests/trainer/tiny/test_tiny_loss.py",)
 TINY = ("tests/trainer/tiny/test_tiny_training.py",)
 LIGHT = ("tests/trainer/tiny/test_tiny_light.py",)
 
-
-def _of(path: str, tests: tuple[str, ...], *changes: tuple[str, str, str]) -> list[Mutant]:
-    """Mutants of one file: (old, new, why)."""
-    return [Mutant(path, old, new, tests, why) for old, new, why in changes]
-
-
 MUTANTS = [
-    *_of(
+    *changes_of(
         "trainer/loop/train.py",
         LOOP,
         (
@@ -55,7 +49,7 @@ MUTANTS = [
          "threads that make batches run on"),
         ("steps = range(state.step, total)", "steps = range(total)", "a resume begins at step 0"),
     ),
-    *_of(
+    *changes_of(
         "trainer/loop/state.py",
         LOOP,
         (
@@ -95,7 +89,7 @@ MUTANTS = [
             "the average is never what is kept",
         ),
     ),
-    *_of(
+    *changes_of(
         "trainer/loop/log.py",
         LOOP,
         (
@@ -120,7 +114,7 @@ MUTANTS = [
             "steps that are done again stand twice in the log",
         ),
     ),
-    *_of(
+    *changes_of(
         "trainer/loop/lines.py",
         LOOP,
         (
@@ -131,7 +125,7 @@ MUTANTS = [
         ('line["step"] < step', 'line["step"] <= step', "a step is told of twice"),
         ('line.get("stage") != stage or ', "", "lines of other stages are dropped"),
     ),
-    *_of(
+    *changes_of(
         "trainer/loop/schedule.py",
         LOOP,
         ("return (step + 1) / self.rise", "return step / self.rise", "the first rate is 0"),
@@ -142,7 +136,7 @@ MUTANTS = [
             "the rate falls in the last step",
         ),
     ),
-    *_of(
+    *changes_of(
         "trainer/segmentation/begin.py",
         PLANS,
         (
@@ -156,7 +150,7 @@ MUTANTS = [
             "biases and norms decay",
         ),
     ),
-    *_of(
+    *changes_of(
         "trainer/segmentation/lesson.py",
         PLANS,
         ("clip=settings.clip", "clip=1e9", "--clip is ignored"),
@@ -165,7 +159,7 @@ MUTANTS = [
         ("* group.size + group.rank)", "* group.size)", "all processes drop the same units"),
         ("validate_every=options.validate_every,", "", "--validate-every is ignored"),
     ),
-    *_of(
+    *changes_of(
         "trainer/segmentation/loss.py",
         METRICS,
         ("pow(-power)", "pow(power)", "common classes count more"),
@@ -176,13 +170,13 @@ MUTANTS = [
             "class weights change the loss's size",
         ),
     ),
-    *_of(
+    *changes_of(
         "trainer/segmentation/predict.py",
         METRICS,
         ("place += share", "place[:] = share", "overlap is overwritten, not averaged"),
         ("found.float().softmax(dim=1)", "found.float()", "logits are averaged"),
     ),
-    *_of(
+    *changes_of(
         "trainer/segmentation/metrics.py",
         METRICS,
         ("(truth + predicted - true)", "(truth + predicted)", "IoU counts the overlap twice"),
@@ -190,7 +184,7 @@ MUTANTS = [
         ("values = values[~np.isnan(values)]", "values = np.nan_to_num(values)",
          "a class that is nowhere counts as 0"),
     ),
-    *_of(
+    *changes_of(
         "trainer/data/samples.py",
         DATA,
         (
@@ -214,7 +208,7 @@ MUTANTS = [
             "what lies beyond an image has labels",
         ),
     ),
-    *_of(
+    *changes_of(
         "trainer/distill/lesson.py",
         (*PLANS, *LOOP),
         ("clip=settings.clip", "clip=1e9", "--clip is ignored"),
@@ -223,7 +217,7 @@ MUTANTS = [
         ('super().take({"model": kept.get("encoder"), **kept})', "super().take(kept)",
          "checkpoints of earlier versions do not open"),
     ),
-    *_of(
+    *changes_of(
         "trainer/distill/loss.py",
         DISTILL,
         (".square().mean(1) * weight).sum()", ".square().mean(1)).sum()", "padding teaches"),
@@ -231,7 +225,7 @@ MUTANTS = [
         ("deviation.clamp(min=floor).float()", "deviation.float()",
          "a channel that hardly varies outweighs all"),
     ),
-    *_of(
+    *changes_of(
         "trainer/distill/data.py",
         DISTILL,
         ("held_out = np.isin(of_group, groups[:count])", "held_out = np.isin(good, groups[:count])",
@@ -239,14 +233,14 @@ MUTANTS = [
         ("divmod(position, self.windows)", "(0, position % self.windows)",
          "every epoch has the same order"),
     ),
-    *_of(
+    *changes_of(
         "trainer/tiny/loss.py",
         TINY_LOSS,
         ("by_assignment.min(1)", "by_assignment.max(1)", "the worst assignment counts"),
         ("masked = cost * weight[:, :, None]", "masked = cost", "masks that are not there count"),
         ("dice + 10 * focal", "dice + focal", "focal's weight"),
     ),
-    *_of(
+    *changes_of(
         "trainer/tiny/prompts.py",
         TINY,
         ("(xy + 0.5) * (size / side) - 0.5", "xy * (size / side)", "points are off by half"),
@@ -255,14 +249,14 @@ MUTANTS = [
         ("rng = np.random.default_rng([seed, step])", "rng = np.random.default_rng([seed, start])",
          "every batch is the same"),
     ),
-    *_of(
+    *changes_of(
         "trainer/tiny/train.py",
         (*PLANS, *TINY),
         ("clip_by_group=True,", "clip_by_group=False,",
          "the encoder's gradients outweigh the decoder's"),
         ('if not n.startswith("neck")', "", "the neck is in both groups"),
     ),
-    *_of(
+    *changes_of(
         "trainer/tiny/light.py",
         LIGHT,
         (".clamp(0, 255)", "", "pixels leave their range"),

@@ -1,0 +1,25 @@
+"""Wrong changes of engine/: what they break shows in segments, clusters, label maps or figures."""
+
+from alps.bench.proofs.mutants.engine import (
+    clusters,
+    face,
+    images,
+    labels,
+    masks,
+    quality,
+    regions,
+    run_folder,
+    stages,
+)
+
+MUTANTS = [
+    *images.MUTANTS,
+    *masks.MUTANTS,
+    *regions.MUTANTS,
+    *clusters.MUTANTS,
+    *labels.MUTANTS,
+    *stages.MUTANTS,
+    *run_folder.MUTANTS,
+    *quality.MUTANTS,
+    *face.MUTANTS,
+]

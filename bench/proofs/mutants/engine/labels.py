@@ -1,0 +1,247 @@
+"""Wrong changes of engine/labels: what is painted, how it is written and noted."""
+
+from alps.bench.proofs.mutants import Mutant, changes_of
+
+PAINT = ("tests/engine/labels/test_paint.py",)
+JOURNAL = ("tests/engine/labels/test_journal.py",)
+WRITER = ("tests/engine/labels/test_label_writer.py",)
+ONE_PASS = "tests/engine/stages/test_one_pass.py"
+PALETTE = ("tests/engine/labels/test_palette.py",)
+PATCHES = ("tests/engine/labels/test_patches.py",)
+AGREEMENT = ("tests/engine/labels/test_agreement.py",)
+OPTION = "tests/engine/cli/test_option_effects.py::test_an_option_has_its_effect"
+
+MUTANTS = [
+    Mutant(
+        "engine/labels/paint.py",
+        old="self._folder.label(tile.label).exists()\n",
+        new="bool(tile.label)\n",
+        tests=(f"{ONE_PASS}::test_a_label_map_that_was_deleted_is_made_again",),
+        why="a label map that was deleted is not made again",
+    ),
+    Mutant(
+        "engine/labels/journal.py",
+        old='            if line.get("of") == self._fingerprint:\n',
+        new="            if True:\n",
+        tests=PAINT + JOURNAL,
+        why="label maps of other clusters count as done",
+    ),
+    Mutant(
+        "engine/labels/journal.py",
+        old="if self._lines and not self._ends_whole():",
+        new="if False:",
+        tests=JOURNAL,
+        why="a line is joined to the torn one of a killed run",
+    ),
+    Mutant(
+        "engine/labels/journal.py",
+        old='            if self.done.get(line["source_index"]) == number:\n',
+        new='            if line["source_index"] in self.done:\n',
+        tests=PAINT + JOURNAL,
+        why="what was painted twice is counted twice",
+    ),
+    Mutant(
+        "engine/labels/journal.py",
+        old="        self._file.flush()\n",
+        new="",
+        tests=JOURNAL,
+        why="a killed run forgets what it painted",
+    ),
+    Mutant(
+        "engine/labels/writer.py",
+        old="return np.dtype(np.uint8 if classes <= UNLABELLED else np.uint16)",
+        new="return np.dtype(np.uint8 if classes < UNLABELLED else np.uint16)",
+        tests=WRITER,
+        why="255 classes take 16 bits",
+    ),
+    Mutant(
+        "engine/labels/writer.py",
+        old="            publish(self._part, self.path)\n",
+        new="            self._part.replace(self.path)\n",
+        tests=WRITER,
+        why="a label map gets its name before its bytes are on the disk",
+    ),
+    Mutant(
+        "engine/labels/writer.py",
+        old='samples = rows.astype(rows.dtype.newbyteorder(">")).view(np.uint8)',
+        new="samples = rows.view(np.uint8)",
+        tests=WRITER,
+        why="16-bit PNGs have their bytes swapped",
+    ),
+    Mutant(
+        "engine/labels/palette.py",
+        old="colours = _colours(FEW if classes <= FEW else None)",
+        new="colours = _colours(FEW if classes <= FEW else None)[::-1][-classes:]",
+        tests=PALETTE,
+        why="a class changes its colour when classes are added",
+    ),
+    *changes_of(
+        "engine/labels/paint.py",
+        PAINT,
+        (
+            "to_numpy() < self._settings.min_margin]",
+            "to_numpy() <= self._settings.min_margin]",
+            "a region that is just sure enough is left out",
+        ),
+        (
+            "with open_regions(path, (first.source_width, first.source_height)) as raster:",
+            "with open_regions(path) as raster:",
+            "a raster of another size is painted",
+        ),
+        (
+            "                objects[classes < 0] = -1\n",
+            "",
+            "objects are shown where no class is",
+        ),
+        (
+            "with whole_tiff(path, raster.size, NOWHERE, kind, raster.place) as writer:",
+            "with whole_tiff(path, raster.size, NOWHERE, kind, type(raster.place)()) as writer:",
+            "object maps lie nowhere on Earth",
+        ),
+        (
+            "kind = np.dtype(np.uint32)",
+            "kind = np.dtype(np.int32)",
+            "object maps are signed",
+        ),
+        (
+            "math.prod(raster.size) - regions",
+            "0 * math.prod(raster.size) - regions",
+            "pixels without data are counted below nothing",
+        ),
+        (
+            "has_say = (classes >= 0) & (size[patch] >= LEAST_PIXELS)",
+            "has_say = (classes >= 0) & (size[patch] > 0)",
+            "details have a say in what neighbours are",
+        ),
+        (
+            "        if self._group is None or self._group[0] != group:\n",
+            "        if self._group is None:\n",
+            "sources are painted with the tables of the first group",
+        ),
+        (
+            "        counted.segments[:] = np.bincount(classes[classes >= 0],",
+            "        counted.segments[:] = np.bincount(classes[classes > 0],",
+            "regions of the first class are not counted",
+        ),
+        (
+            "            if self._settings.objects:\n",
+            "            if self._settings.objects and counted.segments.all():\n",
+            "object maps are missing where a class is",
+        ),
+    ),
+    Mutant(
+        "engine/labels/paint.py",
+        old="        if self._settings.agreement > 0:\n",
+        new="        if self._settings.agreement < 0:\n",
+        tests=(f"{OPTION}[paint-agreement]",),
+        why="--agreement does nothing",
+    ),
+    *changes_of(
+        "engine/labels/patches.py",
+        PATCHES,
+        (
+            "small = (size[patch] < least) & (classes >= 0)",
+            "small = (size[patch] <= least) & (classes >= 0)",
+            "a patch of just the minimum mapping unit is joined",
+        ),
+        (
+            "strength = length * np.exp(-contrast / ALIKE)",
+            "strength = length",
+            "a patch joins the longest border, however different",
+        ),
+        (
+            "strength = length * np.exp(-contrast / ALIKE)",
+            "strength = np.exp(-contrast / ALIKE)",
+            "a patch joins the faintest border, however short",
+        ),
+        (
+            "        for here, there in ((a, b), (b, a)):\n",
+            "        for here, there in ((a, b),):\n",
+            "a patch joins only neighbours of a higher number",
+        ),
+        (
+            "useful = small[here] & (classes[there] >= 0) & (p != q) & larger",
+            "useful = small[here] & (p != q) & larger",
+            "a patch joins what has no class",
+        ),
+        (
+            "        while rounds >= SINGLE_STEPS and not",
+            "        while rounds < 0 and not",
+            "long chains of small patches take as many rounds",
+        ),
+        (
+            "        if not len(goes[0]):\n",
+            "        if not len(goes[0]) or rounds == SINGLE_STEPS:\n",
+            "patches that are still small after many rounds lose their class",
+        ),
+        (
+            "return max(math.ceil(number / area), 0)",
+            "return max(round(number / area), 0)",
+            "patches a little below the unit stay",
+        ),
+        (
+            "order = np.lexsort((q, -total, p))",
+            "order = np.lexsort((-total, q, p))",
+            "a patch joins the lowest neighbour",
+        ),
+    ),
+    *changes_of(
+        "engine/labels/agreement.py",
+        AGREEMENT,
+        (
+            "chosen = (ratio <= 1) & (ratio <= best[a])",
+            "chosen = (ratio <= best[a])",
+            "neighbours agree whatever it costs",
+        ),
+        (
+            "(ratio <= best[a]) & (ratio <= best[b])",
+            "(ratio <= best[a])",
+            "a patch is taken by a neighbour that it has a better one than",
+        ),
+        (
+            "np.exp(-(excess + apart / 2) / FADES)",
+            "np.exp(-excess / FADES)",
+            "patches of unlike colour agree",
+        ),
+        (
+            "patches.outer[:, 1] / patches.outer[:, 0] - usual, 0)",
+            "patches.outer[:, 1] / patches.outer[:, 0], 0)",
+            "the grain of a surface passes for a border",
+        ),
+        (
+            "        inner += _sums(pairs[within, 0], self.outer[within], count)\n",
+            "",
+            "a border that went is forgotten",
+        ),
+        (
+            "keeps_first = second < first",
+            "keeps_first = second > first",
+            "the dearer class stays",
+        ),
+        (
+            "/ patches.area[mover], keeps_first",
+            "/ patches.area[np.where(keeps_first, a, b)], keeps_first",
+            "what a change costs is shared by the pixels that do not change",
+        ),
+        (
+            "        weight = area[part, None]\n",
+            "        weight = np.ones_like(area[part, None])\n",
+            "small regions count as much as large ones",
+        ),
+        (
+            "        classes[first] = np.where(keeps, classes[first], classes[second])\n",
+            "",
+            "the class of the first patch always stays",
+        ),
+        (
+            "patches, classes, place = patches.merged(into), classes[names], into[place]",
+            "patches, classes, place = patches.merged(into), classes[names], into[into]",
+            "patches that became one early lose their class",
+        ),
+        (
+            "        free = ~np.isin(second, first)\n",
+            "        free = np.ones(len(second), bool)\n",
+            "a chain of equals is joined in one round",
+        ),
+    ),
+]

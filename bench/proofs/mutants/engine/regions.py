@@ -1,0 +1,281 @@
+"""Wrong changes of engine/regions and the stage that cuts: what is joined, numbered and kept."""
+
+from alps.bench.proofs.mutants import changes_of
+
+CUT = ("tests/engine/regions/test_cut_and_build.py",)
+OBJECTS = ("tests/engine/regions/test_objects.py",)
+RASTER = ("tests/engine/regions/test_region_raster.py",)
+TABLES = ("tests/engine/regions/test_group_tables.py",)
+WINDOWS = ("tests/engine/regions/test_source_windows.py",)
+STAGE = ("tests/engine/stages/test_cutting.py",)
+
+MUTANTS = [
+    *changes_of(
+        "engine/regions/windows.py",
+        WINDOWS,
+        (
+            'row = np.searchsorted(self._tops, y, side="right") - 1',
+            'row = np.searchsorted(self._tops, y, side="left") - 1',
+            "the first row of a core belongs to the window above",
+        ),
+        (
+            "return row * self.columns + column",
+            "return column * len(self._tops) + row",
+            "windows are counted down the columns",
+        ),
+        (
+            "Window(tile.x - left, tile.y - top, tile.width, tile.height)",
+            "Window(tile.x, tile.y, tile.width, tile.height)",
+            "a sample's window lies beside its scene",
+        ),
+        (
+            "            paint_order(area, iou),\n",
+            "            paint_order(area, iou)[::-1],\n",
+            "the largest mask lies on top",
+        ),
+        (
+            'column("mask").to_numpy() >= 0)\n',
+            'column("mask").to_numpy() >= -1)\n',
+            "what lies under no mask joins neighbours too",
+        ),
+        (
+            "            and window.x + window.width > box.x\n",
+            "            and window.x >= box.x\n",
+            "a window that begins left of a block is not near it",
+        ),
+    ),
+    *changes_of(
+        "engine/regions/cut.py",
+        CUT,
+        (
+            "step, far = BLOCK_CELLS * side, reach(side) + JOIN_CELLS * side",
+            "step, far = BLOCK_CELLS * side, JOIN_CELLS * side",
+            "a block knows too little of what surrounds it",
+        ),
+        (
+            "least = round(SLIVER * side_of(per_megapixel) ** 2)",
+            "least = round(SLIVER * side_of(per_megapixel))",
+            "slivers stay",
+        ),
+        (
+            "cells = superpixels(lab, valid, per_megapixel, (y0, x0))",
+            "cells = superpixels(lab, valid, per_megapixel)",
+            "each block has a grid of its own",
+        ),
+        (
+            "keys.ravel()[first[kept]] % number - 1,",
+            "keys.ravel()[first[kept]] % number,",
+            "regions name the segment after theirs",
+        ),
+    ),
+    *changes_of(
+        "engine/regions/build.py",
+        CUT,
+        (
+            "origin = max(top - margin, 0) * width",
+            "origin = top * width",
+            "regions that begin in the row of blocks above have no number",
+        ),
+        (
+            "mine = (y >= core.y) & (y < core.y + core.height)",
+            "mine = (y >= core.y) & (y <= core.y + core.height)",
+            "regions on the edge of two blocks are there twice",
+        ),
+        (
+            '"width": box[:, 2] - box[:, 0] + 1,',
+            '"width": box[:, 2] - box[:, 0],',
+            "boxes are a pixel too narrow",
+        ),
+        (
+            "keys[touching.pairs].argmin(axis=1)",
+            "keys[touching.pairs].argmax(axis=1)",
+            "borders are noted by the later region",
+        ),
+        (
+            "(window_weights(window.height)[inside[0]], window_weights(window.width)[inside[1]])",
+            "(np.ones_like(window_weights(window.height)[inside[0]]), "
+            "window_weights(window.width)[inside[1]])",
+            "rows at a window's edge count as much as its middle",
+        ),
+        (
+            "parts.append((regions, segments + source.first[index], weights))",
+            "parts.append((regions, segments, weights))",
+            "shares are of the first window's segments",
+        ),
+        (
+            "mean = contrast[order] / (length[order] * CONTRAST_UNITS)",
+            "mean = contrast[order] / CONTRAST_UNITS",
+            "contrast is a sum along the border, not a mean",
+        ),
+        (
+            "order = np.lexsort((segments, regions))\n",
+            "order = np.argsort(regions)\n",
+            "segments of a region are in no order",
+        ),
+        (
+            "            rgb, valid = _read(reader, block.padded, source)\n",
+            "            rgb, valid = _read(reader, block.padded, source)\n"
+            "            valid = np.ones_like(valid)\n",
+            "pixels without data join regions",
+        ),
+        (
+            "        rgb[view], valid[view] = tile.rgb, tile.valid\n",
+            "        rgb[view], valid[view] = tile.rgb, True\n",
+            "pixels without data are valid where an image is damaged elsewhere",
+        ),
+        (
+            "        except SourceError:  # its tile's row says so\n            continue\n",
+            "        except SourceError:  # its tile's row says so\n            break\n",
+            "windows after one that cannot be read are lost",
+        ),
+    ),
+    *changes_of(
+        "engine/regions/objects.py",
+        OBJECTS,
+        (
+            " and iou[a, b] > AGREEMENT\n",
+            "\n",
+            "masks of neighbours that hardly meet are one object",
+        ),
+        (
+            "if best_left[b] == a and",
+            "if",
+            "two masks of a window are one because a third is nearest to both",
+        ),
+        (
+            "    for other in (column - 1, column, column + 1):\n",
+            "    for other in (column, column + 1):\n",
+            "windows below and to the left are not asked",
+        ),
+        (
+            "enough = area >= LEAST_PIXELS",
+            "enough = area > LEAST_PIXELS",
+            "a mask of just enough pixels says nothing",
+        ),
+        (
+            "(left_area[:, None] + right_area[None] - both)",
+            "(left_area[:, None] + right_area[None])",
+            "common pixels count twice in the union",
+        ),
+        (
+            "parent[high] = low",
+            "parent[b] = a",
+            "an object that is joined from two sides falls apart",
+        ),
+        (
+            "runs, shared.x - window.x, shared.y - window.y, shared.width, shared.height",
+            "runs, 0, 0, shared.width, shared.height",
+            "masks are compared at their windows' corners",
+        ),
+        (
+            "np.flatnonzero(source.is_mask(index))",
+            "np.flatnonzero(source.is_mask(index) | True)",
+            "what lies under no mask is an object",
+        ),
+    ),
+    *changes_of(
+        "engine/regions/raster.py",
+        RASTER,
+        (
+            "return Georeference(crs, None, tuple(gcps))",
+            "return Georeference(self._dataset.crs, None, tuple(gcps))",
+            "control points lose their reference system",
+        ),
+        (
+            "None if transform.is_identity else transform",
+            "None",
+            "a scene's transform is lost",
+        ),
+        (
+            ">= len(of_region)).any():",
+            "> len(of_region)).any():",
+            "a region that the tables do not know shows nothing",
+        ),
+        (
+            "        except RasterioError as error:\n"
+            "            raise _unreadable(self._path, error) from error\n",
+            "        except RasterioError:\n            raise\n",
+            "a damaged raster does not say what to do",
+        ),
+        (
+            "for y in range(0, height, TILE):",
+            "for y in range(0, height - TILE + 1, TILE):",
+            "the last rows of a scene are not read",
+        ),
+    ),
+    *changes_of(
+        "engine/regions/tables.py",
+        TABLES,
+        (
+            "return self._regions.slice(start, end - start)",
+            "return self._regions.slice(start)",
+            "regions of the sources that follow are a source's too",
+        ),
+        (
+            "yield table.slice(start, end - start).combine_chunks()",
+            "yield table.slice(start).combine_chunks()",
+            "borders of the sources that follow are a source's too",
+        ),
+        (
+            "        if table.num_rows != self._regions.num_rows:\n",
+            "        if table.num_rows < self._regions.num_rows:\n",
+            "classes of other regions are taken",
+        ),
+        (
+            "            if end > start:\n                yield",
+            "            if end > start + 1:\n                yield",
+            "a region alone in its row group is lost",
+        ),
+    ),
+    *changes_of(
+        "engine/stages/regions.py",
+        STAGE,
+        (
+            '(folder.root / "regions", folder.root / "clusters")',
+            '(folder.root / "regions",)',
+            "classes outlive the regions that they are of",
+        ),
+        (
+            "if not folder.regions(group[0]).exists()]",
+            "if not folder.objects(group[0]).exists()]",
+            "a group counts as cut before its regions are there",
+        ),
+        (
+            "            total += file.metadata.num_rows\n",
+            "            total = file.metadata.num_rows\n",
+            "the regions of one group count for all",
+        ),
+        (
+            "place = Georeference.of(reader) if is_whole else Georeference()",
+            "place = Georeference()",
+            "rasters of regions lie nowhere on Earth",
+        ),
+        (
+            "        return cls(tuple(bands) if bands else None,",
+            "        return cls(None,",
+            "regions are cut on other bands than were segmented",
+        ),
+        (
+            "        check_size(reader, first)\n",
+            "",
+            "an image of another size than was segmented is cut",
+        ),
+        (
+            "    return Window(x, y, right - x, bottom - y)\n",
+            "    return Window(0, 0, right, bottom)\n",
+            "a sample of one window is cut with all that lies above and left of it",
+        ),
+        (
+            "            except SourceError as error:  # it was readable when it was segmented\n"
+            "                print(",
+            "            except SourceError as error:  # it was readable when it was segmented\n"
+            "                raise\n                print(",
+            "a source that went away stops all others from being cut",
+        ),
+        (
+            '"segment_id": local.astype(np.int32),',
+            '"segment_id": np.arange(len(objects), dtype=np.int32),',
+            "objects name segments by their number in the source",
+        ),
+    ),
+]

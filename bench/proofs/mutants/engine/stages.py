@@ -1,0 +1,226 @@
+"""Wrong changes of engine/stages and the settings that reach them."""
+
+from alps.bench.proofs.mutants import Mutant, changes_of
+
+PIPELINE = "tests/engine/stages/test_pipeline.py"
+ONE_PASS = "tests/engine/stages/test_one_pass.py"
+SEGMENTING = ("tests/engine/stages/test_segmenting.py",)
+RESUME = ("tests/engine/stages/test_resume.py",)
+SUMMARY = ("tests/engine/stages/test_summary.py",)
+OPTION = "tests/engine/cli/test_option_effects.py::test_an_option_has_its_effect"
+
+MUTANTS = [
+    Mutant(
+        "engine/stages/segment.py",
+        old='        "covered_pixels": int(covered.sum()),\n',
+        new='        "covered_pixels": int(segments.area.sum()),\n',
+        tests=SEGMENTING,
+        why="coverage counts overlapping masks twice",
+    ),
+    Mutant(
+        "engine/stages/segment.py",
+        old='"embedding": _lists(segments.embeddings),',
+        new='"embedding": _lists(segments.embeddings[::-1]),',
+        tests=SEGMENTING,
+        why="embeddings are shuffled between segments of a tile",
+    ),
+    Mutant(
+        "engine/stages/segment.py",
+        old='"colour": _lists(segments.colours),',
+        new='"colour": _lists(segments.colours[::-1]),',
+        tests=SEGMENTING,
+        why="colours are shuffled between segments of a tile",
+    ),
+    Mutant(
+        "engine/stages/segment.py",
+        old="    return dict(zip(ids, embeddings, strict=True)), seconds\n",
+        new="    return dict(zip(ids, embeddings[::-1], strict=True)), seconds\n",
+        tests=(f"{PIPELINE}::test_tiles_encoded_together_give_the_same_segments",),
+        why="tiles that are encoded together swap embeddings",
+    ),
+    Mutant(
+        "engine/stages/segment.py",
+        old="        max_area=settings.segment.max_area,\n",
+        new="",
+        tests=(f"{OPTION}[label-max_area]",),
+        why="--max-area does nothing",
+    ),
+    Mutant(
+        "engine/stages/segment.py",
+        old="        min_area=settings.segment.min_area,\n",
+        new="",
+        tests=(f"{OPTION}[label-min_area]",),
+        why="--min-area does nothing",
+    ),
+    Mutant(
+        "engine/masks/generator.py",
+        old="fields(EverythingSettings)} & vars(settings).keys()",
+        new='fields(EverythingSettings)} & vars(settings).keys() - {"box_nms_thresh"}',
+        tests=(f"{OPTION}[label-box_nms_thresh]",),
+        why="--box-nms-thresh does nothing",
+    ),
+    Mutant(
+        "engine/masks/generator.py",
+        old="return cls(runtime, coarse_to_fine=settings.coarse_to_fine, **named)",
+        new="return cls(runtime, **named)",
+        tests=(f"{OPTION}[label-coarse_to_fine]",),
+        why="--coarse-to-fine does nothing",
+    ),
+    Mutant(
+        "engine/settings.py",
+        old="        if value is None:\n            value = getattr(model, item.name, None)",
+        new="        if not value:\n            value = getattr(model, item.name, None)",
+        tests=("tests/engine/test_settings.py",),
+        why="a setting of 0 is taken for one that was not given",
+    ),
+    Mutant(
+        "engine/settings.py",
+        old='values[item.name] = item.metadata["stock"] if value is None else value',
+        new='values[item.name] = item.metadata["stock"] or value',
+        tests=("tests/engine/test_settings.py",),
+        why="the stock value wins over the model's and the user's",
+    ),
+    Mutant(
+        "engine/settings.py",
+        old="not low <= value <= high:",
+        new="not low <= value < high:",
+        tests=("tests/engine/test_settings.py",),
+        why="the largest value of a range is refused",
+    ),
+    Mutant(
+        "engine/settings.py",
+        old="    check_ranges(settings.cluster, ClusterSettings)\n",
+        new="",
+        tests=("tests/engine/test_settings.py",),
+        why="ranges of clusters are not checked",
+    ),
+    Mutant(
+        "engine/stages/segment.py",
+        old="    if valid == 0:\n",
+        new="    if valid < 0:\n",
+        tests=(f"{PIPELINE}::test_a_source_without_valid_pixels_is_skipped_with_a_reason",),
+        why="a tile without data is not skipped",
+    ),
+    Mutant(
+        "engine/stages/segment.py",
+        old="mine = range(share[0], shard_count(plan), share[1])",
+        new="mine = range(shard_count(plan))",
+        tests=SEGMENTING,
+        why="every machine segments everything",
+    ),
+    Mutant(
+        "engine/stages/segment.py",
+        old="    return sum(not keeper.is_done(shard) for shard in range(shards))\n",
+        new="    return int(not all(keeper.is_done(shard) for shard in range(shards)))\n",
+        tests=SEGMENTING,
+        why="the number of shards left is 0 or 1",
+    ),
+    Mutant(
+        "engine/stages/label.py",
+        old="    if failed > max_failed * total:\n",
+        new="    if failed >= max_failed * total:\n",
+        tests=SUMMARY,
+        why="--max-failed is off by one",
+    ),
+    Mutant(
+        "engine/stages/label.py",
+        old="len(unpainted) > max_failed * summary.sources:",
+        new="len(unpainted) >= max_failed * summary.sources:",
+        tests=SUMMARY,
+        why="--max-failed is off by one for label maps",
+    ),
+    Mutant(
+        "engine/stages/label.py",
+        old='ran = np.isin(statuses, ["ok", "empty"])',
+        new='ran = np.isin(statuses, ["ok", "empty", "failed"])',
+        tests=SUMMARY,
+        why="seconds a tile count tiles that were never segmented",
+    ),
+    Mutant(
+        "engine/stages/label.py",
+        old='table.column("covered_pixels").to_numpy().sum() / max(valid, 1)',
+        new='table.column("covered_pixels").to_numpy().sum() / max(table.num_rows, 1)',
+        tests=SUMMARY,
+        why="coverage is no share",
+    ),
+    Mutant(
+        "engine/stages/label.py",
+        old='            reason.replace(path, "a file")\n',
+        new="            reason\n",
+        tests=SUMMARY,
+        why="one kind of failure is as many reasons as files",
+    ),
+    Mutant(
+        "engine/stages/one_pass.py",
+        old='        "clusters": clusters.sha256,\n',
+        new="",
+        tests=(f"{ONE_PASS}::test_another_run_is_refused_and_named",),
+        why="a run goes on with other clusters",
+    ),
+    Mutant(
+        "engine/stages/one_pass.py",
+        old="refuse_others(clusters, one_pass.clusters_from, model, loaded.settings.to_dict())",
+        new="del model",
+        tests=(f"{ONE_PASS}::test_clusters_of_another_model_are_refused",),
+        why="clusters of another model are taken",
+    ),
+    Mutant(
+        "engine/stages/fit_clusters.py",
+        old="    rng = np.random.default_rng(seed)\n    rows = np.sort(",
+        new="    rng = np.random.default_rng(0)\n    rows = np.sort(",
+        tests=(f"{ONE_PASS}::test_a_drawn_plan_keeps_order_and_leaves_out_what_cannot_be_read",),
+        why="the seed draws no other tiles",
+    ),
+    Mutant(
+        "engine/stages/fit_clusters.py",
+        old="    if work is None:\n        shutil",
+        new="    if True:\n        shutil",
+        tests=(f"{ONE_PASS}::test_a_sample_is_drawn_over_the_archive",),
+        why="a run folder that was to be kept is deleted",
+    ),
+    Mutant(
+        "engine/stages/fit_clusters.py",
+        old="        refuse_failures(folder, summary, options.max_failed)\n",
+        new="",
+        tests=(f"{OPTION}[fit-clusters-max_failed]",),
+        why="fit-clusters knows no --max-failed",
+    ),
+    Mutant(
+        "engine/stages/opening.py",
+        old='        "model": info.sha256,\n',
+        new="",
+        tests=RESUME,
+        why="a run goes on with another model",
+    ),
+    Mutant(
+        "engine/stages/opening.py",
+        old='        **values["source"],\n',
+        new="",
+        tests=RESUME,
+        why="a run goes on with other bands",
+    ),
+    *changes_of(
+        "engine/stages/one_pass.py",
+        (ONE_PASS,),
+        (
+            "if needed is None or shard < needed:",
+            "if needed is None or shard <= needed:",
+            "segments that the next group needs are dropped",
+        ),
+        (
+            "                self._folder.region_raster(tiles[0].label).unlink(missing_ok=True)\n",
+            "                pass\n",
+            "rasters of regions stay when all is painted",
+        ),
+        (
+            "                self._folder.borders(group.number),\n",
+            "",
+            "tables of borders stay when all is painted",
+        ),
+        (
+            "                if not all(self._is_there(shard) for shard in group.shards):\n",
+            "                if not any(self._is_there(shard) for shard in group.shards):\n",
+            "a group is painted when its first shard is there",
+        ),
+    ),
+]
