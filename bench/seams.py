@@ -229,7 +229,7 @@ def _objects_of_source(
     table = GroupTables(folder, group, ("area", "object")).of_source(tiles[0].source_index)
     objects, area = (table.column(name).to_numpy() for name in ("object", "area"))
     classes = np.full(len(area), -1)
-    with open_regions(path, labels.shape[::-1]) as raster:
+    with open_regions(path, (labels.shape[1], labels.shape[0])) as raster:
         for y, numbers in raster.strips():
             strip = labels[y : y + len(numbers)].astype(int)
             shown = (numbers != NOWHERE) & (strip != unlabelled)
