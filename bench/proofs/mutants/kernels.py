@@ -735,8 +735,8 @@ MUTANTS = [
         "masks/shared",
         "regions",
         (
-            "for y in range(max(row, y0), min(stop, y0 + height)):",
-            "for y in range(max(row, y0), min(stop, height)):",
+            "min(stop, y0 + height)):",
+            "min(stop, height)):",
             "a rectangle ends at its height",
         ),
         (

@@ -33,8 +33,8 @@ MUTANTS = [
     ),
     Mutant(
         "engine/stages/segment.py",
-        old="    return dict(zip(ids, embeddings, strict=True)), seconds\n",
-        new="    return dict(zip(ids, embeddings[::-1], strict=True)), seconds\n",
+        old="    return dict(zip(some, embeddings, strict=True)), seconds\n",
+        new="    return dict(zip(some, embeddings[::-1], strict=True)), seconds\n",
         tests=(f"{PIPELINE}::test_tiles_encoded_together_give_the_same_segments",),
         why="tiles that are encoded together swap embeddings",
     ),
