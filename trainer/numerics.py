@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -28,7 +29,8 @@ def choose_precision(device: torch.device, asked: str) -> str:
             )
     else:
         # oneDNN runs bfloat16 on any CPU with AVX-512; only this makes it fast.
-        has = bool(getattr(torch.cpu, "get_capabilities", dict)().get("avx512_bf16"))
+        capabilities: Callable[[], dict[str, bool]] = getattr(torch.cpu, "get_capabilities", dict)
+        has = bool(capabilities().get("avx512_bf16"))
     return asked if asked != "auto" else "bfloat16" if has else "float32"
 
 
@@ -43,11 +45,12 @@ def reproducible(device: torch.device) -> Iterator[None]:
         yield
         return
     before = torch.are_deterministic_algorithms_enabled()
-    fill = torch.utils.deterministic.fill_uninitialized_memory
+    setting: Any = torch.utils.deterministic
+    fill = setting.fill_uninitialized_memory
     torch.use_deterministic_algorithms(True)
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    setting.fill_uninitialized_memory = False
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
-        torch.utils.deterministic.fill_uninitialized_memory = fill
+        setting.fill_uninitialized_memory = fill

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
@@ -41,7 +41,7 @@ class Processes:
         """Let the first process do ``work`` and hand all of them its result, or its AlpsError."""
         if self.size == 1:
             return work()
-        outcome: list[object] = [None, None]
+        outcome: list[Any] = [None, None]
         if self.is_first:
             try:
                 outcome[0] = work()

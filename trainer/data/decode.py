@@ -96,6 +96,11 @@ class _Decoding:
         )  # fmt: skip
         return {"pair": asdict(cached), "problems": []}
 
+    @property
+    def _regions(self) -> RegionTargets:
+        assert self._targets is not None  # they are given where the settings ask for them
+        return self._targets
+
     def _label_rules(self) -> LabelRules:
         """Of the label file, of which a control learns only where it has no class."""
         if self._request.pseudo.targets != "masks":
@@ -123,13 +128,13 @@ class _Decoding:
                 _put(pixels, window.y // self._shrink, self._small_image(tile.rgb))
                 _put(ids, window.y // self._shrink, self._small(decoded))
             if pseudo.targets != "classes":
-                for y, strip in self._aligned(self._targets.labels(self._pair.source_index)):
+                for y, strip in self._aligned(self._regions.labels(self._pair.source_index)):
                     place = ids[y : y + len(strip)]
                     seen = place != unlabelled
                     np.copyto(place, strip[: len(place)], where=seen, casting="same_kind")
             if pseudo.margin_weight or pseudo.margin_cut > 0:
                 weights = stack.enter_context(new_array(self._file("weights"), shape, np.uint8))
-                for y, strip in self._aligned(self._targets.weights(self._pair.source_index)):
+                for y, strip in self._aligned(self._regions.weights(self._pair.source_index)):
                     _put(weights, y, strip)
                     place = ids[y : y + len(strip)]
                     place[strip[: len(place)] == 0] = unlabelled

@@ -137,8 +137,8 @@ class Samples:
         pair = self._cells.pairs[index]
         top, bottom, left, right = _cell_box(pair, row, column, self._cells.cell)
         side = round(self._crop * float(np.exp(random.uniform(-1, 1) * np.log(how.scale))))
-        y = _start(random.integers(top, bottom), side, pair.height)
-        x = _start(random.integers(left, right), side, pair.width)
+        y = _start(int(random.integers(top, bottom)), side, pair.height)
+        x = _start(int(random.integers(left, right)), side, pair.width)
         pixels, labels, weights = self._read(index, y, x, side)
         if side != self._crop:
             shape = (self._crop, self._crop)
@@ -151,6 +151,7 @@ class Samples:
         pixels = recoloured(turned(pixels, orientation), how.colour, random)
         ids = turned(labels, orientation).astype(np.int64)
         ids[ids == self._cells.unlabelled] = -1
+        shares: np.ndarray
         if weights is None:
             shares = np.ones(ids.shape, np.float32)
         else:

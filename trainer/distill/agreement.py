@@ -20,7 +20,7 @@ from alps.engine.masks.crops import Crop, point_grid
 from alps.engine.masks.generator import MaskGenerator
 from alps.engine.runtimes.pytorch import TorchRuntime
 from alps.engine.sam import Sam
-from alps.engine.settings import SegmentSettings
+from alps.engine.settings import FilledSegmentSettings
 from alps.kernels.masks.iou import mask_ious
 from alps.kernels.masks.pixels import runs_of
 from alps.trainer.distill.data import NetworkWindow
@@ -64,7 +64,8 @@ class Agreement:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Agreement":
         """Read what ``to_dict`` wrote."""
-        return cls(**{n: math.nan if value is None else value for n, value in values.items()})
+        filled: dict[str, Any] = {n: math.nan if v is None else v for n, v in values.items()}
+        return cls(**filled)
 
 
 @dataclass
@@ -83,7 +84,7 @@ def measure_agreement(
     student: Sam,
     windows: Iterable[NetworkWindow],
     count: int,
-    segment: SegmentSettings,
+    segment: FilledSegmentSettings,
     statistics: Statistics,
 ) -> Agreement:
     """Run both networks on windows and compare what comes out.
@@ -113,7 +114,7 @@ def measure_agreement(
 def _measure(
     runtimes: list[TorchRuntime],
     window: NetworkWindow,
-    segment: SegmentSettings,
+    segment: FilledSegmentSettings,
     statistics: Statistics,
 ) -> _Row:
     """Teacher and student on one window."""
@@ -121,12 +122,12 @@ def _measure(
     embeddings = [embedding for embedding, _ in timed]
     theirs, ours = (embedding[None] for embedding in embeddings)
     weight = window.weight[None].to(theirs.device)
-    centred = (statistics.standardise(embedding) for embedding in (ours, theirs))
+    our_centred, their_centred = (statistics.standardise(each) for each in (ours, theirs))
     grid = _grid(segment.points_per_side, window.valid)
     masks = [_everything(runtime, window, grid, segment) for runtime in runtimes]
     return _Row(
         cosine=mean_cosine(ours, theirs, weight),
-        centred_cosine=mean_cosine(*centred, weight),
+        centred_cosine=mean_cosine(our_centred, their_centred, weight),
         point_iou=_point_iou(runtimes, embeddings, window.valid.shape, grid),
         mask_iou=mask_ious(*(runs_of(found) for found in masks)),
         seconds=tuple(seconds for _, seconds in timed),
@@ -188,7 +189,7 @@ def _point_iou(
 
 
 def _everything(
-    runtime: TorchRuntime, window: NetworkWindow, grid: np.ndarray, segment: SegmentSettings
+    runtime: TorchRuntime, window: NetworkWindow, grid: np.ndarray, segment: FilledSegmentSettings
 ) -> np.ndarray:
     """Masks of everything mode that pass the gate, (M, H, W) bool."""
     if len(grid) == 0:

@@ -27,7 +27,12 @@ from alps.trainer.distill.data import (
 from alps.trainer.distill.folder import DistillFolder
 from alps.trainer.distill.lesson import Training, Workshop, begin, teach
 from alps.trainer.distill.loss import Statistics
-from alps.trainer.distill.recipe import RATE_LEARNT, RATE_RANDOM, DistillSettings
+from alps.trainer.distill.recipe import (
+    RATE_LEARNT,
+    RATE_RANDOM,
+    DistillSettings,
+    FilledDistillSettings,
+)
 from alps.trainer.distill.result import DistillResult
 from alps.trainer.distill.start import balance, fit_neck, look
 from alps.trainer.distill.student import (
@@ -58,7 +63,7 @@ class _Job:
     """What all parts of a distillation need."""
 
     folder: DistillFolder
-    settings: DistillSettings  # filled in for the teacher
+    settings: FilledDistillSettings
     options: DistillOptions
     group: Processes
     teacher: Sam
@@ -126,16 +131,16 @@ def _prepare(
 ) -> _Job:
     path = find_model(name)
     teacher, info = load_sam(path, name=name if name in MODELS else None, device=group.device)
-    settings = settings.for_teacher(info.defaults)
-    student = new_student(teacher, settings.student, settings.train.seed)
-    rate = settings.train.rate
+    filled = settings.for_teacher(info.defaults)
+    student = new_student(teacher, filled.student, filled.train.seed)
+    rate = filled.train.rate
     if rate is None:
         rate = RATE_RANDOM if student.is_random else RATE_LEARNT
-    precision = choose_precision(group.device, settings.train.precision)
-    settings = dataclasses.replace(
-        settings, train=dataclasses.replace(settings.train, rate=rate, precision=precision)
+    precision = choose_precision(group.device, filled.train.precision)
+    filled = dataclasses.replace(
+        filled, train=dataclasses.replace(filled.train, rate=rate, precision=precision)
     )
-    values = settings.to_dict()
+    values = filled.to_dict()
     shape = student.config.to_dict()
     decides = {
         "SRC": str(src) if "://" in str(src) else str(Path(src).absolute()),
@@ -145,7 +150,7 @@ def _prepare(
         **{name: shape[name] for name in SHAPE},
         "start": student.start,
     }
-    return _Job(folder, settings, options, group, teacher, info, student, decides)
+    return _Job(folder, filled, options, group, teacher, info, student, decides)
 
 
 def _carry_out(job: _Job) -> DistillResult | None:
@@ -258,6 +263,7 @@ def _result(
     """Measure the student as it was saved, as a user will load it."""
     student, _ = load_sam(job.folder.student, device=job.group.device)
     rows = split.held_out[: job.settings.agreement.agreement_windows]
+    assert training.statistics is not None  # a finished training had its first look
     agreement = measure_agreement(
         job.teacher,
         student,

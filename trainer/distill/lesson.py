@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from alps.engine.sam.image_encoder import ImageEncoder
 from alps.trainer.distill.data import Draws
 from alps.trainer.distill.folder import DistillFolder
 from alps.trainer.distill.loss import Statistics, embedding_loss
@@ -28,7 +29,7 @@ BETAS = (0.9, 0.98)
 
 
 @dataclass
-class Training(State):
+class Training(State[ImageEncoder]):
     """The student's encoder, and what its teacher's embeddings are standardised by."""
 
     statistics: Statistics | None = None  # None before the first look
@@ -44,10 +45,11 @@ class Training(State):
         self.statistics = Statistics(*kept["statistics"])
 
 
-def begin(encoder: nn.Module, settings: TrainSettings) -> Training:
+def begin(encoder: ImageEncoder, settings: TrainSettings) -> Training:
     """Before the first step. ``encoder`` lies on the device where it will learn."""
     assert settings.rate is not None, "filled in for the student's start"
-    matrices, others = [], []
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in encoder.named_parameters():
         plain = parameter.ndim < 2 or "pos" in name  # norms, biases, positions
         (others if plain else matrices).append(parameter)

@@ -8,6 +8,8 @@ from typing import Any
 from alps.engine.base.errors import SettingsError
 from alps.engine.sam.config import ModelDefaults
 from alps.engine.settings import (
+    FilledSettings,
+    FilledSourceSettings,
     RunSettings,
     SegmentSettings,
     SourceSettings,
@@ -103,24 +105,20 @@ class DistillSettings:
     train: TrainSettings = field(default_factory=TrainSettings)
     agreement: AgreementSettings = field(default_factory=AgreementSettings)
 
-    def for_teacher(self, teacher: ModelDefaults) -> "DistillSettings":
+    def for_teacher(self, teacher: ModelDefaults) -> "FilledDistillSettings":
         """Fill what the teacher decides, windows and prompts, and check everything.
 
         Raises:
             SettingsError: a value cannot work; the text names the option.
         """
         run = self.everything(teacher)
-        filled = dataclasses.replace(
-            self,
-            source=run.source,
-            agreement=dataclasses.replace(
-                self.agreement, points_per_side=run.segment.points_per_side
-            ),
-        )
+        prompts = run.segment.points_per_side
+        agreement = dataclasses.replace(self.agreement, points_per_side=prompts)
+        filled = FilledDistillSettings(run.source, self.student, self.train, agreement)
         _check(filled)
         return filled
 
-    def everything(self, teacher: ModelDefaults) -> RunSettings:
+    def everything(self, teacher: ModelDefaults) -> FilledSettings:
         """Settings of everything mode that the teacher's masks are made with."""
         prompts = SegmentSettings(points_per_side=self.agreement.points_per_side)
         return RunSettings(self.source, prompts).for_model(teacher)
@@ -128,6 +126,13 @@ class DistillSettings:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return json.loads(json.dumps(dataclasses.asdict(self)))
+
+
+@dataclass(frozen=True)
+class FilledDistillSettings(DistillSettings):
+    """``DistillSettings`` with the teacher's say."""
+
+    source: FilledSourceSettings
 
 
 def _check(settings: DistillSettings) -> None:

@@ -95,7 +95,8 @@ class DistillResult:
 
 
 def _millions(values: tuple[int, int]) -> tuple[str, str]:
-    return tuple(f"{value / 1e6:.2f}" for value in values)
+    teacher, student = (f"{value / 1e6:.2f}" for value in values)
+    return teacher, student
 
 
 def _number(value: float, form: str) -> str:

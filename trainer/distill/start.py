@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from alps.engine.sam import Sam
 from alps.engine.sam.image_encoder import ImageEncoder
@@ -80,13 +80,15 @@ def balance(encoder: ImageEncoder, seen: FirstLook) -> None:
     """Bring the tokens before the neck to a root mean square of 1; the function stays."""
     mean_square = seen.second_moments.diagonal()[:-1].mean() / seen.weight
     scale = float(mean_square.clamp(min=1e-12).rsqrt())
-    written = [encoder.patch_embed.proj.weight, encoder.patch_embed.proj.bias, encoder.pos_embed]
+    patches, reduce = encoder.patch_embed.proj, encoder.neck[0]
+    assert patches.bias is not None and isinstance(reduce, nn.Conv2d)
+    written = [patches.weight, patches.bias, encoder.pos_embed]
     for block in encoder.blocks:
         for layer in (block.attn.proj, block.mlp.lin2):
             written += [layer.weight, layer.bias]
     for parameter in written:
         parameter.mul_(scale)
-    encoder.neck[0].weight.div_(scale)
+    reduce.weight.div_(scale)
     grown = torch.full_like(seen.second_moments[0], scale)
     grown[-1] = 1
     seen.second_moments *= grown[:, None] * grown
@@ -103,8 +105,11 @@ def fit_neck(encoder: ImageEncoder, seen: FirstLook) -> None:
     ridge[-1] = 0
     solution = torch.linalg.solve(seen.second_moments + torch.diag(ridge), seen.products)
     weight, constant = solution[:-1].T, solution[-1]  # (C, D), (C,)
-    encoder.neck[0].weight.copy_(weight[:, :, None, None])
-    encoder.blocks[-1].mlp.lin2.bias += (torch.linalg.pinv(weight) @ constant).to(encoder.pos_embed)
+    reduce = encoder.neck[0]
+    assert isinstance(reduce, nn.Conv2d)
+    reduce.weight.copy_(weight[:, :, None, None])
+    added = torch.linalg.pinv(weight) @ constant
+    encoder.blocks[-1].mlp.lin2.bias.add_(added.to(encoder.pos_embed))
 
 
 def _passes(windows: Iterable[NetworkWindow]) -> Iterable[list[NetworkWindow]]:

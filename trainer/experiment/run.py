@@ -175,7 +175,9 @@ def _to_pretrain(experiment: Experiment, start: Pretraining) -> Recipe:
         recipe.data, classes=None, train=None, test=None, scene=None, label_threshold=None,
         label_ignore=None, reduce_zero=False, bands=None,
     )  # fmt: skip
-    pseudo = replace(recipe.pseudo, targets=TARGETS[start.arm])
+    targets = TARGETS[start.arm]
+    assert targets is not None  # nothing is pre-trained for the arm from scratch
+    pseudo = replace(recipe.pseudo, targets=targets)
     model = replace(recipe.model, keep=ModelSettings.keep)  # says how fine-tunings start
     return replace(recipe, model=model, train=train, pseudo=pseudo, data=data)
 
@@ -197,6 +199,7 @@ def _decode_first(
     labels: str | Path, data: str | Path, plan: Plan, experiment: Experiment, options: RunOptions
 ) -> None:
     """Decode and check everything before the first training, and only once."""
+    assert options.cache is not None  # filled in by ``run_experiment``
     where = Path(options.cache)
     where.mkdir(parents=True, exist_ok=True)
     report = where.parent / "data_report.txt"
@@ -259,7 +262,9 @@ def _begin_worker(threads: int) -> None:
 
 
 def _end_with_parent() -> None:
-    parent_process().join()
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
     os._exit(1)
 
 

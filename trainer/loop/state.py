@@ -10,7 +10,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,19 +18,21 @@ from torch import Tensor, nn
 from alps.engine.base.atomic import whole
 from alps.engine.base.errors import RunFolderError
 
+M = TypeVar("M", bound=nn.Module)
+
 
 @dataclass
-class State:
+class State(Generic[M]):
     """A network on its way."""
 
-    model: nn.Module  # on the device where it learns
-    averaged: nn.Module | None  # the running average of its weights, where one is kept
+    model: M  # on the device where it learns
+    averaged: M | None  # the running average of its weights, where one is kept
     optimiser: torch.optim.Optimizer
     rates: Sequence[float]  # the highest rate of each of the optimiser's groups
     step: int = 0  # done so far
 
     @property
-    def result(self) -> nn.Module:
+    def result(self) -> M:
         """The network to be kept."""
         return self.model if self.averaged is None else self.averaged
 
@@ -109,6 +111,6 @@ class State:
             ) from error
 
 
-def copy_for_average(model: nn.Module, keep: float) -> nn.Module | None:
+def copy_for_average(model: M, keep: float) -> M | None:
     """Where a running average begins; None where ``keep`` says that there is none."""
     return copy.deepcopy(model).requires_grad_(False).eval() if keep > 0 else None

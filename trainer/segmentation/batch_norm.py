@@ -11,6 +11,12 @@ from torch.distributed.nn.functional import all_reduce
 class SharedBatchNorm2d(nn.BatchNorm2d):
     """As ``BatchNorm2d``, with statistics of the whole batch. Its state has the same names."""
 
+    # Norms of segmentation models keep statistics, with a fixed momentum.
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
+
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, C, H, W); every process must have crops."""
         if not self.training:

@@ -7,12 +7,13 @@ torchrun --nproc-per-node 8 --no-python alps pretrain RUN PRE --batch 64
 
 import math
 from collections.abc import Callable, Generator, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from alps.trainer.data.loader import Batch, batches
 from alps.trainer.data.samples import Samples
@@ -124,13 +125,18 @@ class _Lesson:
         bounds = [len(batch.pixels) * i // parts for i in range(parts + 1)]
         for start, end in pairwise(bounds):
             some = batch.part(start, end)
-            waits = end < len(batch.pixels) and group.size > 1
-            with self._module.no_sync() if waits else nullcontext():
+            waits = end < len(batch.pixels)
+            with self._apart() if waits else nullcontext():
                 loss = self._module(some.pixels, some.labels, counts[start:end])
                 # Processes' gradients are averaged; their sum is wanted.
                 (loss * (group.size / whole).float()).backward()
             sums += loss.detach().double()
         return Learnt({"loss": group.sum(sums) / whole})
+
+    def _apart(self) -> AbstractContextManager[None]:
+        """Within it gradients are not yet summed over processes."""
+        module = self._module
+        return module.no_sync() if isinstance(module, DistributedDataParallel) else nullcontext()
 
     def validate(self, step: int) -> Mapping[str, float]:
         return self._shop.validate(self._state.result)

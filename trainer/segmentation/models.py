@@ -110,7 +110,7 @@ def start_from(
     return model
 
 
-def renew_decoder(model: nn.Module, seed: int) -> None:
+def renew_decoder(model: Any, seed: int) -> None:
     """Replace all that is not the encoder by random weights; the same for the same seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -118,7 +118,7 @@ def renew_decoder(model: nn.Module, seed: int) -> None:
     model.decode_head = new.decode_head
 
 
-def renew_head(model: nn.Module, classes: int, seed: int) -> None:
+def renew_head(model: Any, classes: int, seed: int) -> None:
     """Replace the last layer by a random one of so many classes; the same for the same seed."""
     head = model.decode_head
     old = head.classifier
@@ -126,11 +126,12 @@ def renew_head(model: nn.Module, classes: int, seed: int) -> None:
         torch.manual_seed(seed)
         new = nn.Conv2d(old.in_channels, classes, old.kernel_size, device=old.weight.device)
         nn.init.normal_(new.weight, std=getattr(model.config, "initializer_range", 0.02))
+        assert new.bias is not None
         nn.init.zeros_(new.bias)
     head.classifier = new
 
 
-def save_model(model: nn.Module, folder: Path) -> None:
+def save_model(model: Any, folder: Path) -> None:
     """Write config, weights and what images must be like, as transformers wants them.
 
     ``folder`` is new: the caller gives it its final name when all is written.
@@ -149,7 +150,7 @@ def save_model(model: nn.Module, folder: Path) -> None:
     write_text(folder / "preprocessor_config.json", json.dumps(about, indent=2) + "\n")
 
 
-def class_names(model: nn.Module) -> tuple[str, ...]:
+def class_names(model: Any) -> tuple[str, ...]:
     """Names of the classes, in order."""
     names = model.config.id2label
     return tuple(names[index] for index in range(len(names)))
@@ -165,7 +166,7 @@ def logits(model: nn.Module, pixels: Tensor) -> Tensor:
     return F.interpolate(small, size=pixels.shape[-2:], mode="bilinear", align_corners=False)
 
 
-def encoder_of(model: nn.Module) -> nn.Module:
+def encoder_of(model: Any) -> nn.Module:
     """The part that is not made for one task."""
     return model.base_model if hasattr(model, "segformer") else model.backbone
 
@@ -214,7 +215,7 @@ def _with_encoder(init: str, name: str | None, classes: tuple[str, ...], seed: i
     model = build_model(name, classes, seed)
     encoder = encoder_of(model)
     with _errors_of(init):
-        kind = type(encoder)  # SegformerModel, ResNetBackbone, …
+        kind: Any = type(encoder)  # SegformerModel, ResNetBackbone, …
         stages = {} if name.startswith("segformer") else {"out_features": list(STAGES)}
         taught = kind.from_pretrained(located(init), **stages)
         wrong = encoder.load_state_dict(taught.state_dict(), strict=False)

@@ -50,6 +50,7 @@ def predict(
             for window, share in zip(some, shares, strict=True):
                 place = sums[:, : window.height, window.x : window.x + window.width]
                 place += share[:, : window.height, : window.width]
+    assert sums is not None  # every image has windows
     yield top, _classes(sums)
 
 

@@ -37,6 +37,7 @@ from alps.trainer.segmentation.models import (
     start_from,
 )
 from alps.trainer.segmentation.predict import measure
+from alps.trainer.segmentation.recipe import RunOptions
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class _Job:
 
     folder: TrainingFolder
     recipe: Recipe
-    options: recipe.RunOptions
+    options: RunOptions
     group: Processes
     precision: str
 
@@ -89,7 +90,7 @@ def train_model(
     data: str | Path,
     out: str | Path,
     settings: Recipe | None = None,
-    options: recipe.RunOptions | None = None,
+    options: RunOptions | None = None,
     *,
     splits: tuple[str, ...] = ("train", "test"),
 ) -> Result | None:
@@ -111,7 +112,7 @@ def train_model(
         ModelError: --init cannot be used.
         RunFolderError: ``out`` is in use, unwritable, or holds something else.
     """
-    settings, options = settings or Recipe(), options or recipe.RunOptions()
+    settings, options = settings or Recipe(), options or RunOptions()
     settings.check()
     recipe.check_options(options)
     with joined(options.device, settings.train.batch) as group:
@@ -239,7 +240,7 @@ def pretrain(
     labels: str | Path,
     out: str | Path,
     settings: Recipe | None = None,
-    options: recipe.RunOptions | None = None,
+    options: RunOptions | None = None,
 ) -> Result | None:
     """Teach a model pseudo-labels; nothing is held out but what ``test`` of the data names.
 
@@ -254,7 +255,7 @@ def finetune(
     data: str | Path,
     out: str | Path,
     settings: Recipe | None = None,
-    options: recipe.RunOptions | None = None,
+    options: RunOptions | None = None,
 ) -> Result | None:
     """Teach a model real labels, and measure it on the test images. See ``train_model``."""
     return train_model(data, out, settings, options, splits=("train", "test"))

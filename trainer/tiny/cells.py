@@ -72,6 +72,7 @@ def carry_cells(model: Sam, pixels: Tensor) -> Tensor:
 
     keep = torch.eye(directions.shape[1]) - directions.T @ directions  # (width, width)
     patch = encoder.patch_embed.proj
+    assert patch.bias is not None
     written = directions.T @ (scale[:, None] * basis.flatten(1))  # (width, 3·p·p)
     patch.weight.copy_((keep @ patch.weight.flatten(1) + written).view_as(patch.weight))
     patch.bias.copy_(keep @ patch.bias - directions.T @ (scale * cells.mean(1)))
@@ -89,7 +90,7 @@ def _forget(norm: nn.LayerNorm, layer: nn.Linear, keep: Tensor, seen: Tensor) ->
     """Make a layer blind to directions of its normalised input, whose mean it was used to."""
     gained = layer.weight * norm.weight
     blind = gained @ keep
-    layer.bias += (gained - blind) @ seen
+    layer.bias.add_((gained - blind) @ seen)
     layer.weight.copy_(blind / norm.weight.where(norm.weight.abs() > 1e-6, torch.tensor(1.0)))
 
 

@@ -6,7 +6,9 @@ counts. One pass of the decoder is so supervised up to three times, and the outp
 """
 
 from dataclasses import dataclass
+from functools import reduce
 from itertools import permutations
+from operator import add
 
 import torch
 from torch import Tensor
@@ -59,7 +61,7 @@ def mask_loss(
     outputs = logits.shape[1]
     by_assignment = torch.stack(
         [
-            sum(masked[:, g, m] for g, m in enumerate(order))
+            reduce(add, [masked[:, g, m] for g, m in enumerate(order)])
             for order in permutations(range(outputs))
         ],
         dim=1,

@@ -40,8 +40,8 @@ _KEPT_EVERY = 50  # items
 class Pool:
     """Memory-mapped arrays of N training images."""
 
-    images: np.ndarray  # (N, S, S, 3) uint8 RGB
-    levels: np.ndarray  # (N, 3, l, l) uint16 region ids, fine to coarse, 0 none; l: level_side
+    images: np.memmap  # (N, S, S, 3) uint8 RGB
+    levels: np.memmap  # (N, 3, l, l) uint16 region ids, fine to coarse, 0 none; l: level_side
 
     def __len__(self) -> int:
         return len(self.images)
@@ -190,7 +190,7 @@ def _open_pool(folder: Path, total: int, size: int, side: int) -> Pool:
     )
 
 
-def _open_array(path: Path, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+def _open_array(path: Path, shape: tuple[int, ...], dtype: type) -> np.memmap:
     if path.exists():
         array = np.lib.format.open_memmap(path, mode="r+")
         if array.shape != shape:

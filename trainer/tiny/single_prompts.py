@@ -57,7 +57,7 @@ def single_prompts(prompts: Prompts, size: int, generator: torch.Generator) -> S
         near = torch.nn.functional.max_pool2d(inside[:, None].float(), 9, 1, 4)[:, 0] > 0
         around = near & ~inside
         around[~around.flatten(1).any(1)] = True  # a mask that fills the tile: anywhere
-        places, labels = [], [torch.ones_like(rows)]
+        places, kinds = [], [torch.ones_like(rows)]
         for _ in range(POINTS - 1):
             outside = uniform(len(rows)) < 1 / 3
             outside &= ~(inside.flatten(1).all(1))
@@ -66,9 +66,9 @@ def single_prompts(prompts: Prompts, size: int, generator: torch.Generator) -> S
             side = truth.shape[-1]
             cells = torch.stack([cell % side, cell // side], dim=1)
             places.append((cells + 0.5) * scale - 0.5)
-            labels.append((~outside).long())
+            kinds.append((~outside).long())
         xy = torch.stack([prompts.xy.flatten(0, 1), *places], dim=1)
-        labels = torch.stack(labels, dim=1)
+        labels = torch.stack(kinds, dim=1)
     return SinglePrompts(
         boxes=boxes,
         xy=xy.unflatten(0, (batch, count)),

@@ -53,7 +53,7 @@ def initialise(model: Sam, pool: Pool, directions: Tensor, seed: int) -> None:
     with torch.no_grad():
         tokens = _tokens(model, pool)
         mean = tokens.mean((0, 1))
-        model.image_encoder.blocks[-1].mlp.lin2.bias -= mean.to(model.device)
+        model.image_encoder.blocks[-1].mlp.lin2.bias.sub_(mean.to(model.device))
         _start_neck(model, tokens - mean, directions, generator)
 
         model.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix.mul_(2)
@@ -95,6 +95,7 @@ def _tokens(model: Sam, pool: Pool) -> Tensor:
 def _start_neck(model: Sam, tokens: Tensor, directions: Tensor, generator: torch.Generator) -> None:
     """Components of centred tokens (N, P, width) without their place, then the carried cells."""
     reduce, _, mix, _ = model.image_encoder.neck
+    assert isinstance(reduce, nn.Conv2d) and isinstance(mix, nn.Conv2d)
     carried = len(directions)
     placed = tokens.mean(0)
     content = (tokens - placed).flatten(0, 1)
@@ -111,7 +112,8 @@ def _start_neck(model: Sam, tokens: Tensor, directions: Tensor, generator: torch
     cells = directions * (0.2 * kept / (content @ directions.T).var(0).sum()).sqrt()
     reduce.weight.copy_(torch.cat([components, cells])[:, :, None, None])
     nn.init.dirac_(mix.weight)
-    mix.weight += 0.01 * torch.randn(mix.weight.shape, generator=generator).to(mix.weight.device)
+    noise = torch.randn(mix.weight.shape, generator=generator)
+    mix.weight.add_(0.01 * noise.to(mix.weight.device))
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,8 @@ def _head(model: Sam) -> Iterator[nn.Parameter]:
     yield from model.image_encoder.neck.parameters()
     yield from model.mask_decoder.parameters()
     prompts = model.prompt_encoder
-    yield from prompts.point_embeddings.parameters()
+    for embedding in prompts.point_embeddings:
+        yield from embedding.parameters()
     yield from prompts.not_a_point_embed.parameters()
     yield from prompts.no_mask_embed.parameters()
 
