@@ -7,6 +7,7 @@ suits the model (``ModelDefaults`` travel with the weights) and, where the model
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -14,7 +15,12 @@ from alps.engine.base.errors import SettingsError
 
 
 def setting(
-    default: Any, text: str, low: float | None = None, high: float | None = None, stock: Any = None
+    default: Any,
+    text: str,
+    low: float | None = None,
+    high: float | None = None,
+    stock: Any = None,
+    form: str | None = None,
 ) -> Any:
     """A dataclass field with the sentence that ``--help`` shows.
 
@@ -24,12 +30,73 @@ def setting(
         low: the least value that can work.
         high: the largest.
         stock: taken where neither the user nor the model has a say.
+        form: how the command line writes it, where its type does not say: ``numbers``.
     """
-    return field(default=default, metadata={"help": text, "low": low, "high": high, "stock": stock})
+    about = {"help": text, "low": low, "high": high, "stock": stock, "form": form}
+    return field(default=default, metadata=about)
+
+
+ALPHA = ("auto", "use", "ignore")
+STRETCHES = ("auto", "scene", "archive")
 
 
 @dataclass(frozen=True)
-class SourceSettings:
+class ReadSettings:
+    """What of a file's word is believed, and what is said instead."""
+
+    bands: tuple[int, ...] | None = setting(
+        None, "Bands to read as red, green, blue, counted from 1: 4,3,2 say. Default: the file's."
+    )
+    alpha: str = setting(
+        "auto",
+        "What a band that the file calls alpha is: use (a mask), ignore (something else, near "
+        "infrared say), or auto, which looks at its values.",
+    )
+    nodata: tuple[float, ...] | None = setting(
+        None,
+        "Value of pixels without data, in place of the file's; repeat it for several, or say none. "
+        "Default: the file's, and fill values that no file would hold otherwise.",
+        form="numbers",
+    )
+    stretch: str = setting(
+        "auto",
+        "What becomes black and white: LO,HI in the file's values; scene (each file's own 2nd and "
+        "98th percentile), archive (one for all files of one type), or auto: one for pieces of one "
+        "product in one folder, else scene. Without LO,HI 8 bits stay as they are.",
+    )
+
+    def limits(self) -> tuple[float, float] | None:
+        """What LO,HI says; None where ``stretch`` is a word. Raises SettingsError."""
+        if self.stretch in STRETCHES:
+            return None
+        try:
+            low, high = (float(part) for part in self.stretch.split(","))
+        except ValueError:
+            low, high = math.nan, math.nan
+        if not low < high or not math.isfinite(high - low):
+            raise SettingsError(
+                f"--stretch {self.stretch}: give {', '.join(STRETCHES)} or two values LO,HI, "
+                "the lower one first: 0,3000 say"
+            )
+        return low, high
+
+
+def check_reading(settings: ReadSettings) -> None:
+    """Refuse ways of reading that cannot work, naming the option."""
+    bands = settings.bands
+    if bands is not None and (len(bands) not in (1, 3) or min(bands) < 1):
+        raise SettingsError(
+            f"--bands {','.join(map(str, bands))}: give one band or three, counted from 1"
+        )
+    if settings.alpha not in ALPHA:
+        raise SettingsError(f"--alpha {settings.alpha}: give {', '.join(ALPHA)}")
+    if not all(math.isfinite(value) for value in settings.nodata or ()):
+        raise SettingsError("--nodata: what is not finite never counts as data; give other values")
+    settings.limits()
+
+
+@dataclass(frozen=True)
+class SourceSettings(ReadSettings):
     """How images are cut and read."""
 
     tile: int | None = setting(
@@ -37,9 +104,6 @@ class SourceSettings:
     )
     overlap: int | None = setting(
         None, "Least overlap of windows in pixels. Default: the model's.", 0, 1 << 19, stock=128
-    )
-    bands: tuple[int, ...] | None = setting(
-        None, "Bands to read as red, green, blue, counted from 1: 4,3,2 say. Default: the file's."
     )
 
 
@@ -270,11 +334,7 @@ def check(settings: FilledSettings) -> None:
     check_ranges(settings.cluster, ClusterSettings)
     check_ranges(settings.paint, PaintSettings)
     check_tiling(settings.source.tile, settings.source.overlap)
-    bands = settings.source.bands
-    if bands is not None and (len(bands) not in (1, 3) or min(bands) < 1):
-        raise SettingsError(
-            f"--bands {','.join(map(str, bands))}: give one band or three, counted from 1"
-        )
+    check_reading(settings.source)
     known = (*PRECISIONS, "int8")
     if settings.segment.precision not in known:
         raise SettingsError(f"--precision {settings.segment.precision}: give {', '.join(known)}")

@@ -16,6 +16,8 @@ device_option = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
 )
 
+NO_NUMBER = "none"
+
 
 class BandList(click.ParamType):
     """Band numbers, ``4,3,2``."""
@@ -30,6 +32,32 @@ class BandList(click.ParamType):
             return tuple(int(part) for part in value.split(","))
         except ValueError:
             self.fail(f"{value!r} is not a list of band numbers such as 4,3,2", param, ctx)
+
+
+class Number(click.ParamType):
+    """A number, or ``none``."""
+
+    name = "V"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """``-9999`` to -9999.0, ``none`` to itself."""
+        if isinstance(value, float) or value == NO_NUMBER:
+            return value
+        try:
+            return float(value)
+        except ValueError:
+            self.fail(f"{value!r} is no number, nor none", param, ctx)
+
+
+def _together(
+    context: click.Context, parameter: click.Parameter, values: tuple[Any, ...]
+) -> tuple[float, ...] | None:
+    """Numbers that were given one by one; () for ``none``, None where there are none."""
+    if not values:
+        return None
+    if NO_NUMBER in values and len(values) > 1:
+        raise click.BadParameter("none goes alone", context, parameter)
+    return () if NO_NUMBER in values else values
 
 
 class ShardOf(click.ParamType):
@@ -73,6 +101,9 @@ def _option(name: str, hint: Any, item: Any) -> Callable[[Callable], Callable]:
     if kinds and kinds[0] is bool:
         both = f"{flag}/--no-{name.replace('_', '-')}"
         return click.option(both, name, default=default, show_default=True, help=text)
+    if item.metadata.get("form") == "numbers":
+        how: dict[str, Any] = {"multiple": True, "type": Number(), "callback": _together}
+        return click.option(flag, name, default=default, help=text, **how)
     if not kinds or "tuple" in str(hint):
         return click.option(flag, name, default=default, type=BandList(), help=text)
     return click.option(flag, name, default=default, type=kinds[0], show_default=shown, help=text)

@@ -6,6 +6,7 @@ from typing import Self
 
 import rasterio
 from rasterio.control import GroundControlPoint
+from rasterio.rpc import RPC
 
 from alps.engine.images.raster import RasterReader
 
@@ -14,19 +15,28 @@ METRES_A_DEGREE = 111_195.0  # of a great circle of a sphere of 6371 km
 
 @dataclass(frozen=True)
 class Georeference:
-    """Where on Earth an image lies: by a transform, or by ground control points."""
+    """Where on Earth an image lies: by a transform, ground control points, or the rational
+    polynomials of a satellite's camera.
+    """
 
     crs: rasterio.CRS | None = None
     transform: rasterio.Affine | None = None
     gcps: tuple[GroundControlPoint, ...] = ()
+    rpcs: RPC | None = None
 
     @classmethod
-    def of(cls, reader: RasterReader) -> Self:
-        """Take over what ``reader``'s file says."""
+    def of(cls, reader: RasterReader | rasterio.DatasetReader) -> Self:
+        """Take over what a file says."""
         gcps, gcps_crs = reader.gcps
         if gcps:
-            return cls(gcps_crs, None, tuple(gcps))
-        return cls(reader.crs, None if reader.transform.is_identity else reader.transform)
+            return cls(gcps_crs, None, tuple(gcps), reader.rpcs)
+        transform = None if reader.transform.is_identity else reader.transform
+        return cls(reader.crs, transform, (), reader.rpcs)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether anything says where it lies."""
+        return self != Georeference()
 
     def pixel_area(self) -> float | None:
         """Square metres of a pixel; None where the image has no scale. In degrees, as on a sphere

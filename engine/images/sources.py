@@ -3,17 +3,27 @@
 import glob
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from alps.engine.base.errors import SourceError
 
 IMAGE_SUFFIXES = (
-    ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".jp2", ".bmp", ".gif", ".webp", ".vrt",
+    ".png", ".jpg", ".jpeg", ".jpe", ".tif", ".tiff", ".gtiff", ".jp2", ".j2k", ".jpx", ".bmp",
+    ".gif", ".webp", ".vrt", ".img", ".ntf", ".nitf", ".nsf", ".mrf", ".ers", ".pix", ".ppm",
+    ".pgm", ".pnm",
 )  # fmt: skip
-# These can carry a CRS, so their label maps are GeoTIFF. Decided by name: no file need be opened.
-GEOREFERENCED_SUFFIXES = (".tif", ".tiff", ".jp2", ".vrt")
+# ENVI's images and ESRI's have any name, beside a header: `a.dat` and `a.hdr`, or `a.dat.hdr`.
+HEADER = ".hdr"
+# What else has their names: places, colours, statistics, overviews.
+BESIDE = (
+    HEADER, ".xml", ".ovr", ".txt", ".prj", ".stx", ".clr", ".sta", ".msk", ".rrd", ".blw",
+    ".bqw", ".bpw", ".tfw", ".wld", ".json", ".jgw", ".pgw", ".md", ".csv", ".kml",
+)  # fmt: skip
+# Their label maps are GeoTIFF even where they lie nowhere; those of others only where they lie
+# somewhere on Earth.
+TIFF_SUFFIXES = (".tif", ".tiff", ".gtiff", ".jp2", ".vrt")
 S3 = "s3://"
 
 
@@ -23,7 +33,9 @@ class Source:
 
     path: Path | str  # what to open: a Path on disk, or GDAL's /vsis3/... string
     name: str  # relative to the root of SRC, '/'-separated; unique in an archive
-    label_name: str = ""  # of its label map, relative to OUT/labels, '/'-separated; unique
+    # Of its label map where it lies nowhere on Earth, relative to OUT/labels, '/'-separated;
+    # unique. A plan, which opens the files, says where they lie.
+    label_name: str = ""
 
 
 def find_sources(src: str | Path, *, exclude: str | Path | None = None) -> list[Source]:
@@ -50,24 +62,28 @@ def find_sources(src: str | Path, *, exclude: str | Path | None = None) -> list[
         raise SourceError(f"Cannot look into {text}: {error.strerror}. Check the path.") from error
 
 
-def label_names(names: Iterable[str]) -> list[str]:
+def label_names(names: Iterable[str], placed: Container[str] = ()) -> list[str]:
     """Return the label map's name for each source name: its suffix becomes .tif or .png.
+
+    placed: names of sources that lie somewhere on Earth, which a GeoTIFF can say.
 
     Where two would share one (``a.jpg`` and ``a.png``), or one would need a folder where another
     has a file, all of them keep their full name and get a second suffix (``a.jpg.png``).
     """
     names = list(names)
-    short = [_with_suffix(name, keep=False) for name in names]
+    endings = [_ending(name, name in placed) for name in names]
+    short = [
+        PurePosixPath(name).with_suffix(ending).as_posix()
+        for name, ending in zip(names, endings, strict=True)
+    ]
     # Case is folded because some file systems do not tell a.png from A.png.
     uses = Counter(label.casefold() for label in short)
     folders = {
         folder.as_posix().casefold() for name in names for folder in PurePosixPath(name).parents
     }
     labels = [
-        _with_suffix(name, keep=True)
-        if uses[label.casefold()] > 1 or label.casefold() in folders
-        else label
-        for name, label in zip(names, short, strict=True)
+        name + ending if uses[label.casefold()] > 1 or label.casefold() in folders else label
+        for name, label, ending in zip(names, short, endings, strict=True)
     ]
     # A full name can only meet a file that was already called a.jpg.png; it steps aside then.
     taken: set[str] = set(folders)
@@ -92,7 +108,7 @@ def _find(path: Path, exclude: str | Path | None) -> list[Source]:
         return _from_root([path], path.parent)
     if glob.has_magic(str(path)):
         found = [Path(match) for match in glob.glob(str(path), recursive=True)]
-        found = [match for match in found if _is_image_name(match.name) and not match.is_dir()]
+        found = [match for match in found if _is_image(match) and not match.is_dir()]
         found = [match for match in found if not _inside(match, exclude)]
         if not found:
             raise SourceError(f"No image matches {path}. {_looked_for()}")
@@ -106,19 +122,35 @@ def _with_label_names(sources: list[Source]) -> list[Source]:
     return [replace(source, label_name=name) for source, name in zip(sources, names, strict=True)]
 
 
-def _with_suffix(name: str, *, keep: bool) -> str:
-    path = PurePosixPath(name)
-    suffix = ".tif" if path.suffix.lower() in GEOREFERENCED_SUFFIXES else ".png"
-    return path.with_name((path.name if keep else path.stem) + suffix).as_posix()
+def _ending(name: str, placed: bool) -> str:
+    is_tiff = placed or PurePosixPath(name).suffix.lower() in TIFF_SUFFIXES
+    return ".tif" if is_tiff else ".png"
 
 
-def _is_image_name(name: str) -> bool:
-    return name.lower().endswith(IMAGE_SUFFIXES)
+def _is_image_name(name: str, beside: Container[str] = ()) -> bool:
+    """Whether a file can be an image, by its name and those of the files ``beside`` it."""
+    if name.lower().endswith(IMAGE_SUFFIXES):
+        return True
+    if not beside or name.lower().endswith(BESIDE):
+        return False
+    stem = PurePosixPath(name).stem
+    return any(one + ending in beside for one in (name, stem) for ending in (HEADER, ".HDR"))
+
+
+def _is_image(path: Path) -> bool:
+    """As ``_is_image_name``, of a file on the disk."""
+    if _is_image_name(path.name):
+        return True
+    headers = [path.with_name(one + HEADER) for one in (path.name, path.stem)]
+    return _is_image_name(path.name, {header.name for header in headers if header.exists()})
 
 
 def _looked_for() -> str:
     suffixes = " ".join(suffix[1:] for suffix in IMAGE_SUFFIXES)
-    return f"Looked for {suffixes}; hidden files and folders are not searched."
+    return (
+        f"Looked for {suffixes}, and files beside a {HEADER}; hidden files and folders are not "
+        "searched."
+    )
 
 
 def _absolute(path: str | Path) -> Path:
@@ -149,10 +181,11 @@ def _search(root: Path, exclude: str | Path | None) -> list[Path]:
             continue
         visited.add(real)
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        beside = set(files) if any(name.lower().endswith(HEADER) for name in files) else ()
         found += [
             Path(folder, name)
             for name in sorted(files)
-            if _is_image_name(name) and not name.startswith(".")
+            if _is_image_name(name, beside) and not name.startswith(".")
         ]
     return found
 

@@ -4,6 +4,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -36,9 +37,13 @@ class TiffWriter:
         """Open a file of ``size`` (width, height) for its rows."""
         self._path = path
         self._sums: list[tuple[int, int, int]] = []  # first row, rows, CRC-32
-        options = {} if place.transform is None else {"transform": place.transform}
+        options: dict[str, Any] = {}
+        if place.transform is not None:
+            options["transform"] = place.transform
         if place.gcps:
             options["gcps"] = list(place.gcps)
+        if place.rpcs is not None:
+            options["rpcs"] = place.rpcs
         self._dataset = rasterio.open(
             path, "w", driver="GTiff", width=size[0], height=size[1], count=1, dtype=dtype,
             nodata=nodata, crs=place.crs, tiled=True, blockxsize=TILE, blockysize=TILE,

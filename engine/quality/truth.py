@@ -19,7 +19,7 @@ from alps.engine.base.errors import (
     SettingsError,
     SourceError,
 )
-from alps.engine.images.raster import GDAL_OPTIONS
+from alps.engine.images.gdal import GDAL_OPTIONS
 
 LABEL_SUFFIXES = (".png", ".tif", ".tiff")
 TRUTH_SUFFIXES = (".png", ".tif", ".tiff", ".gif", ".jpg", ".jpeg")

@@ -29,11 +29,7 @@ class RegionRaster:
     @property
     def place(self) -> Georeference:
         """Where the scene lies."""
-        gcps, crs = self._dataset.gcps
-        if gcps:
-            return Georeference(crs, None, tuple(gcps))
-        transform = self._dataset.transform
-        return Georeference(self._dataset.crs, None if transform.is_identity else transform)
+        return Georeference.of(self._dataset)
 
     def strips(self) -> Iterator[tuple[int, np.ndarray]]:
         """Numbers of regions from top to bottom: (y, (h, width) uint32), NOWHERE in none."""

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from alps.engine.base.atomic import whole
 from alps.engine.base.errors import RunFolderError
+from alps.engine.images.reading import Reading
 from alps.engine.report import run_facts, words
 from alps.engine.report.cards import TileCard, draw_tile, mark_extremes
 from alps.engine.report.exemplars import Exemplar, draw_exemplars, pick_exemplars
@@ -73,12 +74,11 @@ def build_report(run_folder: str | Path, read_tile: ReadTile | None = None) -> P
     classes = run_facts.read_classes(folder.classes)
     figures, candidates = survey_tiles(folder.tiles)
     used = sorted((c for c in classes.classes if c.pixels or c.segments), key=_largest_first)
-    bands = run_facts.find_setting(run.get("settings"), "bands")
     started = run_facts.read_time(run.get("started"))
     latest = started.year if started else LATEST_YEAR
     survey = survey_sources(folder.tiles, SCENES_SHOWN, SOURCES_LISTED, latest)
     tile_ids = choose_tiles(candidates, TILES_BESIDE_SCENES if survey.scenes else TILES_SHOWN)
-    with SourcePixels(tuple(bands) if bands else None, read_tile) as sources:
+    with SourcePixels(Reading.of_run(run), read_tile) as sources:
         pictured = _draw(folder, tile_ids, classes, used[:CLASSES_PICTURED], sources)
         pictured.scenes = _draw_scenes(folder, survey.scenes, classes, sources)
     if read_tile is None:

@@ -150,11 +150,6 @@ def flat(settings: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield prefix.rstrip("."), settings
 
 
-def find_setting(settings: Any, name: str) -> Any:
-    """The value of the setting of this name, however deep it is nested; None where absent."""
-    return next((v for key, v in flat(settings) if key.rpartition(".")[2] == name), None)
-
-
 def changed_settings(run: dict[str, Any]) -> list[tuple[str, str, str]] | None:
     """(name, value, default) of settings that differ; None where defaults are not recorded."""
     if not isinstance(run.get("defaults"), dict):

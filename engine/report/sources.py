@@ -5,6 +5,7 @@ from typing import Self
 
 from alps.engine.base.errors import SourceError
 from alps.engine.images.raster import RasterReader, Tile
+from alps.engine.images.reading import Reading
 from alps.engine.images.windows import Window
 from alps.engine.report.rows.sources import SourceRow
 from alps.engine.report.rows.tiles import TileRow
@@ -20,9 +21,9 @@ class SourcePixels:
     or ValueError for what cannot be read.
     """
 
-    def __init__(self, bands: tuple[int, ...] | None, read_tile: ReadTile | None = None) -> None:
+    def __init__(self, reading: Reading | None, read_tile: ReadTile | None = None) -> None:
         self.gone: dict[str, str] = {}  # source name: why it cannot be read
-        self._bands = bands
+        self._reading = reading
         self._read_tile = read_tile
         self._reader: RasterReader | None = None  # of the source read last
 
@@ -49,7 +50,7 @@ class SourcePixels:
             raise SourceError("tiles.parquet does not say what to open (column path).")
         if self._reader is None or self._reader.path != path:
             self._close()
-            self._reader = RasterReader(path, bands=self._bands)
+            self._reader = RasterReader(path, self._reading)
         return self._reader
 
     def _close(self) -> None:

@@ -7,8 +7,10 @@ import pyarrow as pa
 
 from alps.engine.base.errors import SourceError
 from alps.engine.base.progress import Progress
+from alps.engine.images.archive import Survey
 from alps.engine.images.raster import RasterReader
-from alps.engine.images.sources import Source, printable
+from alps.engine.images.reading import Reading
+from alps.engine.images.sources import Source, label_names, printable
 from alps.engine.images.windows import Window, plan_windows
 from alps.engine.run_folder.schemas import PLAN_SCHEMA
 from alps.engine.settings import FilledSourceSettings
@@ -44,8 +46,14 @@ class PlannedTile:
         return {name: getattr(self, name) for name in PLAN_SCHEMA.names if name != "reason"}
 
 
-def make_plan(sources: list[Source], settings: FilledSourceSettings) -> pa.Table:
-    """Open every source once for its size; one that cannot be opened is a row with a reason."""
+def make_plan(
+    sources: list[Source], settings: FilledSourceSettings, survey: Survey | None = None
+) -> pa.Table:
+    """Open every source once for its size; one that cannot be opened is a row with a reason.
+
+    survey: takes note of what the sources say.
+    """
+    placed: set[str] = set()  # names of what lies somewhere on Earth
     columns: dict[str, list] = {name: [] for name in PLAN_SCHEMA.names}
     with Progress(len(sources), "sources", "looking at sources") as progress:
         for index, source in enumerate(sources):
@@ -57,8 +65,12 @@ def make_plan(sources: list[Source], settings: FilledSourceSettings) -> pa.Table
             try:
                 if path != str(opened):
                     raise SourceError(f"{path}: the file name is not UTF-8; rename it")
-                with RasterReader(source.path, settings.bands) as reader:
+                with RasterReader(source.path, Reading(settings)) as reader:
                     width, height = reader.width, reader.height
+                    if reader.is_georeferenced:
+                        placed.add(source.name)
+                    if survey is not None:
+                        survey.add(printable(source.name), reader)
                 windows = plan_windows(width, height, settings.tile, settings.overlap)
             except SourceError as error:
                 reason = str(error)
@@ -71,6 +83,9 @@ def make_plan(sources: list[Source], settings: FilledSourceSettings) -> pa.Table
                 for name, value in zip(PLAN_SCHEMA.names, row, strict=True):
                     columns[name].append(value)
             progress.advance(1)
+    # Only now is it known which of them are GeoTIFF.
+    names = label_names((source.name for source in sources), placed)
+    columns["label"] = [names[index] for index in columns["source_index"]]
     return pa.table(columns, schema=PLAN_SCHEMA)
 
 

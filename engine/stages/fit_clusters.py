@@ -16,6 +16,7 @@ from alps.engine.settings import RunSettings
 from alps.engine.stages.label import cluster_stage, refuse_failures, summarise
 from alps.engine.stages.opening import (
     RunOptions,
+    note_warnings,
     open_run,
     prepare_model,
     refuse_foreign,
@@ -64,7 +65,8 @@ def fit_clusters(
             also={"sample": sample, "seed": settings.cluster.seed},
             choose_tiles=partial(draw_tiles, sample=sample, seed=settings.cluster.seed),
         )
-        segment_archive(folder, loaded.generator(), loaded.info, loaded.settings)
+        found = segment_archive(folder, loaded.generator(), loaded.info, loaded.settings)
+        note_warnings(folder, found, options.share)
         collect_tiles(folder)
         summary = summarise(folder)
         refuse_failures(folder, summary, options.max_failed)

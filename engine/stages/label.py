@@ -32,6 +32,7 @@ from alps.engine.stages.one_pass import OnePass, one_pass_stage, refuse_dropped
 from alps.engine.stages.opening import (
     RunOptions,
     mark,
+    note_warnings,
     now,
     open_run,
     prepare_model,
@@ -122,7 +123,10 @@ def segment_stage(
             forget_regions(folder)  # segments were deleted: what was made of them is made anew
             folder.update_run(done={})
     with timed(folder, "segment", options.share):
-        segment_archive(folder, loaded.generator(), loaded.info, loaded.settings, options.share)
+        found = segment_archive(
+            folder, loaded.generator(), loaded.info, loaded.settings, options.share
+        )
+    note_warnings(folder, found, options.share)
     with alone(folder, options.share):
         if shards_missing(folder):
             return
@@ -156,10 +160,7 @@ def cluster_stage(folder: RunFolder, settings: ClusterSettings, device: str = "a
         return
     # Before the old clusters are given up.
     if not read_table(folder.tiles, ["segments"]).column("segments").to_numpy().any():
-        raise RunFolderError(
-            f"{folder.root} holds no mask: none passed the gate; lower --pred-iou-thresh or "
-            "--stability-score-thresh (tiles.parquet has the reasons)"
-        )
+        raise RunFolderError(_why_no_mask(folder))
     check_enough(regions_cut(folder), settings.clusters)
     # From here on clusters are in doubt until all regions have the new ones.
     run["done"].pop("cluster", None)
@@ -169,6 +170,25 @@ def cluster_stage(folder: RunFolder, settings: ClusterSettings, device: str = "a
         on_gpu = choose_device(device).type == "cuda" and usable_gpu()
         cluster_archive(folder, settings, on_gpu)
     mark(folder, "cluster", wanted)
+
+
+def _why_no_mask(folder: RunFolder) -> str:
+    """What to do about a run without a single mask."""
+    tiles = read_table(folder.tiles, ["valid_pixels", "status", "reason"])
+    statuses = tiles.column("status").to_pylist()
+    if tiles.column("valid_pixels").to_numpy().any():
+        return (
+            f"{folder.root} holds no mask: none passed the gate; lower --pred-iou-thresh or "
+            "--stability-score-thresh (tiles.parquet has the reasons)"
+        )
+    if "skipped" in statuses:
+        return (
+            f"{folder.root} holds no mask, because no pixel of the archive is valid: all are "
+            "nodata or masked. alps inspect SRC says by what; --nodata none or --alpha ignore "
+            "read them all the same"
+        )
+    reason = next((text for text in tiles.column("reason").to_pylist() if text), "")
+    return f"{folder.root} holds no mask, because no tile could be read; the first: {reason}"
 
 
 def paint_stage(folder: RunFolder, settings: PaintSettings | None = None) -> dict[str, str]:

@@ -17,6 +17,7 @@ from alps.engine.base.errors import RunFolderError
 from alps.engine.clusters.assign import assign_group
 from alps.engine.clusters.file import ClusterFile, load_clusters, refuse_others
 from alps.engine.clusters.region_data import RegionReader
+from alps.engine.images.reading import Reading
 from alps.engine.labels.paint import Painter, paint_fingerprint
 from alps.engine.regions.windows import COLUMNS
 from alps.engine.run_folder.folder import RunFolder
@@ -24,7 +25,14 @@ from alps.engine.run_folder.plan import PlannedTile, groups_of, shards_of_rows
 from alps.engine.run_folder.segment_store import SegmentStore
 from alps.engine.run_folder.tables import read_table
 from alps.engine.settings import ClusterSettings, RunSettings
-from alps.engine.stages.opening import RunOptions, mark, open_run, prepare_model, timed
+from alps.engine.stages.opening import (
+    RunOptions,
+    mark,
+    note_warnings,
+    open_run,
+    prepare_model,
+    timed,
+)
 from alps.engine.stages.regions import CutSettings, cut_group
 from alps.engine.stages.segment import collect_tiles, segment_archive
 
@@ -71,12 +79,15 @@ def one_pass_stage(
             shutil.copyfile(one_pass.clusters_from, part)
     wanted = fingerprint(run["config_hash"], "one pass")
     shown = paint_fingerprint(wanted, settings.paint)
-    cutting = CutSettings(loaded.settings.source.bands, loaded.settings.segment.superpixels)
+    cutting = CutSettings(Reading.of_run(run), loaded.settings.segment.superpixels)
     with Painter(folder, clusters.model, shown, settings.paint) as painter:
         keeper = _Keeper(folder, clusters, painter, one_pass.keep_segments, cutting)
         with timed(folder, "segment"):
             keeper.advance()
-            segment_archive(folder, loaded.generator(), loaded.info, loaded.settings, keeper=keeper)
+            found = segment_archive(
+                folder, loaded.generator(), loaded.info, loaded.settings, keeper=keeper
+            )
+        note_warnings(folder, found, options.share)
         painter.write_classes()
     collect_tiles(folder)
     mark(folder, "cluster", wanted)

@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from alps.engine.base.digests import fingerprint
 from alps.engine.base.errors import RunFolderError, SettingsError, SourceError
+from alps.engine.images.archive import Survey, plain_limits
 from alps.engine.images.sources import find_sources, printable
 from alps.engine.masks.generator import MaskGenerator
 from alps.engine.models.load import load_model
@@ -35,6 +36,7 @@ from alps.engine.runtimes.choose import (
 from alps.engine.sam.config import ModelInfo
 from alps.engine.settings import FilledSettings, RunSettings
 
+MOST_KINDS = 8  # of sources that are read alike, which are printed
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -105,8 +107,10 @@ def open_run(
         _say_what_is_new(folder, src)
         return run, loaded
     sources = find_sources(src, exclude=folder.root)
-    plan = make_plan(sources, settings.source)
+    survey = Survey(settings.source)
+    plan = make_plan(sources, settings.source, survey)
     _refuse_unreadable(plan, src)
+    _say_what_is_read(survey)
     write_table(choose_tiles(plan), folder.plan)
     # Written after the plan: a folder with a run.json has a plan.
     run = folder.update_run(
@@ -119,10 +123,23 @@ def open_run(
         defaults=RunSettings().for_model(info.defaults).to_dict(),
         versions=_versions(),
         seed=settings.cluster.seed,
+        read=survey.kinds(),
+        stretches=plain_limits(survey.shared_limits()),
+        warnings=survey.doubts,
         stages={},
         done={},
     )
     return run, loaded
+
+
+def _say_what_is_read(survey: Survey) -> None:
+    """What was taken for red, green and blue, and what of it is doubtful: before hours of work."""
+    for words in survey.words()[:MOST_KINDS]:
+        print(f"reading {words}", file=sys.stderr)
+    if len(survey.words()) > MOST_KINDS:
+        print(f"{len(survey.words()) - MOST_KINDS} more kinds are in run.json", file=sys.stderr)
+    for doubt in survey.doubts.values():
+        print(f"warning: {doubt}", file=sys.stderr)
 
 
 def _say_what_is_new(folder: RunFolder, src: str | Path) -> None:
@@ -217,6 +234,14 @@ def _with_runtime(folder: RunFolder, settings: FilledSettings, model: Model) -> 
         name = folder.read_run().get("settings", {}).get("segment", {}).get("runtime")
     name = name or choose(model, say=lambda text: print(text, file=sys.stderr)).name
     return replace(settings, segment=replace(settings.segment, runtime=name))
+
+
+def note_warnings(folder: RunFolder, warnings: Mapping[str, str], share: tuple[int, int]) -> None:
+    """Add what is doubtful about sources to run.json, by its kind."""
+    if warnings:
+        with alone(folder, share):
+            known = folder.read_run().get("warnings", {})
+            folder.update_run(warnings={**warnings, **known})
 
 
 @contextmanager

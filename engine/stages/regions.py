@@ -21,6 +21,7 @@ from alps.engine.base.errors import SourceError
 from alps.engine.base.progress import Progress
 from alps.engine.images.georeference import Georeference
 from alps.engine.images.raster import RasterReader, RasterView
+from alps.engine.images.reading import Reading
 from alps.engine.images.tiff import whole_tiff
 from alps.engine.images.windows import Window
 from alps.engine.regions.build import NOWHERE, build_regions
@@ -39,14 +40,13 @@ ROW_GROUP = 1 << 16  # rows of a table that are written at once, at least
 class CutSettings:
     """What of a run's settings decides its regions."""
 
-    bands: tuple[int, ...] | None
+    reading: Reading | None
     superpixels: float
 
     @classmethod
     def of_run(cls, run: dict[str, Any]) -> Self:
         """Those in run.json."""
-        bands = run["settings"]["source"]["bands"]
-        return cls(tuple(bands) if bands else None, run["settings"]["segment"]["superpixels"])
+        return cls(Reading.of_run(run), run["settings"]["segment"]["superpixels"])
 
 
 Group = tuple[int, list[list[PlannedTile]]]
@@ -120,7 +120,7 @@ def _cut_source(
 ) -> None:
     regions, borders, objects = tables
     first = tiles[0]
-    with RasterReader(first.path, settings.bands) as reader:
+    with RasterReader(first.path, settings.reading) as reader:
         check_size(reader, first)
         scene = _scene_of(tiles)
         source = SourceWindows(tiles, store, (scene.x, scene.y))

@@ -1,5 +1,6 @@
 """Segment and pool: every tile of the plan through everything mode, shard by shard."""
 
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from torch import Tensor
 from alps.engine.base.errors import SourceError
 from alps.engine.base.progress import Progress
 from alps.engine.images.raster import RasterReader, Tile
+from alps.engine.images.reading import Reading, limits_from
 from alps.engine.masks.generator import MaskGenerator, Segments
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.plan import (
@@ -66,7 +68,7 @@ def segment_archive(
     settings: FilledSettings,
     share: tuple[int, int] = (0, 1),
     keeper: Keeper | None = None,
-) -> None:
+) -> dict[str, str]:
     """Segment all shards of the plan that are not done yet.
 
     Args:
@@ -76,6 +78,8 @@ def segment_archive(
         settings: filled in for the model.
         share: (i, n), of n machines this one takes every n-th shard, starting with the i-th.
         keeper: what becomes of shards; by default they stay as they were made.
+
+    Returns what is doubtful about the sources that were read, by its kind.
     """
     keeper = keeper or _KeepAll(folder)
     plan = read_table(folder.plan)
@@ -92,7 +96,7 @@ def segment_archive(
         ExitStack() as stack,
     ):
         reads = stack.enter_context(
-            _reading_ahead(tiles, settings.source.bands, READ_AHEAD * at_once)
+            _reading_ahead(tiles, _reading_of(folder, settings), READ_AHEAD * at_once)
         )
         for shard in missing:
             tile_rows, tables = [], []
@@ -116,6 +120,13 @@ def segment_archive(
                 pa.Table.from_pylist(tile_rows, schema=TILE_SCHEMA), folder.shard_tiles(shard)
             )
             keeper.committed(shard)
+        return reads.doubts
+
+
+def _reading_of(folder: RunFolder, settings: FilledSettings) -> Reading:
+    """How the run's sources are read, with the stretches that were fitted when it began."""
+    run = folder.read_run() if folder.run_json.exists() else {}
+    return Reading(settings.source, limits_from(run.get("stretches", {})))
 
 
 def collect_tiles(folder: RunFolder) -> pa.Table:
@@ -244,10 +255,9 @@ def _lists(values: np.ndarray) -> pa.Array:
 class _reading_ahead:
     """Context manager: ``results`` yields tiles in order, read by one thread ahead of their use."""
 
-    def __init__(
-        self, tiles: Iterable[PlannedTile], bands: tuple[int, ...] | None, ahead: int
-    ) -> None:
-        self._tiles, self._bands, self._ahead = tiles, bands, ahead
+    def __init__(self, tiles: Iterable[PlannedTile], reading: Reading, ahead: int) -> None:
+        self._tiles, self._reading, self._ahead = tiles, reading, ahead
+        self.doubts: dict[str, str] = {}  # what a sample of a source shows: the first such source
 
     def __enter__(self) -> "_reading_ahead":
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="alps-read")
@@ -282,14 +292,24 @@ class _reading_ahead:
         """The reader of a tile's source; neighbours in the plan share it."""
         if self._reader is None or self._reader[0] != planned.path:
             self._close()
-            reader = RasterReader(planned.path, self._bands)
+            reader = RasterReader(planned.path, self._reading)
             self._reader = (planned.path, reader)
             try:
                 check_size(reader, planned)
+                self._note(planned.source, reader)
             except SourceError:
                 self._close()
                 raise
         return self._reader[1]
+
+    def _note(self, source: str, reader: RasterReader) -> None:
+        """Say what is doubtful, once a kind of doubt and not once a file."""
+        if not reader.needs_sample:  # it would be read for this alone
+            return
+        for doubt in reader.describe().doubts:
+            if doubt.kind not in self.doubts:
+                self.doubts[doubt.kind] = f"{source}: {doubt.text}"
+                print(f"warning: {source}: {doubt.text}", file=sys.stderr)
 
     def _close(self) -> None:
         if self._reader is not None:

@@ -16,6 +16,7 @@ from alps.engine.base.atomic import write_text
 from alps.engine.base.digests import fingerprint
 from alps.engine.base.errors import SourceError
 from alps.engine.base.progress import Progress
+from alps.engine.images.archive import read_together
 from alps.engine.run_folder.folder import RunFolder
 from alps.trainer.data.arrays import CachedPair
 from alps.trainer.data.decode import DecodeRequest, decode_pair
@@ -50,7 +51,7 @@ def build_cache(request: DecodeRequest, folder: Path) -> Cache:
     The result lists what was found wrong; such pairs are not in it. Raises SettingsError and
     SourceError where no pair could ever be read with these settings.
     """
-    request = _with_classes(request)
+    request = _with_stretches(_with_classes(request))
     decides = _decides(request)
     root = folder / fingerprint(decides)
     index = root / "index.json"
@@ -95,6 +96,15 @@ def _with_classes(request: DecodeRequest) -> DecodeRequest:
     return replace(request, data=replace(request.data, rules=rules))
 
 
+def _with_stretches(request: DecodeRequest) -> DecodeRequest:
+    """Fit the stretches that images share; a run folder brings those of its run."""
+    data = request.data
+    if data.is_run:
+        return request
+    reading = read_together(data.reading.settings, [pair.image for pair in data.pairs])
+    return replace(request, data=replace(data, reading=reading))
+
+
 def _decides(request: DecodeRequest) -> dict[str, Any]:
     """All that the arrays depend on."""
     files = []
@@ -110,7 +120,7 @@ def _decides(request: DecodeRequest) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "rules": asdict(request.data.rules),
-        "bands": request.data.bands,
+        "reading": asdict(request.data.reading),
         "shrink": request.settings.shrink,
         "cell": request.cell,
         "pseudo": pseudo,

@@ -75,7 +75,7 @@ class _Decoding:
     def run(self) -> dict[str, Any]:
         pair = self._pair
         with (
-            RasterReader(pair.image, self._request.data.bands) as image,
+            RasterReader(pair.image, self._request.data.reading) as image,
             LabelReader(pair.label, self._label_rules()) as labels,
         ):
             if labels.size != (image.width, image.height):

@@ -10,16 +10,18 @@ No image is opened here.
 import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from alps.engine.base.errors import RunFolderError, SettingsError, SourceError
+from alps.engine.images.reading import Reading
 from alps.engine.images.sources import IMAGE_SUFFIXES
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.tables import read_table
+from alps.engine.settings import ReadSettings
 from alps.trainer.data.rules import LabelRules
 from alps.trainer.data.settings import DataSettings
 
@@ -62,7 +64,7 @@ class DataSet:
     rules: LabelRules
     pairs: tuple[Pair, ...]
     problems: tuple[Problem, ...]  # found so far
-    bands: tuple[int, ...] | None
+    reading: Reading  # of the images; stretches that several share are still to be fitted
     is_run: bool
 
     def split(self, name: str) -> tuple[Pair, ...]:
@@ -110,15 +112,21 @@ def _run_folder(root: Path, settings: DataSettings) -> DataSet:
             continue
         name = PurePosixPath(row["label"]).with_suffix("").as_posix()
         pairs.append(Pair(name, Path(row["path"]), label, "", "", index))
-    bands = run.get("settings", {}).get("source", {}).get("bands")
     return DataSet(
         root,
         LabelRules(tuple(names), ignore=(255 if len(names) <= 255 else 65535,)),
         tuple(pairs),
         tuple(problems),
-        settings.bands or (tuple(bands) if bands else None),
+        _reading(Reading.of_run(run), settings),
         is_run=True,
     )
+
+
+def _reading(of_run: Reading | None, settings: DataSettings) -> Reading:
+    """How images are read: as the run did, unless something else is said."""
+    names = [item.name for item in fields(ReadSettings)]
+    asked = ReadSettings(**{name: getattr(settings, name) for name in names})
+    return Reading(asked) if of_run is None or asked != ReadSettings() else of_run
 
 
 def _folders(root: Path, settings: DataSettings) -> DataSet:
@@ -148,7 +156,8 @@ def _folders(root: Path, settings: DataSettings) -> DataSet:
             text = f"{len(some)} images and {len(others)} labels share this name"
             problems.append(Problem("ambiguous name", key, text))
     rules = LabelRules.load(root) or LabelRules()
-    return DataSet(root, rules, tuple(pairs), tuple(problems), settings.bands, is_run=False)
+    reading = _reading(None, settings)
+    return DataSet(root, rules, tuple(pairs), tuple(problems), reading, is_run=False)
 
 
 def _by_key(folder: Path, suffix: str) -> dict[str, list[Path]]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from alps.engine.settings import setting
+from alps.engine.settings import ReadSettings, check_reading, setting
 from alps.trainer.checks import check_choice, check_range
 
 TARGETS = ("classes", "masks", "shuffled")
@@ -10,7 +10,7 @@ UNITS = ("crop", "image", "scene")
 
 
 @dataclass(frozen=True)
-class DataSettings:
+class DataSettings(ReadSettings):
     """What stands in DATA's dataset.json need not be given; what is given wins."""
 
     classes: str | None = setting(
@@ -35,9 +35,6 @@ class DataSettings:
     reduce_zero: bool = setting(False, "Label 0 is no class, 1 is the first one.")
     image_suffix: str = setting("", "Ending of images' stems that their labels' lack: _RGB.")
     label_suffix: str = setting("", "Ending of labels' stems that their images' lack: _label.")
-    bands: tuple[int, ...] | None = setting(
-        None, "Bands to read as red, green, blue, counted from 1. Default: the file's."
-    )
     shrink: int = setting(1, "Read images and labels so many times smaller.")
     skip_bad: bool = setting(False, "Go on without the pairs that the report of bad data names.")
 
@@ -61,6 +58,7 @@ class PseudoSettings:
 
 def check_data(data: DataSettings) -> None:
     """Raise SettingsError where a value cannot work."""
+    check_reading(data)
     check_range(data, "hold_out", 0, 0.9)
     check_range(data, "shrink", 1, 64)
     check_range(data, "label_ignore", 0, 65535)

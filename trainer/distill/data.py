@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from alps.engine.base.errors import SourceError
 from alps.engine.images.raster import RasterReader
+from alps.engine.images.reading import Reading
 from alps.engine.masks.crops import Crop, network_pixels
 from alps.engine.run_folder.plan import PlannedTile, check_size
 from alps.engine.sam import SamConfig
@@ -117,8 +118,8 @@ class Draws:
 class WindowReader:
     """Reads windows of a plan in background threads. Use it as a context manager."""
 
-    def __init__(self, plan: pa.Table, bands: tuple[int, ...] | None, config: SamConfig) -> None:
-        self._plan, self._bands, self._config = plan, bands, config
+    def __init__(self, plan: pa.Table, reading: Reading | None, config: SamConfig) -> None:
+        self._plan, self._reading, self._config = plan, reading, config
         self._local = threading.local()
         self._opened: list[OrderedDict[str, RasterReader]] = []
 
@@ -171,7 +172,7 @@ class WindowReader:
         if planned.path not in readers:
             if len(readers) == OPEN_FILES:
                 readers.popitem(last=False)[1].close()
-            reader = RasterReader(planned.path, self._bands)
+            reader = RasterReader(planned.path, self._reading)
             try:
                 check_size(reader, planned)
             except SourceError:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from alps.engine.base.errors import SettingsError, SourceError
+from alps.engine.images.archive import read_together
 from alps.engine.models.checkpoints import load_sam, save_sam
 from alps.engine.models.registry import MODELS, find_model
 from alps.engine.sam import ModelInfo, Sam
@@ -163,7 +164,9 @@ def _carry_out(job: _Job) -> DistillResult | None:
     split = split_windows(plan, settings.train.hold_out, settings.train.seed)
     training = begin(job.student.encoder.to(group.device), settings.train)
     training.load(folder.checkpoint)
-    with WindowReader(plan, settings.source.bands, job.teacher.config) as reader:
+    paths = plan.column("path").unique().to_pylist()
+    reading = read_together(settings.source, paths)
+    with WindowReader(plan, reading, job.teacher.config) as reader:
         _learn(job, training, reader, split)
         if not group.is_first:
             return None

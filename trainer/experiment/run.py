@@ -15,6 +15,7 @@ import torch
 
 from alps.engine.base.errors import SettingsError, SourceError
 from alps.engine.base.progress import Progress
+from alps.engine.settings import ReadSettings
 from alps.trainer.data.find import find_data
 from alps.trainer.data.settings import DataSettings, PseudoSettings
 from alps.trainer.experiment.plan import (
@@ -173,7 +174,7 @@ def _to_pretrain(experiment: Experiment, start: Pretraining) -> Recipe:
     # The pseudo-labels' images are not those of DATA: their names follow other rules.
     data = replace(
         recipe.data, classes=None, train=None, test=None, scene=None, label_threshold=None,
-        label_ignore=None, reduce_zero=False, bands=None,
+        label_ignore=None, reduce_zero=False, **asdict(ReadSettings()),
     )  # fmt: skip
     targets = TARGETS[start.arm]
     assert targets is not None  # nothing is pre-trained for the arm from scratch

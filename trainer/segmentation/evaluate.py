@@ -11,6 +11,7 @@ import numpy as np
 from alps.engine.base.errors import ModelError
 from alps.engine.images.georeference import Georeference
 from alps.engine.images.raster import RasterReader
+from alps.engine.images.sources import TIFF_SUFFIXES
 from alps.engine.labels.palette import palette
 from alps.engine.labels.writer import LabelMapWriter
 from alps.trainer.data.arrays import CachedPair
@@ -86,17 +87,19 @@ class _Predictions:
 
     def __init__(self, folder: Path, cache: Cache, settings: Recipe) -> None:
         self._folder, self._classes = folder, len(cache.rules.classes)
-        self._shrink, self._bands = settings.data.shrink, settings.data.bands
+        self._shrink = settings.data.shrink
         self._writer: LabelMapWriter | None = None
 
     def __call__(self, pair: CachedPair, y: int, classes: np.ndarray) -> None:
         if self._writer is None:
+            place = self._place(pair)
+            is_tiff = Path(pair.source).suffix.lower() in TIFF_SUFFIXES or place.is_known
             self._writer = LabelMapWriter(
-                self._folder / f"{pair.name}{self._suffix(pair)}",
+                self._folder / f"{pair.name}{'.tif' if is_tiff else '.png'}",
                 pair.width,
                 pair.height,
                 palette(self._classes),
-                georeference=self._place(pair),
+                georeference=place,
             )
             self._writer.__enter__()
         self._writer.write_rows(y, classes)
@@ -104,13 +107,10 @@ class _Predictions:
             self._writer.__exit__(None, None, None)
             self._writer = None
 
-    def _suffix(self, pair: CachedPair) -> str:
-        return ".tif" if Path(pair.source).suffix.lower() in (".tif", ".tiff", ".jp2") else ".png"
-
-    def _place(self, pair: CachedPair) -> Georeference | None:
+    def _place(self, pair: CachedPair) -> Georeference:
         if self._shrink > 1:
-            return None  # its pixels are others than the source's
-        with RasterReader(pair.source, self._bands) as reader:
+            return Georeference()  # its pixels are others than the source's
+        with RasterReader(pair.source) as reader:
             return Georeference.of(reader)
 
 

@@ -104,6 +104,16 @@ def regions_of(run: Outcome) -> int:
     return sum(pq.read_metadata(p).num_rows for p in (run.root / "regions").glob("part-*.parquet"))
 
 
+def source_setting(run: Outcome, name: str) -> object:
+    return json.loads((run.root / "run.json").read_text())["settings"]["source"][name]
+
+
+def unlike_colours(given: Outcome, plain: Outcome) -> bool:
+    """Whether more is black or white than before."""
+    lightness = [run.segments["colour"][:, 0].astype(float) for run in (given, plain)]
+    return lightness[0].std() > 1.5 * lightness[1].std()
+
+
 def has_objects(run: Outcome) -> bool:
     return any((run.root / "objects").glob("**/*.tif"))
 
@@ -157,6 +167,13 @@ SEGMENT = {
     "tile": Effect(("--tile", "64"), lambda g, p: set(g.tiles["width"]) == {64}),
     "overlap": Effect(("--overlap", "60"), lambda g, p: np.diff(g.tiles["x"])[0] <= 68 < 72),
     "bands": Effect(("--bands", "1"), lambda g, p: without_hue(g) and not without_hue(p)),
+    "alpha": Effect(("--alpha", "ignore"), lambda g, p: source_setting(g, "alpha") == "ignore"),
+    "nodata": Effect(
+        ("--nodata", "100", "--nodata", "101"),
+        lambda g, p: g.tiles["valid_pixels"].sum() < p.tiles["valid_pixels"].sum(),
+        beside=("--bands", "1"),
+    ),
+    "stretch": Effect(("--stretch", "90,120"), lambda g, p: unlike_colours(g, p)),
     "points_per_side": Effect(
         ("--points-per-side", "3"), lambda g, p: (g.tiles["points"] == 9).all()
     ),

@@ -1,0 +1,113 @@
+"""Sources looked at together: how many are read in which way, and the stretch that pieces share."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from alps.engine.base.errors import SourceError
+from alps.engine.images.description import in_words
+from alps.engine.images.raster import RasterReader
+from alps.engine.images.reading import Reading, shares_with
+from alps.engine.images.stretching import Limits, Sample, fit_limits
+from alps.engine.images.validity import Fills
+from alps.engine.settings import ReadSettings
+
+MOST_SAMPLED = 64  # files that a shared stretch is fitted to, spread over all
+SAMPLE_VALUES = 1 << 16  # of each of them, pixels at most
+
+
+@dataclass
+class _Kind:
+    """Sources that are read alike."""
+
+    about: dict[str, Any]
+    first: str
+    count: int = 0
+
+
+@dataclass
+class Survey:
+    """What the headers of an archive's sources say; files are added one by one, in their order."""
+
+    settings: ReadSettings
+    doubts: dict[str, str] = field(default_factory=dict)  # by kind, with the first such source
+    _kinds: dict[str, _Kind] = field(default_factory=dict)
+    _alike: dict[str, list[str | Path]] = field(default_factory=dict)
+
+    def add(self, name: str, reader: RasterReader) -> None:
+        """Take note of a source that is open."""
+        header = reader.header
+        words = in_words(header.kind())
+        kind = self._kinds.setdefault(words, _Kind(header.kind(), name))
+        kind.count += 1
+        for doubt in header.doubts:
+            self.doubts.setdefault(doubt.kind, f"{name}: {doubt.text}")
+        if self.settings.stretch in ("auto", "archive") and reader.is_stretched:
+            shared = shares_with(self.settings, reader.path, header, reader.resolution)
+            self._alike.setdefault(shared, []).append(reader.path)
+
+    def kinds(self) -> list[dict[str, Any]]:
+        """For run.json: how sources are read, how many, and the first of them."""
+        return [
+            kind.about | {"sources": kind.count, "first": kind.first}
+            for kind in self._kinds.values()
+        ]
+
+    def words(self) -> list[str]:
+        """For people: a line a kind of sources."""
+        return [
+            f"{words}: {kind.count} source{'s' if kind.count > 1 else ''} ({kind.first}"
+            f"{', say' if kind.count > 1 else ''})"
+            for words, kind in self._kinds.items()
+        ]
+
+    def shared_limits(self) -> dict[str, Limits]:
+        """Fit one stretch for each product of which there are several files."""
+        found = {}
+        for name, paths in self._alike.items():
+            limits = _fit(self.settings, paths) if len(paths) > 1 else None
+            if limits is not None:
+                found[name] = limits
+        return found
+
+
+def survey(settings: ReadSettings, paths: Sequence[str | Path]) -> Survey:
+    """Look at the headers of files; those that cannot be opened are passed over here."""
+    found = Survey(settings)
+    for path in paths:
+        try:
+            with RasterReader(path, Reading(settings)) as reader:
+                found.add(str(path), reader)
+        except SourceError:
+            continue
+    return found
+
+
+def read_together(settings: ReadSettings, paths: Sequence[str | Path]) -> Reading:
+    """How files are read that belong together, without a run that remembers it."""
+    return Reading(settings, survey(settings, paths).shared_limits())
+
+
+def plain_limits(shared: Mapping[str, Limits]) -> dict[str, dict[str, list[float]]]:
+    """Limits for JSON."""
+    return {
+        name: {"low": list(limits.low), "high": list(limits.high)}
+        for name, limits in shared.items()
+    }
+
+
+def _fit(settings: ReadSettings, paths: list[str | Path]) -> Limits | None:
+    """Limits of samples of some of the files; None where none can be read."""
+    count = min(MOST_SAMPLED, len(paths))
+    chosen = [paths[i * len(paths) // count] for i in range(count)]
+    samples: list[Sample] = []
+    fills: list[list[Fills]] = []
+    for path in chosen:
+        try:
+            with RasterReader(path, Reading(settings)) as reader:
+                samples.append(reader.sample.thinned(SAMPLE_VALUES))
+                fills.append(reader.fills)
+        except SourceError:  # its tiles will say so
+            continue
+    return fit_limits(samples, fills) if samples else None

@@ -1,0 +1,71 @@
+"""How the sources of a run are read: settings, and a stretch that files of one product share."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Self
+
+from alps.engine.images.description import HeaderFacts
+from alps.engine.images.stretching import Limits
+from alps.engine.settings import ReadSettings
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is believed of files, and the limits of stretches that several share.
+
+    shared: by the name of what the files have in common.
+    """
+
+    settings: ReadSettings = field(default_factory=ReadSettings)
+    shared: Mapping[str, Limits] = field(default_factory=dict)
+
+    @classmethod
+    def of_run(cls, run: Mapping[str, Any]) -> Self:
+        """That of a run folder, out of its run.json."""
+        source = run.get("settings", {}).get("source", {})
+        names = ("bands", "nodata")
+        given = {
+            name: tuple(source[name]) if source.get(name) is not None else None for name in names
+        }
+        # Runs of before read each file by itself, and alpha as a mask whatever its values.
+        settings = ReadSettings(
+            bands=given["bands"],
+            nodata=given["nodata"],
+            alpha=source.get("alpha", "use"),
+            stretch=source.get("stretch", "scene"),
+        )
+        return cls(settings, limits_from(run.get("stretches", {})))
+
+    def limits_of(
+        self, path: str | Path, header: HeaderFacts, resolution: tuple[float, float]
+    ) -> Limits | None:
+        """The limits that a file shares with others; None where it has its own."""
+        if not self.shared:
+            return None
+        return self.shared.get(shares_with(self.settings, path, header, resolution))
+
+
+def shares_with(
+    settings: ReadSettings, path: str | Path, header: HeaderFacts, resolution: tuple[float, float]
+) -> str:
+    """A name for what a file's stretch may be shared by: files with another name differ.
+
+    With ``archive`` files of one type and the same bands; with ``auto`` these only where they lie
+    in one folder, have names that differ by numbers alone, one CRS and one size of pixels.
+    """
+    kind = f"{header.dtype} {','.join(map(str, header.bands))}/{header.band_count}"
+    if settings.stretch == "archive":
+        return kind
+    place = PurePosixPath(str(path))
+    product = re.sub(r"\d+", "#", place.name)
+    size = " x ".join(f"{side:.6g}" for side in resolution)
+    return f"{place.parent}/{product} {kind} {header.place} {size}"
+
+
+def limits_from(plain: Mapping[str, Any]) -> dict[str, Limits]:
+    """Limits out of JSON."""
+    return {
+        name: Limits(tuple(limits["low"]), tuple(limits["high"])) for name, limits in plain.items()
+    }
