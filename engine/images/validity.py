@@ -133,7 +133,7 @@ def frayed(pixels: np.ndarray, empty: np.ndarray, nodata: float) -> np.ndarray:
     allowed = (near | empty).astype(np.uint8)
     around = np.ones((3, 3), np.uint8)
     for _ in range(REACH):
-        wider = cv2.dilate(reached, around) & allowed
+        wider = np.asarray(cv2.dilate(reached, around), np.uint8) & allowed
         if (wider == reached).all():
             break
         reached = wider

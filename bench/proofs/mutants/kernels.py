@@ -504,8 +504,8 @@ MUTANTS = [
             "large integers lose their differences",
         ),
         (
-            "        if low[band] == high[band]:\n",
-            "        if low[band] > high[band]:\n",
+            "            if low[band] < high[band]:\n",
+            "            if low[band] <= high[band]:\n",
             "a few bright things on a flat ground vanish",
         ),
     ),

@@ -6,6 +6,7 @@ option without an entry fails the test, so none can lose its wire on the way to 
 
 import functools
 import itertools
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -177,14 +177,9 @@ MUTANTS = [
         "engine/regions/raster.py",
         RASTER,
         (
-            "return Georeference(crs, None, tuple(gcps))",
-            "return Georeference(self._dataset.crs, None, tuple(gcps))",
-            "control points lose their reference system",
-        ),
-        (
-            "None if transform.is_identity else transform",
-            "None",
-            "a scene's transform is lost",
+            "return Georeference.of(self._dataset)",
+            "return Georeference()",
+            "a scene's place is lost",
         ),
         (
             ">= len(of_region)).any():",
@@ -251,7 +246,7 @@ MUTANTS = [
             "rasters of regions lie nowhere on Earth",
         ),
         (
-            "        return cls(tuple(bands) if bands else None,",
+            "        return cls(Reading.of_run(run),",
             "        return cls(None,",
             "regions are cut on other bands than were segmented",
         ),
