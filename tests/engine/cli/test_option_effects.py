@@ -110,9 +110,9 @@ def source_setting(run: Outcome, name: str) -> object:
 
 
 def unlike_colours(given: Outcome, plain: Outcome) -> bool:
-    """Whether more is black or white than before."""
-    lightness = [run.segments["colour"][:, 0].astype(float) for run in (given, plain)]
-    return lightness[0].std() > 1.5 * lightness[1].std()
+    """Whether lightness varies more inside segments, as contrast does."""
+    varies = [run.segments["colour"][:, 3].astype(float).mean() for run in (given, plain)]
+    return varies[0] > 1.3 * varies[1]
 
 
 def has_objects(run: Outcome) -> bool:
