@@ -57,15 +57,6 @@ max_failed_option = click.option(
 MOST_REASONS = 5  # that the end of a run names
 
 
-def _run_settings(values: dict[str, Any]) -> RunSettings:
-    return RunSettings(
-        pick(SourceSettings, values),
-        pick(SegmentSettings, values),
-        pick(ClusterSettings, values),
-        pick(PaintSettings, values),
-    )
-
-
 @click.command()
 @click.argument("src")
 @out_argument
@@ -118,7 +109,7 @@ def label(
     from alps.engine.stages.label import RunOptions, label_archive
 
     options = RunOptions(model=model, device=device, max_failed=max_failed, artefacts=artefacts)
-    _say(label_archive(src, out, _run_settings(values), options, one_pass))
+    _say(label_archive(src, out, pick(RunSettings, values), options, one_pass))
 
 
 def _refuse_given(context: click.Context, settings: type, why: str) -> None:
@@ -168,7 +159,7 @@ def fit_clusters(
     from alps.engine.stages.label import RunOptions
 
     options = RunOptions(model=model, device=device, max_failed=max_failed, artefacts=artefacts)
-    count = fit(src, file, sample, _run_settings(values), options, work)
+    count = fit(src, file, sample, pick(RunSettings, values), options, work)
     click.echo(f"{values['clusters']} clusters of {count} regions: {file}")
     click.echo(f"next: alps label SRC OUT --clusters-from {file}")
 
@@ -201,7 +192,7 @@ def segment(
     from alps.engine.stages.opening import RunOptions
 
     options = RunOptions(model=model, device=device, share=share, artefacts=artefacts)
-    missing = single.segment(src, out, _run_settings(values), options)
+    missing = single.segment(src, out, pick(RunSettings, values), options)
     rest = f"; {missing} shards are left to other machines" if missing else ""
     click.echo(f"segmented into {out}{rest}; next: alps cluster {out}")
 

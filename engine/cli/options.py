@@ -4,7 +4,7 @@ Name, default and help stand once.
 """
 
 from collections.abc import Callable
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, is_dataclass
 from typing import Any, get_args, get_type_hints
 
 import click
@@ -110,5 +110,12 @@ def _option(name: str, hint: Any, item: Any) -> Callable[[Callable], Callable]:
 
 
 def pick(cls: type, values: dict[str, Any]) -> Any:
-    """An instance of a settings dataclass from a command's keyword arguments."""
-    return cls(**{item.name: values[item.name] for item in fields(cls) if item.name in values})
+    """An instance of a settings dataclass, and of those it holds, from a command's arguments."""
+    hints = get_type_hints(cls)
+    given = {item.name: values[item.name] for item in fields(cls) if item.name in values}
+    parts = {
+        item.name: pick(hints[item.name], values)
+        for item in fields(cls)
+        if is_dataclass(hints[item.name])
+    }
+    return cls(**given | parts)

@@ -12,7 +12,6 @@ from alps.engine.base.atomic import whole
 from alps.engine.base.errors import RunFolderError
 from alps.engine.base.progress import Progress
 from alps.engine.clusters import cuml
-from alps.engine.clusters.features import RegionColumns
 from alps.engine.clusters.file import save_clusters
 from alps.engine.clusters.fit import (
     ClusterModel,
@@ -95,6 +94,8 @@ def assign_group(
         weight_by_area: in that tally.
         place: puts vectors where they are worked on.
     """
+    if model.features is None:
+        raise ValueError("clusters without features assign no regions")
     path = folder.region_classes(group)
     path.parent.mkdir(exist_ok=True)
     with (
@@ -104,21 +105,15 @@ def assign_group(
     ):
         for number in range(file.num_row_groups):
             rows = file.read_row_group(number, list(REGION_COLUMNS))
-            found = _assign(reader.columns(rows), model, weight_by_area, place)
+            columns = reader.columns(rows)
+            weights = place(columns.area.astype(np.float32)) if weight_by_area else None
+            vectors = place(model.features.transform(columns))
+            found = kmeans.assign(vectors, model.centroids, weights)
             if tally is not None:
                 tally.add(found)
             found = replace(found, nearest=_on_host(found.nearest), second=_on_host(found.second))
-            columns = {"cluster": _on_host(found.labels), "margin": margin_of(found)}
-            writer.write_table(pa.table(columns, schema=CLASS_SCHEMA))
-
-
-def _assign(
-    columns: RegionColumns, model: ClusterModel, weight_by_area: bool, place: Place
-) -> kmeans.Assignment:
-    if model.features is None:
-        raise ValueError("clusters without features assign no regions")
-    weights = place(columns.area.astype(np.float32)) if weight_by_area else None
-    return kmeans.assign(place(model.features.transform(columns)), model.centroids, weights)
+            classes = {"cluster": _on_host(found.labels), "margin": margin_of(found)}
+            writer.write_table(pa.table(classes, schema=CLASS_SCHEMA))
 
 
 def usable_gpu() -> bool:

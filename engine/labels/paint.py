@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from alps.engine.base.digests import fingerprint as digest_of
-from alps.engine.base.errors import RunFolderError, SourceError
+from alps.engine.base.errors import RunFolderError
 from alps.engine.base.progress import Progress
 from alps.engine.clusters.fit import ClusterModel
 from alps.engine.clusters.region_data import REGION_COLUMNS, RegionReader
@@ -106,15 +106,31 @@ class Painter:
         return self._journal.refused.get(tile.source_index, "")
 
     def paint(self, tiles: list[PlannedTile]) -> None:
-        """Paint a source, given all of its tiles; note in ``unpainted`` why that cannot be."""
-        first, reason = tiles[0], ""
-        counted = Counted.of(self._clusters)
-        if not first.reason:
-            try:
-                counted = self._paint(tiles)
-            except SourceError as error:  # it was readable when planned
-                print(f"{first.source}: no label map: {error}", file=sys.stderr)
-                self.unpainted[first.source] = reason = str(error)
+        """Write a source's label map, and its object map where asked for, given all of its tiles.
+
+        Notes in ``unpainted`` why that cannot be.
+        """
+        first, group = tiles[0], group_of(tiles)
+        path = self._folder.region_raster(first.label)
+        counted, reason = Counted.of(self._clusters), ""
+        if not first.reason and not path.exists():
+            self._folder.label(first.label).unlink(missing_ok=True)
+            self.unpainted[first.source] = reason = (
+                f"{first.path} could not be cut into regions; mend or bring it back, delete "
+                f"{self._folder.regions(group)} and give the same command again"
+            )
+            print(f"{first.source}: no label map: {reason}", file=sys.stderr)
+        elif not first.reason:
+            tables = self._tables(group)
+            regions = tables.of_source(first.source_index)
+            with open_regions(path, (first.source_width, first.source_height)) as raster:
+                classes = self._shown(first, tables, raster)
+                counted = self._write_labels(first, raster, classes)
+                counted.nodata[:] = math.prod(raster.size) - regions.column("area").to_numpy().sum()
+                if self._settings.objects:
+                    objects = regions.column("object").to_numpy().astype(np.int64)
+                    objects[classes < 0] = -1
+                    self._write_objects(first, raster, objects)
         self._journal.add(first.source_index, counted, reason)
 
     def write_classes(self) -> None:
@@ -129,28 +145,6 @@ class Painter:
             tables = GroupTables(self._folder, group, columns, ("cluster", "margin"))
             self._group = group, tables
         return self._group[1]
-
-    def _paint(self, tiles: list[PlannedTile]) -> Counted:
-        """Write one label map, and its object map where asked for; returns what it shows."""
-        first = tiles[0]
-        path = self._folder.region_raster(first.label)
-        if not path.exists():
-            self._folder.label(first.label).unlink(missing_ok=True)
-            raise SourceError(
-                f"{first.path} could not be cut into regions; mend or bring it back, delete "
-                f"{self._folder.regions(group_of(tiles))} and give the same command again"
-            )
-        tables = self._tables(group_of(tiles))
-        regions = tables.of_source(first.source_index)
-        with open_regions(path, (first.source_width, first.source_height)) as raster:
-            classes = self._shown(first, tables, raster)
-            counted = self._write_labels(first, raster, classes)
-            counted.nodata[:] = math.prod(raster.size) - regions.column("area").to_numpy().sum()
-            if self._settings.objects:
-                objects = regions.column("object").to_numpy().astype(np.int64)
-                objects[classes < 0] = -1
-                self._write_objects(first, raster, objects)
-        return counted
 
     def _shown(self, first: PlannedTile, tables: GroupTables, raster: RegionRaster) -> np.ndarray:
         """The class that each region of a source is shown in, (R,) int32, -1 none."""

@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from alps.engine.masks.crops import Crop
+from alps.engine.masks.settings import EverythingSettings
 from alps.engine.runtimes.protocol import DecodedMasks
 from alps.kernels.masks import algebra
 from alps.kernels.masks.runs import Runs
@@ -28,14 +29,6 @@ class Gate:
     def passes(self, area: np.ndarray) -> np.ndarray:
         """Whether masks of these areas (N,) are wanted: (N,) bool."""
         return (area >= self.min_area) & (area <= self.max_area)
-
-
-@dataclass(frozen=True)
-class StabilityRule:
-    """A mask is stable if it hardly changes when the threshold of its logits moves."""
-
-    offset: float
-    at_least: float  # 0 or less: no mask is dropped
 
 
 @dataclass
@@ -90,7 +83,7 @@ def candidates_of(
     decoded: DecodedMasks,
     points: np.ndarray,
     crop: Crop,
-    stability: StabilityRule,
+    settings: EverythingSettings,
     gate: Gate,
     *,
     image_size: int,
@@ -103,7 +96,8 @@ def candidates_of(
         decoded: M masks and the points they answer.
         points: (N, 2) x, y in image pixels; ``decoded.point_index`` points into it.
         crop: where in the image the masks lie.
-        stability: the rule that drops unstable masks.
+        settings: how stable a mask must be: little may change when the threshold of its logits
+            moves; a score of 0 or less drops none.
         gate: what of a mask counts, and which sizes are wanted.
         image_size: side of the network's input.
         crop_index: kept with each mask.
@@ -118,8 +112,8 @@ def candidates_of(
         crop.input_size(image_size),
         (crop.height, crop.width),
         threshold=MASK_THRESHOLD,
-        offset=stability.offset,
-        min_stability=stability.at_least,
+        offset=settings.stability_score_offset,
+        min_stability=settings.stability_score_thresh,
         valid=None if gate.valid is None else crop.of(gate.valid),
     )
     boxes = masks.boxes + np.array([crop.x0, crop.y0] * 2)

@@ -18,7 +18,6 @@ from alps.engine.masks.crops import Crop, crops_of, network_pixels
 from alps.engine.masks.gate import (
     Candidates,
     Gate,
-    StabilityRule,
     candidates_of,
     without_small_regions,
 )
@@ -56,6 +55,7 @@ class Segments:
     centres: np.ndarray  # (S, 2) float32 x, y of the middle of what that mean was taken over
     mask: np.ndarray  # (S,) int32, number of the mask that each is a part of, -1 under none
     colours: np.ndarray  # (S, 6) float32, mean and standard deviation of L*, a*, b* over the mask
+    covered: int  # pixels under at least one mask
     prompted: int  # points that were asked
     seconds: dict[str, float]  # of each of STAGES
 
@@ -211,13 +211,14 @@ class MaskGenerator:
         kept = found.candidates = found.candidates.take(order)
         with found.clock.timing("runs"):
             counts = coco.encode(kept.runs)
+            covered = union(kept.runs)
         with found.clock.timing("pool"):
             pooled = self._pooled(found)
             lab = lab_of(image)
         mask, runs = np.arange(len(kept), dtype=np.int32), kept.runs
         if rest_cells > 0:
             with found.clock.timing("runs"):
-                rest = _rest(kept.runs, valid, rest_cells)
+                rest = _rest(covered, valid, rest_cells)
                 mask = np.append(mask, np.full(len(rest), -1, np.int32))
                 runs = Runs.join([kept.runs, rest], found.size)
                 counts += coco.encode(rest)
@@ -242,6 +243,7 @@ class MaskGenerator:
             centres=((whole[:, :2] + whole[:, 2:] + 1) / 2).astype(np.float32),
             mask=mask,
             colours=colours,
+            covered=int(covered.sum()),
             prompted=found.prompted,
             seconds=found.clock.seconds,
         )
@@ -337,7 +339,7 @@ class MaskGenerator:
                         decoded,
                         points,
                         crop,
-                        StabilityRule(s.stability_score_offset, s.stability_score_thresh),
+                        s,
                         gate,
                         image_size=size,
                         crop_index=index,
@@ -415,10 +417,10 @@ class MaskGenerator:
         }
 
 
-def _rest(masks: Runs, valid: np.ndarray | None, cells: int) -> Runs:
-    """What of an image's valid pixels lies under none of its masks, by cells of a grid."""
-    height, width = masks.size
-    bare = ~union(masks) if valid is None else valid & ~union(masks)
+def _rest(covered: np.ndarray, valid: np.ndarray | None, cells: int) -> Runs:
+    """What of an image's valid pixels is not covered (H, W) by a mask, by cells of a grid."""
+    height, width = covered.shape
+    bare = ~covered if valid is None else valid & ~covered
     row = np.arange(height) * cells // height
     column = np.arange(width) * cells // width
     number = np.where(bare, row[:, None] * cells + column, -1)

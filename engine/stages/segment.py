@@ -30,8 +30,6 @@ from alps.engine.run_folder.schemas import STAGES, TILE_SCHEMA, segment_schema
 from alps.engine.run_folder.tables import read_table, write_table
 from alps.engine.sam.config import ModelInfo
 from alps.engine.settings import FilledSettings
-from alps.kernels.masks import coco
-from alps.kernels.masks.pixels import union
 
 # How many batches of tiles wait, read and decoded, for the model.
 READ_AHEAD = 2
@@ -207,10 +205,8 @@ def _segment_tile(
         embeddings=embeddings,
         rest_cells=REST_CELLS,
     )
-    # Coverage says how much of a tile SAM's masks found, not what lies under none.
-    found = np.flatnonzero(segments.mask >= 0)
-    masks = len(found)
-    covered = union(coco.decode([segments.counts[i] for i in found], segments.size))
+    # Segments and coverage are of SAM's masks, not of what lies under none.
+    masks = int((segments.mask >= 0).sum())
     seconds = dict(segments.seconds)
     seconds["filter"] += seconds.pop("runs")
     row |= {
@@ -219,7 +215,7 @@ def _segment_tile(
         "segments": masks,
         "points": segments.prompted,
         "valid_pixels": valid,
-        "covered_pixels": int(covered.sum()),
+        "covered_pixels": segments.covered,
         **{f"{stage}_seconds": value for stage, value in seconds.items()},
     }
     return row, _segment_table(planned.tile_id, segments, schema)

@@ -36,12 +36,7 @@ def distill(
     from alps.trainer.distill.distill import DistillOptions
     from alps.trainer.distill.distill import distill as run
 
-    settings = DistillSettings(
-        source=pick(SourceSettings, values),
-        student=pick(StudentSettings, values),
-        train=pick(TrainSettings, values),
-        agreement=pick(AgreementSettings, values),
-    )
+    settings = pick(DistillSettings, values)
     result = run(src, out, teacher, settings, DistillOptions(device, checkpoint_every))
     if result is None:  # the first process says it
         return

@@ -27,13 +27,7 @@ def recipe_of(values: dict[str, Any]) -> "Recipe":
     """All that decides the weights, from a command's options."""
     from alps.trainer.segmentation.run import Recipe
 
-    return Recipe(
-        model=pick(ModelSettings, values),
-        data=pick(DataSettings, values),
-        train=pick(TrainSettings, values),
-        evaluation=pick(EvaluationSettings, values),
-        pseudo=pick(PseudoSettings, values),
-    )
+    return pick(Recipe, values)
 
 
 @click.command()

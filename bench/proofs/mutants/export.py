@@ -10,14 +10,14 @@ DOWNLOAD = ("tests/engine/models/test_download.py",)
 MUTANTS = [
     Mutant(
         "export/quantise.py",
-        "            norm.bias /= scale\n",
+        "            norm.bias.div_(scale)\n",
         "",
         (f"{EXPORT}::test_int8_is_close_and_smoothing_changes_nothing",),
         "smoothing forgets biases",
     ),
     Mutant(
         "export/quantise.py",
-        "            linear.weight *= scale\n",
+        "            linear.weight.mul_(scale)\n",
         "",
         (f"{EXPORT}::test_int8_is_close_and_smoothing_changes_nothing",),
         "smoothing changes the function",

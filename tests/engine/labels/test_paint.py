@@ -252,8 +252,8 @@ def test_regions_without_a_class_say_what_to_run(run, value):
 def test_painted_again_only_with_other_clusters(run, monkeypatch):
     paint_run(run, CLUSTERS, "one")
     classes = json.loads(run.classes.read_text())
-    real, calls = Painter._paint, []
-    monkeypatch.setattr(Painter, "_paint", lambda *a: calls.append(1) or real(*a))
+    real, calls = Painter._write_labels, []
+    monkeypatch.setattr(Painter, "_write_labels", lambda *a: calls.append(1) or real(*a))
     paint_run(run, CLUSTERS, "one")
     assert calls == [] and json.loads(run.classes.read_text()) == classes
     paint_run(run, CLUSTERS, "two")

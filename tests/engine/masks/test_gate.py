@@ -10,12 +10,12 @@ from alps.engine.masks.gate import (
     EDGE_PIXELS,
     Candidates,
     Gate,
-    StabilityRule,
     candidates_of,
     cut_off,
     without_small_regions,
 )
 from alps.engine.masks.generator import MaskGenerator
+from alps.engine.masks.settings import EverythingSettings
 from alps.engine.runtimes.protocol import DecodedMasks
 from alps.engine.sam import Sam
 from alps.kernels.masks.pixels import mask_of, runs_of
@@ -116,7 +116,7 @@ def test_masks_carry_their_own_point_and_score():
         decoded,
         points,
         Crop(0, 0, 32, 32, 0),
-        StabilityRule(1.0, 0.0),
+        EverythingSettings(stability_score_thresh=0.0),
         Gate(min_area=1),
         image_size=32,
         crop_index=4,

@@ -265,9 +265,9 @@ MUTANTS = [
             "inertia counts regions alike",
         ),
         (
-            "found = _assign(reader.columns(rows), model, weight_by_area, place)\n"
+            "found = kmeans.assign(vectors, model.centroids, weights)\n"
             "            if tally is not None:\n",
-            "found = _assign(reader.columns(rows), model, weight_by_area, place)\n"
+            "found = kmeans.assign(vectors, model.centroids, weights)\n"
             "            if tally is not None and number == 0:\n",
             "of each group only the first rows are counted",
         ),

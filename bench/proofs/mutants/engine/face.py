@@ -111,8 +111,8 @@ MUTANTS = [
     ),
     Mutant(
         "engine/cli/commands.py",
-        old="count = fit(src, file, sample, _run_settings(values), options, work)",
-        new="count = fit(src, file, sample, _run_settings(values), options)",
+        old="count = fit(src, file, sample, pick(RunSettings, values), options, work)",
+        new="count = fit(src, file, sample, pick(RunSettings, values), options)",
         tests=(f"{OPTION}[fit-clusters-work]",),
         why="--work does nothing",
     ),

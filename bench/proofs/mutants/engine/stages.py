@@ -12,7 +12,7 @@ OPTION = "tests/engine/cli/test_option_effects.py::test_an_option_has_its_effect
 MUTANTS = [
     Mutant(
         "engine/stages/segment.py",
-        old='        "covered_pixels": int(covered.sum()),\n',
+        old='        "covered_pixels": segments.covered,\n',
         new='        "covered_pixels": int(segments.area.sum()),\n',
         tests=SEGMENTING,
         why="coverage counts overlapping masks twice",
