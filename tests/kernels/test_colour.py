@@ -135,6 +135,15 @@ def test_runs_that_do_not_add_up(place, lengths):
         pool_colours(place(np.ones((4, 4, 3), np.int16)), runs)
 
 
+@pytest.mark.parametrize("count", [64, 65, 128])
+def test_masks_of_which_every_thread_has_runs(count):
+    """A block of 64 threads shares out a mask's runs; the last ones may have as many as others."""
+    pixels, _ = made((2 * count, 8), channels=1)
+    runs = Runs.from_lengths([np.full(count, 16), np.array([0, 16 * count])], (2 * count, 8))
+    found = pool_colours(cuda.to_device(pixels), runs)
+    np.testing.assert_array_equal(found, pool_colours(pixels, runs))
+
+
 @pytest.mark.parametrize(
     "pixels", [np.ones((4, 5, 3), np.int16), np.ones((4, 4, 3), np.uint8)], ids=["size", "dtype"]
 )

@@ -160,7 +160,8 @@ def test_many_masks(shares_of):
 
 @pytest.mark.parametrize("version", ["cpu", "cuda"])
 @pytest.mark.parametrize(
-    "lengths", [[3, 9, 5], [3, 9, 7], [3, -1, 14], [20, -4], [], [3, 2**31 - 1]]
+    "lengths",
+    [[3, 9, 5], [3, 9, 7], [3, -1, 14], [3, -1, 13], [20, -4], [], [3, 2**31 - 1]],
 )
 def test_runs_that_do_not_add_up(version, lengths):
     runs = Runs.from_lengths([np.array(r, np.int64) for r in [[16]] * 5 + [lengths]], (4, 4))

@@ -233,17 +233,35 @@ def test_not_accepted(change, says):
         upscale_masks(**arguments | change)
 
 
+@pytest.mark.parametrize(("place", "side"), [("cpu", 16), ("gpu", 5)])
+def test_pixels_that_only_reach_a_threshold_are_not_above_it(place, side, to_gpu):
+    """Whole numbers, four times as large: all pixels are 64ths, and nothing is rounded."""
+    logits = np.random.default_rng(0).integers(-4, 5, (2, side, side)).astype(np.float32)
+    sizes = (4 * side, (4 * side, 4 * side), (4 * side, 4 * side))
+    full = in_torch(logits, *sizes)
+    cuts = (0.25 - 0.5, 0.25, 0.25 + 0.5)
+    assert all((full == cut).any() for cut in cuts)
+    put = to_gpu if place == "gpu" else np.asarray
+    found = upscale_masks(put(logits), *sizes, threshold=0.25, offset=0.5)
+    np.testing.assert_array_equal(masks_of(found.runs), full > cuts[1])
+    low, high = ((full > cut).sum((1, 2)).astype(np.float32) for cut in (cuts[0], cuts[2]))
+    np.testing.assert_array_equal(found.stability, high / low)
+
+
 @pytest.mark.parametrize("place", ["cpu", "gpu"])
 def test_a_mask_as_stable_as_the_rule_is_kept(place, to_gpu):
     logits = smooth_logits(8, (6, 6))
     put = to_gpu if place == "gpu" else np.asarray
     sizes = (24, (24, 24), (24, 24))
-    scores = upscale_masks(put(logits), *sizes).stability
+    plain = upscale_masks(put(logits), *sizes)
+    scores = plain.stability
     between = scores[(scores > 0) & (scores < 1)]
     assert len(between) > 2
     for rule in between.tolist():
-        kept = upscale_masks(put(logits), *sizes, min_stability=rule).kept
-        assert kept.tolist() == np.flatnonzero(scores >= np.float32(rule)).tolist()
+        found = upscale_masks(put(logits), *sizes, min_stability=rule)
+        kept = np.flatnonzero(scores >= np.float32(rule))
+        assert found.kept.tolist() == kept.tolist()
+        assert found.area.tolist() == plain.area[kept].tolist() and found.area.min() > 0
 
 
 def test_one_mask_alone_keeps_valid_pixels_only():
