@@ -9,7 +9,7 @@ from scipy import ndimage
 
 from alps.engine.base.errors import SourceError
 from alps.engine.images.raster import RasterReader
-from alps.engine.images.windows import plan_windows
+from alps.engine.images.windows import Window, plan_windows
 from alps.engine.regions import cut
 from alps.engine.regions.build import NOWHERE, build_regions
 from alps.engine.regions.objects import join_masks
@@ -21,6 +21,7 @@ from alps.engine.run_folder.tables import read_table
 from alps.engine.stages.regions import CutSettings, cut_archive, forget_regions
 from alps.kernels.colour import lab_of
 from alps.kernels.regions import borders
+from alps.kernels.superpixels import reach
 
 PER_MEGAPIXEL = 30_000.0  # a cell is 6 pixels wide
 SIDE = 6
@@ -114,6 +115,23 @@ def test_block_by_block_is_whole(tmp_path, monkeypatch, size, tile, overlap, nod
         np.testing.assert_array_equal(found[0], raster)
         assert found[1].equals(regions)
         assert found[2].equals(touching)
+
+
+@pytest.mark.parametrize("size", [(2000, 1500), (389, 385), (384, 2), (5, 7)])
+def test_a_block_knows_what_superpixels_and_joining_hang_on(size):
+    """Its core and as much around it as `reach` says and joining takes, within the scene."""
+    far = reach(SIDE) + cut.JOIN_CELLS * SIDE
+    width, height = size
+    times = np.zeros((height, width), int)
+    for row in cut.block_rows(width, height, PER_MEGAPIXEL):
+        for block in row:
+            core, padded = block.core, block.padded
+            times[core.y : core.y + core.height, core.x : core.x + core.width] += 1
+            left, top = max(core.x - far, 0), max(core.y - far, 0)
+            right = min(core.x + core.width + far, width)
+            bottom = min(core.y + core.height + far, height)
+            assert vars(padded) == vars(Window(left, top, right - left, bottom - top))
+    assert (times == 1).all()
 
 
 @pytest.mark.parametrize("at", [(3, 5), (60, 20)])

@@ -58,9 +58,9 @@ MUTANTS = [
             "slivers stay",
         ),
         (
-            "cells = superpixels(lab, valid, per_megapixel, (y0, x0))",
-            "cells = superpixels(lab, valid, per_megapixel)",
-            "each block has a grid of its own",
+            "y = (row + padded.y // seeds.side) * seeds.side + middle",
+            "y = row * seeds.side + middle",
+            "windows own the cells of a block as if it began the scene",
         ),
         (
             "keys.ravel()[first[kept]] % number - 1,",
