@@ -87,9 +87,9 @@ MUTANTS = [
             "boxes are a pixel too narrow",
         ),
         (
-            "keys[touching.pairs].argmin(axis=1)",
-            "keys[touching.pairs].argmax(axis=1)",
-            "borders are noted by the later region",
+            "mine[touching.pairs[np.arange(len(low)), keys[touching.pairs].argmin(axis=1)]]",
+            "mine[touching.pairs].any(axis=1)",
+            "borders between blocks are noted twice",
         ),
         (
             "(window_weights(window.height)[inside[0]], window_weights(window.width)[inside[1]])",
