@@ -2,7 +2,15 @@
 
 from alps.bench.proofs.mutants import changes_of
 
-CUT = ("tests/engine/regions/test_cut_and_build.py",)
+CUT = "tests/engine/regions/test_cut_and_build.py"
+BLOCKS = (f"{CUT}::test_block_by_block_is_whole",)
+EDGES = (f"{CUT}::test_a_block_knows_what_superpixels_and_joining_hang_on",)
+SLIVERS = (f"{CUT}::test_slivers_are_joined_but_for_islands_and_a_few_among_themselves",)
+SEGMENTS = (f"{CUT}::test_the_segment_of_a_region_is_one_that_lies_there",)
+BOXES = (f"{CUT}::test_each_valid_pixel_lies_in_one_region_that_hangs_together",)
+BORDERS = (f"{CUT}::test_borders_by_brute_force",)
+SHARES = (f"{CUT}::test_shares_are_what_windows_saw_by_their_weights",)
+DAMAGED = (f"{CUT}::test_of_a_damaged_scene_the_windows_that_can_be_read_are_cut",)
 OBJECTS = ("tests/engine/regions/test_objects.py",)
 RASTER = ("tests/engine/regions/test_region_raster.py",)
 TABLES = ("tests/engine/regions/test_group_tables.py",)
@@ -46,22 +54,34 @@ MUTANTS = [
     ),
     *changes_of(
         "engine/regions/cut.py",
-        CUT,
+        EDGES,
         (
             "step, far = BLOCK_CELLS * side, reach(side) + JOIN_CELLS * side",
             "step, far = BLOCK_CELLS * side, JOIN_CELLS * side",
             "a block knows too little of what surrounds it",
         ),
+    ),
+    *changes_of(
+        "engine/regions/cut.py",
+        SLIVERS,
         (
             "least = round(SLIVER * side_of(per_megapixel) ** 2)",
             "least = round(SLIVER * side_of(per_megapixel))",
             "slivers stay",
         ),
+    ),
+    *changes_of(
+        "engine/regions/cut.py",
+        BLOCKS,
         (
             "y = (row + padded.y // seeds.side) * seeds.side + middle",
             "y = row * seeds.side + middle",
             "windows own the cells of a block as if it began the scene",
         ),
+    ),
+    *changes_of(
+        "engine/regions/cut.py",
+        SEGMENTS,
         (
             "keys.ravel()[first[kept]] % number - 1,",
             "keys.ravel()[first[kept]] % number,",
@@ -70,7 +90,7 @@ MUTANTS = [
     ),
     *changes_of(
         "engine/regions/build.py",
-        CUT,
+        BLOCKS,
         (
             "origin = max(top - margin, 0) * width",
             "origin = top * width",
@@ -82,19 +102,32 @@ MUTANTS = [
             "regions on the edge of two blocks are there twice",
         ),
         (
+            "mine[touching.pairs[np.arange(len(low)), keys[touching.pairs].argmin(axis=1)]]",
+            "mine[touching.pairs].any(axis=1)",
+            "borders between blocks are noted twice",
+        ),
+    ),
+    *changes_of(
+        "engine/regions/build.py",
+        BOXES,
+        (
             '"width": box[:, 2] - box[:, 0] + 1,',
             '"width": box[:, 2] - box[:, 0],',
             "boxes are a pixel too narrow",
         ),
         (
-            "mine[touching.pairs[np.arange(len(low)), keys[touching.pairs].argmin(axis=1)]]",
-            "mine[touching.pairs].any(axis=1)",
-            "borders between blocks are noted twice",
+            "            rgb, valid = _read(reader, block.padded, source)\n",
+            "            rgb = _read(reader, block.padded, source)[0]\n"
+            "            valid = np.ones(rgb.shape[:2], bool)\n",
+            "pixels without data join regions",
         ),
+    ),
+    *changes_of(
+        "engine/regions/build.py",
+        SHARES,
         (
-            "(window_weights(window.height)[inside[0]], window_weights(window.width)[inside[1]])",
-            "(np.ones_like(window_weights(window.height)[inside[0]]), "
-            "window_weights(window.width)[inside[1]])",
+            "(window_weights(window.height)[inside[0]],",
+            "(np.ones(bottom - top, np.int64),",
             "rows at a window's edge count as much as its middle",
         ),
         (
@@ -103,21 +136,23 @@ MUTANTS = [
             "shares are of the first window's segments",
         ),
         (
-            "mean = contrast[order] / (length[order] * CONTRAST_UNITS)",
-            "mean = contrast[order] / CONTRAST_UNITS",
-            "contrast is a sum along the border, not a mean",
-        ),
-        (
             "order = np.lexsort((segments, regions))\n",
             "order = np.argsort(regions)\n",
             "segments of a region are in no order",
         ),
+    ),
+    *changes_of(
+        "engine/regions/build.py",
+        BORDERS,
         (
-            "            rgb, valid = _read(reader, block.padded, source)\n",
-            "            rgb, valid = _read(reader, block.padded, source)\n"
-            "            valid = np.ones_like(valid)\n",
-            "pixels without data join regions",
+            "mean = contrast[order] / (length[order] * CONTRAST_UNITS)",
+            "mean = contrast[order] / CONTRAST_UNITS",
+            "contrast is a sum along the border, not a mean",
         ),
+    ),
+    *changes_of(
+        "engine/regions/build.py",
+        DAMAGED,
         (
             "        rgb[view], valid[view] = tile.rgb, tile.valid\n",
             "        rgb[view], valid[view] = tile.rgb, True\n",
