@@ -3,9 +3,10 @@
 import json
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from click.testing import CliRunner
-from made_run import make_run
+from made_run import make_archive, make_run
 
 from alps.bench.seams import (
     MOVED,
@@ -19,6 +20,7 @@ from alps.engine.base.errors import RunFolderError
 from alps.engine.clusters.fit import ClusterModel
 from alps.engine.images.windows import cores, plan_windows
 from alps.engine.labels.paint import paint_archive
+from alps.engine.run_folder.tables import read_table, write_table
 from alps.engine.settings import PaintSettings
 
 NOTHING = 255
@@ -128,6 +130,19 @@ def test_several_maps_are_pooled():
     assert pooled([one]) is one
 
 
+def test_a_map_without_a_patch_has_no_smallest_one():
+    empty = measure_map(np.full((400, 500), NOTHING, np.uint8), WINDOWS, NOTHING)
+    one = measure_map(np.zeros((400, 500), np.uint8), WINDOWS, NOTHING)
+    assert pooled([one, empty]).smallest == pooled([empty, one]).smallest == 200_000
+    assert pooled([empty, empty]).smallest == 0
+
+
+@pytest.mark.parametrize(("height", "columns"), [(16, 39), (15, 0)])
+def test_a_line_of_few_pairs_is_left_out(height, columns):
+    found = measure_map(np.zeros((height, 40), np.uint8), plan_windows(40, height, 64, 0), NOTHING)
+    assert len(found.elsewhere) == columns + height - 1
+
+
 def test_classes_inside_objects():
     classes = np.array([0, 1, 2, 2, 3, -1, 0, 1])
     objects = np.array([7, 7, 4, 4, 4, 4, -1, 0])
@@ -165,6 +180,33 @@ def test_a_run_is_measured(run, tmp_path):
     assert [row["image"] for row in rows] == ["a.png", None]
     assert rows[0] | {"image": None} == rows[1]
     assert len({line.count("|") for line in done.output.strip().splitlines()}) == 1
+
+
+def test_what_is_left_unlabelled_is_no_class_of_an_object(run):
+    table = read_table(run.region_classes(0))
+    margins = np.where(table["cluster"].to_numpy() == 1, 1, 0).astype(np.float32)
+    write_table(table.set_column(1, "margin", pa.array(margins)), run.region_classes(0))
+    settings = PaintSettings(min_patch="0", agreement=0, min_margin=0.5)
+    paint_archive(run, CLUSTERS, "sure", settings)
+    ((_, found),) = measure_run(run)
+    assert found.labelled == 70 * 40 / 2 and found.objects == pytest.approx([1])
+
+
+def test_the_last_row_of_a_run_is_all_of_its_images(tmp_path):
+    everything = np.ones((40, 40), bool)
+    windows = plan_windows(70, 40, 40, 10)
+    sources = {
+        name: (windows, [[{"mask": everything, "cluster": cluster}] for cluster in clusters])
+        for name, clusters in (("a.png", (1, 2)), ("b.png", (3, 3)))
+    }
+    folder = make_archive(tmp_path / "run", sources)
+    paint_archive(folder, CLUSTERS, "now", PaintSettings(min_patch="0", agreement=0))
+    target = tmp_path / "found.json"
+    assert CliRunner().invoke(main, [str(folder.root), "--json", str(target)]).exit_code == 0
+    rows = json.loads(target.read_text())
+    assert [row["image"] for row in rows] == ["a.png", "b.png", None]
+    assert [row["patches"] for row in rows] == [2, 1, 3]
+    assert [row["classes_per_object"] for row in rows] == pytest.approx([2, 1, 1.5])
 
 
 def test_without_regions_objects_are_not_known(run):

@@ -129,6 +129,22 @@ def test_what_does_not_fit_is_refused(pixels, valid, per_megapixel, message):
 
 
 @pytest.mark.parametrize("version", [superpixels, on_gpu, reference_superpixels])
+def test_of_seeds_equally_near_the_first_is_taken(version):
+    """The fourth pixel lies halfway between the middles of pixels 0 and 3, and 4 and 5."""
+    valid = np.array([[True, False, False, True, True, True, False, False]])
+    regions = version(np.zeros((1, 8, 3), np.int16), valid, 1e6 / 16)
+    assert regions.tolist() == [[0, -1, -1, 0, 1, 1, -1, -1]]
+
+
+def test_a_gpu_moves_seeds_as_a_cpu_does():
+    """Far more columns than rows, so that neither passes for the other."""
+    pixels = np.random.default_rng(4).integers(0, 9000, (4, 23, 3)).astype(np.int16)
+    every = np.ones(pixels.shape[:2], bool)
+    found = on_gpu(pixels, every, 1e6 / 16)
+    np.testing.assert_array_equal(found, superpixels(pixels, every, 1e6 / 16))
+
+
+@pytest.mark.parametrize("version", [superpixels, on_gpu, reference_superpixels])
 def test_a_seed_that_lost_all_its_pixels_stays_where_it_was(version):
     """Of three cells the middle one is half of one colour and half of the other: nothing is like
     its mean. In the corner of the image, and black, it would win pixels back.
