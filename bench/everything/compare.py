@@ -183,9 +183,9 @@ class Comparison:
 
     def agreements(self, result: SideResult) -> tuple[Agreement, Agreement]:
         """How well stock's masks are found among a side's, and the side's among stock's."""
-        sides = [[tile.counts for tile in side.tiles] for side in (self.results[0], result)]
+        stock, own = ([tile.counts for tile in side.tiles] for side in (self.results[0], result))
         sizes = [tile.size for tile in result.tiles]
-        return agreement(*sides, sizes), agreement(*sides[::-1], sizes)
+        return agreement(stock, own, sizes), agreement(own, stock, sizes)
 
 
 TIME_HEADINGS = (
@@ -313,9 +313,9 @@ def find_tiles(
         paths = [str(source.path) for image in images for source in find_sources(image)]
     else:
         side = min(max(scene_side, 32), 4096)
-        path = folder / f"scene{options.seed}.png"
-        Image.fromarray(make_scene(options.seed, SceneSettings(size=side)).image).save(path)
-        paths = [str(path)]
+        scene = folder / f"scene{options.seed}.png"
+        Image.fromarray(make_scene(options.seed, SceneSettings(size=side)).image).save(scene)
+        paths = [str(scene)]
     tiles = []
     for path in paths[: options.limit]:
         with RasterReader(path) as reader:

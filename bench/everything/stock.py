@@ -42,7 +42,7 @@ def provide_torchvision() -> None:
         for name in [n for n in sys.modules if n.split(".")[0] == "torchvision"]:
             del sys.modules[name]
     parts = ["", ".ops", ".ops.boxes", ".transforms", ".transforms.functional"]
-    modules = {part: types.ModuleType("torchvision" + part) for part in parts}
+    modules: dict[str, Any] = {part: types.ModuleType("torchvision" + part) for part in parts}
     modules[".ops.boxes"].batched_nms = batched_nms
     modules[".ops.boxes"].box_area = box_area
     modules[".transforms.functional"].resize = resize
@@ -167,7 +167,7 @@ class StockGenerator:
         self.generator = original_generator()(network, output_mode="coco_rle", **settings)
         self.network = network
         self.seconds = dict.fromkeys(STAGES, 0.0)
-        self.features = []  # (1, C, h, w) of each crop
+        self.features: list[Tensor] = []  # (1, C, h, w) of each crop
         self.prompts_left = self.masks_left = 0
         predictor = self.generator.predictor
         predictor.set_image = self._timed("encode", predictor.set_image, self._keep_features)

@@ -20,7 +20,7 @@ def blobs(count: int, side: int = 1024, seed: int = 0) -> np.ndarray:
     for mask in masks:
         radius = side * np.exp(rng.uniform(np.log(LEAST), np.log(MOST)))
         row, column = rng.uniform(0, side, 2)
-        noise = rng.normal(size=(8, 8)).astype(np.float32)
-        noise = cv2.resize(noise, (side, side), interpolation=cv2.INTER_CUBIC)
+        coarse = rng.normal(size=(8, 8)).astype(np.float32)
+        noise = cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC)
         mask[:] = np.hypot(y - row, x - column) / radius + WOBBLE * noise < 1
     return masks

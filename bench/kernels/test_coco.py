@@ -1,10 +1,11 @@
 """Run lengths and COCO codes of masks, and back."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 from pycocotools import mask as cocoapi
+from pytest_benchmark.fixture import BenchmarkFixture
 
 from alps.bench.kernels.blobs import blobs
 from alps.kernels.base.threads import set_threads
@@ -23,18 +24,18 @@ def masks() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def columns(masks) -> np.ndarray:
+def columns(masks: np.ndarray) -> np.ndarray:
     """The same masks, (64, 1024, 1024), each column-major."""
     return masks.transpose(0, 2, 1).copy().transpose(0, 2, 1)
 
 
 @pytest.fixture(scope="module")
-def codes(masks) -> list[bytes]:
+def codes(masks: np.ndarray) -> list[bytes]:
     return [code["counts"] for code in in_pycocotools(masks)]
 
 
 @pytest.fixture(scope="module")
-def n_bytes(masks, codes) -> int:
+def n_bytes(masks: np.ndarray, codes: list[bytes]) -> int:
     """Masks once, codes once, whichever comes in."""
     return masks.nbytes + sum(len(code) for code in codes)
 
@@ -46,61 +47,96 @@ def one_thread() -> Iterator[None]:
     set_threads(None)
 
 
-def in_pycocotools(masks) -> list[dict]:
+def in_pycocotools(masks: np.ndarray) -> list[dict]:
     """It wants each mask column-major, and uint8."""
     return [cocoapi.encode(np.asfortranarray(mask.view(np.uint8))) for mask in masks]
 
 
-def ours(masks) -> list[bytes]:
+def ours(masks: np.ndarray) -> list[bytes]:
     return coco.encode(runs_of(masks))
 
 
-def in_numpy(masks) -> list[bytes]:
+def in_numpy(masks: np.ndarray) -> list[bytes]:
     runs = reference_runs_of(masks)
     return [coco.reference_encode(runs.of(index)) for index in range(len(runs))]
 
 
 @pytest.mark.benchmark(group=TO_CODES)
-def test_pycocotools(benchmark, bytes_moved, masks, n_bytes):
+def test_pycocotools(
+    benchmark: BenchmarkFixture, bytes_moved: Callable[..., None], masks: np.ndarray, n_bytes: int
+) -> None:
     bytes_moved(benchmark, n_bytes, baseline=True)
     benchmark(in_pycocotools, masks)
 
 
 @pytest.mark.benchmark(group=TO_CODES)
-def test_numpy(benchmark, bytes_moved, masks, codes, n_bytes):
+def test_numpy(
+    benchmark: BenchmarkFixture,
+    bytes_moved: Callable[..., None],
+    masks: np.ndarray,
+    codes: list[bytes],
+    n_bytes: int,
+) -> None:
     bytes_moved(benchmark, n_bytes)
     assert benchmark.pedantic(in_numpy, (masks,)) == codes
 
 
 @pytest.mark.benchmark(group=TO_CODES)
-def test_ours(benchmark, bytes_moved, masks, codes, n_bytes):
+def test_ours(
+    benchmark: BenchmarkFixture,
+    bytes_moved: Callable[..., None],
+    masks: np.ndarray,
+    codes: list[bytes],
+    n_bytes: int,
+) -> None:
     assert ours(masks) == codes
     bytes_moved(benchmark, n_bytes)
     benchmark(ours, masks)
 
 
 @pytest.mark.benchmark(group=TO_CODES)
-def test_ours_with_one_thread(benchmark, bytes_moved, masks, codes, n_bytes, one_thread):
+def test_ours_with_one_thread(
+    benchmark: BenchmarkFixture,
+    bytes_moved: Callable[..., None],
+    masks: np.ndarray,
+    codes: list[bytes],
+    n_bytes: int,
+    one_thread: None,
+) -> None:
     assert ours(masks) == codes
     bytes_moved(benchmark, n_bytes)
     benchmark(ours, masks)
 
 
 @pytest.mark.benchmark(group=FROM_COLUMNS)
-def test_pycocotools_from_columns(benchmark, bytes_moved, columns, n_bytes):
+def test_pycocotools_from_columns(
+    benchmark: BenchmarkFixture, bytes_moved: Callable[..., None], columns: np.ndarray, n_bytes: int
+) -> None:
     bytes_moved(benchmark, n_bytes, baseline=True)
     benchmark(in_pycocotools, columns)
 
 
 @pytest.mark.benchmark(group=FROM_COLUMNS)
-def test_ours_from_columns(benchmark, bytes_moved, columns, codes, n_bytes):
+def test_ours_from_columns(
+    benchmark: BenchmarkFixture,
+    bytes_moved: Callable[..., None],
+    columns: np.ndarray,
+    codes: list[bytes],
+    n_bytes: int,
+) -> None:
     assert ours(columns) == codes
     bytes_moved(benchmark, n_bytes)
     benchmark(ours, columns)
 
 
 @pytest.mark.benchmark(group=TO_MASKS)
-def test_pycocotools_decode(benchmark, bytes_moved, masks, codes, n_bytes):
+def test_pycocotools_decode(
+    benchmark: BenchmarkFixture,
+    bytes_moved: Callable[..., None],
+    masks: np.ndarray,
+    codes: list[bytes],
+    n_bytes: int,
+) -> None:
     """Column-major masks, as it gives them, put in C order."""
     records = [{"size": [1024, 1024], "counts": code} for code in codes]
     bytes_moved(benchmark, n_bytes, baseline=True)
@@ -108,7 +144,13 @@ def test_pycocotools_decode(benchmark, bytes_moved, masks, codes, n_bytes):
 
 
 @pytest.mark.benchmark(group=TO_MASKS)
-def test_ours_decode(benchmark, bytes_moved, masks, codes, n_bytes):
+def test_ours_decode(
+    benchmark: BenchmarkFixture,
+    bytes_moved: Callable[..., None],
+    masks: np.ndarray,
+    codes: list[bytes],
+    n_bytes: int,
+) -> None:
     def decode() -> np.ndarray:
         return masks_of(coco.decode(codes, (1024, 1024)))
 

@@ -1,11 +1,15 @@
 """The compiled parts of the network in an official SAM's shape, beside PyTorch, same weights."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
+from pytest_benchmark.fixture import BenchmarkFixture
+from torch import Tensor
 from torch.nn import functional as F
 
+from alps.engine.runtimes.protocol import DecodedMasks
 from alps.engine.runtimes.pytorch import TorchRuntime
 from alps.engine.sam import Sam
 from alps.engine.sam.config import VIT_B
@@ -17,13 +21,15 @@ DECODER = f"decoder, {POINTS} points, all masks of each"
 
 
 @pytest.fixture(scope="module")
-def attended():
+def attended() -> list[Tensor]:
     """Query, key, value (1, 12, 4096, 64), offsets by row and by column (1, 12, 4096, 64)."""
     generator = torch.Generator().manual_seed(0)
     return [torch.randn(1, 12, 4096, 64, generator=generator) for _ in range(5)]
 
 
-def attend_with_all_offsets(query, key, value, by_row, by_column):
+def attend_with_all_offsets(
+    query: Tensor, key: Tensor, value: Tensor, by_row: Tensor, by_column: Tensor
+) -> Tensor:
     offsets = (by_row[..., :, None] + by_column[..., None, :]).flatten(3)  # (1, 12, 4096, 4096)
     return F.scaled_dot_product_attention(query, key, value, attn_mask=offsets)
 
@@ -32,7 +38,12 @@ def attend_with_all_offsets(query, key, value, by_row, by_column):
 @pytest.mark.parametrize(
     "attend", [attend_with_all_offsets, attend_with_positions, attend_compiled]
 )
-def test_attention(benchmark, bytes_moved, attended, attend):
+def test_attention(
+    benchmark: BenchmarkFixture,
+    bytes_moved: Callable[..., None],
+    attended: list[Tensor],
+    attend: Callable[..., Tensor],
+) -> None:
     bytes_moved(
         benchmark,
         6 * attended[0].nbytes,  # five read, one written
@@ -45,7 +56,7 @@ def test_attention(benchmark, bytes_moved, attended, attend):
 
 
 @pytest.fixture(scope="module")
-def sam():
+def sam() -> Sam:
     """A decoder of official size; the encoder is not run, a single block of it will do."""
     torch.manual_seed(0)
     return Sam(replace(VIT_B, encoder_depth=1, global_blocks=())).eval()
@@ -53,13 +64,15 @@ def sam():
 
 @pytest.mark.benchmark(group=DECODER)
 @pytest.mark.parametrize("decoder", ["plain", "absorbed", "compiled"])
-def test_decoder(benchmark, bytes_moved, sam, decoder):
+def test_decoder(
+    benchmark: BenchmarkFixture, bytes_moved: Callable[..., None], sam: Sam, decoder: str
+) -> None:
     generator = torch.Generator().manual_seed(1)
     embedding = torch.randn(256, 64, 64, generator=generator)
     points = 1024 * torch.rand(POINTS, 2, generator=generator)
     runtime = TorchRuntime(sam, decoder=decoder)
 
-    def decode():
+    def decode() -> DecodedMasks:
         (masks,) = runtime.decode(embedding, points, 0.0, POINTS)
         return masks
 

@@ -1,7 +1,10 @@
 """One pass of k-means over 100,000 vectors: labels, both distances, sums and counts."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
 from sklearn.cluster import MiniBatchKMeans
 
 from alps.bench.kernels.mixture import mixture
@@ -15,16 +18,16 @@ ROWS, CHANNELS = 100_000, 256
 
 
 @pytest.fixture(scope="module")
-def halves():
+def halves() -> np.ndarray:
     return mixture(CHANNELS).array(ROWS, 1)
 
 
 @pytest.fixture(scope="module")
-def floats(halves):
+def floats(halves: np.ndarray) -> np.ndarray:
     return halves.astype(np.float32)
 
 
-def in_numpy(vectors, centroids):
+def in_numpy(vectors: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarray, float]:
     """The same in blocks of NumPy, from float16: convert, product, argmin, distances, sums."""
     sums, counts = np.zeros(centroids.shape), np.zeros(len(centroids), np.int64)
     labels = np.empty(len(vectors), np.int32)
@@ -43,17 +46,23 @@ def in_numpy(vectors, centroids):
     return labels, inertia
 
 
-def group(clusters):
+def group(clusters: int) -> str:
     return f"a pass of k-means, {ROWS:,} x {CHANNELS} float16, K = {clusters}"
 
 
-def moved(halves, clusters):
+def moved(halves: np.ndarray, clusters: int) -> int:
     """Vectors in; labels and two distances out; sums of the pieces written and read."""
     return halves.nbytes + 12 * ROWS + PIECES * clusters * CHANNELS * 16
 
 
 @pytest.mark.parametrize("clusters", [46, 512])
-def test_numpy(benchmark, bytes_moved, halves, floats, clusters):
+def test_numpy(
+    benchmark: BenchmarkFixture,
+    bytes_moved: Callable[..., None],
+    halves: np.ndarray,
+    floats: np.ndarray,
+    clusters: int,
+) -> None:
     benchmark.group = group(clusters)
     bytes_moved(benchmark, moved(halves, clusters), baseline=True)
     centroids = floats[:clusters].copy()
@@ -64,7 +73,13 @@ def test_numpy(benchmark, bytes_moved, halves, floats, clusters):
 
 
 @pytest.mark.parametrize("clusters", [46, 512])
-def test_ours(benchmark, bytes_moved, halves, floats, clusters):
+def test_ours(
+    benchmark: BenchmarkFixture,
+    bytes_moved: Callable[..., None],
+    halves: np.ndarray,
+    floats: np.ndarray,
+    clusters: int,
+) -> None:
     benchmark.group = group(clusters)
     centroids = floats[:clusters].copy()
     kmeans.assign(halves[:1000], centroids)
@@ -76,14 +91,14 @@ FIT = f"fitting 46 centroids to {ROWS:,} x {CHANNELS}"
 
 
 @pytest.mark.benchmark(group=FIT)
-def test_mini_batch_k_means(benchmark, floats):
+def test_mini_batch_k_means(benchmark: BenchmarkFixture, floats: np.ndarray) -> None:
     benchmark.extra_info["baseline"] = True
     model = MiniBatchKMeans(46, batch_size=4096, n_init=1, random_state=0, compute_labels=False)
     benchmark.pedantic(model.fit, (floats,), rounds=1)
 
 
 @pytest.mark.benchmark(group=FIT)
-def test_our_fit(benchmark, halves):
+def test_our_fit(benchmark: BenchmarkFixture, halves: np.ndarray) -> None:
     settings = ClusterSettings(clusters=46)
     fit_centroids(MemoryVectors(halves[:5000]), settings)
     benchmark.pedantic(fit_centroids, (MemoryVectors(halves), settings), rounds=3)

@@ -1,6 +1,6 @@
 """From a tile's low-resolution logits to run lengths of its masks, stability and box included."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from pycocotools import mask as cocoapi
+from pytest_benchmark.fixture import BenchmarkFixture
 from torch.nn import functional as F
 
 from alps.bench.kernels.blobs import LEAST, MOST, WOBBLE
@@ -49,8 +50,8 @@ def blob_logits(count: int, side: int, seed: int = 0) -> np.ndarray:
     for mask in logits:
         radius = side * np.exp(rng.uniform(np.log(LEAST), np.log(MOST)))
         row, column = rng.uniform(0, side, 2)
-        noise = rng.normal(size=(8, 8)).astype(np.float32)
-        noise = cv2.resize(noise, (side, side), interpolation=cv2.INTER_CUBIC)
+        coarse = rng.normal(size=(8, 8)).astype(np.float32)
+        noise = cv2.resize(coarse, (side, side), interpolation=cv2.INTER_CUBIC)
         inside = 1 - np.hypot(y - row, x - column) / radius - WOBBLE * noise
         mask[:] = np.clip(rng.uniform(8, 60) * inside, -20, 20)
         mask += rng.normal(scale=0.2, size=(side, side))
@@ -58,7 +59,7 @@ def blob_logits(count: int, side: int, seed: int = 0) -> np.ndarray:
 
 
 @pytest.fixture(scope="module", params=list(WORKS))
-def work(request) -> Work:
+def work(request: pytest.FixtureRequest) -> Work:
     shape = WORKS[request.param]
     return Work(blob_logits(*shape.logits.shape[:2]), shape.square)
 
@@ -96,7 +97,12 @@ def ours(work: Work) -> tuple[UpscaledMasks, list[bytes]]:
     return found, coco.encode(found.runs)
 
 
-def check_and_note(benchmark, bytes_moved, work, baseline=False) -> None:
+def check_and_note(
+    benchmark: BenchmarkFixture,
+    bytes_moved: Callable[..., None],
+    work: Work,
+    baseline: bool = False,
+) -> None:
     """Both give the same; logits in, run lengths out are what must move."""
     found, codes = ours(work)
     stability, expected, _ = zip(*in_torch(work), strict=True)
@@ -107,26 +113,32 @@ def check_and_note(benchmark, bytes_moved, work, baseline=False) -> None:
 
 
 @pytest.fixture(autouse=True)
-def group(benchmark, request) -> None:
+def group(benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> None:
     benchmark.group = f"runs of {COUNT} masks: {request.node.callspec.params['work']}"
 
 
-def test_torch_and_pycocotools(benchmark, bytes_moved, work):
+def test_torch_and_pycocotools(
+    benchmark: BenchmarkFixture, bytes_moved: Callable[..., None], work: Work
+) -> None:
     check_and_note(benchmark, bytes_moved, work, baseline=True)
     benchmark.pedantic(in_torch, (work,), rounds=3)
 
 
-def test_ours(benchmark, bytes_moved, work):
+def test_ours(benchmark: BenchmarkFixture, bytes_moved: Callable[..., None], work: Work) -> None:
     check_and_note(benchmark, bytes_moved, work)
     benchmark(ours, work)
 
 
-def test_ours_with_one_thread(benchmark, bytes_moved, work, one_thread):
+def test_ours_with_one_thread(
+    benchmark: BenchmarkFixture, bytes_moved: Callable[..., None], work: Work, one_thread: None
+) -> None:
     check_and_note(benchmark, bytes_moved, work)
     benchmark(ours, work)
 
 
-def test_ours_where_most_are_dropped(benchmark, bytes_moved, work):
+def test_ours_where_most_are_dropped(
+    benchmark: BenchmarkFixture, bytes_moved: Callable[..., None], work: Work
+) -> None:
     """As a tile has it: stability of 0.95 asked for."""
     check_and_note(benchmark, bytes_moved, work)
     benchmark(upscale_masks, work.logits, *work.sizes, min_stability=0.95)

@@ -14,6 +14,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import click
 import numpy as np
@@ -190,7 +191,7 @@ def paint_file(
 )
 @click.option("--sigma", type=click.FloatRange(min=0), default=BaselineSettings.sigma)
 @click.option("--min-size", type=click.IntRange(min=1), default=BaselineSettings.min_size)
-def main(src: str, out: Path, **options: str | float) -> None:
+def main(src: str, out: Path, **options: Any) -> None:
     """Label the images of SRC by superpixels and k-means on their mean colours."""
     try:
         segments = label_by_colour(src, out, BaselineSettings(**options))

@@ -14,8 +14,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import numpy as np
@@ -34,6 +35,8 @@ from alps.engine.run_folder.tables import write_table
 from alps.engine.settings import ClusterSettings
 from alps.kernels import kmeans
 from alps.kernels.base.threads import threads
+
+T = TypeVar("T")
 
 CHANNELS = 256
 SHARD_ROWS = 50_000  # of the streamed archive
@@ -85,9 +88,7 @@ def fit(rows: int, clusters: tuple[int, ...], seed: int, results: Path | None) -
     for k in clusters:
         centroids = floats[:k].copy()
         kmeans.assign(halves[:4096], centroids)
-        seconds = min(
-            _timed(lambda c=centroids: kmeans.assign(halves, c))[0] for _ in range(REPEATS)
-        )
+        seconds = min(_timed(partial(kmeans.assign, halves, centroids))[0] for _ in range(REPEATS))
         flops = 2 * rows * k * CHANNELS / seconds
         moved = (halves.nbytes + 12 * rows) / seconds
         lines.append(
@@ -305,7 +306,7 @@ def _lists(values: np.ndarray) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
 
 
-def _timed(work: Callable[[], np.ndarray]) -> tuple[float, np.ndarray]:
+def _timed(work: Callable[[], T]) -> tuple[float, T]:
     began = time.perf_counter()
     result = work()
     return time.perf_counter() - began, result

@@ -176,8 +176,8 @@ def table(rows: list[tuple[str, str, int, dict[str, float], Quality]], clusters:
     lines = [f"K = {clusters}, means over seeds {', '.join(map(str, SEEDS))}:", "", head]
     lines.append("|---" * 8 + "|")
     for title, name in dict.fromkeys((row[0], row[1]) for row in rows):
-        found = [row[3] for row in rows if row[:2] == (title, name)]
-        means = [np.mean([one[measure] for one in found]) for measure in MEASURES]
+        runs = [row[3] for row in rows if row[:2] == (title, name)]
+        means = [np.mean([one[measure] for one in runs]) for measure in MEASURES]
         lines.append(f"| {title} | {name} | " + " | ".join(f"{m:.3f}" for m in means) + " |")
     lines += ["", "Seed by seed:", ""]
     lines += ["| images | labels | seed | mIoU | apart | IoU of each class |", "|---" * 6 + "|"]

@@ -11,7 +11,7 @@ moved together until they are as many as the masks. LABELS are as for
 ``alps.bench.tiny.point_prompts``.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -155,7 +155,9 @@ def crop_options(command: Callable) -> Callable:
     return command
 
 
-def generator_for(model: str, given: dict[str, float], device: str) -> tuple[MaskGenerator, float]:
+def generator_for(
+    model: str, given: Mapping[str, float | None], device: str
+) -> tuple[MaskGenerator, float]:
     """Everything mode as the main job runs a model, and the largest area of a mask it keeps."""
     sam, info = load_sam(find_model(model))
     fields = {name: value for name, value in given.items() if value is not None}
@@ -209,7 +211,7 @@ def main(
             progress.advance(1)
     click.echo(ours.line(model))
     click.echo(rival.line("Felzenszwalb"))
-    if drawn:
+    if picture is not None and drawn:
         write_picture(best_and_worst(drawn, pictured), picture)
 
 

@@ -84,7 +84,7 @@ def recipe_for(config: SamConfig, images: int, train: TrainSettings) -> TinyReci
         usual,
         crops=images // 2,
         scenes=images - images // 2,
-        crop_scale=tuple(scale / larger for scale in usual.crop_scale),
+        crop_scale=(usual.crop_scale[0] / larger, usual.crop_scale[1] / larger),
         # As far as scenes go; these have the widest range that there is.
         scene_metres=tuple(np.clip(np.divide(usual.scene_metres, larger), *usual.scene_metres)),
     )

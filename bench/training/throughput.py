@@ -14,7 +14,7 @@ from pathlib import Path
 import click
 
 from alps.engine.base.errors import AlpsError
-from alps.trainer.data.loader import batches
+from alps.trainer.data.loader import Drawn, batches
 from alps.trainer.data.samples import (
     Augmentation,
     Cells,
@@ -70,7 +70,7 @@ def measure_speeds(
         weights = class_weights(cells.class_pixels(), "none")
         precision = choose_precision(group.device, settings.precision)
 
-        def run(count: int, made: Samples, folder: str) -> TrainingFolder:
+        def run(count: int, made: Drawn, folder: str) -> TrainingFolder:
             asked = replace(settings, steps=count)
             out = TrainingFolder(root / folder)
             out.root.mkdir(exist_ok=True)

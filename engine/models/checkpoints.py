@@ -42,7 +42,7 @@ KEPT_IN_FLOAT32 = "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"
 
 
 def load_sam(
-    path: Path, name: str | None = None, device: str | torch.device = "cpu"
+    path: str | Path, name: str | None = None, device: str | torch.device = "cpu"
 ) -> tuple[Sam, ModelInfo]:
     """Load a checkpoint, in float32 whatever it is stored in.
 

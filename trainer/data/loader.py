@@ -9,14 +9,27 @@ from collections import deque
 from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from alps.trainer.data.samples import Sample, Samples
+from alps.trainer.data.samples import Sample
 
 AHEAD = 3  # batches
+
+
+class Drawn(Protocol):
+    """Samples by number; see ``Samples``."""
+
+    def place(self, number: int, /) -> int:
+        """What sample ``number`` is of."""
+        ...
+
+    def make(self, number: int, place: int, /) -> Sample:
+        """The sample itself, in any thread."""
+        ...
 
 
 @dataclass
@@ -40,7 +53,7 @@ class Batch:
 
 
 def batches(
-    samples: Samples, steps: range, size: int, share: slice, workers: int
+    samples: Drawn, steps: range, size: int, share: slice, workers: int
 ) -> Generator[Batch, None, None]:
     """The batches of some steps, in order.
 

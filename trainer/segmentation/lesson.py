@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from alps.trainer.data.loader import Batch, batches
-from alps.trainer.data.samples import Samples
+from alps.trainer.data.loader import Batch, Drawn, batches
 from alps.trainer.loop.log import LogSettings
 from alps.trainer.loop.schedule import Fall, Schedule, constant, cosine, polynomial
 from alps.trainer.loop.state import State
@@ -41,7 +40,7 @@ class Workshop:
     validate: Callable[[nn.Module], Mapping[str, float]]  # model -> measures
 
 
-def teach(state: State, samples: Samples, of_class: Tensor, shop: Workshop) -> None:
+def teach(state: State, samples: Drawn, of_class: Tensor, shop: Workshop) -> None:
     """Go from where ``state`` is to the last step.
 
     of_class: (C,) float32, weights of the classes.
@@ -100,7 +99,7 @@ class _Forward(nn.Module):
 
 
 class _Lesson:
-    def __init__(self, state: State, samples: Samples, of_class: Tensor, shop: Workshop) -> None:
+    def __init__(self, state: State, samples: Drawn, of_class: Tensor, shop: Workshop) -> None:
         self._state, self._samples, self._shop = state, samples, shop
         self._of_class = of_class.to(shop.group.device)
         share_batch_norm(state.model)
