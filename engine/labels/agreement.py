@@ -49,6 +49,7 @@ def agree(
 
     In a round each patch looks at the border over which a class costs least, and where its
     neighbour finds the same border best, the two become one, in the class that costs both least.
+    A patch that has come to touch one of its own class finds that border best, and stays.
 
     Args:
         patches: of one scene.

@@ -172,6 +172,14 @@ def test_in_a_chain_of_equals_a_patch_takes_part_once():
     assert agree(patches, np.arange(3), centroids, 0.01).tolist() == [0, 2, 2]
 
 
+def test_a_patch_that_touches_one_of_its_class_stays_as_it_is():
+    means, colours = [[0.4], [0.6], [0.3]], [GREY] * 3
+    apart = made(means, [900, 300, 900], colours, {(0, 1): (10, 0)})
+    assert agree(apart, np.array([0, 1, 0]), CENTROIDS, 1).tolist() == [0, 0, 0]
+    beside = made(means, [900, 300, 900], colours, {(0, 1): (10, 0), (0, 2): (10, 9)})
+    assert agree(beside, np.array([0, 1, 0]), CENTROIDS, 1).tolist() == [0, 1, 0]
+
+
 def test_patches_that_touch_nothing_keep_their_class():
     patches = made([[0.4], [0.6]], [500, 500], [GREY] * 2, {})
     assert agree(patches, np.array([0, 1]), CENTROIDS, 9).tolist() == [0, 1]

@@ -97,6 +97,22 @@ def test_masks_of_one_window_are_one_only_through_others(tmp_path):
     assert objects.tolist() == [0, 1, 0]  # the half that agrees best, and it alone
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_of_nested_masks_that_both_agree_the_better_one_is_joined(tmp_path, turned):
+    """One window sees a thing, and most of it as a mask of its own; the other sees the thing."""
+    windows = plan_windows(72, 44, 44, 16)
+    whole, most = np.zeros((2, 44, 72), bool)
+    whole[10:30], most[10:26] = True, True
+    left = [{"mask": seen(mask, windows[0])} for mask in (most, whole)]
+    right = [{"mask": seen(whole, windows[1])}]
+    if turned:
+        left, right = right, [{"mask": seen(mask, windows[1])} for mask in (most, whole)]
+    folder = make_run(tmp_path / "run", windows, [left, right])
+    (tiles,) = sources_of(read_table(folder.plan))
+    objects = join_masks(SourceWindows(tiles, SegmentStore(folder, COLUMNS)))
+    assert objects.tolist() == ([0, 1, 0] if turned else [0, 1, 1])
+
+
 def test_what_lies_under_no_mask_is_no_object(tmp_path):
     windows = plan_windows(72, 44, 44, 16)
     mask = np.ones((44, 44), bool)

@@ -199,6 +199,11 @@ MUTANTS = [
             "a patch is taken by a neighbour that it has a better one than",
         ),
         (
+            "        np.minimum.at(best, a, ratio)\n",
+            "        np.minimum.at(best, a, np.where(classes[a] == classes[b], np.inf, ratio))\n",
+            "a patch that touches one of its class goes on",
+        ),
+        (
             "np.exp(-(excess + apart / 2) / FADES)",
             "np.exp(-excess / FADES)",
             "patches of unlike colour agree",
