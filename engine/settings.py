@@ -181,7 +181,7 @@ PRECISIONS = ("fp32", "bf16", "fp16")
 
 @dataclass(frozen=True)
 class ClusterSettings:
-    """How segments become pseudo-classes."""
+    """How regions become pseudo-classes."""
 
     clusters: int = setting(46, "Number of pseudo-classes, K.", 2, 65_535)
     remove_position: bool = setting(
@@ -198,10 +198,10 @@ class ClusterSettings:
         1 << 16,
     )
     colour_weight: float = setting(
-        0.6, "Weight of a segment's colour beside its embedding; 0 leaves it out.", 0, 1000
+        0.6, "Weight of a region's colour beside its embedding; 0 leaves it out.", 0, 1000
     )
     weight_by_area: bool = setting(
-        True, "Let a segment move its centroid by its number of pixels, instead of all alike."
+        True, "Let a region move its centroid by its number of pixels, instead of all alike."
     )
     passes: int = setting(
         12, "Passes over the archive at most; stops when inertia settles.", 1, 10_000

@@ -202,7 +202,7 @@ def segment(
 @device_option
 @settings_options(ClusterSettings)
 def cluster(out: Path, device: str, **values: Any) -> None:
-    """Cluster the segments of OUT again, with another K say; runs no SAM."""
+    """Cluster the regions of OUT again, with another K say; runs no SAM."""
     from alps.engine.stages import single
 
     single.cluster(out, pick(ClusterSettings, values), device)

@@ -63,7 +63,7 @@ def cluster_archive(
 
 
 def made_with(folder: RunFolder) -> dict[str, Any]:
-    """What the segments of a run were made with, for clusters.npz."""
+    """What the segments and regions of a run were made with, for clusters.npz."""
     if not folder.run_json.exists():
         return {}
     run = folder.read_run()

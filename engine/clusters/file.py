@@ -1,4 +1,4 @@
-"""clusters.npz: centroids, and all that is needed to bring another archive's segments to them."""
+"""clusters.npz: centroids, and all that is needed to bring another archive's regions to them."""
 
 import hashlib
 import json
@@ -26,8 +26,8 @@ class ClusterFile:
     """The content of clusters.npz."""
 
     model: ClusterModel
-    # What the segments were made with: {"model": {"name", "sha256"}, "settings": {"source",
-    # "segment", "cluster"}, "config_hash"}; empty where it is not known.
+    # What segments and regions were made with: {"model": {"name", "sha256"}, "settings":
+    # {"source", "segment", "cluster"}, "config_hash"}; empty where it is not known.
     made_with: Mapping[str, Any]
 
     @property

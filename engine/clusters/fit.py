@@ -32,7 +32,7 @@ ENOUGH, SETTLED, FEW = 2e-3, 1e-4, 1 << 16
 
 @dataclass(frozen=True)
 class ClusterModel:
-    """Centroids, and how segments are brought to them."""
+    """Centroids, and how regions are brought to them."""
 
     centroids: np.ndarray  # (K, D) float32
     counts: np.ndarray  # (K,) int64 vectors of each in the archive that was clustered
@@ -176,7 +176,7 @@ class _Fit:
 
 
 def check_enough(total: int, clusters: int) -> None:
-    """Raise SettingsError where there are fewer segments than clusters."""
+    """Raise SettingsError where there are fewer regions than clusters."""
     if total < clusters:
         raise SettingsError(
             f"--clusters {clusters}: the archive has only {total} regions; give at most that, or "

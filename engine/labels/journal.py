@@ -18,7 +18,7 @@ class Counted:
     """What a label map shows."""
 
     pixels: np.ndarray  # (K + 1,) int64 of each class, the unlabelled last
-    segments: np.ndarray  # (K,) int64 of each class
+    regions: np.ndarray  # (K,) int64 of each class
     # (1,) int64: of the unlabelled pixels those without data
     nodata: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
 
@@ -67,7 +67,7 @@ class PaintedJournal:
             "of": self._fingerprint,
             "reason": reason,
             "pixels": counted.pixels.tolist(),
-            "segments": counted.segments.tolist(),
+            "regions": counted.regions.tolist(),
             "nodata": int(counted.nodata[0]),
         }
         self._file.write(json.dumps(line) + "\n")
@@ -78,12 +78,12 @@ class PaintedJournal:
         self._lines += 1
 
     def write_classes(self) -> None:
-        """Write classes.json: id, name, colour, pixels and segments of each class."""
+        """Write classes.json: id, name, colour, pixels and regions of each class."""
         total = Counted.of(self._clusters)
         for number, line in self._read():
             if self.done.get(line["source_index"]) == number:
                 total.pixels[:] += line["pixels"]
-                total.segments[:] += line["segments"]
+                total.regions[:] += line["regions"]
                 total.nodata[:] += line["nodata"]
         classes = [
             {
@@ -91,7 +91,7 @@ class PaintedJournal:
                 "name": f"cluster {index}",
                 "colour": colour.tolist(),
                 "pixels": int(total.pixels[index]),
-                "segments": int(total.segments[index]),
+                "regions": int(total.regions[index]),
             }
             for index, colour in enumerate(palette(self._clusters))
         ]
@@ -126,5 +126,5 @@ class PaintedJournal:
     def _note(self, number: int, line: dict[str, Any]) -> None:
         if line.get("reason"):
             self.refused[line["source_index"]] = line["reason"]
-        elif "nodata" in line and any(line["pixels"]):  # an older version did not count those
+        elif {"nodata", "regions"} <= line.keys() and any(line["pixels"]):  # older: painted anew
             self.done[line["source_index"]] = number

@@ -199,7 +199,7 @@ class Painter:
         self, first: PlannedTile, raster: RegionRaster, classes: np.ndarray
     ) -> Counted:
         counted = Counted.of(self._clusters)
-        counted.segments[:] = np.bincount(classes[classes >= 0], minlength=self._clusters)
+        counted.regions[:] = np.bincount(classes[classes >= 0], minlength=self._clusters)
         empty = unlabelled_value(self._clusters)
         values = np.where(classes < 0, empty, classes).astype(label_dtype(self._clusters))
         writer = LabelMapWriter(

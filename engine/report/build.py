@@ -73,7 +73,7 @@ def build_report(run_folder: str | Path, read_tile: ReadTile | None = None) -> P
         )
     classes = run_facts.read_classes(folder.classes)
     figures, candidates = survey_tiles(folder.tiles)
-    used = sorted((c for c in classes.classes if c.pixels or c.segments), key=_largest_first)
+    used = sorted((c for c in classes.classes if c.pixels or c.regions), key=_largest_first)
     started = run_facts.read_time(run.get("started"))
     latest = started.year if started else LATEST_YEAR
     survey = survey_sources(folder.tiles, SCENES_SHOWN, SOURCES_LISTED, latest)
@@ -193,7 +193,7 @@ def _write(path: Path, page: str) -> Path:
 
 
 def _largest_first(label_class: LabelClass) -> tuple[int, int, int]:
-    return -label_class.pixels, -label_class.segments, label_class.id
+    return -label_class.pixels, -label_class.regions, label_class.id
 
 
 def _title(run: dict[str, Any]) -> str:

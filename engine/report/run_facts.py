@@ -31,7 +31,7 @@ class LabelClass:
     name: str
     colour: tuple[int, int, int]
     pixels: int
-    segments: int
+    regions: int
 
     @property
     def css(self) -> str:
@@ -71,7 +71,7 @@ class Classes:
     @property
     def regions(self) -> int:
         """Regions of all label maps that have a class."""
-        return sum(c.segments for c in self.classes)
+        return sum(c.regions for c in self.classes)
 
     def colours(self) -> np.ndarray:
         """(K, 3) uint8, indexed by class id."""
@@ -117,7 +117,8 @@ def read_classes(path: Path) -> Classes:
                 name=str(entry.get("name") or f"class {entry['id']}"),
                 colour=_colour(entry["colour"]),
                 pixels=int(entry.get("pixels") or 0),
-                segments=int(entry.get("segments") or 0),
+                # Older versions called them segments.
+                regions=int(entry.get("regions", entry.get("segments")) or 0),
             )
             for entry in content.get("classes", [])
         ]

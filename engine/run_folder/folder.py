@@ -15,9 +15,12 @@ from alps.engine.base.errors import RunFolderError
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths inside OUT."""
+    """Paths inside OUT; ``root`` may be given as text."""
 
     root: Path
+
+    def __init__(self, root: str | Path) -> None:
+        object.__setattr__(self, "root", Path(root))
 
     @property
     def run_json(self) -> Path:

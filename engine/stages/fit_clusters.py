@@ -39,7 +39,7 @@ def fit_clusters(
         src: the archive.
         file: receives the clusters, whole or not at all.
         sample: number of tiles; all where there are fewer.
-        settings: of segments and clusters; the seed draws the tiles too.
+        settings: of segments, regions and clusters; the seed draws the tiles too.
         options: the model and where it runs.
         work: the run folder of the sample, kept; None: one beside ``file``, dropped at the end.
             Started again after an interruption, it goes on.

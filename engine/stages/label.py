@@ -90,7 +90,7 @@ def label_archive(
     one_pass: clusters that are there already; then segments are not kept until all are made.
 
     Started again with the same settings it goes on where it stopped, and ends with the label
-    maps and segments that an undisturbed run writes.
+    maps, regions and segments that an undisturbed run writes.
 
     Raises:
         SourceError: nothing found at ``src``.
@@ -143,7 +143,7 @@ def cut_stage(folder: RunFolder) -> None:
 
 
 def cluster_stage(folder: RunFolder, settings: ClusterSettings, device: str = "auto") -> None:
-    """Cluster all segments of the run, unless that was done with these settings."""
+    """Cluster all regions of the run, unless that was done with these settings."""
     run = read_run(folder)
     refuse_dropped(folder, run)
     missing = shards_missing(folder)

@@ -36,11 +36,11 @@ def segment(
 
 
 def cluster(out: str | Path, settings: ClusterSettings | None = None, device: str = "auto") -> None:
-    """Put the segments of ``out`` into classes, with another K say; runs no SAM.
+    """Put the regions of ``out`` into classes, with another K say; runs no SAM.
 
     Raises:
         RunFolderError: ``out`` is in use, no run folder, or not segmented to the end.
-        SettingsError: a setting cannot work, or there are fewer segments than clusters.
+        SettingsError: a setting cannot work, or there are fewer regions than clusters.
     """
     folder = RunFolder(Path(out))
     folder.read_run()  # before a lock makes a folder of a mistyped path

@@ -17,8 +17,8 @@ def folder(tmp_path):
     return RunFolder(tmp_path)
 
 
-def counted(pixels, segments=(1, 1), nodata=0):
-    return Counted(*(np.array(values, np.int64) for values in (pixels, segments, [nodata])))
+def counted(pixels, regions=(1, 1), nodata=0):
+    return Counted(*(np.array(values, np.int64) for values in (pixels, regions, [nodata])))
 
 
 def write(folder, *entries, of="one"):
@@ -36,8 +36,8 @@ def classes(folder, of="one"):
     with PaintedJournal(folder, CLUSTERS, of) as journal:
         journal.write_classes()
     content = json.loads(folder.classes.read_text())
-    pixels, segments = ([c[n] for c in content["classes"]] for n in ("pixels", "segments"))
-    return pixels, segments, content["unlabelled_pixels"]
+    pixels, regions = ([c[n] for c in content["classes"]] for n in ("pixels", "regions"))
+    return pixels, regions, content["unlabelled_pixels"]
 
 
 def test_what_was_painted_under_other_clusters_does_not_count(folder):
@@ -92,3 +92,11 @@ def test_refusals_are_kept_until_the_source_is_painted(folder):
 def test_a_journal_is_written_only_while_it_is_open(folder):
     with pytest.raises(ValueError, match="not open"):
         PaintedJournal(folder, CLUSTERS, "one").add(0, counted([1, 2, 3]))
+
+
+def test_lines_of_a_version_that_counted_no_regions_are_painted_anew(folder):
+    write(folder, (0, counted([1, 2, 3])), (1, counted([10, 20, 30])))
+    lines = folder.painted.read_text().splitlines()
+    folder.painted.write_text(lines[0].replace('"regions"', '"segments"') + f"\n{lines[1]}\n")
+    assert done(folder) == {1}
+    assert classes(folder)[0] == [10, 20]

@@ -144,7 +144,7 @@ def test_each_region_shows_its_class(run):
     content = json.loads(run.classes.read_text())
     counted = np.bincount(shown(run).ravel(), minlength=256)
     assert [c["pixels"] for c in content["classes"]] == counted[:CLUSTERS].tolist()
-    assert [c["segments"] for c in content["classes"]] == np.bincount(classes[1:]).tolist()
+    assert [c["regions"] for c in content["classes"]] == np.bincount(classes[1:]).tolist()
     assert content["unlabelled_pixels"] == content["nodata_pixels"] == 400
 
 

@@ -124,7 +124,7 @@ def write_run(root, *, classes=5, segments=True, sources=3, names="field {}.png"
     pq.write_table(pa.Table.from_pylist(tiles, TILE_SCHEMA), folder.tiles)
     folder.painted.write_text("".join(json.dumps(line) + "\n" for line in lines))
     entries = [
-        dict(id=i, name=f"class <{i}>", colour=c.tolist(), pixels=int(p), segments=int(s))
+        dict(id=i, name=f"class <{i}>", colour=c.tolist(), pixels=int(p), regions=int(s))
         for i, (c, (p, s)) in enumerate(zip(colours, seen, strict=True))
     ]
     content = {"classes": entries, "unlabelled": unlabelled, "nodata_pixels": 200}
@@ -286,6 +286,12 @@ def test_what_is_labelled_is_unknown_to_older_label_maps(run):
     del content["nodata_pixels"]
     run.classes.write_text(json.dumps(content))
     assert "Labelled – run alps paint once more" in page_of(build_report(run.root)).text
+
+
+def test_label_maps_that_called_regions_segments_are_shown_as_others(run):
+    first = build_report(run.root).read_bytes()
+    run.classes.write_text(run.classes.read_text().replace('"regions"', '"segments"'))
+    assert build_report(run.root).read_bytes() == first
 
 
 def test_source_that_is_gone(run, tmp_path):

@@ -120,7 +120,7 @@ def test_classes_json_counts_what_the_label_maps_show(archive, tmp_path, options
     assert [c["pixels"] for c in content["classes"]] == counted[:4].tolist()
     assert content["unlabelled_pixels"] == counted[255]
     shown = pq.read_table(out / "regions" / "part-00000.parquet", columns=["area"])
-    assert sum(c["segments"] for c in content["classes"]) == shown.num_rows
+    assert sum(c["regions"] for c in content["classes"]) == shown.num_rows
     assert sum(c["pixels"] for c in content["classes"]) == sum(shown["area"].to_pylist())
 
 

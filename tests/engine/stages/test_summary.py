@@ -48,7 +48,7 @@ def test_figures_are_of_what_was_segmented(folder):
 
 
 def test_what_is_labelled_is_apart_from_what_masks_cover(folder):
-    classes = [{"id": i, "colour": [9, 9, 9], "pixels": 300, "segments": 7} for i in range(3)]
+    classes = [{"id": i, "colour": [9, 9, 9], "pixels": 300, "regions": 7} for i in range(3)]
     content = {"classes": classes, "unlabelled_pixels": 350, "nodata_pixels": 250}
     folder.classes.write_text(json.dumps(content))
     summary = summarise(folder)

@@ -119,13 +119,13 @@ MUTANTS = [
             "sources are painted with the tables of the first group",
         ),
         (
-            "        counted.segments[:] = np.bincount(classes[classes >= 0],",
-            "        counted.segments[:] = np.bincount(classes[classes > 0],",
+            "        counted.regions[:] = np.bincount(classes[classes >= 0],",
+            "        counted.regions[:] = np.bincount(classes[classes > 0],",
             "regions of the first class are not counted",
         ),
         (
             "            if self._settings.objects:\n",
-            "            if self._settings.objects and counted.segments.all():\n",
+            "            if self._settings.objects and counted.regions.all():\n",
             "object maps are missing where a class is",
         ),
     ),
