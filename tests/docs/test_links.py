@@ -63,6 +63,16 @@ def test_pages_are_all_reached_from_the_first():
     assert not {*PAGES, *RECORDS} - reached
 
 
+def test_what_the_walks_pass_through_is_there():
+    text = (REPOSITORY / "docs" / "architecture.md").read_text(encoding="utf-8")
+    steps = re.findall(r"^\| \d+ \| `([\w.]+)` \| `([\w/.]+)` \|", text, re.MULTILINE)
+    assert len(steps) > 20
+    for name, path in steps:
+        code = (REPOSITORY / path).read_text(encoding="utf-8")
+        for part in name.split("."):
+            assert re.search(rf"^\s*(def|class) {part}\b", code, re.MULTILINE), f"{path}: {name}"
+
+
 # --- the site
 
 
