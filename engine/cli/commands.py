@@ -1,5 +1,6 @@
 """The commands of the engine. torch and the stages are imported when one is called, not before."""
 
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,6 +46,7 @@ artefacts_option = click.option(
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="Folder of exports for --runtime. Default: where alps export puts them.",
 )
+
 max_failed_option = click.option(
     "--max-failed",
     default=0.1,
@@ -54,15 +56,18 @@ max_failed_option = click.option(
 )
 
 
+def model_options(command: Callable) -> Callable:
+    """What segments, and where."""
+    return model_option(device_option(artefacts_option(command)))
+
+
 MOST_REASONS = 5  # that the end of a run names
 
 
 @click.command()
 @click.argument("src")
 @out_argument
-@model_option
-@device_option
-@artefacts_option
+@model_options
 @max_failed_option
 @click.option(
     "--clusters-from",
@@ -134,9 +139,7 @@ def _refuse_given(context: click.Context, settings: type, why: str) -> None:
     type=click.Path(path_type=Path, file_okay=False),
     help="Keep the run folder of the sample here. Default: beside FILE, deleted at the end.",
 )
-@model_option
-@device_option
-@artefacts_option
+@model_options
 @max_failed_option
 @settings_options(SourceSettings, SegmentSettings, ClusterSettings)
 def fit_clusters(
@@ -167,9 +170,7 @@ def fit_clusters(
 @click.command()
 @click.argument("src")
 @out_argument
-@model_option
-@device_option
-@artefacts_option
+@model_options
 @click.option(
     "--shard",
     "share",

@@ -100,29 +100,17 @@ def test_no_more_shards_than_a_source_needs(archive, tmp_path, options, two_pass
     assert len(most) > 4 and max(most) <= max(b - a + 1 for a, b in spans)
 
 
-def test_stopped_at_any_rename_ends_the_same(archive, tmp_path, options, two_pass, monkeypatch):
-    import alps.engine.base.atomic as atomic
-
+def test_stopped_at_any_rename_ends_the_same(archive, tmp_path, options, two_pass, stopped_after):
     one_pass, out = OnePass(two_pass / "clusters.npz"), tmp_path / "stopped"
-    real, stops, allowed = atomic.os.replace, 0, 1
+    stops, allowed = 0, 1
     while stops < 60:
-        left = [allowed]
-
-        def replace(source, target, left=left):
-            if left[0] == 0:
-                raise KeyboardInterrupt
-            left[0] -= 1
-            real(source, target)
-
-        monkeypatch.setattr(atomic.os, "replace", replace)
         try:
-            label_archive(archive, out, None, options, one_pass)
+            with stopped_after(allowed):
+                label_archive(archive, out, None, options, one_pass)
             break
         except KeyboardInterrupt:
             stops += 1
             allowed += 1 + stops % 3 * 3
-        finally:
-            monkeypatch.setattr(atomic.os, "replace", real)
     assert stops > 3
     assert results(out) == results(two_pass) and segments_in(out) == []
 

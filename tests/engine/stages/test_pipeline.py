@@ -166,25 +166,13 @@ def test_options_that_change_masks_are_asked_for(archive, tmp_path, options):
 
 
 def test_stopped_between_shards_and_stages_ends_the_same(
-    archive, tmp_path, options, shards_of_two, monkeypatch
+    archive, tmp_path, options, shards_of_two, stopped_after
 ):
     label_archive(archive, tmp_path / "whole", SETTINGS, options)
-    import alps.engine.base.atomic as atomic
-
-    real, out = atomic.os.replace, tmp_path / "stopped"
-    for allowed in (1, 3, 4, 7, 9, 12, 15, 22):  # renames until the power fails
-        left = [allowed]
-
-        def replace(source, target, left=left):
-            if left[0] == 0:
-                raise KeyboardInterrupt
-            left[0] -= 1
-            real(source, target)
-
-        monkeypatch.setattr(atomic.os, "replace", replace)
-        with pytest.raises(KeyboardInterrupt):
+    out = tmp_path / "stopped"
+    for allowed in (1, 3, 4, 7, 9, 12, 15, 22):
+        with pytest.raises(KeyboardInterrupt), stopped_after(allowed):
             label_archive(archive, out, SETTINGS, options)
-        monkeypatch.setattr(atomic.os, "replace", real)
     label_archive(archive, out, SETTINGS, options)
     assert results(out) == results(tmp_path / "whole")
 
