@@ -119,9 +119,10 @@ def segment_stage(
     loaded = prepare_model(settings, options)
     with alone(folder, options.share):
         run, loaded = open_run(folder, src, loaded)
-        if shards_missing(folder) and (run["done"] or folder.clusters.exists()):
-            forget_regions(folder)  # segments were deleted: what was made of them is made anew
-            folder.update_run(done={})
+        if shards_missing(folder):
+            forget_regions(folder)  # of segments that were deleted since, where there are any
+            if run["done"] or folder.clusters.exists():
+                folder.update_run(done={})
     with timed(folder, "segment", options.share):
         found = segment_archive(
             folder, loaded.generator(), loaded.info, loaded.settings, options.share

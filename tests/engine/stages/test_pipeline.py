@@ -23,6 +23,7 @@ from alps.engine.base.errors import (
 )
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.locks import alone, locked
+from alps.engine.run_folder.tables import read_table, write_table
 from alps.engine.settings import (
     ClusterSettings,
     PaintSettings,
@@ -30,6 +31,7 @@ from alps.engine.settings import (
     SegmentSettings,
     SourceSettings,
 )
+from alps.engine.stages import single
 from alps.engine.stages.label import (
     RunOptions,
     cluster_stage,
@@ -416,6 +418,19 @@ def test_deleted_segments_are_made_again(archive, tmp_path, options):
     (out / "segments" / "part-00000.parquet").unlink()
     label_archive(archive, out, SETTINGS, options)
     assert results(out) == before
+
+
+def test_regions_of_segments_that_were_deleted_are_cut_anew(archive, tmp_path, options):
+    folder = RunFolder(tmp_path / "out")
+    single.segment(archive, folder.root, SETTINGS, options)
+    path = folder.regions(0)
+    before = path.read_bytes()
+    single.segment(archive, folder.root, SETTINGS, options)
+    changed = path.stat().st_mtime_ns
+    folder.segments(0).unlink()
+    write_table(read_table(path).slice(1), path)  # as if of other segments
+    single.segment(archive, folder.root, SETTINGS, options)
+    assert path.read_bytes() == before and path.stat().st_mtime_ns > changed
 
 
 def test_a_refused_number_of_clusters_leaves_the_run_as_it_was(archive, tmp_path, options):

@@ -199,6 +199,13 @@ MUTANTS = [
         tests=RESUME,
         why="a run goes on with other bands",
     ),
+    Mutant(
+        "engine/stages/label.py",
+        old="            forget_regions(folder)  # of segments",
+        new="            pass  # of segments",
+        tests=(f"{PIPELINE}::test_regions_of_segments_that_were_deleted_are_cut_anew",),
+        why="regions of segments that were deleted are kept",
+    ),
     *changes_of(
         "engine/stages/one_pass.py",
         (ONE_PASS,),
