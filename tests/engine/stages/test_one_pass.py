@@ -61,6 +61,8 @@ def test_the_labels_are_those_of_two_passes(archive, tmp_path, options, two_pass
     summary = label_archive(archive, tmp_path / "one", None, options, one_pass)
     assert results(tmp_path / "one") == results(two_pass)
     assert segments_in(tmp_path / "one") == []
+    for name in ("regions", "clusters"):  # what grows with the archive is not kept
+        assert not [path for path in (tmp_path / "one" / name).rglob("*") if path.is_file()]
     assert summary.segments > 20 and summary.sources == 5
     run = json.loads((tmp_path / "one" / "run.json").read_text())
     assert run["settings"]["cluster"]["clusters"] == 4

@@ -208,7 +208,7 @@ MUTANTS = [
     ),
     *changes_of(
         "engine/stages/one_pass.py",
-        (ONE_PASS,),
+        (f"{ONE_PASS}::test_the_labels_are_those_of_two_passes",),
         (
             "if needed is None or shard < needed:",
             "if needed is None or shard <= needed:",
