@@ -179,11 +179,6 @@ MUTANTS = [
             "rows that are taken get the entries of others",
         ),
         (
-            "    unusable = ~np.isfinite(values).all(1)\n",
-            "    unusable = np.isnan(values).any(1)\n",
-            "an infinite embedding passes",
-        ),
-        (
             "basis = basis + area @ cosine_basis(",
             "basis = basis + np.ones_like(area) @ cosine_basis(",
             "small segments' places count as much as large ones'",
@@ -192,6 +187,15 @@ MUTANTS = [
             "        self._position.add(segments.embedding, segments.place, segments.area)\n",
             "        self._position.add(segments.embedding, segments.place)\n",
             "small segments count as much as large ones",
+        ),
+    ),
+    *changes_of(
+        "engine/clusters/features.py",
+        (f"{CLUSTERING[0]}::test_an_embedding_that_is_no_number_is_named",),
+        (
+            "    unusable = ~np.isfinite(values).all(1)\n",
+            "    unusable = np.isnan(values).any(1)\n",
+            "an infinite embedding passes",
         ),
     ),
     *changes_of(
