@@ -24,7 +24,8 @@ from rasterio.windows import Window as RasterWindow
 
 from alps.engine.base.errors import AlpsError, RunFolderError
 from alps.engine.images.windows import Window, cores
-from alps.engine.quality.truth import open_image, read_bands, unlabelled_value
+from alps.engine.quality.label_file import open_image, read_bands
+from alps.engine.quality.truth import unlabelled_value
 from alps.engine.regions.build import NOWHERE
 from alps.engine.regions.raster import open_regions
 from alps.engine.regions.tables import GroupTables

@@ -26,13 +26,9 @@ from alps.engine.clusters.data import MemoryVectors
 from alps.engine.clusters.features import FeatureFit, RegionColumns, SegmentColumns
 from alps.engine.clusters.fit import fit_clusters
 from alps.engine.clusters.region_data import REGION_COLUMNS, RegionReader
+from alps.engine.quality.label_file import LabelFile
 from alps.engine.quality.measure import ious_of, majority_mapping, mapped_counts
-from alps.engine.quality.truth import (
-    TruthRules,
-    class_bands,
-    open_image,
-    read_classes,
-)
+from alps.engine.quality.truth import TruthRules, class_bands, read_classes
 from alps.engine.regions.raster import open_regions
 from alps.engine.regions.tables import GroupTables
 from alps.engine.run_folder.folder import RunFolder
@@ -83,7 +79,7 @@ def count_truth(run: RunFolder, truth: Path, rules: TruthRules, classes: int) ->
             count = tables.of_source(first.source_index).num_rows
             found = np.zeros((count + 1, classes), np.int64)
             with (
-                open_image(files[Path(first.label).stem]) as real,
+                LabelFile(files[Path(first.label).stem]) as real,
                 open_regions(run.region_raster(first.label)) as raster,
             ):
                 bands = class_bands(real, rules)

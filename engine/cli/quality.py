@@ -47,9 +47,8 @@ class IntegerList(click.ParamType):
     "--truth-ignore",
     type=IntegerList(),
     multiple=True,
-    default=(DEFAULTS.truth_ignore,),
-    show_default=",".join(map(str, DEFAULTS.truth_ignore)),
-    help="Truth classes that do not count; repeat it, or split by commas, or say none.",
+    help="Truth classes that do not count; repeat it, or split by commas, or say none. Outranks "
+    "what GeoTIFFs call nodata. Default: 255, and that.",
 )
 @click.option(
     "--truth-threshold",
@@ -123,7 +122,11 @@ def quality(
     it overlaps most; without --fit-only or --folds this is learnt on the images that are scored.
     """
     settings = QualitySettings(
-        truth_ignore=tuple(sorted({value for values in truth_ignore for value in values})),
+        truth_ignore=(
+            tuple(sorted({value for values in truth_ignore for value in values}))
+            if truth_ignore
+            else None
+        ),
         truth_threshold=truth_threshold,
         only=only,
         fit_only=fit_only,

@@ -69,7 +69,9 @@ def fit_limits(samples: Sequence[Sample], fills: Sequence[Sequence[Fills]]) -> L
         values = np.concatenate(
             [_of_band(one, band, own[band]) for one, own in zip(samples, fills, strict=True)]
         )
-        black, white = (float(side[0]) for side in stretch_limits(values[None], np.ones(values.shape, bool)))
+        black, white = (
+            float(side[0]) for side in stretch_limits(values[None], np.ones(values.shape, bool))
+        )
         if values.size and _is_narrow(values, black, white) and _is_noise(samples, fills, band):
             wanted = float(np.std(values.astype(np.float64))) * 255 / NOISE_LEVELS
             middle = (black + white) / 2

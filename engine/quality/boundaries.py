@@ -12,12 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from rasterio.windows import Window
 
+from alps.engine.quality.label_file import Grid, LabelFile, open_image, read_bands
 from alps.engine.quality.truth import (
     LabelPair,
     TruthRules,
     class_bands,
-    open_image,
-    read_bands,
     read_classes,
     unlabelled_value,
 )
@@ -75,7 +74,7 @@ def boundary_counts(
     """
     halo = math.ceil(tolerance) + 1
     total = BoundaryCounts()
-    with open_image(pair.labels) as labels, open_image(pair.truth) as truth:
+    with open_image(pair.labels) as labels, LabelFile(pair.truth, Grid.of(labels)) as truth:
         mapped = np.full(unlabelled_value(labels) + 1, NOTHING, np.int64)
         for pseudo, truth_class in classes.items():
             mapped[pseudo] = truth_class

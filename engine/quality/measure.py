@@ -28,6 +28,9 @@ from alps.engine.quality.truth import (
 
 # More distinct values than this are instance ids or a photograph, not classes.
 MOST_TRUTH_CLASSES = 1024
+IGNORE = 255  # what most tools write for "no class"
+# So few values, 0 aside so high, are greys of a picture: 0, 128 and 255, which is a class too.
+GREYS, GREY = 4, 50
 CHUNK_PIXELS = 1 << 20  # counted at once; bounds the int64 keys to 8 MB
 
 
@@ -39,7 +42,8 @@ class QualitySettings:
     suffix (`tile7*`, `north/*`).
     """
 
-    truth_ignore: tuple[int, ...] = (255,)  # truth classes left out, named after the threshold
+    # Truth classes left out, named after the threshold; None: 255, and a GeoTIFF's nodata value.
+    truth_ignore: tuple[int, ...] | None = None
     truth_threshold: float | None = None  # values above it are class 1, others class 0
     only: str | None = None  # score images that match this glob; None: all but those of fit_only
     fit_only: str | None = None  # learn the mapping on these images; None: on those scored
@@ -47,6 +51,11 @@ class QualitySettings:
     seed: int = 0  # decides which image lies in which part
     boundary_tolerance: float = 3.0  # pixels within which outlines agree
     class_names: tuple[str, ...] = ()  # name of truth class 0, 1, 2, …
+
+    @property
+    def ignored(self) -> tuple[int, ...]:
+        """Truth classes that are left out by their number."""
+        return (IGNORE,) if self.truth_ignore is None else self.truth_ignore
 
 
 @dataclass(frozen=True)
@@ -177,7 +186,9 @@ def measure_quality(
     unused = tuple(m for m in matching.without_labels if _is_scored(m.name, settings))
     if not scored:
         raise SourceError(_nothing_scored(matching.pairs, missing, settings))
-    rules = TruthRules(settings.truth_ignore, settings.truth_threshold)
+    rules = TruthRules(
+        settings.ignored, settings.truth_threshold, believes_header=settings.truth_ignore is None
+    )
     check_pairs([*scored, *fitted], rules)
     parts = _parts(scored, settings)
     tables = [count_pixels(part, rules) for part in parts]
@@ -186,7 +197,7 @@ def measure_quality(
     everything = ContingencyTable.total([table, fit_table])
     for one in (*tables, table, fit_table):
         one.grow(everything.values, everything.counts.shape[1])
-    _refuse_ignored_foreground(table, settings)
+    _refuse_blind_truth(table, settings)
 
     mappings = [majority_mapping(_learnt_on(tables, i, fit_table)) for i in range(len(tables))]
     mapping = majority_mapping(fit_table.counts if fitted else table.counts)
@@ -389,18 +400,40 @@ def _nothing_scored(
     return f"{globs} leaves none of {len(pairs)} label map(s) to score; widen or mend the glob"
 
 
-def _refuse_ignored_foreground(table: ContingencyTable, settings: QualitySettings) -> None:
-    """Refuse a 0/255 mask whose foreground would be ignored: any label map is perfect on it."""
+def _refuse_blind_truth(table: ContingencyTable, settings: QualitySettings) -> None:
+    """Refuse truth by which any label map is perfect, or a class is lost unseen.
+
+    A mask of 0 and 255 whose foreground is ignored, or one whose header calls the background
+    nodata, leaves one class alone; of grey values the brightest is ignored.
+    """
+    ignored = ", ".join(map(str, settings.ignored)) or "none"
     if not table.truth_pixels.sum():
         raise SourceError(
             f"no truth pixel counts: all {table.ignored} are ignored; check --truth-ignore "
-            f"({', '.join(map(str, settings.truth_ignore))})"
+            f"({ignored}) and the files' nodata values, which --truth-ignore outranks; for a mask "
+            "of 0 and 255 give --truth-threshold 127"
         )
-    seen = table.values[table.truth_pixels > 0]
-    if settings.truth_threshold is None and table.ignored and seen.tolist() == [0]:
+    seen = table.values[table.truth_pixels > 0].tolist()
+    if len(seen) == 1 and settings.truth_threshold is not None:
+        side = "below or at" if seen[0] == 0 else "above"
         raise SettingsError(
-            "the truth has class 0 alone, and all its other pixels are ignored, so nothing can be "
-            "told from it; for a mask of 0 and 255 give --truth-threshold 127"
+            f"--truth-threshold {settings.truth_threshold:g}: all values of the truth that count "
+            f"are {side} it, so nothing can be told from it; give a value between the two of the "
+            "mask"
+        )
+    if len(seen) == 1 and table.ignored:
+        raise SettingsError(
+            f"the truth has class {seen[0]} alone, and all its other pixels ({table.ignored}) are "
+            "ignored, so nothing can be told from it; for a mask of 0 and 255 give "
+            "--truth-threshold 127, where its header calls a class nodata give --truth-ignore none"
+        )
+    is_default = settings.truth_ignore is None and settings.truth_threshold is None
+    bright = [value for value in seen if value]
+    if is_default and table.ignored and len(seen) <= GREYS and bright and min(bright) >= GREY:
+        raise SettingsError(
+            f"the truth's values {', '.join(map(str, seen))} look like greys of a picture, of "
+            f"which {IGNORE} would be ignored; give --truth-ignore none where it is a class, "
+            f"--truth-ignore {IGNORE} where it is none"
         )
 
 

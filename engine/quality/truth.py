@@ -1,6 +1,5 @@
 """Finds the real labels that belong to label maps, and reads the two side by side in strips."""
 
-import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -8,9 +7,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import rasterio
-from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
 from alps.engine.base.errors import (
@@ -19,13 +16,14 @@ from alps.engine.base.errors import (
     SettingsError,
     SourceError,
 )
-from alps.engine.images.gdal import GDAL_OPTIONS
+from alps.engine.quality.label_file import Grid, LabelFile, open_image, read_bands
 
 LABEL_SUFFIXES = (".png", ".tif", ".tiff")
 TRUTH_SUFFIXES = (".png", ".tif", ".tiff", ".gif", ".jpg", ".jpeg")
 UNLABELLED = {"uint8": 255, "uint16": 65535}  # label map dtype -> its value for "no class"
 STRIP_PIXELS = 1 << 22
-GDAL_ERRORS = (RasterioError, CPLE_BaseError)  # some calls raise the second as it is
+# Values of masks: a header that calls one of them nodata means the other class.
+MASK_VALUES = (0, 1, 255)
 # Grey JPEGs kept as three bands differ by rounding between bands; a picture differs by far more.
 JPEG_BAND_SPREAD = 16
 
@@ -58,10 +56,14 @@ class Matching:
 
 @dataclass(frozen=True)
 class TruthRules:
-    """How the pixels of a truth file become classes."""
+    """How the pixels of a truth file become classes.
+
+    believes_header: whether a GeoTIFF's nodata value is no class; what somebody said outranks it.
+    """
 
     ignore: tuple[int, ...]
     threshold: float | None
+    believes_header: bool = True
 
 
 @dataclass(frozen=True)
@@ -132,11 +134,12 @@ def read_strips(pair: LabelPair, rules: TruthRules) -> Iterator[Strip]:
     """Yield the pixels that count, strip by strip, some 4 million pixels at a time.
 
     A pixel is left out where its class (after the threshold) is one of `rules.ignore`, where a
-    GeoTIFF truth declares it nodata, or where a thresholded truth is not a number.
-    Raises SourceError for files that cannot be read, do not have one size, or are no labels, and
-    SettingsError where a threshold is needed.
+    GeoTIFF truth declares it nodata and nobody says otherwise, where a thresholded truth is not a
+    number, and where the truth, laid on the label map by its place, does not reach.
+    Raises SourceError for files that cannot be read, lie elsewhere, do not have one size, or are no
+    labels, and SettingsError where a threshold is needed.
     """
-    with open_image(pair.labels) as labels, open_image(pair.truth) as truth:
+    with open_image(pair.labels) as labels, LabelFile(pair.truth, Grid.of(labels)) as truth:
         unlabelled = unlabelled_value(labels)
         _check_pair(pair, labels, truth)
         bands = class_bands(truth, rules)
@@ -168,29 +171,6 @@ def _grouped(names: list[str], key: Callable[[str], str]) -> dict[str, list[str]
     return groups
 
 
-def open_image(path: Path) -> rasterio.DatasetReader:
-    """Open a file of labels. Raises SourceError."""
-    try:
-        with warnings.catch_warnings(), rasterio.Env(**GDAL_OPTIONS):
-            # Only pixels are compared: a truth PNG beside a GeoTIFF label map is fine.
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            return rasterio.open(path)
-    except GDAL_ERRORS as error:
-        raise SourceError(f"{path} cannot be opened as an image: {error}; replace it") from error
-
-
-def read_bands(
-    dataset: rasterio.DatasetReader, bands: int | list[int], window: Window
-) -> np.ndarray:
-    """Pixels of a window as they are stored. Raises SourceError for a damaged file."""
-    try:
-        with rasterio.Env(**GDAL_OPTIONS):  # or what a cut PNG lacks is read as zeros: class 0
-            return dataset.read(bands, window=window)
-    except GDAL_ERRORS as error:
-        reason = error.__cause__ or error  # rasterio's own text is "See previous exception"
-        raise SourceError(f"{dataset.name} is damaged: {reason}; copy it again") from error
-
-
 def check_pairs(pairs: Iterable[LabelPair], rules: TruthRules) -> None:
     """Open every pair, so that all that cannot be compared is said at once.
 
@@ -201,7 +181,7 @@ def check_pairs(pairs: Iterable[LabelPair], rules: TruthRules) -> None:
     wrong: list[AlpsError] = []
     for pair in pairs:
         try:
-            with open_image(pair.labels) as labels, open_image(pair.truth) as truth:
+            with open_image(pair.labels) as labels, LabelFile(pair.truth, Grid.of(labels)) as truth:
                 _check_pair(pair, labels, truth)
                 class_bands(truth, rules)
         except AlpsError as error:
@@ -216,14 +196,13 @@ def check_pairs(pairs: Iterable[LabelPair], rules: TruthRules) -> None:
         )
 
 
-def _check_pair(
-    pair: LabelPair, labels: rasterio.DatasetReader, truth: rasterio.DatasetReader
-) -> None:
+def _check_pair(pair: LabelPair, labels: rasterio.DatasetReader, truth: LabelFile) -> None:
     unlabelled_value(labels)
-    if labels.shape != truth.shape:
+    if (labels.width, labels.height) != truth.size:
         raise SourceError(
             f"{pair.labels} is {labels.width} × {labels.height} pixels but its truth "
-            f"{pair.truth} is {truth.width} × {truth.height}; both must have one size"
+            f"{pair.truth} is {truth.size[0]} × {truth.size[1]}; both must have one size, or both "
+            "say where they lie"
         )
 
 
@@ -238,23 +217,24 @@ def unlabelled_value(labels: rasterio.DatasetReader) -> int:
     return UNLABELLED[dtype]
 
 
-def class_bands(truth: rasterio.DatasetReader, rules: TruthRules) -> list[int]:
+def class_bands(truth: LabelFile, rules: TruthRules) -> list[int]:
     """Bands that hold the classes: all but alpha. Refuses what cannot be classes as it is."""
+    file = truth.file
     if rules.threshold is None:
         # A grey JPEG names no compression; JPEG in TIFF is "JPEG" or "YCbCr JPEG".
-        compression = truth.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION", "")
-        if truth.driver == "JPEG" or "JPEG" in compression:
+        compression = file.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION", "")
+        if file.driver == "JPEG" or "JPEG" in compression:
             raise SettingsError(
-                f"{truth.name} is JPEG, whose compression changes class values; "
+                f"{file.name} is JPEG, whose compression changes class values; "
                 "give --truth-threshold (127 for a mask of 0 and 255)"
             )
-        if np.dtype(truth.dtypes[0]).kind not in "iu":
+        if np.dtype(file.dtypes[0]).kind not in "iu":
             raise SettingsError(
-                f"{truth.name} holds {truth.dtypes[0]}, not class numbers; "
+                f"{file.name} holds {file.dtypes[0]}, not class numbers; "
                 "convert it, or give --truth-threshold for a binary mask"
             )
     alpha = ColorInterp.alpha
-    return [i for i, kind in zip(truth.indexes, truth.colorinterp, strict=True) if kind != alpha]
+    return [i for i, kind in zip(file.indexes, file.colorinterp, strict=True) if kind != alpha]
 
 
 def _strip_windows(labels: rasterio.DatasetReader) -> Iterator[Window]:
@@ -266,23 +246,24 @@ def _strip_windows(labels: rasterio.DatasetReader) -> Iterator[Window]:
 
 
 def read_classes(
-    truth: rasterio.DatasetReader, bands: list[int], window: Window, rules: TruthRules
+    truth: LabelFile, bands: list[int], window: Window, rules: TruthRules
 ) -> tuple[np.ndarray, np.ndarray]:
     """Classes (h, w) integer and where they count (h, w) bool."""
-    pixels = read_bands(truth, bands, window)
+    file = truth.file
+    pixels, valid = truth.read(bands, window)
     spread = JPEG_BAND_SPREAD if rules.threshold is not None else 0
     if len(bands) > 1 and int(np.ptp(pixels, axis=0).max()) > spread:
         raise SourceError(
-            f"{truth.name} is in colour: its {len(bands)} bands differ; "
+            f"{file.name} is in colour: its {len(bands)} bands differ; "
             "convert it to one band of class numbers"
         )
     values = pixels[0]
-    if rules.threshold is not None and truth.colorinterp[0] == ColorInterp.palette:
-        values = _greys(truth)[values]
-    valid = np.ones(values.shape, bool)
+    if rules.threshold is not None and file.colorinterp[0] == ColorInterp.palette:
+        values = _greys(file)[values]
     # GIF and PNG report their transparent index as nodata, which is often the background class.
-    if truth.driver == "GTiff" and truth.nodata is not None:
-        valid &= values != truth.nodata
+    if rules.believes_header and file.driver == "GTiff" and file.nodata is not None:
+        is_class = rules.threshold is not None and file.nodata in MASK_VALUES
+        valid &= is_class | (values != file.nodata)
     if rules.threshold is not None:
         valid &= ~np.isnan(values)
         values = (values > rules.threshold).astype(np.uint8)

@@ -31,7 +31,7 @@ from alps.trainer.benchmarks.known import (
     match,
 )
 from alps.trainer.data.find import Problem
-from alps.trainer.data.labels import LabelReader
+from alps.trainer.data.labels import LabelReader, strips
 from alps.trainer.data.report import describe
 
 SUFFIXES = (".png", ".tif", ".tiff")
@@ -176,13 +176,14 @@ def _cut(benchmark: Benchmark, image: Found, label: Found, out: Path) -> int | P
     """Write the crops of a pair: their number, or what is wrong with it."""
     rules = benchmark.rules
     try:
-        with RasterReader(image.path) as pixels, LabelReader(label.path, rules) as labels:
+        with RasterReader(image.path) as pixels, LabelReader(label.path, rules, pixels) as labels:
             if labels.size != (pixels.width, pixels.height):
                 text = f"{pixels.width} x {pixels.height} pixels, its labels {labels.size}"
                 return Problem("sizes differ", str(image.path), text)
             windows = list(_windows(benchmark, pixels.width, pixels.height))
-            for window in windows:  # all are looked at before the first one is written
-                labels.read(window)
+            # All are looked at before the first one is written, no pixel twice: crops overlap.
+            for strip in strips(pixels.width, pixels.height, 1):
+                labels.read(strip)
             complaint = labels.complaint()
             if complaint is not None:
                 return Problem(complaint[0], str(label.path), complaint[1])

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from alps.engine.base.atomic import write_text
 from alps.engine.base.digests import fingerprint
 from alps.engine.base.errors import SourceError
@@ -26,7 +28,8 @@ from alps.trainer.data.regions import MASKS, RegionTargets, class_files
 from alps.trainer.data.rules import MOST_CLASSES, LabelRules
 from alps.trainer.data.settings import PseudoSettings
 
-FORMAT = 1  # of the arrays; another one is another cache
+FORMAT = 2  # of the arrays; another one is another cache
+MANY_IGNORED = 0.01  # pixels without a class, for each of a lone class
 THREADS = 2  # pairs decoded at once; each holds a strip of image and labels
 
 
@@ -150,7 +153,7 @@ def _targets(request: DecodeRequest) -> RegionTargets | None:
 
 
 def _open(index: Path, request: DecodeRequest) -> Cache:
-    pairs, problems = [], list(request.data.problems)
+    pairs, problems, ignored = [], list(request.data.problems), 0
     for record in json.loads(index.read_text(encoding="utf-8")):
         problems += [Problem(**problem) for problem in record["problems"]]
         if record["pair"] is not None:
@@ -158,4 +161,24 @@ def _open(index: Path, request: DecodeRequest) -> Cache:
             cells = tuple(tuple(row) for row in pair.pop("labelled"))
             classes = tuple(pair.pop("class_pixels"))
             pairs.append(CachedPair(**pair, labelled=cells, class_pixels=classes))
-    return Cache(index.parent, request.data.rules, request.cell, tuple(pairs), tuple(problems))
+            ignored += record["ignored"]
+    cache = Cache(index.parent, request.data.rules, request.cell, tuple(pairs), tuple(problems))
+    if not request.data.is_run:
+        _refuse_lone_class(cache, ignored)
+    return cache
+
+
+def _refuse_lone_class(cache: Cache, ignored: int) -> None:
+    """Raise SourceError where labels have one class and a great many pixels without: any model is
+    perfect on them.
+    """
+    pixels = np.sum([pair.class_pixels for pair in cache.pairs], axis=0) if cache.pairs else []
+    seen = np.flatnonzero(pixels)
+    if len(seen) == 1 and ignored > MANY_IGNORED * int(np.sum(pixels)) and not cache.problems:
+        name = cache.rules.classes[seen[0]]
+        raise SourceError(
+            f"of {len(cache.rules.classes)} classes the labels show {name} alone, beside {ignored} "
+            f"pixels that are no class ({', '.join(map(str, cache.rules.ignore))}, or the files' "
+            "nodata value); for a mask of 0 and 255 give --label-threshold 127, where an ignored "
+            "value is a class --label-ignore with another one"
+        )

@@ -76,7 +76,7 @@ class _Decoding:
         pair = self._pair
         with (
             RasterReader(pair.image, self._request.data.reading) as image,
-            LabelReader(pair.label, self._label_rules()) as labels,
+            LabelReader(pair.label, self._label_rules(), image) as labels,
         ):
             if labels.size != (image.width, image.height):
                 text = "the image is {} x {} pixels, its labels are {} x {}".format(
@@ -94,7 +94,7 @@ class _Decoding:
             pair.name, pair.scene, pair.split, str(pair.image), width, height,
             tuple(class_pixels.tolist()), self._cells(), self._stem,
         )  # fmt: skip
-        return {"pair": asdict(cached), "problems": []}
+        return {"pair": asdict(cached), "problems": [], "ignored": labels.ignored}
 
     @property
     def _regions(self) -> RegionTargets:

@@ -189,15 +189,35 @@ def _with_settings(rules: LabelRules, settings: DataSettings) -> LabelRules:
     if settings.label_threshold is not None:
         given["threshold"] = settings.label_threshold
     if settings.label_ignore is not None:
-        given["ignore"] = (settings.label_ignore,)
+        given |= {"ignore": (settings.label_ignore,), "nodata": False}
     if settings.reduce_zero:
         given["reduce_zero"] = True
+    if settings.label_values is not None:
+        values = _numbers(settings.label_values)
+        others = tuple(value for value in rules.ignore if value not in values)
+        given = {"classes": tuple(map(str, values)), "ignore": others, "nodata": False} | given
+        given["values"] = values
     rules = replace(rules, **given)
+    if rules.values is not None and len(rules.values) != len(rules.classes):
+        raise SettingsError(
+            f"--label-values names {len(rules.values)} values, but there are "
+            f"{len(rules.classes)} classes"
+        )
     if rules.threshold is not None and not rules.classes:
         rules = replace(rules, classes=("background", "foreground"))
     if rules.threshold is not None and len(rules.classes) != 2:
         raise SettingsError(f"--label-threshold gives 2 classes, --classes {len(rules.classes)}")
     return rules
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        values = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if len(set(values)) != len(values) or not values:
+        raise SettingsError(f"--label-values {text}: give different whole numbers: 0,128,255 say")
+    return values
 
 
 def _with_scenes(pairs: Iterable[Pair], settings: DataSettings) -> list[Pair]:

@@ -28,6 +28,8 @@ class LabelRules:
     ignore: tuple[int, ...] = (255,)  # no class, in labels that are numbers
     threshold: float | None = None
     reduce_zero: bool = False  # 0 is no class, 1 is the first
+    values: tuple[int, ...] | None = None  # of the classes, in their order: 0, 128, 255, say
+    nodata: bool = True  # whether what a GeoTIFF calls nodata is no class
     left_out: tuple[str, ...] = ()  # classes that a second set of means is told without
 
     @property
@@ -55,10 +57,16 @@ class LabelRules:
             for name in ("palette", "ignore_colours"):
                 if values.get(name) is not None:
                     values[name] = tuple(_colour(colour) for colour in values[name])
-            for name in ("classes", "ignore", "left_out"):
-                if name in values:
+            for name in ("classes", "ignore", "left_out", "values"):
+                if values.get(name) is not None:
                     values[name] = tuple(values[name])
+            if "ignore" in values:  # whoever says what is no class outranks the labels' headers
+                values.setdefault("nodata", False)
             rules = cls(**values)
+            if rules.values is not None and len(rules.values) != len(rules.classes):
+                raise ValueError(
+                    f"{len(rules.classes)} classes but {len(rules.values)} values of classes"
+                )
             if rules.palette is not None and len(rules.palette) != len(rules.classes):
                 raise ValueError(
                     f"{len(rules.classes)} classes but {len(rules.palette)} colours in the palette"

@@ -32,6 +32,11 @@ class DataSettings(ReadSettings):
         None, "Labels above it are class 1, others class 0: for masks of grey values, 127."
     )
     label_ignore: int | None = setting(None, "Label value that is no class. Default: 255.")
+    label_values: str | None = setting(
+        None,
+        "Label values of the classes in their order, where these are not numbered 0, 1, 2, …: "
+        "0,128,255 say.",
+    )
     reduce_zero: bool = setting(False, "Label 0 is no class, 1 is the first one.")
     image_suffix: str = setting("", "Ending of images' stems that their labels' lack: _RGB.")
     label_suffix: str = setting("", "Ending of labels' stems that their images' lack: _label.")

@@ -185,11 +185,13 @@ def test_ignored_values_and_nodata_do_not_count(folders):
     save_tiff(
         truth / "a.tif", np.array([[1, 2, 9, 9], [1, 200, 255, 1]], np.int16), nodata=9, crs=None
     )
-    result = measure_quality(labels, truth, QualitySettings(truth_ignore=(255, 200)))
+    result = measure_quality(labels, truth, QualitySettings(truth_ignore=(255, 200, 9)))
     assert (result.pixels, result.ignored_pixels) == (4, 4)
     assert [c.value for c in result.classes] == [1, 2]
+    # What is said outranks what a header calls nodata; without a word it counts.
+    assert [c.value for c in measure_quality(labels, truth).classes] == [1, 2, 200]
     everything = measure_quality(labels, truth, QualitySettings(truth_ignore=()))
-    assert [c.value for c in everything.classes] == [1, 2, 200, 255]
+    assert [c.value for c in everything.classes] == [1, 2, 9, 200, 255]
 
 
 def test_a_transparent_colour_of_a_png_is_a_class(folders):
