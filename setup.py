@@ -124,6 +124,7 @@ setup(
         "alps.commands": [
             "demo = alps.engine.cli.commands:demo",
             "label = alps.engine.cli.commands:label",
+            "inspect = alps.engine.cli.commands:inspect",
             "segment = alps.engine.cli.commands:segment",
             "cluster = alps.engine.cli.commands:cluster",
             "fit-clusters = alps.engine.cli.commands:fit_clusters",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from alps.engine.base.errors import SettingsError
+from alps.engine.cli.inspect import inspect
 from alps.engine.cli.models import models
 from alps.engine.cli.options import (
     ShardOf,
@@ -32,6 +33,7 @@ __all__ = [
     "cluster",
     "demo",
     "fit_clusters",
+    "inspect",
     "label",
     "models",
     "paint",

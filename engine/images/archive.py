@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from alps.engine.base.errors import SourceError
-from alps.engine.images.description import in_words
+from alps.engine.images.facts.description import in_words
+from alps.engine.images.facts.validity import Fills
 from alps.engine.images.raster import RasterReader
 from alps.engine.images.reading import Reading, shares_with
 from alps.engine.images.stretching import Limits, Sample, fit_limits
-from alps.engine.images.validity import Fills
 from alps.engine.settings import ReadSettings
 
 MOST_SAMPLED = 64  # files that a shared stretch is fitted to, spread over all

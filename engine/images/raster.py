@@ -13,13 +13,10 @@ import rasterio.windows
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 
 from alps.engine.base.errors import SourceError
-from alps.engine.images.bands import choose_bands, colour_table, listed
-from alps.engine.images.description import Doubt, HeaderFacts, PixelFacts
-from alps.engine.images.gdal import errors_of, open_dataset
-from alps.engine.images.orientation import UPRIGHT, Orientation, orientation_tag
-from alps.engine.images.reading import Reading
-from alps.engine.images.stretching import SATURATED, Limits, Sample, fit_limits, saturation
-from alps.engine.images.validity import (
+from alps.engine.images.facts.bands import choose_bands, colour_table, listed
+from alps.engine.images.facts.description import Doubt, HeaderFacts, PixelFacts
+from alps.engine.images.facts.orientation import UPRIGHT, Orientation, orientation_tag
+from alps.engine.images.facts.validity import (
     NEAR,
     REACH,
     Fills,
@@ -29,6 +26,9 @@ from alps.engine.images.validity import (
     looks_like_a_mask,
     number,
 )
+from alps.engine.images.gdal import errors_of, open_dataset
+from alps.engine.images.reading import Reading
+from alps.engine.images.stretching import SATURATED, Limits, Sample, fit_limits, saturation
 from alps.engine.images.windows import Window
 from alps.kernels.stretch import stretch_to_uint8
 

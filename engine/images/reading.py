@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
-from alps.engine.images.description import HeaderFacts
+from alps.engine.images.facts.description import HeaderFacts
 from alps.engine.images.stretching import Limits
 from alps.engine.settings import ReadSettings
 

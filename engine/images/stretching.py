@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from alps.engine.images.validity import Fills, find_fills, is_value
+from alps.engine.images.facts.validity import Fills, find_fills, is_value
 from alps.kernels.stretch import stretch_limits
 
 # What neighbours differ by, squared, in twice the variance: 1 of white noise, near 0 of surfaces.

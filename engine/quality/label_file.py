@@ -19,9 +19,9 @@ from rasterio.warp import transform as transform_points
 from rasterio.windows import Window
 
 from alps.engine.base.errors import SourceError
+from alps.engine.images.facts.orientation import UPRIGHT, orientation_tag
 from alps.engine.images.gdal import GDAL_OPTIONS
 from alps.engine.images.georeference import Georeference
-from alps.engine.images.orientation import UPRIGHT, orientation_tag
 from alps.engine.images.raster import RasterReader
 
 GDAL_ERRORS = (RasterioError, CPLE_BaseError)  # some calls raise the second as it is

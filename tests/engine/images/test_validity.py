@@ -6,9 +6,9 @@ import rasterio
 from PIL import Image
 from rasterio.enums import ColorInterp
 
+from alps.engine.images.facts.validity import find_fills
 from alps.engine.images.raster import RasterReader
 from alps.engine.images.reading import Reading
-from alps.engine.images.validity import find_fills
 from alps.engine.images.windows import Window, plan_windows
 from alps.engine.settings import ReadSettings
 

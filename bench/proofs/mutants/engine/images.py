@@ -45,7 +45,7 @@ MUTANTS = [
         why="infinite pixels are valid",
     ),
     Mutant(
-        "engine/images/bands.py",
+        "engine/images/facts/bands.py",
         old='BandChoice(tuple(opaque[:3]), "the first three", (Doubt(',
         new='BandChoice(tuple(opaque[-3:]), "the first three", (Doubt(',
         tests=RASTER,
@@ -73,7 +73,7 @@ MUTANTS = [
         why="every block of a huge file is decoded for its stretch",
     ),
     Mutant(
-        "engine/images/bands.py",
+        "engine/images/facts/bands.py",
         old="if not all(1 <= band <= count for band in bands):",
         new="if not all(1 <= band <= count + 1 for band in bands):",
         tests=RASTER,

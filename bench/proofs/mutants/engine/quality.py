@@ -49,8 +49,8 @@ MUTANTS = [
     ),
     Mutant(
         "engine/quality/truth.py",
-        old='if truth.driver == "GTiff" and truth.nodata is not None:',
-        new="if truth.nodata is not None:",
+        old='if rules.believes_header and file.driver == "GTiff" and file.nodata is not None:',
+        new="if rules.believes_header and file.nodata is not None:",
         tests=QUALITY,
         why="a transparent PNG index is left out though it is a class",
     ),

@@ -9,7 +9,7 @@ from rasterio.enums import ColorInterp
 from rasterio.io import DatasetReader
 
 from alps.engine.base.errors import SourceError
-from alps.engine.images.description import Doubt
+from alps.engine.images.facts.description import Doubt
 
 COLOURS = (ColorInterp.red, ColorInterp.green, ColorInterp.blue)
 

@@ -1,0 +1,1 @@
+"""What a file says of itself: its bands, its validity, its orientation; and that in words."""
