@@ -31,16 +31,32 @@ from alps.engine.sam.model import PIXEL_MEAN, PIXEL_STD
 # --- what stands in for torchvision
 
 
-def provide_torchvision() -> None:
-    """Put a stand-in into sys.modules unless the real torchvision imports."""
+@contextmanager
+def torchvision_provided() -> Generator[None, None, None]:
+    """Within it torchvision imports: itself, or else a stand-in, of which nobody knows later."""
+    if "segment_anything" in sys.modules:  # it has taken what it needs
+        yield
+        return
     try:
         import torchvision.ops.boxes
         import torchvision.transforms.functional  # noqa: F401
-
-        return
     except Exception:  # any way in which a broken build may fail
-        for name in [n for n in sys.modules if n.split(".")[0] == "torchvision"]:
-            del sys.modules[name]
+        _forget_torchvision()
+        _stand_in()
+        try:
+            yield
+        finally:
+            _forget_torchvision()
+    else:
+        yield
+
+
+def _forget_torchvision() -> None:
+    for name in [n for n in sys.modules if n.split(".")[0] == "torchvision"]:
+        del sys.modules[name]
+
+
+def _stand_in() -> None:
     parts = ["", ".ops", ".ops.boxes", ".transforms", ".transforms.functional"]
     modules: dict[str, Any] = {part: types.ModuleType("torchvision" + part) for part in parts}
     modules[".ops.boxes"].batched_nms = batched_nms
@@ -92,16 +108,16 @@ def resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 def original_generator() -> type:
     """The class segment_anything.SamAutomaticMaskGenerator."""
-    provide_torchvision()
-    from segment_anything import SamAutomaticMaskGenerator
+    with torchvision_provided():
+        from segment_anything import SamAutomaticMaskGenerator
 
     return SamAutomaticMaskGenerator
 
 
 def stock_network(config: SamConfig) -> Any:
     """The original segment_anything network in these dimensions, as it initialises itself."""
-    provide_torchvision()
-    from segment_anything import modeling
+    with torchvision_provided():
+        from segment_anything import modeling
 
     side = config.embedding_size
     return modeling.Sam(
