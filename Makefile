@@ -12,6 +12,11 @@ VIEW := $(VENV)/view
 # the build that fits its driver into .venv first, and it is kept.
 TORCH ?= torch==2.13.0
 
+# Two processes share the tests, a file at a time: what a file's tests share is made once. Threads
+# that wait give their core to the other process.
+JOBS ?= 2
+PYTEST := OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+
 ROOMS := engine kernels export trainer bench
 
 .PHONY: demo check test bench docs lint style contracts types clean
@@ -20,10 +25,10 @@ demo: $(VENV)/installed
 	$(BIN)/alps demo demo
 
 check: style contracts types
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test: style contracts types
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 bench: $(VENV)/installed-dev
 	$(BIN)/python -m pytest bench --benchmark-quiet

@@ -90,6 +90,7 @@ EXTRAS = {
         "pycocotools>=2.0.7,<3",  # the oracle for run-length codes
         "pytest>=8,<10",
         "pytest-benchmark>=4,<6",
+        "pytest-xdist>=3.6.1,<4",  # 3.6.1: tests run in the main thread, where signals arrive
         "ruff>=0.6,<1",
         # SLIC and Felzenszwalb, the baselines of the quality table; the trainer's regions
         "scikit-image>=0.22,<1",

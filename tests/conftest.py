@@ -12,6 +12,13 @@ from hypothesis import settings
 from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
 
+# Several processes share the tests (`make test`). Numba's index of a folder of compiled code is not
+# made for two that write to it at once, so each has a folder of its own.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    compiled = Path(__file__).resolve().parents[1] / "kernels" / "__pycache__"
+    compiled = Path(os.environ.get("NUMBA_CACHE_DIR") or compiled)
+    os.environ["NUMBA_CACHE_DIR"] = str(compiled / os.environ["PYTEST_XDIST_WORKER"])
+
 # Without a GPU the CUDA kernels run in Numba's simulator, which must be asked for before numba is
 # imported; nothing above does.
 if not Path("/dev/nvidiactl").exists():
