@@ -272,6 +272,7 @@ def call(*arguments):
     return CliRunner().invoke(bench, ["everything", *map(str, arguments)])
 
 
+@pytest.mark.slow
 def test_the_command_end_to_end(checkpoint, tiles, folder):
     target = folder / "out.json"
     common = (tiles[1][0], "--model", checkpoint, "--points-per-side", POINTS, "--threads", 1)

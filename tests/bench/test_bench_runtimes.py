@@ -13,6 +13,8 @@ from alps.engine.base.errors import SettingsError
 from alps.engine.demo.scenes import SceneSettings, make_scene
 from alps.kernels.base.threads import set_threads
 
+pytestmark = pytest.mark.slow  # all that is compared is exported first
+
 
 @pytest.fixture(autouse=True)
 def all_threads_again():

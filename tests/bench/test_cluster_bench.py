@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 from click.testing import CliRunner
 
 from alps.bench.labels import clusters
@@ -13,6 +14,7 @@ from alps.engine.run_folder.schemas import segment_schema
 from alps.engine.run_folder.tables import read_table
 
 
+@pytest.mark.slow
 def test_a_made_up_archive_is_clustered(tmp_path, monkeypatch):
     monkeypatch.setattr(clusters, "SHARD_ROWS", 400)
     monkeypatch.setattr(clusters, "DISTINCT_ROWS", 800)
@@ -37,6 +39,7 @@ def test_a_made_up_archive_is_clustered(tmp_path, monkeypatch):
     np.testing.assert_allclose(shares, 1, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_streaming_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(clusters, "SHARD_ROWS", 300)
     results = tmp_path / "results.md"

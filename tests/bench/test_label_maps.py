@@ -60,6 +60,7 @@ def test_settings_go_where_they_belong():
         settings_of({"sharpness": 3})
 
 
+@pytest.mark.slow
 def test_each_variant_is_a_row(scenes, tmp_path, speck, monkeypatch):
     work = tmp_path / "work"
     rows = dict(rows_of(SOME, scenes, work, SMALL, str(speck), (0,)))
@@ -125,6 +126,7 @@ def test_agreement_is_nmi_where_both_are_labelled():
     assert np.isnan(agreement(one, np.full_like(one, 255), 255))
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_table(scenes, tmp_path, speck, monkeypatch):
     monkeypatch.setattr(maps, "DATA", (SOME,))
     small = ",".join(f"{name}={value}" for name, value in SMALL.items())

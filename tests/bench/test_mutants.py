@@ -62,11 +62,13 @@ def test_each_mutant_has_its_verdict_and_the_checkout_stays_as_it_was(checkout, 
     assert (checkout / "kernels/add.py").read_text() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("listed", "code"), [([SEEN], 0), ([SEEN, UNSEEN], 1), ([STALE], 1)])
 def test_the_exit_code_says_whether_enough_was_noticed(checkout, run, listed, code):
     assert run(listed, "--least", "60").exit_code == code
 
 
+@pytest.mark.slow
 def test_a_mutant_that_never_ends_is_noticed(checkout, run):
     done = run([HANGING], "--timeout", "15")
     assert "noticed" in done.output and "not done after 15 s" in done.output
@@ -79,6 +81,7 @@ def test_tests_that_fail_without_a_change_stop_it(checkout, run):
     assert "fail without any change: tests/test_add.py::test_add" in done.output
 
 
+@pytest.mark.slow
 def test_a_second_run_tries_only_what_has_changed(checkout, run, tmp_path, monkeypatch):
     file = tmp_path / "verdicts.json"
     run([SEEN, UNSEEN], "--json", str(file))

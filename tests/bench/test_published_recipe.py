@@ -31,6 +31,7 @@ def run(archive, tmp_path, speck):
     return folder
 
 
+@pytest.mark.slow
 def test_labels_every_source_the_same_each_time(run, tmp_path, speck, archive, monkeypatch):
     model, _ = load_sam(speck)
     label_published(run, model, tmp_path / "a", clusters=4, seed=0)
@@ -45,6 +46,7 @@ def test_labels_every_source_the_same_each_time(run, tmp_path, speck, archive, m
         assert (cv2.imread(str(again), cv2.IMREAD_UNCHANGED) == labels).all()
 
 
+@pytest.mark.slow
 def test_what_lies_under_no_mask_is_background(run, tmp_path, speck):
     model, _ = load_sam(speck)
     label_published(run, model, tmp_path / "a", clusters=4, seed=0)

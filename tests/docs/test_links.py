@@ -95,6 +95,7 @@ def site(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_every_command_has_a_page(site):
     for point in entry_points(group="alps.commands"):
         page = site / "commands" / f"{point.name}.html"
@@ -109,6 +110,7 @@ def test_every_command_has_a_page(site):
                     assert option.opts[0] in text, f"{page.name} lacks {option.opts[0]}"
 
 
+@pytest.mark.slow
 def test_every_public_name_has_its_entry(site):
     text = (site / "python.html").read_text(encoding="utf-8")
     for name in alps.__all__:
@@ -116,6 +118,7 @@ def test_every_public_name_has_its_entry(site):
             assert f'id="{name.lower()}"' in text, f"python.html lacks {name}"
 
 
+@pytest.mark.slow
 def test_pages_fetch_nothing(site):
     for page in site.rglob("*.html"):
         text = page.read_text(encoding="utf-8")

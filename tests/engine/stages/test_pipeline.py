@@ -126,12 +126,14 @@ def test_classes_json_counts_what_the_label_maps_show(archive, tmp_path, options
     assert sum(c["pixels"] for c in content["classes"]) == sum(shown["area"].to_pylist())
 
 
+@pytest.mark.slow
 def test_same_seed_same_bytes(archive, tmp_path, options):
     label_archive(archive, tmp_path / "one", SETTINGS, options)
     label_archive(archive, tmp_path / "two", SETTINGS, options)
     assert results(tmp_path / "one") == results(tmp_path / "two")
 
 
+@pytest.mark.slow
 def test_tiles_encoded_together_give_the_same_segments(archive, tmp_path, options, monkeypatch):
     whole = label_archive(archive, tmp_path / "one", SETTINGS, options)
     monkeypatch.setitem(alps.engine.runtimes.batching.IMAGES_AT_ONCE, "cpu", 3)
@@ -167,6 +169,7 @@ def test_options_that_change_masks_are_asked_for(archive, tmp_path, options):
         label_archive(archive / "a.png", tmp_path / "exact", changed, options)
 
 
+@pytest.mark.slow
 def test_stopped_between_shards_and_stages_ends_the_same(
     archive, tmp_path, options, shards_of_two, stopped_after
 ):
@@ -208,6 +211,7 @@ def test_killed_with_sigkill_ends_with_the_same_bytes(archive, tmp_path, speck):
     assert results(out) == results(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_other_clusters_segment_nothing_anew(archive, tmp_path, options, monkeypatch):
     out = tmp_path / "out"
     label_archive(archive, out, SETTINGS, options)
@@ -223,6 +227,7 @@ def test_other_clusters_segment_nothing_anew(archive, tmp_path, options, monkeyp
     assert results(out) == first
 
 
+@pytest.mark.slow
 def test_machines_share_the_shards(archive, tmp_path, options, shards_of_two):
     label_archive(archive, tmp_path / "alone", SETTINGS, options)
     folder = RunFolder(tmp_path / "shared")
@@ -341,6 +346,7 @@ def test_no_mask_at_all_says_what_to_lower(archive, tmp_path, options):
         label_archive(archive, tmp_path / "out", strict, options)
 
 
+@pytest.mark.slow
 def test_wide_labels_beyond_255_clusters(archive, tmp_path, options):
     out = tmp_path / "out"
     finer = RunSettings(
@@ -406,11 +412,13 @@ def test_images_that_came_later_are_named(archive, tmp_path, options, capsys):
     assert "1 images" in (said := capsys.readouterr().err) and "late.png" in said
 
 
+@pytest.mark.slow
 def test_an_earlier_run_inside_src_is_not_labelled(archive, tmp_path, options):
     label_archive(archive, archive / "first", SETTINGS, options)
     assert label_archive(archive, tmp_path / "second", SETTINGS, options).sources == 5
 
 
+@pytest.mark.slow
 def test_deleted_segments_are_made_again(archive, tmp_path, options):
     out = tmp_path / "out"
     label_archive(archive, out, SETTINGS, options)

@@ -592,6 +592,7 @@ def sure(tmp_path_factory):
     return load_sam(path)[0]
 
 
+@pytest.mark.slow
 def test_a_network_agrees_with_itself(sure, windows):
     found = measure_agreement(sure, sure, windows, 6, SEGMENT, EVEN)
     assert found.windows == 6 and found.left_out == 0 and found.points == 6 * 36

@@ -99,6 +99,7 @@ def experiment():
     return Experiment(SMALL, replace(SHORT, train=train))
 
 
+@pytest.mark.slow
 def test_in_miniature(labelled, experiment, tmp_path, monkeypatch):
     out = tmp_path / "out"
     arguments = (labelled / "run", labelled / "data", out, experiment, CPU)
@@ -159,6 +160,7 @@ def test_the_last_layer_cannot_stay(labelled, experiment, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_workers_end_with_an_experiment_that_is_killed():
     code = """if True:
         import os, time

@@ -173,6 +173,7 @@ def test_what_cannot_be_a_start(mini, tmp_path):
         check(ModelSettings(keep="all"), TrainSettings(), EvaluationSettings())
 
 
+@pytest.mark.slow
 def test_no_torchvision():
     """In a process of its own: other tests put a stand-in of that name among the modules."""
     code = (

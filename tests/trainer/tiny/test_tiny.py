@@ -43,6 +43,7 @@ def test_thresholds_travel_with_it(tiny):
     assert settings.source.tile == given["tile"] == info.config.image_size
 
 
+@pytest.mark.slow
 def test_everything_mode_covers_a_scene_with_masks_that_fit_it(tiny):
     """The masks fit exact objects much better than the same masks laid elsewhere do."""
     model, info = tiny
@@ -75,6 +76,7 @@ def _best_iou(objects, masks):
     return float((both / union).max(1).mean())
 
 
+@pytest.mark.slow
 def test_demo_labels_and_scores(tmp_path):
     found = run_demo(tmp_path / "demo", scenes=1, seed=3, model="tiny", device="cpu")
     assert found.summary.sources == 1 and found.summary.tiles.keys() <= {"ok", "empty"}

@@ -56,6 +56,7 @@ def assert_same(one, two):
     assert np.array_equal(one.images, two.images) and np.array_equal(one.levels, two.levels)
 
 
+@pytest.mark.slow
 def test_several_processes_make_the_same(tmp_path, scene_sources, model):
     maker = PoolMaker(scene_sources, model, SETTINGS)
     alone, together = (build_pool(tmp_path / str(n), maker, workers=n) for n in (1, 2))
@@ -69,6 +70,7 @@ def test_other_settings_are_refused(tmp_path, scene_sources, model):
         build_pool(tmp_path / "pool", PoolMaker(scene_sources, model, replace(SETTINGS, seed=1)))
 
 
+@pytest.mark.slow
 def test_labels_take_the_place_of_the_coarsest_regions(tmp_path, scene_sources, model):
     """Half of each image is one class, the other unknown; labels of no image do no harm."""
     (tmp_path / "labels").mkdir()
