@@ -1,5 +1,7 @@
 """Online k-means: as good as scikit-learn's, the same for the same seed, defined on odd data."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -380,6 +382,18 @@ def test_every_region_gets_its_class(run):
             assert (clusters[own] == labels).all() and (margins[own] == margin).all()
     assert start == 30
     assert (model.counts == np.bincount(clusters, minlength=4)).all()
+
+
+@pytest.mark.parametrize("by_area", [False, True])
+def test_inertia_is_a_mean_over_regions_or_their_pixels(run, by_area):
+    folder, vectors = run
+    model = cluster_archive(folder, replace(PLAIN, weight_by_area=by_area))
+    tables = [read_table(folder.regions(group), ["area"]) for group in range(3)]
+    area = np.concatenate([table["area"].to_numpy() for table in tables])
+    distance = cdist(vectors.astype(float), model.centroids.astype(float), "sqeuclidean").min(1)
+    expected = np.average(distance, weights=area if by_area else None)
+    assert model.inertia == pytest.approx(expected, rel=1e-4)
+    assert abs(distance.mean() / np.average(distance, weights=area) - 1) > 0.01
 
 
 def test_another_number_of_clusters_rewrites_classes_alone(run):

@@ -301,6 +301,7 @@ def test_columns_of_a_run(tmp_path):
     assert columns.area.tolist() == [200, 100, 100, 50]
     some = RegionReader(folder).columns(read_table(folder.regions(0), list(REGION_COLUMNS))[3:])
     assert some.source.tolist() == [0] and some.entry.tolist() == [0]
+    assert some.starts.tolist() == [0, 1]
     np.testing.assert_allclose(some.means.embedding, [[8] * 4])
 
 
