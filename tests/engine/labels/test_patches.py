@@ -86,6 +86,17 @@ def test_a_patch_joins_the_neighbour_most_like_it():
     assert join_small_patches(classes, area, lambda: same, 4).tolist() == [7, 7, 9]
 
 
+def test_a_patch_joins_the_neighbour_along_most_of_its_border():
+    values = np.repeat([[0] * 5 + [1] + [2] * 5], 3, 0)
+    values[[0, 2], 4] = 3  # in no class
+    regions, first = pieces(values)
+    classes = np.array([7, 8, 9, -1])[values.ravel()[first]]
+    area = np.bincount(regions.ravel())
+    tables = tables_of(regions, np.zeros((3, 11, 3), np.int16))
+    joined = join_small_patches(classes, area, lambda: tables, 4)
+    assert joined[regions[1]].tolist() == [7] * 5 + [9] * 6
+
+
 def test_a_long_chain_of_small_patches_ends_in_its_largest():
     """Each patch is smaller than the unit and than the next, up to the last, which is not."""
     count = 120
