@@ -149,14 +149,12 @@ BEFORE = {
 }
 
 
-SLOW = {"runtimes.md"}  # exports and proves two models
-
-
 def parameter(page):
     name = page.relative_to(REPOSITORY).with_suffix("").as_posix()
-    return pytest.param(page, id=name, marks=[pytest.mark.slow] * (page.name in SLOW))
+    return pytest.param(page, id=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [parameter(page) for page in RUNNABLE])
 def test_a_page_can_be_followed(page, workplace, one_thread):
     if page.name in BEFORE:

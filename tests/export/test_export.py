@@ -190,6 +190,7 @@ def test_external_weights_and_a_stand_in_for_bfloat16(speck, exported_speck, tmp
     assert 1e-4 < off < 2e-2  # weights are rounded, nothing else
 
 
+@pytest.mark.slow
 def test_int8_is_close_and_smoothing_changes_nothing(speck, exported_speck, tmp_path):
     sam, _ = load_sam(speck)
     sam.requires_grad_(False)

@@ -95,6 +95,7 @@ def built(folder, damaged=None):
     return raster, pa.concat_tables([one.regions for one in rows]), touching, len(rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "tile", "overlap", "nodata"),
     [

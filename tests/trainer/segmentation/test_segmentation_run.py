@@ -196,6 +196,7 @@ def killed(where, data, out, settings):
     assert teaching.ended(teaching.forked(work)) == -signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_it_ends_with_the_same_weights(undisturbed, data, tmp_path):
     """Killed in the fourth step; while a checkpoint is written; before the model has its name."""
     result, whole, settings = undisturbed
