@@ -250,11 +250,6 @@ MUTANTS = [
             "places are measured by the shorter side",
         ),
         (
-            "            starts - starts[0],\n",
-            "            starts,\n",
-            "rows from the middle of a table have no entries",
-        ),
-        (
             "first, end = np.searchsorted(self._source_of, [source_index, source_index + 1])",
             "first, end = np.searchsorted(self._source_of, [0, source_index + 1])",
             "a source shares what the sources before it show",

@@ -123,11 +123,6 @@ MUTANTS = [
             "        counted.regions[:] = np.bincount(classes[classes > 0],",
             "regions of the first class are not counted",
         ),
-        (
-            "            if self._settings.objects:\n",
-            "            if self._settings.objects and counted.regions.all():\n",
-            "object maps are missing where a class is",
-        ),
     ),
     Mutant(
         "engine/labels/paint.py",
