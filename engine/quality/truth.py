@@ -226,12 +226,12 @@ def class_bands(truth: LabelFile, rules: TruthRules) -> list[int]:
         if file.driver == "JPEG" or "JPEG" in compression:
             raise SettingsError(
                 f"{file.name} is JPEG, whose compression changes class values; "
-                "give --truth-threshold (127 for a mask of 0 and 255)"
+                "give --truth-threshold, or --label-threshold to train (127 for a mask of 0 and 255)"
             )
         if np.dtype(file.dtypes[0]).kind not in "iu":
             raise SettingsError(
                 f"{file.name} holds {file.dtypes[0]}, not class numbers; "
-                "convert it, or give --truth-threshold for a binary mask"
+                "convert it, or give --truth-threshold (to train, --label-threshold) for a mask"
             )
     alpha = ColorInterp.alpha
     return [i for i, kind in zip(file.indexes, file.colorinterp, strict=True) if kind != alpha]
