@@ -118,7 +118,7 @@ def _row(source: "SourceFacts") -> tuple[str, ...]:
     bands = f"{','.join(map(str, header.bands))} of {header.band_count}: {header.bands_why}"
     valid = "not sampled" if pixels is None else f"{pixels.valid_share:.1%}"
     return (
-        source.name,
+        " ".join(source.name.split()),  # names may have line breaks
         header.driver,
         f"{header.width} x {header.height}",
         header.dtype,

@@ -226,7 +226,8 @@ def class_bands(truth: LabelFile, rules: TruthRules) -> list[int]:
         if file.driver == "JPEG" or "JPEG" in compression:
             raise SettingsError(
                 f"{file.name} is JPEG, whose compression changes class values; "
-                "give --truth-threshold, or --label-threshold to train (127 for a mask of 0 and 255)"
+                "give --truth-threshold, or to train --label-threshold (127 for a mask of 0 and "
+                "255)"
             )
         if np.dtype(file.dtypes[0]).kind not in "iu":
             raise SettingsError(
