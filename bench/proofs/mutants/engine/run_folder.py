@@ -152,9 +152,9 @@ MUTANTS = [
             "a source is of the group in which it ends",
         ),
         (
-            "        while end < len(index) and index[end] == index[start]:\n",
-            "        while end < len(index) - 1 and index[end] == index[start]:\n",
-            "the last tile is a source of its own",
+            "index[end] == index[start]:",
+            "index[end] <= index[start] + 1:",
+            "two sources are taken for one",
         ),
     ),
 ]
