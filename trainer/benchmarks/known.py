@@ -39,6 +39,7 @@ class Found:
     name: str
     split: str
     path: Path
+    others: tuple[Path, ...] = ()  # files of the same pattern and name, in other folders
 
 
 def match(

@@ -126,6 +126,9 @@ def _find(benchmark: Benchmark, src: Path) -> tuple[list[tuple[Found, Found]], l
                 known = found.get((split, name))
                 if known is None or rank < known[0]:
                     found[split, name] = rank, Found(name, split, path)
+                elif rank == known[0]:
+                    others = (*known[1].others, path)
+                    found[split, name] = rank, replace(known[1], others=others)
     pairs = [(image, labels[key][1]) for key, (_, image) in sorted(images.items()) if key in labels]
     if not pairs:
         lacks = "image" if not images else "label image"
@@ -173,10 +176,27 @@ def _finished(journal: Path) -> dict[str, dict]:
 
 
 def _cut(benchmark: Benchmark, image: Found, label: Found, out: Path) -> int | Problem:
-    """Write the crops of a pair: their number, or what is wrong with it."""
+    """Write the crops of a pair: their number, or what is wrong with it.
+
+    Labels that are wrong in one folder of a download may be right in another: of Potsdam's 4_12
+    the complete set has the photograph with the colours laid over it.
+    """
+    found = _cut_with(benchmark, image, label.path, out)
+    if not isinstance(found, Problem):
+        return found
+    for other in label.others:
+        again = _cut_with(benchmark, image, other, out)
+        if not isinstance(again, Problem):
+            print(f"{label.path}: {found.text}; {other} is used instead", file=sys.stderr)
+            return again
+    return found
+
+
+def _cut_with(benchmark: Benchmark, image: Found, label: Path, out: Path) -> int | Problem:
+    """As ``_cut``, with one file of labels."""
     rules = benchmark.rules
     try:
-        with RasterReader(image.path) as pixels, LabelReader(label.path, rules, pixels) as labels:
+        with RasterReader(image.path) as pixels, LabelReader(label, rules, pixels) as labels:
             if labels.size != (pixels.width, pixels.height):
                 text = f"{pixels.width} x {pixels.height} pixels, its labels {labels.size}"
                 return Problem("sizes differ", str(image.path), text)
@@ -186,7 +206,7 @@ def _cut(benchmark: Benchmark, image: Found, label: Found, out: Path) -> int | P
                 labels.read(strip)
             complaint = labels.complaint()
             if complaint is not None:
-                return Problem(complaint[0], str(label.path), complaint[1])
+                return Problem(complaint[0], str(label), complaint[1])
             for window in windows:
                 name = f"{image.name}_{window.x}_{window.y}.png"
                 _write_image(out / "img_dir" / image.split / name, pixels.read(window).rgb)

@@ -192,3 +192,28 @@ def test_the_command_says_what_to_do_next(tmp_path):
     assert "train: 2 crops" in done.output and "4191.png" in done.output
     assert "alps finetune" in done.output
     assert json.loads((tmp_path / "out" / "prepared.json").read_text())["crop"] == 1024
+
+
+def test_pixels_of_overlapping_crops_are_told_once(tmp_path, capsys):
+    save_potsdam(tmp_path / "src")
+    labels = tmp_path / "src" / "5_Labels_all"
+    save_image(labels / "top_potsdam_2_10_label.tif", np.full((40, 40, 3), (252, 255, 0)))
+    with pytest.raises(SourceError, match="1 problem"):
+        prepare("potsdam", tmp_path / "src", tmp_path / "out", crop=30, stride=20)
+    assert "1600 pixels of 1 colours" in capsys.readouterr().err
+
+
+def test_labels_that_are_wrong_in_one_folder_are_taken_from_another(tmp_path, capsys):
+    """Potsdam's 4_12 in 5_Labels_all is the photograph with the colours laid over it."""
+    _, ids = save_potsdam(tmp_path / "src")
+    wrong = tmp_path / "src" / "5_Labels_all" / "top_potsdam_2_10_label.tif"
+    right = tmp_path / "src" / "5_Labels_for_participants" / wrong.name
+    right.parent.mkdir()
+    right.write_bytes(wrong.read_bytes())
+    save_image(wrong, np.full((40, 40, 3), (126, 127, 0)))
+    done = prepare("potsdam", tmp_path / "src", tmp_path / "out", crop=40, stride=40)
+    assert done.crops == {"train": 1, "val": 1} and not done.alone
+    written = np.asarray(Image.open(tmp_path / "out" / "ann_dir" / "train" / "2_10_0_0.png"))
+    assert (written == ids).all()
+    said = capsys.readouterr().err
+    assert "is used instead" in said and "5_Labels_for_participants" in said

@@ -6,6 +6,10 @@ RASTER = ("tests/engine/images/test_raster.py",)
 SOURCES = ("tests/engine/images/test_sources.py",)
 WINDOWS = ("tests/engine/images/test_windows.py",)
 WRITER = ("tests/engine/labels/test_label_writer.py",)
+VALIDITY = ("tests/engine/images/test_validity.py",)
+ORIENTATION = ("tests/engine/images/test_orientation.py",)
+PLACES = ("tests/engine/images/test_places.py",)
+STRETCHES = ("tests/engine/images/test_stretches.py",)
 PATCHES = ("tests/engine/labels/test_patches.py",)
 
 MUTANTS = [
@@ -178,5 +182,111 @@ MUTANTS = [
             "return area * METRES_A_DEGREE**2",
             "degrees are as wide everywhere as on the equator",
         ),
+    ),
+    *changes_of(
+        "engine/images/facts/validity.py",
+        VALIDITY,
+        (
+            "if not above.any() or above.sum() <= MASK_VALUES:",
+            "if True:",
+            "infrared that is called alpha is a mask",
+        ),
+        (
+            "counts[above].max() >= FEATHERED * counts[above].sum()",
+            "False",
+            "a mosaic with soft edges has no mask",
+        ),
+        (
+            "_is_convention(value) and gap > spread * CONVENTION_APART",
+            "_is_convention(value)",
+            "depths of -9999 among others are no data",
+        ),
+        (
+            'return "nodata" if _is_convention(value) else ""',
+            'return ""',
+            "a tile of nothing but fill is labelled",
+        ),
+        (
+            "alone = at == 0 and value < 0 <= rest[0]",
+            "alone = False and value < 0 <= rest[0]",
+            "fill below zero that is no convention is data",
+        ),
+        (
+            "value in ends and len(rest) >= MANY",
+            "value in ends",
+            "a mask of two values has one that is left out",
+        ),
+        ("return (reached > 0) & ~empty", "return empty & ~empty", "frayed edges are data"),
+        ("allowed = (near | empty)", "allowed = (near | ~near | empty)", "nodata grows by a block"),
+    ),
+    *changes_of(
+        "engine/images/facts/orientation.py",
+        ORIENTATION,
+        (
+            "if self.code in (2, 3, 7, 8):  # stored columns",
+            "if self.code in (2, 3, 6, 7):  # stored columns",
+            "windows of photographs that lie on their side are others",
+        ),
+        (
+            "(self.height, self.width) if self.code >= 5",
+            "(self.height, self.width) if self.code > 5",
+            "a transposed photograph keeps its size",
+        ),
+    ),
+    *changes_of(
+        "engine/images/facts/bands.py",
+        PLACES,
+        ("(?! edge)", "", "red edge is taken for red"),
+        ("(?<!infra )", "", "near infra-red is taken for red"),
+        (
+            "if by_name is not None and by_name != by_meaning:",
+            "if False:",
+            "descriptions count for nothing",
+        ),
+    ),
+    *changes_of(
+        "engine/images/stretching.py",
+        STRETCHES,
+        (
+            "if values.size and _is_narrow(values, black, white) and _is_noise(",
+            "if False and _is_noise(",
+            "noise is magnified",
+        ),
+        (
+            "float(np.median(ratios)) > NOISE",
+            "float(np.median(ratios)) > 0",
+            "a narrow range of surfaces is flattened",
+        ),
+        (
+            "return values[~is_value(values, fills.all)] if fills.all else values",
+            "return values",
+            "fill sets the limits that pieces share",
+        ),
+    ),
+    *changes_of(
+        "engine/images/reading.py",
+        STRETCHES,
+        ("place.name)", "place.suffix)", "files of other names share a stretch"),
+        (
+            'return f"{place.parent}/{product} {kind} {header.place} {size}"',
+            'return f"{product} {kind} {header.place} {size}"',
+            "folders share a stretch",
+        ),
+        ('{header.place} {size}"', '{header.place}"', "pixels of other sizes share a stretch"),
+    ),
+    *changes_of(
+        "engine/images/sources.py",
+        PLACES,
+        ("is_tiff = placed or", "is_tiff =", "a place of JPEG and PNG is lost"),
+        (
+            "or name.lower().endswith(BESIDE)",
+            "or name.lower().endswith(HEADER)",
+            "what lies beside an image is taken for one",
+        ),
+    ),
+    *changes_of(
+        "engine/images/tiff.py",
+        PLACES,
+        ("if place.rpcs is not None:", "if False:", "RPCs are lost"),
     ),
 ]
