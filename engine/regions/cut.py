@@ -12,7 +12,7 @@ import numpy as np
 from alps.engine.images.windows import Window
 from alps.engine.regions.windows import SourceWindows
 from alps.kernels.regions import join_small, pieces
-from alps.kernels.superpixels import Seeds, reach, side_of, superpixels
+from alps.kernels.superpixels import Seeds, cells_of, reach, side_of, superpixels
 
 SLIVER = 0.1  # of a cell's area; smaller pieces join a neighbour
 BLOCK_CELLS = 64  # a block's side
@@ -90,13 +90,13 @@ def cut_block(
     found, first = pieces(keys)
     family = cells.ravel()[first] if len(first) else np.zeros(0, np.int64)
     least = round(SLIVER * side_of(per_megapixel) ** 2)
-    joined, _ = join_small(found, lab, least, family)
-    kept, place = np.unique(joined[joined >= 0], return_inverse=True)
-    regions = np.full(valid.shape, -1, np.int32)
-    regions[joined >= 0] = place
+    owner = join_small(found, lab, least, family)
+    kept = np.flatnonzero(np.bincount(owner))
+    place = np.searchsorted(kept, owner)
+    regions = np.append(place, -1).astype(np.int32)[found]
     # A joined region may begin above or left of the piece that it is named by.
-    _, begins = np.unique(regions, return_index=True)
-    begins = begins[len(begins) - len(kept) :]
+    begins = np.full(len(kept), valid.size)
+    np.minimum.at(begins, place, first)
     row, column = np.divmod(begins, valid.shape[1])
     return CutBlock(
         regions,
@@ -117,15 +117,26 @@ def _tops(cells: np.ndarray, seeds: Seeds, padded: Window, source: SourceWindows
     owner = source.owner_of(
         np.clip(x, padded.x, padded.x + width - 1), np.clip(y, padded.y, padded.y + height - 1)
     )
-    pixel_owner = np.where(cells >= 0, owner[cells], -1)
+    pixel_owner = np.append(owner, -1)[cells]
+    row_cell, column_cell = cells_of(seeds)
     top = np.full(cells.shape, -1, np.int64)
-    for index in np.unique(pixel_owner[pixel_owner >= 0]):
-        v, u = np.nonzero(pixel_owner == index)
-        window = source.windows[index]
-        own = source.top(int(index))
-        segment = own[
-            np.clip(v + padded.y - window.y, 0, window.height - 1),
-            np.clip(u + padded.x - window.x, 0, window.width - 1),
-        ]
-        top[v, u] = np.where(segment >= 0, segment + source.first[index], -1)
+    for index in np.unique(owner):
+        mine = owner == index
+        rows, columns = _around(row_cell, row[mine]), _around(column_cell, column[mine])
+        window, own = source.windows[index], source.top(int(index))
+        v = np.clip(np.arange(rows.start, rows.stop) + padded.y - window.y, 0, window.height - 1)
+        u = np.clip(
+            np.arange(columns.start, columns.stop) + padded.x - window.x, 0, window.width - 1
+        )
+        segment = own[np.ix_(v, u)].astype(np.int64)
+        segment[segment >= 0] += source.first[index]
+        np.copyto(top[rows, columns], segment, where=pixel_owner[rows, columns] == index)
     return top
+
+
+def _around(cell: np.ndarray, cells: np.ndarray) -> slice:
+    """The pixels along an axis that superpixels of ``cells`` may have, which reach over their
+    neighbours; ``cell``: of each pixel.
+    """
+    first, end = np.searchsorted(cell, [cells.min() - 1, cells.max() + 2])
+    return slice(int(first), int(end))

@@ -22,20 +22,17 @@ def borders(regions: np.ndarray, lab: np.ndarray) -> Borders:
 
     regions: (H, W) int32, -1 in none. lab: (H, W, 3) int16 in 128ths.
     """
-    room = np.empty((regions.size // 4 + 16, 2), np.int64)
-    found = _borders(regions, lab, room)
-    if found > len(room):
-        room = np.empty((found, 2), np.int64)
-        _borders(regions, lab, room)
-    keys, contrast = room[:found].T
-    order = np.argsort(keys, kind="stable")
-    keys, contrast = keys[order], contrast[order]
-    first = np.flatnonzero(np.diff(keys, prepend=-1))
-    length = np.diff(first, append=found)
-    sums = np.add.reduceat(contrast, first) if found else contrast
-    number = int(regions.max(initial=0)) + 1
-    pairs = np.stack(np.divmod(keys[first], number), axis=1)
-    return Borders(pairs, length, sums)
+    number = int(regions.max(initial=NOWHERE)) + 1
+    room = 4 * number + 16  # a planar map has fewer than 3 borders a region
+    table = np.empty((room, 4), np.int64)
+    found = _borders(regions, lab, np.full(number, NOWHERE, np.int64), table)
+    if found < 0:  # pieces that do not hang together may touch more
+        table = np.empty((2 * regions.size, 4), np.int64)
+        found = _borders(regions, lab, np.full(number, NOWHERE, np.int64), table)
+    keys, length, contrast = table[:found, :3].T
+    order = np.argsort(keys)
+    pairs = np.stack(np.divmod(keys[order], max(number, 1)), axis=1)
+    return Borders(pairs, length[order], contrast[order])
 
 
 def moments(regions: np.ndarray, lab: np.ndarray, count: int) -> Moments:
@@ -113,14 +110,15 @@ def _root(parent: np.ndarray, label: int | np.integer) -> int | np.integer:
 
 
 @njit(nogil=True, cache=True)
-def _borders(regions: np.ndarray, lab: np.ndarray, room: np.ndarray) -> int:
-    """Key low x number + high, and contrast, of each pair of pixels in two regions; how many."""
+def _borders(regions: np.ndarray, lab: np.ndarray, newest: np.ndarray, table: np.ndarray) -> int:
+    """Fill a table (room, 4) with a row a border: key low x number + high, length, contrast, and
+    the row before it of the same lower region, -1 none; how many, or -1 where they find no room.
+
+    newest: (number,) of -1, overwritten with the last row of each lower region. A region has few
+    neighbours, so its rows are looked through one by one.
+    """
     height, width = regions.shape
-    number = np.int64(0)
-    for y in range(height):
-        for x in range(width):
-            number = max(number, np.int64(regions[y, x]) + 1)
-    number = max(number, np.int64(1))
+    number = np.int64(newest.size)
     found = 0
     for y in range(height):
         for x in range(width):
@@ -134,16 +132,25 @@ def _borders(regions: np.ndarray, lab: np.ndarray, room: np.ndarray) -> int:
                 there = np.int64(regions[v, u])
                 if there < 0 or there == here:
                     continue
-                if found < room.shape[0]:
-                    squared = np.int64(0)
-                    for k in range(3):
-                        difference = np.int64(lab[y, x, k]) - np.int64(lab[v, u, k])
-                        squared += difference * difference
-                    room[found, 0] = min(here, there) * number + max(here, there)
-                    room[found, 1] = np.int64(
-                        np.sqrt(np.float64(squared)) * CONTRAST_UNITS / LAB_UNITS
-                    )
-                found += 1
+                low = min(here, there)
+                key = low * number + max(here, there)
+                row = newest[low]
+                while row >= 0 and table[row, 0] != key:
+                    row = table[row, 3]
+                if row < 0:
+                    if found == table.shape[0]:
+                        return -1
+                    row = found
+                    found += 1
+                    table[row, 0], table[row, 1], table[row, 2] = key, 0, 0
+                    table[row, 3] = newest[low]
+                    newest[low] = row
+                squared = np.int64(0)
+                for k in range(3):
+                    difference = np.int64(lab[y, x, k]) - np.int64(lab[v, u, k])
+                    squared += difference * difference
+                table[row, 1] += 1
+                table[row, 2] += np.int64(np.sqrt(np.float64(squared)) * CONTRAST_UNITS / LAB_UNITS)
     return found
 
 

@@ -3,14 +3,11 @@
 import numpy as np
 
 from alps.kernels.regions.cpu import borders, moments
-from alps.kernels.regions.rules import NOWHERE
 
 ROUNDS = 2  # a piece beside small ones only waits for the second, and then joins one of them
 
 
-def join_small(
-    regions: np.ndarray, lab: np.ndarray, least: int, family: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def join_small(regions: np.ndarray, lab: np.ndarray, least: int, family: np.ndarray) -> np.ndarray:
     """Give pieces of fewer than ``least`` pixels to a neighbour, never across pixels in none.
 
     In the first round a small piece goes to a neighbour that is not small: to one of its family
@@ -24,8 +21,7 @@ def join_small(
         least: pixels.
         family: (N,) which pieces were cut from one thing.
 
-    Returns (H, W) int32 where each pixel has the number of the piece that it ended in, and where
-    each piece went, (N,) int64.
+    Returns (N,) int64, the piece that each ended in.
     """
     count = len(family)
     found = moments(regions, lab, count)
@@ -36,8 +32,9 @@ def join_small(
         small = (area < least) & (area > 0)
         if not small.any() or not len(pairs):
             break
-        ends = np.unique(np.sort(owner[pairs], axis=1), axis=0)
-        ends = ends[ends[:, 0] != ends[:, 1]]
+        low, high = np.sort(owner[pairs], axis=1).T
+        keys = np.unique((low * count + high)[low != high])
+        ends = np.stack(np.divmod(keys, count), axis=1)
         a, b = np.concatenate([ends, ends[:, ::-1]]).T
         larger = (area[b] > area[a]) | ((area[b] == area[a]) & (b < a))
         allowed = small[a] & (larger if last else ~small[b])
@@ -50,11 +47,11 @@ def join_small(
         best = order[np.flatnonzero(np.diff(a[order], prepend=-1))]
         goes = np.arange(count)
         goes[a[best]] = b[best]
-        while (further := goes[goes]).tolist() != goes.tolist():  # chains of the second round
+        while not np.array_equal(further := goes[goes], goes):  # chains of the second round
             goes = further
         moved = np.flatnonzero(goes != np.arange(count))
         np.add.at(area, goes[moved], area[moved])
         np.add.at(sums, goes[moved], sums[moved])
         area[moved], sums[moved] = 0, 0
         owner = goes[owner]
-    return np.append(owner, NOWHERE).astype(np.int32)[regions], owner
+    return owner

@@ -27,8 +27,7 @@ def overlaps(
 
     Returns regions (E,), segments (E,), sums (E,), all int64, ascending by region, then segment.
     """
-    names = np.unique(regions)
-    names = names[names >= 0]
+    names = np.flatnonzero(np.bincount(regions.ravel() + 1)[1:])
     if not len(names) or not segments:
         return (np.zeros(0, np.int64),) * 3
     place = np.full(int(names[-1]) + 2, -1, np.int32)  # the last for regions of -1

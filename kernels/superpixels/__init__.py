@@ -19,9 +19,16 @@ import numpy as np
 from alps.kernels.base.gpu import is_on_gpu
 from alps.kernels.superpixels import cpu
 from alps.kernels.superpixels.reference import reference_superpixels
-from alps.kernels.superpixels.rules import Seeds, checked_valid, first_regions, reach, side_of
+from alps.kernels.superpixels.rules import (
+    Seeds,
+    cells_of,
+    checked_valid,
+    first_regions,
+    reach,
+    side_of,
+)
 
-__all__ = ["Seeds", "reach", "reference_superpixels", "side_of", "superpixels"]
+__all__ = ["Seeds", "cells_of", "reach", "reference_superpixels", "side_of", "superpixels"]
 
 
 def superpixels(
