@@ -200,6 +200,13 @@ class ClusterSettings:
     colour_weight: float = setting(
         0.6, "Weight of a region's colour beside its embedding; 0 leaves it out.", 0, 1000
     )
+    neighbours: float = setting(
+        0.5,
+        "How much of a region's vector, 0 to 1, is taken from the regions beside it, each the less "
+        "the more colour differs across their border.",
+        0,
+        1,
+    )
     weight_by_area: bool = setting(
         True, "Let a region move its centroid by its number of pixels, instead of all alike."
     )

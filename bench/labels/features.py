@@ -25,7 +25,7 @@ from alps.engine.base.errors import AlpsError
 from alps.engine.clusters.data import MemoryVectors
 from alps.engine.clusters.features import FeatureFit, RegionColumns, SegmentColumns
 from alps.engine.clusters.fit import fit_clusters
-from alps.engine.clusters.region_data import REGION_COLUMNS, RegionReader
+from alps.engine.clusters.region_reader import REGION_COLUMNS, RegionReader
 from alps.engine.quality.label_file import LabelFile
 from alps.engine.quality.measure import ious_of, majority_mapping, mapped_counts
 from alps.engine.quality.truth import TruthRules, class_bands, read_classes

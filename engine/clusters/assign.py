@@ -19,7 +19,8 @@ from alps.engine.clusters.fit import (
     fit_centroids,
     margin_of,
 )
-from alps.engine.clusters.region_data import REGION_COLUMNS, RegionReader, RunRegions
+from alps.engine.clusters.region_data import RunRegions
+from alps.engine.clusters.vectors import read_vectors
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.schemas import CLASS_SCHEMA
 from alps.engine.run_folder.tables import open_table
@@ -52,10 +53,9 @@ def cluster_archive(
         centroids, np.zeros(len(centroids), np.int64), 0.0, settings.seed, vectors.model
     )
     tally = Tally(len(centroids))
-    reader = RegionReader(folder)
     with Progress(len(vectors.groups), "groups", "assigning") as progress:
         for group in vectors.groups:
-            assign_group(folder, group, model, reader, tally, settings.weight_by_area, place)
+            assign_group(folder, group, model, tally, settings.weight_by_area, place)
             progress.advance(1)
     model = replace(model, counts=tally.counts, inertia=tally.mean_inertia)
     save_clusters(model, folder.clusters, made_with(folder))
@@ -78,7 +78,6 @@ def assign_group(
     folder: RunFolder,
     group: int,
     model: ClusterModel,
-    reader: RegionReader,
     tally: Tally | None = None,
     weight_by_area: bool = False,
     place: Place = np.asarray,
@@ -86,10 +85,9 @@ def assign_group(
     """Write cluster and margin of each region of a group, in the order of its rows.
 
     Args:
-        folder: whose regions are cut.
+        folder: whose regions have their vectors.
         group: of sources.
-        model: with features.
-        reader: of the folder.
+        model: of clusters.
         tally: counts what was assigned.
         weight_by_area: in that tally.
         place: puts vectors where they are worked on.
@@ -99,21 +97,23 @@ def assign_group(
     path = folder.region_classes(group)
     path.parent.mkdir(exist_ok=True)
     with (
-        open_table(folder.regions(group)) as file,
+        open_table(folder.region_vectors(group)) as vectors,
+        open_table(folder.regions(group)) as regions,
         whole(path) as part,
         pq.ParquetWriter(part, CLASS_SCHEMA, compression="zstd") as writer,
     ):
-        for number in range(file.num_row_groups):
-            rows = file.read_row_group(number, list(REGION_COLUMNS))
-            columns = reader.columns(rows)
-            weights = place(columns.area.astype(np.float32)) if weight_by_area else None
-            vectors = place(model.features.transform(columns))
-            found = kmeans.assign(vectors, model.centroids, weights)
+        for number in range(vectors.num_row_groups):
+            weights = None
+            if weight_by_area:
+                area = regions.read_row_group(number, ["area"]).column(0).to_numpy()
+                weights = place(area.astype(np.float32))
+            own = place(read_vectors(vectors, number))
+            found = kmeans.assign(own, model.centroids, weights)
             if tally is not None:
                 tally.add(found)
             found = replace(found, nearest=_on_host(found.nearest), second=_on_host(found.second))
-            classes = {"cluster": _on_host(found.labels), "margin": margin_of(found)}
-            writer.write_table(pa.table(classes, schema=CLASS_SCHEMA))
+            columns = {"cluster": _on_host(found.labels), "margin": margin_of(found)}
+            writer.write_table(pa.table(columns, schema=CLASS_SCHEMA))
 
 
 def usable_gpu() -> bool:

@@ -2,8 +2,9 @@
 
 The embeddings of the segments that windows saw there, each without what its place in the window
 predicts, whitened, blended by their shares and scaled to length 1; beside it the region's own
-colour, standardised over the archive. Statistics of the archive are fitted in one pass and travel
-with the clusters, so a region's vector never depends on which others are at hand.
+colour, standardised over the archive. Then ``vectors`` mixes in those of the regions around.
+Statistics of the archive are fitted in one pass and travel with the clusters, so a region's vector
+never depends on which others are at hand.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -125,17 +126,27 @@ class FeatureModel:
     axes: np.ndarray | None  # (C, d) float32 that embeddings are then multiplied by
     colour_offset: np.ndarray  # (6,) float32, or (0,) where colour is left out
     colour_scale: np.ndarray  # (6,) float32 that offset colours are multiplied by, or (0,)
+    neighbours: float = 0.0  # share of a vector that is its neighbours'
 
     def transform(self, columns: RegionColumns) -> np.ndarray:
-        """The vectors (n, D) float32: C of the embedding, or d, and 6 of colour where used."""
+        """What regions by themselves are, (n, D) float32: C of the embedding, or d, and 6 of
+        colour where used.
+        """
         vectors = blend(self._of_segments(columns), columns.starts, columns.entry, columns.share)
-        if self.normalise:
-            lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-            vectors = vectors / np.where(lengths > 0, lengths, 1)
         if not len(self.colour_scale):
-            return vectors
+            return self.scaled(vectors)
         colour = (np.asarray(columns.colour, np.float32) - self.colour_offset) * self.colour_scale
-        return np.concatenate([vectors, colour], axis=1)
+        return self.scaled(np.concatenate([vectors, colour], axis=1))
+
+    def scaled(self, vectors: np.ndarray) -> np.ndarray:
+        """Vectors (n, D) whose embeddings have length 1 where that was asked for."""
+        if not self.normalise:
+            return vectors
+        width = vectors.shape[1] - len(self.colour_scale)
+        lengths = np.linalg.norm(vectors[:, :width], axis=1, keepdims=True)
+        scale = np.ones_like(vectors)
+        scale[:, :width] = np.where(lengths > 0, lengths, 1)
+        return vectors / scale
 
     def _of_segments(self, columns: RegionColumns) -> np.ndarray:
         """Embeddings of segments without what place and source say, on the axes: (m, d)."""
@@ -168,6 +179,7 @@ class FeatureModel:
             "centred": np.array(self.centred),
             "colour_offset": self.colour_offset,
             "colour_scale": self.colour_scale,
+            "neighbours": np.array(self.neighbours),
             **position,
             **axes,
         }
@@ -179,7 +191,8 @@ class FeatureModel:
         axes = arrays.get("axes")
         colour = arrays["colour_offset"], arrays["colour_scale"]
         flags = bool(arrays["normalised"]), bool(arrays["centred"])
-        return cls(*flags, position, axes, *colour)
+        neighbours = float(arrays.get("neighbours", 0.0))  # older clusters knew of none
+        return cls(*flags, position, axes, *colour, neighbours)
 
 
 class FeatureFit:
@@ -232,6 +245,7 @@ class FeatureFit:
             axes,
             offset,
             scale.astype(np.float32),
+            settings.neighbours,
         )
 
 

@@ -40,6 +40,12 @@ class ClusterModel:
     seed: int
     features: FeatureModel | None = None  # makes the vectors that ``assign`` is given
 
+    def known_features(self) -> FeatureModel:
+        """``features``. Raises ValueError where the clusters came without."""
+        if self.features is None:
+            raise ValueError("clusters without features say nothing of regions")
+        return self.features
+
     def assign(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Cluster (N,) int32 and margin (N,) float32 of vectors (N, D).
 

@@ -1,117 +1,43 @@
-"""The vectors of a run folder's regions, read from Parquet as they are asked for.
+"""The vectors of a run folder's regions: written to Parquet, and read as they are asked for.
 
 A piece is a row group. Batches are drawn from a pool of pieces in random order, rows of different
 pieces mixed, so that no batch is one shard's kind of land. Memory is the pool and a piece, whatever
 the archive's size; small archives are kept.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
+from alps.engine.base.progress import Progress
 from alps.engine.clusters.data import Batch, MemoryVectors
 from alps.engine.clusters.features import (
     SEGMENT_COLUMNS,
     FeatureFit,
     FeatureModel,
-    RegionColumns,
-    SegmentColumns,
-    SourceMeans,
     lists,
     refuse_older,
-    refuse_unusable,
-    segment_columns,
 )
+from alps.engine.clusters.region_reader import RegionReader
+from alps.engine.clusters.vectors import read_vectors, write_vectors
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.plan import groups_of, shard_count, tiles_of_shard
-from alps.engine.run_folder.segment_store import SegmentStore
 from alps.engine.run_folder.tables import open_table, read_table
 from alps.engine.settings import ClusterSettings
 
-REGION_COLUMNS = ("area", "colour", "tiles", "segments", "shares")
-MEANS_KEPT = 1 << 12  # sources whose means are kept
 POOL_ROWS = 1 << 16  # mixed before they are cut into batches
 KEEP_BYTES = 1 << 28  # vectors up to this size stay in memory
 
 
-NO_MEANS = SourceMeans(np.zeros((0, 1)), np.zeros((0, 1)), np.zeros(0))
-
-
-class RegionReader:
-    """Reads what features of regions are made from: their rows, and the segments they saw."""
-
-    def __init__(self, folder: RunFolder) -> None:
-        self._store = SegmentStore(folder, SEGMENT_COLUMNS)
-        names = ["tile_id", "source_index", "width", "height"]
-        plan = read_table(folder.plan, names)
-        # Longer side of each tile, which the network's input is scaled to; ids count from 0.
-        self._sides = np.maximum(*(plan.column(name).to_numpy() for name in names[2:]))
-        self._source_of = plan.column("source_index").to_numpy()
-        self._means: OrderedDict[int, SourceMeans] = OrderedDict()
-
-    def of_tile(self, tile_id: int) -> SegmentColumns:
-        """The segments of a tile. Raises RunFolderError for numbers that are none."""
-        table = self._store.of_tile(tile_id)
-        columns = segment_columns(table, int(self._sides[tile_id]))
-        refuse_unusable(columns.embedding, "embeddings", tile_id)
-        return columns
-
-    def columns(self, table: pa.Table) -> RegionColumns:
-        """Of rows of regions that have at least REGION_COLUMNS."""
-        entries = {name: table.column(name).combine_chunks() for name in ("tiles", "segments")}
-        shares = table.column("shares").combine_chunks()
-        tiles = entries["tiles"].flatten().to_numpy()
-        starts = entries["tiles"].offsets.to_numpy().astype(np.int64)
-        names, which = np.unique(tiles, return_inverse=True)
-        # What nobody saw has no vectors, but of the archive's width.
-        found = [self.of_tile(int(tile)) for tile in names] or [_none_of(self.of_tile(0))]
-        lengths = np.array([len(one.area) for one in found], np.int64)
-        before = np.cumsum(lengths) - lengths
-        sources, source = np.unique(self._source_of[names], return_inverse=True)
-        return RegionColumns(
-            _joined(found),
-            np.repeat(source, lengths),
-            SourceMeans.join([self._mean_of(int(index)) for index in sources] or [NO_MEANS]),
-            starts - starts[0],
-            before[which] + entries["segments"].flatten().to_numpy(),
-            shares.flatten().to_numpy(),
-            lists(table, "colour"),
-            table.column("area").to_numpy(),
-        )
-
-    def _mean_of(self, source_index: int) -> SourceMeans:
-        """What the segments of a source share."""
-        if source_index not in self._means:
-            first, end = np.searchsorted(self._source_of, [source_index, source_index + 1])
-            parts = (self.of_tile(tile) for tile in range(first, end))
-            self._means[source_index] = SourceMeans.of(part for part in parts if len(part.area))
-            if len(self._means) > MEANS_KEPT:
-                self._means.popitem(last=False)
-        return self._means[source_index]
-
-
-def _joined(parts: list[SegmentColumns]) -> SegmentColumns:
-    return SegmentColumns(
-        np.concatenate([part.embedding for part in parts]),
-        np.concatenate([part.place for part in parts]),
-        np.concatenate([part.area for part in parts]),
-    )
-
-
-def _none_of(columns: SegmentColumns) -> SegmentColumns:
-    return SegmentColumns(columns.embedding[:0], columns.place[:0], columns.area[:0])
-
-
 @dataclass(frozen=True)
 class Piece:
-    """A row group of a file of regions."""
+    """A row group of a file of regions, and of that of their vectors."""
 
-    path: Path
+    regions: Path
+    vectors: Path
     group: int
     first: int  # the first row's index among all of the run
     rows: int
@@ -133,7 +59,7 @@ class RunRegions:
         plan = read_table(folder.plan)
         self.groups = [group for group, _ in groups_of(plan)]
         self._reader = RegionReader(folder)
-        self.pieces = _pieces([folder.regions(group) for group in self.groups])
+        self.pieces = _pieces(folder, self.groups)
         self.count = sum(piece.rows for piece in self.pieces)
         self._weigh, self._place = settings.weight_by_area, place
         fit = FeatureFit(settings)
@@ -144,9 +70,13 @@ class RunRegions:
                 if len(segments.area):
                     fit.add_segments(segments)
         for piece in self.pieces:
-            with open_table(piece.path) as file:
+            with open_table(piece.regions) as file:
                 fit.add_colours(lists(file.read_row_group(piece.group, ["colour"]), "colour"))
         self.model: FeatureModel = fit.solve()
+        with Progress(len(self.groups), "groups", "describing regions") as progress:
+            for group in self.groups:
+                write_vectors(folder, group, self.model, self._reader)
+                progress.advance(1)
         self._kept: MemoryVectors | None = None
         if self.count and self._width() * 4 * self.count <= KEEP_BYTES:
             parts = [self._read(piece) for piece in self.pieces]
@@ -203,20 +133,24 @@ class RunRegions:
     def _read(
         self, piece: Piece, rows: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        with open_table(piece.path) as file:
-            table = file.read_row_group(piece.group, list(REGION_COLUMNS))
-        columns = self._reader.columns(table if rows is None else table.take(pa.array(rows)))
-        weights = columns.area.astype(np.float32) if self._weigh else None
-        return self.model.transform(columns), weights
+        chosen = slice(None) if rows is None else rows
+        with open_table(piece.vectors) as file:
+            vectors = read_vectors(file, piece.group)[chosen]
+        if not self._weigh:
+            return vectors, None
+        with open_table(piece.regions) as file:
+            area = file.read_row_group(piece.group, ["area"]).column(0).to_numpy()
+        return vectors, area[chosen].astype(np.float32)
 
 
-def _pieces(paths: list[Path]) -> list[Piece]:
+def _pieces(folder: RunFolder, of_groups: list[int]) -> list[Piece]:
     pieces = []
     first = 0
-    for path in paths:
+    for of_group in of_groups:
+        path, vectors = folder.regions(of_group), folder.region_vectors(of_group)
         with open_table(path) as file:
             groups = [file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)]
         for group, rows in enumerate(groups):
-            pieces.append(Piece(path, group, first, rows))
+            pieces.append(Piece(path, vectors, group, first, rows))
             first += rows
     return pieces

@@ -10,6 +10,7 @@ import math
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -18,8 +19,11 @@ import pyarrow as pa
 from alps.engine.base.digests import fingerprint as digest_of
 from alps.engine.base.errors import RunFolderError
 from alps.engine.base.progress import Progress
+from alps.engine.clusters.features import lists
 from alps.engine.clusters.fit import ClusterModel
-from alps.engine.clusters.region_data import REGION_COLUMNS, RegionReader
+from alps.engine.clusters.region_reader import RegionReader
+from alps.engine.clusters.vectors import COLUMN as VECTOR
+from alps.engine.clusters.vectors import write_vectors
 from alps.engine.images.tiff import whole_tiff
 from alps.engine.labels.agreement import LEAST_PIXELS, agree, patches_of
 from alps.engine.labels.journal import Counted, PaintedJournal
@@ -124,7 +128,7 @@ class Painter:
             tables = self._tables(group)
             regions = tables.of_source(first.source_index)
             with open_regions(path, (first.source_width, first.source_height)) as raster:
-                classes = self._shown(first, tables, raster)
+                classes = self._shown(tiles, tables, raster)
                 counted = self._write_labels(first, raster, classes)
                 counted.nodata[:] = math.prod(raster.size) - regions.column("area").to_numpy().sum()
                 if self._settings.objects:
@@ -146,8 +150,11 @@ class Painter:
             self._group = group, tables
         return self._group[1]
 
-    def _shown(self, first: PlannedTile, tables: GroupTables, raster: RegionRaster) -> np.ndarray:
+    def _shown(
+        self, tiles: list[PlannedTile], tables: GroupTables, raster: RegionRaster
+    ) -> np.ndarray:
         """The class that each region of a source is shown in, (R,) int32, -1 none."""
+        first = tiles[0]
         regions = tables.of_source(first.source_index)
         classes = regions.column("cluster").to_numpy().astype(np.int32)
         if len(classes) and not 0 <= classes.min() <= classes.max() < self._clusters:
@@ -165,21 +172,25 @@ class Painter:
         least = pixels_of(self._settings.min_patch, raster.place)
         classes = join_small_patches(classes, area, borders, least)
         if self._settings.agreement > 0:
-            classes = self._agreed(first, tables, classes, area)
+            classes = self._agreed(tiles, tables, classes, area)
         return classes
 
     def _agreed(
-        self, first: PlannedTile, tables: GroupTables, classes: np.ndarray, area: np.ndarray
+        self, tiles: list[PlannedTile], tables: GroupTables, classes: np.ndarray, area: np.ndarray
     ) -> np.ndarray:
         """Classes (R,) after patches without a visible border took one class."""
-        source = first.source_index
+        source = tiles[0].source_index
         patch = patches_of_classes(classes, lambda: tables.borders_of(source))
         size = np.bincount(patch, area, len(classes))
         has_say = (classes >= 0) & (size[patch] >= LEAST_PIXELS)
         names, numbers = np.unique(patch[has_say], return_inverse=True)
         number = np.full(len(classes), -1, np.int64)
         number[has_say] = numbers
-        rows = (self._features_of(table) for table in tables.rows_of(source, REGION_COLUMNS))
+        vectors = self._vectors(group_of(tiles))
+        rows = (
+            (lists(table, VECTOR).astype(np.float32), lists(table, "colour")[:, :3])
+            for table in tables.rows_of(source, ["colour"], vectors)
+        )
         borders = (
             tuple(table.column(name).to_numpy() for name in BORDER_SCHEMA.names[1:])
             for table in tables.borders_of(source)
@@ -188,12 +199,12 @@ class Painter:
         agreed = agree(patches, classes[names], self._model.centroids, self._settings.agreement)
         return np.where(has_say, np.append(agreed, -1)[number], classes).astype(np.int32)
 
-    def _features_of(self, table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
-        """Features (n, D) and mean colours (n, 3) of regions."""
-        if self._model.features is None:
-            raise ValueError("clusters without features have no regions' vectors")
-        columns = self._reader.columns(table)
-        return self._model.features.transform(columns), columns.colour[:, :3]
+    def _vectors(self, group: int) -> Path:
+        """The file of a group's vectors, made anew where it is not there."""
+        path = self._folder.region_vectors(group)
+        if not path.exists():
+            write_vectors(self._folder, group, self._model.known_features(), self._reader)
+        return path
 
     def _write_labels(
         self, first: PlannedTile, raster: RegionRaster, classes: np.ndarray

@@ -1,6 +1,7 @@
 """The regions of single sources, out of the tables of their groups."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -35,9 +36,13 @@ class GroupTables:
         """Which regions of a source touch, table by table."""
         return _rows_of(self._folder.borders(self._group), source_index, BORDER_SCHEMA.names[1:])
 
-    def rows_of(self, source_index: int, columns: Sequence[str]) -> Iterator[pa.Table]:
-        """Other columns of a source's regions, table by table in the order of their numbers."""
-        return _rows_of(self._folder.regions(self._group), source_index, columns)
+    def rows_of(
+        self, source_index: int, columns: Sequence[str], beside: Path | None = None
+    ) -> Iterator[pa.Table]:
+        """Other columns of a source's regions, table by table in the order of their numbers, and
+        all of a file whose rows are the regions' too.
+        """
+        return _rows_of(self._folder.regions(self._group), source_index, columns, beside)
 
     def _class_columns(self, names: Sequence[str]) -> list[tuple[str, pa.ChunkedArray]]:
         if not names:
@@ -50,11 +55,20 @@ class GroupTables:
         return [(name, table.column(name)) for name in names]
 
 
-def _rows_of(path: Path, source_index: int, columns: Sequence[str]) -> Iterator[pa.Table]:
-    with open_table(path) as file:
+def _rows_of(
+    path: Path, source_index: int, columns: Sequence[str], beside: Path | None = None
+) -> Iterator[pa.Table]:
+    with ExitStack() as stack:
+        file = stack.enter_context(open_table(path))
+        other = beside and stack.enter_context(open_table(beside))
         for number in range(file.num_row_groups):
             table = file.read_row_group(number, ["source_index", *columns])
             index = table.column("source_index").to_numpy()
             start, end = np.searchsorted(index, [source_index, source_index + 1])
-            if end > start:
-                yield table.slice(start, end - start).combine_chunks()
+            if end == start:
+                continue
+            if other:
+                more = other.read_row_group(number)
+                for name in more.column_names:
+                    table = table.append_column(name, more.column(name))
+            yield table.slice(start, end - start).combine_chunks()

@@ -16,7 +16,8 @@ from alps.engine.base.digests import fingerprint
 from alps.engine.base.errors import RunFolderError
 from alps.engine.clusters.assign import assign_group
 from alps.engine.clusters.file import ClusterFile, load_clusters, refuse_others
-from alps.engine.clusters.region_data import RegionReader
+from alps.engine.clusters.region_reader import RegionReader
+from alps.engine.clusters.vectors import write_vectors
 from alps.engine.images.reading import Reading
 from alps.engine.labels.paint import Painter, paint_fingerprint
 from alps.engine.regions.windows import COLUMNS
@@ -171,7 +172,9 @@ class _Keeper:
         if not self._folder.regions(group.number).exists():
             cut_group(self._folder, group.number, group.sources, self._store, self._settings)
         if not self._folder.region_classes(group.number).exists():
-            assign_group(self._folder, group.number, self._clusters.model, self._reader)
+            model = self._clusters.model
+            write_vectors(self._folder, group.number, model.known_features(), self._reader)
+            assign_group(self._folder, group.number, model)
         for tiles in group.sources:
             if not self._painter.has(tiles[0]):
                 self._painter.paint(tiles)
@@ -185,6 +188,7 @@ class _Keeper:
                 self._folder.region_raster(tiles[0].label).unlink(missing_ok=True)
             for path in (
                 self._folder.region_classes(group.number),
+                self._folder.region_vectors(group.number),
                 self._folder.regions(group.number),
                 self._folder.borders(group.number),
                 self._folder.objects(group.number),

@@ -24,7 +24,7 @@ from alps.engine.images.raster import RasterReader, RasterView
 from alps.engine.images.reading import Reading
 from alps.engine.images.tiff import whole_tiff
 from alps.engine.images.windows import Window
-from alps.engine.regions.build import NOWHERE, build_regions
+from alps.engine.regions.build import NOWHERE, RegionRows, build_regions
 from alps.engine.regions.objects import join_masks
 from alps.engine.regions.windows import COLUMNS, SourceWindows
 from alps.engine.run_folder.folder import RunFolder
@@ -94,14 +94,15 @@ def cut_group(
     folder.regions(group).parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         # Whole in the opposite order: the regions come last.
-        tables = [
+        regions, borders, objects = (
             stack.enter_context(_table(path, schema))
             for path, schema in (
                 (folder.regions(group), REGION_SCHEMA),
                 (folder.borders(group), BORDER_SCHEMA),
                 (folder.objects(group), OBJECT_SCHEMA),
             )
-        ]
+        )
+        tables = _Tables(regions, borders, objects)
         for tiles in sources:
             if tiles[0].reason:
                 continue
@@ -109,6 +110,7 @@ def cut_group(
                 _cut_source(folder, tiles, store, settings, tables)
             except SourceError as error:  # it was readable when it was segmented
                 print(f"{tiles[0].source}: not cut into regions: {error}", file=sys.stderr)
+        tables.flush()
 
 
 def _cut_source(
@@ -116,16 +118,15 @@ def _cut_source(
     tiles: list[PlannedTile],
     store: SegmentStore,
     settings: CutSettings,
-    tables: "list[_Buffered]",
+    tables: "_Tables",
 ) -> None:
-    regions, borders, objects = tables
     first = tiles[0]
     with RasterReader(first.path, settings.reading) as reader:
         check_size(reader, first)
         scene = _scene_of(tiles)
         source = SourceWindows(tiles, store, (scene.x, scene.y))
         joined = join_masks(source)
-        objects.add(_object_table(source, joined))
+        tables.objects.add(_object_table(source, joined))
         size = (scene.width, scene.height)
         is_whole = size == (reader.width, reader.height)
         place = Georeference.of(reader) if is_whole else Georeference()
@@ -138,8 +139,7 @@ def _cut_source(
                 settings.superpixels,
             ):
                 writer.write(rows.y, rows.raster)
-                regions.add(rows.regions)
-                borders.add(rows.borders)
+                tables.add(rows)
 
 
 def _scene_of(tiles: list[PlannedTile]) -> Window:
@@ -164,16 +164,19 @@ def _object_table(source: SourceWindows, objects: np.ndarray) -> pa.Table:
 
 
 class _Buffered:
-    """A table written in row groups of some size; the same rows give the same bytes."""
+    """A table written in row groups; the same rows give the same bytes."""
 
     def __init__(self, writer: pq.ParquetWriter, schema: pa.Schema) -> None:
         self._writer, self._schema = writer, schema
         self._waiting: list[pa.Table] = []
 
+    @property
+    def is_full(self) -> bool:
+        """Whether a row group waits."""
+        return sum(one.num_rows for one in self._waiting) >= ROW_GROUP
+
     def add(self, table: pa.Table) -> None:
         self._waiting.append(table)
-        if sum(one.num_rows for one in self._waiting) >= ROW_GROUP:
-            self.flush()
 
     def flush(self) -> None:
         table = pa.concat_tables([self._schema.empty_table(), *self._waiting])
@@ -181,10 +184,31 @@ class _Buffered:
         self._waiting = []
 
 
+@dataclass(frozen=True)
+class _Tables:
+    """The tables of a group, while they are written.
+
+    Regions that touch lie in one row group or in two that follow each other, and their border in
+    the later one of its own table: so both are flushed together.
+    """
+
+    regions: _Buffered
+    borders: _Buffered
+    objects: _Buffered
+
+    def add(self, rows: RegionRows) -> None:
+        self.regions.add(rows.regions)
+        self.borders.add(rows.borders)
+        if self.regions.is_full:
+            self.flush()
+
+    def flush(self) -> None:
+        for table in (self.regions, self.borders, self.objects):
+            table.flush()
+
+
 @contextmanager
 def _table(path: Path, schema: pa.Schema) -> Iterator[_Buffered]:
     """A Parquet file that is whole or not there, to which tables are added."""
     with whole(path) as part, pq.ParquetWriter(part, schema, compression="zstd") as writer:
-        buffered = _Buffered(writer, schema)
-        yield buffered
-        buffered.flush()
+        yield _Buffered(writer, schema)

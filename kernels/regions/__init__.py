@@ -6,12 +6,13 @@ them, wherever what they hang on lies within the block.
 
 Bytes moved: ``pieces`` H x W x (8 + 4 x 4); ``borders`` H x W x (4 + 6) and 24 a pair of pixels
 that lie in two regions; ``moments`` H x W x (4 + 6); ``overlaps`` h x w x (4 + 4) and 8 a region
-and segment; ``blend`` and ``unite`` say theirs.
+and segment; ``add_neighbours``, ``blend`` and ``unite`` say theirs.
 """
 
 from alps.kernels.regions.blend import blend, reference_blend
 from alps.kernels.regions.cpu import borders, boxes, moments, pieces
 from alps.kernels.regions.join import join_small
+from alps.kernels.regions.neighbours import add_neighbours, reference_add_neighbours
 from alps.kernels.regions.overlaps import overlaps, reference_overlaps, window_weights
 from alps.kernels.regions.reference import (
     reference_borders,
@@ -25,6 +26,7 @@ from alps.kernels.regions.unite import reference_unite, unite
 __all__ = [
     "Borders",
     "Moments",
+    "add_neighbours",
     "blend",
     "borders",
     "boxes",
@@ -32,6 +34,7 @@ __all__ = [
     "moments",
     "overlaps",
     "pieces",
+    "reference_add_neighbours",
     "reference_blend",
     "reference_borders",
     "reference_boxes",

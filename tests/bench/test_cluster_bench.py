@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from alps.bench.labels import clusters
-from alps.engine.clusters.region_data import RegionReader
+from alps.engine.clusters.region_reader import RegionReader
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.region_schemas import REGION_SCHEMA
 from alps.engine.run_folder.schemas import segment_schema

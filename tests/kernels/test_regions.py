@@ -9,6 +9,7 @@ from scipy import ndimage
 from alps.kernels.masks import coco
 from alps.kernels.masks.shared import bits_within, reference_shared_pixels, shared_pixels
 from alps.kernels.regions import (
+    add_neighbours,
     blend,
     borders,
     boxes,
@@ -16,6 +17,7 @@ from alps.kernels.regions import (
     moments,
     overlaps,
     pieces,
+    reference_add_neighbours,
     reference_blend,
     reference_borders,
     reference_boxes,
@@ -266,3 +268,16 @@ def test_a_long_chain_from_its_end_is_one():
     above = np.arange(count - 1, 0, -1, dtype=np.int32)
     assert not unite(np.zeros(count, np.int32), [(above, above - 1)]).any()
     assert unite(np.zeros(0, np.int32), []).shape == (0,)
+
+
+@given(st.integers(1, 9), st.integers(0, 20), st.integers(0, 3), st.integers(0, 999))
+def test_neighbours_are_added_up(count, pairs, width, seed):
+    rng = np.random.default_rng(seed)
+    vectors = rng.normal(size=(count, width)).astype(np.float32)
+    ends = tuple(rng.integers(0, count, (2, pairs)))
+    weights = rng.uniform(0, 9, pairs).astype(np.float32)
+    found = [(np.ones((count, width), np.float32), np.ones(count, np.float32)) for _ in range(2)]
+    add_neighbours(vectors, ends, weights, *found[0])
+    reference_add_neighbours(vectors, ends, weights, *found[1])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)

@@ -240,6 +240,10 @@ CLUSTER = {
             g.clusters["feature_colour_scale"], 2 * p.clusters["feature_colour_scale"]
         ),
     ),
+    "neighbours": Effect(
+        ("--neighbours", "0"),
+        lambda g, p: g.clusters["feature_neighbours"] == 0 < p.clusters["feature_neighbours"],
+    ),
     "weight_by_area": Effect(("--no-weight-by-area",), unlike("centroids")),
     "passes": Effect(("--passes", "1"), unlike("centroids")),
     "seed": Effect(("--seed", "3"), lambda g, p: int(g.clusters["seed"]) == 3),

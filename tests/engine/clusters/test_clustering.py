@@ -16,10 +16,13 @@ from alps.engine.clusters import fit as clustering
 from alps.engine.clusters import region_data as run_vectors
 from alps.engine.clusters.assign import cluster_archive
 from alps.engine.clusters.data import MemoryVectors
+from alps.engine.clusters.features import lists
 from alps.engine.clusters.file import load_clusters, save_clusters
 from alps.engine.clusters.fit import ClusterModel, fit_clusters
-from alps.engine.clusters.region_data import REGION_COLUMNS, RegionReader, RunRegions
+from alps.engine.clusters.region_data import RunRegions
+from alps.engine.clusters.region_reader import REGION_COLUMNS, RegionReader
 from alps.engine.clusters.seeding import move_centroids, plus_plus
+from alps.engine.clusters.vectors import COLUMN, write_vectors
 from alps.engine.images.windows import Window
 from alps.engine.run_folder.tables import read_table
 from alps.engine.settings import ClusterSettings
@@ -326,6 +329,7 @@ PLAIN = ClusterSettings(
     centre_sources=False,
     components=0,
     colour_weight=0,
+    neighbours=0,
     normalise=False,
 )
 
@@ -377,8 +381,11 @@ def test_every_region_gets_its_class(run):
         own = slice(start, start + len(columns))
         start += len(columns)
         assert (columns.segments.embedding == vectors[own]).all()
+        written = lists(read_table(folder.region_vectors(group)), COLUMN)
         for one in (model, read):
-            labels, margin = one.assign(one.features.transform(columns))
+            write_vectors(folder, group, one.features, reader)
+            assert (lists(read_table(folder.region_vectors(group)), COLUMN) == written).all()
+            labels, margin = one.assign(written.astype(np.float32))
             assert (clusters[own] == labels).all() and (margins[own] == margin).all()
     assert start == 30
     assert (model.counts == np.bincount(clusters, minlength=4)).all()
@@ -404,7 +411,7 @@ def test_another_number_of_clusters_rewrites_classes_alone(run):
     after = {name: files_of(folder, name) for name in before}
     assert len(before["segments"]) == 3 and before["segments"] == after["segments"]
     assert before["regions"] == after["regions"]
-    assert len(before["clusters"]) == 3 and before["clusters"].keys() == after["clusters"].keys()
+    assert len(before["clusters"]) == 6 and before["clusters"].keys() == after["clusters"].keys()
     assert before["clusters"] != after["clusters"]
     assert set(classes_of(folder)[0]) == set(range(7))
     cluster_archive(folder, ClusterSettings(clusters=4))

@@ -16,7 +16,7 @@ from alps.engine.clusters.features import (
     SourceMeans,
     whitening,
 )
-from alps.engine.clusters.region_data import REGION_COLUMNS, RegionReader
+from alps.engine.clusters.region_reader import REGION_COLUMNS, RegionReader
 from alps.engine.images.windows import Window
 from alps.engine.run_folder.tables import read_table
 from alps.engine.settings import ClusterSettings

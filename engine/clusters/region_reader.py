@@ -1,0 +1,89 @@
+"""What a region's own vector is made from: its row, and the segments that windows saw there."""
+
+from collections import OrderedDict
+
+import numpy as np
+import pyarrow as pa
+
+from alps.engine.clusters.features import (
+    SEGMENT_COLUMNS,
+    RegionColumns,
+    SegmentColumns,
+    SourceMeans,
+    lists,
+    refuse_unusable,
+    segment_columns,
+)
+from alps.engine.run_folder.folder import RunFolder
+from alps.engine.run_folder.segment_store import SegmentStore
+from alps.engine.run_folder.tables import read_table
+
+REGION_COLUMNS = ("area", "colour", "tiles", "segments", "shares")
+MEANS_KEPT = 1 << 12  # sources whose means are kept
+
+NO_MEANS = SourceMeans(np.zeros((0, 1)), np.zeros((0, 1)), np.zeros(0))
+
+
+class RegionReader:
+    """Reads what features of regions are made from: their rows, and the segments they saw."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._store = SegmentStore(folder, SEGMENT_COLUMNS)
+        names = ["tile_id", "source_index", "width", "height"]
+        plan = read_table(folder.plan, names)
+        # Longer side of each tile, which the network's input is scaled to; ids count from 0.
+        self._sides = np.maximum(*(plan.column(name).to_numpy() for name in names[2:]))
+        self._source_of = plan.column("source_index").to_numpy()
+        self._means: OrderedDict[int, SourceMeans] = OrderedDict()
+
+    def of_tile(self, tile_id: int) -> SegmentColumns:
+        """The segments of a tile. Raises RunFolderError for numbers that are none."""
+        table = self._store.of_tile(tile_id)
+        columns = segment_columns(table, int(self._sides[tile_id]))
+        refuse_unusable(columns.embedding, "embeddings", tile_id)
+        return columns
+
+    def columns(self, table: pa.Table) -> RegionColumns:
+        """Of rows of regions that have at least REGION_COLUMNS."""
+        entries = {name: table.column(name).combine_chunks() for name in ("tiles", "segments")}
+        shares = table.column("shares").combine_chunks()
+        tiles = entries["tiles"].flatten().to_numpy()
+        starts = entries["tiles"].offsets.to_numpy().astype(np.int64)
+        names, which = np.unique(tiles, return_inverse=True)
+        # What nobody saw has no vectors, but of the archive's width.
+        found = [self.of_tile(int(tile)) for tile in names] or [_none_of(self.of_tile(0))]
+        lengths = np.array([len(one.area) for one in found], np.int64)
+        before = np.cumsum(lengths) - lengths
+        sources, source = np.unique(self._source_of[names], return_inverse=True)
+        return RegionColumns(
+            _joined(found),
+            np.repeat(source, lengths),
+            SourceMeans.join([self._mean_of(int(index)) for index in sources] or [NO_MEANS]),
+            starts - starts[0],
+            before[which] + entries["segments"].flatten().to_numpy(),
+            shares.flatten().to_numpy(),
+            lists(table, "colour"),
+            table.column("area").to_numpy(),
+        )
+
+    def _mean_of(self, source_index: int) -> SourceMeans:
+        """What the segments of a source share."""
+        if source_index not in self._means:
+            first, end = np.searchsorted(self._source_of, [source_index, source_index + 1])
+            parts = (self.of_tile(tile) for tile in range(first, end))
+            self._means[source_index] = SourceMeans.of(part for part in parts if len(part.area))
+            if len(self._means) > MEANS_KEPT:
+                self._means.popitem(last=False)
+        return self._means[source_index]
+
+
+def _joined(parts: list[SegmentColumns]) -> SegmentColumns:
+    return SegmentColumns(
+        np.concatenate([part.embedding for part in parts]),
+        np.concatenate([part.place for part in parts]),
+        np.concatenate([part.area for part in parts]),
+    )
+
+
+def _none_of(columns: SegmentColumns) -> SegmentColumns:
+    return SegmentColumns(columns.embedding[:0], columns.place[:0], columns.area[:0])

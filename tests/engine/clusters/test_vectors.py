@@ -1,0 +1,139 @@
+"""Vectors of regions: what a region takes up from those around it."""
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from made_run import cut_as, make_archive
+
+from alps.engine.base.errors import RunFolderError
+from alps.engine.clusters.features import FeatureModel, lists
+from alps.engine.clusters.region_reader import REGION_COLUMNS, RegionReader
+from alps.engine.clusters.vectors import COLUMN, FADES, Touching, mixed, write_vectors
+from alps.engine.images.windows import Window
+from alps.engine.run_folder.region_schemas import BORDER_SCHEMA
+from alps.engine.run_folder.tables import read_table, write_table
+
+SHARE = 0.7
+
+
+def neighbours_mixed(vectors, pairs, weights, share):
+    """As ``mixed``, of all regions at once, by a matrix of weights."""
+    matrix = np.zeros((len(vectors), len(vectors)))
+    for (a, b), weight in zip(pairs, weights, strict=True):
+        matrix[a, b] = matrix[b, a] = weight
+    total = matrix.sum(1, keepdims=True)
+    mean = np.divide(matrix @ vectors, total, where=total > 0, out=np.zeros(vectors.shape))
+    return np.where(total > 0, (1 - share) * vectors + share * mean, vectors)
+
+
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=5), st.data())
+def test_pieces_give_what_the_whole_gives(sizes, data):
+    rng = np.random.default_rng(data.draw(st.integers(0, 999)))
+    ends = np.cumsum(sizes)
+    part_of = np.repeat(np.arange(len(sizes)), sizes)
+    vectors = rng.normal(size=(ends[-1], 3)).astype(np.float32)
+    every = [(a, b) for a in range(ends[-1]) for b in range(a + 1, ends[-1])]
+    near = [(a, b) for a, b in every if part_of[b] - part_of[a] <= 1 and rng.random() < 0.5]
+    weights = rng.uniform(0.1, 9, len(near)).astype(np.float32)
+    borders = []
+    for part in range(len(sizes)):
+        own = [n for n, (_, b) in enumerate(near) if part_of[b] == part]
+        pairs = np.array([near[n] for n in own], np.int64).reshape(-1, 2)
+        borders.append(Touching(*pairs.T, weights[own]))
+    parts = np.split(vectors, ends[:-1])
+    found = list(mixed(None, 0, iter(parts), iter(borders), SHARE))
+    assert [len(part) for part in found] == sizes
+    expected = neighbours_mixed(vectors, near, weights, SHARE)
+    np.testing.assert_allclose(np.concatenate(found), expected, atol=1e-5)
+
+
+# --- of a run folder: three windows' sources, cut into columns of pixels
+
+# Regions of three sources: four in a row, one alone, three of which one touches nobody.
+NUMBERS = [
+    np.repeat([[0, 1, 2, 3]], 4, 0).repeat(2, axis=1),
+    np.zeros((4, 8), int),
+    np.repeat([[0, 1, -1, 2]], 4, 0).repeat(2, axis=1),
+]
+PAIRS = [(0, 1), (1, 2), (2, 3), (5, 6)]  # by rows of the table
+FEATURES = FeatureModel(
+    normalise=True,
+    centred=False,
+    position=None,
+    axes=None,
+    colour_offset=np.full(6, 50, np.float32),
+    colour_scale=np.full(6, 0.1, np.float32),
+    neighbours=SHARE,
+)
+
+
+@pytest.fixture(params=[1, 1 << 16], ids=["a row group a source", "one row group"])
+def folder(request, tmp_path, monkeypatch):
+    monkeypatch.setattr("alps.engine.stages.regions.ROW_GROUP", request.param)
+    rng = np.random.default_rng(0)
+    window = [Window(0, 0, 8, 4)]
+
+    def segments():
+        left = np.zeros((4, 8), bool)
+        left[:, :4] = True
+        return [[{"mask": m, "embedding": rng.normal(size=4).tolist()} for m in (left, ~left)]]
+
+    folder = make_archive(tmp_path / "run", {f"{n}.png": (window, segments()) for n in "abc"})
+    cut_as(folder, NUMBERS)
+    return folder
+
+
+def vectors_of(folder):
+    return lists(read_table(folder.region_vectors(0)), COLUMN)
+
+
+def test_vectors_take_up_what_lies_around(folder):
+    reader = RegionReader(folder)
+    write_vectors(folder, 0, FEATURES, reader)
+    expected = FEATURES.transform(
+        reader.columns(read_table(folder.regions(0), list(REGION_COLUMNS)))
+    )
+    assert len(expected) == 8
+    table = read_table(folder.borders(0))
+    assert table.num_rows == len(PAIRS)
+    contrast = table["contrast"].to_numpy().astype(float)
+    weights = table["length"].to_numpy() * np.exp(-contrast / FADES)
+    expected = neighbours_mixed(expected, PAIRS, weights, SHARE)
+    lengths = np.linalg.norm(expected[:, :4], axis=1, keepdims=True)
+    expected[:, :4] /= lengths
+    assert (lengths < 0.99).any()  # or scaling would not show
+    np.testing.assert_allclose(vectors_of(folder), expected, atol=2e-3)  # float16
+
+
+def test_none_are_their_own(folder):
+    alone = FeatureModel.from_arrays(FEATURES.arrays() | {"neighbours": np.float64(0)})
+    reader = RegionReader(folder)
+    write_vectors(folder, 0, alone, reader)
+    columns = reader.columns(read_table(folder.regions(0), list(REGION_COLUMNS)))
+    assert (vectors_of(folder) == alone.transform(columns).astype(np.float16)).all()
+
+
+def test_clusters_of_an_older_version_know_no_neighbours():
+    arrays = FEATURES.arrays()
+    del arrays["neighbours"]
+    assert FeatureModel.from_arrays(arrays).neighbours == 0
+    assert FeatureModel.from_arrays(FEATURES.arrays()).neighbours == SHARE
+
+
+def test_borders_of_other_regions_are_refused(folder):
+    table = read_table(folder.borders(0))
+    others = table.set_column(2, table.schema.field(2), [np.full(len(table), 99, np.int32)])
+    write_table(others, folder.borders(0))
+    with pytest.raises(RunFolderError, match=r"-00000\.parquet is damaged: its?.*delete it"):
+        write_vectors(folder, 0, FEATURES, RegionReader(folder))
+    assert not folder.region_vectors(0).exists()
+
+
+def test_borders_in_other_row_groups_are_refused(folder):
+    with pq.ParquetWriter(folder.borders(0), BORDER_SCHEMA) as writer:
+        for _ in range(7):
+            writer.write_table(BORDER_SCHEMA.empty_table())
+    with pytest.raises(RunFolderError, match=r"damaged: its borders were written otherwise"):
+        write_vectors(folder, 0, FEATURES, RegionReader(folder))
