@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from made_run import cut_as, make_archive
+from PIL import Image
 
 from alps.engine.base.errors import RunFolderError
 from alps.engine.clusters.features import FeatureModel, lists
@@ -53,7 +54,7 @@ def test_pieces_give_what_the_whole_gives(sizes, data):
 
 # Regions of three sources: four in a row, one alone, three of which one touches nobody.
 NUMBERS = [
-    np.repeat([[0, 1, 2, 3]], 4, 0).repeat(2, axis=1),
+    np.array([[0, 1, 2, 3], [-1, 1, 2, 3]]).repeat(2, axis=0).repeat(2, axis=1),
     np.zeros((4, 8), int),
     np.repeat([[0, 1, -1, 2]], 4, 0).repeat(2, axis=1),
 ]
@@ -74,6 +75,11 @@ def folder(request, tmp_path, monkeypatch):
     monkeypatch.setattr("alps.engine.stages.regions.ROW_GROUP", request.param)
     rng = np.random.default_rng(0)
     window = [Window(0, 0, 8, 4)]
+    (tmp_path / "run").mkdir()
+    for name in "abc":  # in light that differs from column to column: so do borders
+        light = np.array([100, 104, 102, 140], np.uint8).repeat(2)
+        pixels = np.broadcast_to(light[None, :, None], (4, 8, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "run" / f"{name}.png")
 
     def segments():
         left = np.zeros((4, 8), bool)
@@ -99,7 +105,9 @@ def test_vectors_take_up_what_lies_around(folder):
     table = read_table(folder.borders(0))
     assert table.num_rows == len(PAIRS)
     contrast = table["contrast"].to_numpy().astype(float)
-    weights = table["length"].to_numpy() * np.exp(-contrast / FADES)
+    length = table["length"].to_numpy()
+    assert len(set(length)) > 1 and len(set(contrast)) > 1  # or neither would show
+    weights = length * np.exp(-contrast / FADES)
     expected = neighbours_mixed(expected, PAIRS, weights, SHARE)
     lengths = np.linalg.norm(expected[:, :4], axis=1, keepdims=True)
     expected[:, :4] /= lengths

@@ -10,8 +10,8 @@ POSITION = ("tests/engine/clusters/test_position.py",)
 MUTANTS = [
     Mutant(
         "engine/clusters/features.py",
-        old="            vectors = vectors / np.where(lengths > 0, lengths, 1)\n",
-        new="            vectors = vectors / np.maximum(lengths, 1)\n",
+        old="scale[:, :width] = np.where(lengths > 0, lengths, 1)",
+        new="scale[:, :width] = np.maximum(lengths, 1)",
         tests=FEATURES,
         why="only long embeddings are scaled",
     ),
@@ -221,8 +221,8 @@ MUTANTS = [
             "rows of a later piece are those of another",
         ),
         (
-            "weights = columns.area.astype(np.float32) if self._weigh else None",
-            "weights = np.ones(len(columns), np.float32) if self._weigh else None",
+            "return vectors, area[chosen].astype(np.float32)",
+            "return vectors, np.ones(len(vectors), np.float32)",
             "regions weigh alike",
         ),
         (
@@ -237,7 +237,7 @@ MUTANTS = [
         ),
     ),
     *changes_of(
-        "engine/clusters/region_data.py",
+        "engine/clusters/region_reader.py",
         FEATURES,
         (
             "before[which] + entries",
@@ -256,6 +256,28 @@ MUTANTS = [
         ),
     ),
     *changes_of(
+        "engine/clusters/vectors.py",
+        ("tests/engine/clusters/test_vectors.py",),
+        (
+            "np.exp(contrast.astype(np.float64) / -FADES)",
+            "np.exp(contrast.astype(np.float64) / FADES)",
+            "a neighbour counts the more the less it is alike",
+        ),
+        ("weight = length * np.exp", "weight = np.exp", "a border of a pixel counts as a long one"),
+        (
+            "Touching(start + region, start + other,",
+            "Touching(region, other,",
+            "borders of a later source are the first one's",
+        ),
+        (
+            "np.where(self.total[:, None] > 0, mix, self.vectors)",
+            "mix",
+            "a region by itself loses some of its vector",
+        ),
+        ("        first += known\n", "", "rows of later row groups are those of others"),
+        ("features.scaled(vectors)", "vectors", "mixed embeddings are short"),
+    ),
+    *changes_of(
         "engine/clusters/assign.py",
         CLUSTERING,
         (
@@ -264,9 +286,9 @@ MUTANTS = [
             "inertia counts regions alike",
         ),
         (
-            "found = kmeans.assign(vectors, model.centroids, weights)\n"
+            "found = kmeans.assign(own, model.centroids, weights)\n"
             "            if tally is not None:\n",
-            "found = kmeans.assign(vectors, model.centroids, weights)\n"
+            "found = kmeans.assign(own, model.centroids, weights)\n"
             "            if tally is not None and number == 0:\n",
             "of each group only the first rows are counted",
         ),

@@ -252,8 +252,8 @@ MUTANTS = [
             "classes of other regions are taken",
         ),
         (
-            "            if end > start:\n                yield",
-            "            if end > start + 1:\n                yield",
+            "            if end == start:\n",
+            "            if end <= start + 1:\n",
             "a region alone in its row group is lost",
         ),
     ),

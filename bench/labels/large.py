@@ -1,0 +1,162 @@
+"""Memory of the whole job on one large source beside a small one.
+
+    python -m alps.bench.labels.large IMAGES WORK --side 3000 --side 30000
+
+A scene of each size is made of images in IMAGES, cut at random, turned, and made lighter or
+darker, with one river from its left edge to its right. It is labelled stage by stage, each a
+process of its own, whose largest resident memory the kernel counts. So that hours are not spent
+on masks, windows may be larger than the model's own: --tile.
+
+Scenes and runs stay in WORK; a stopped bench goes on.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+import numpy as np
+import rasterio
+from rasterio.transform import from_origin
+from rasterio.windows import Window as RasterWindow
+
+from alps.engine.base.atomic import whole
+from alps.engine.regions.build import NOWHERE
+from alps.engine.regions.raster import open_regions
+from alps.engine.regions.tables import GroupTables
+from alps.engine.run_folder.folder import RunFolder
+from alps.engine.run_folder.plan import group_of, sources_of
+from alps.engine.run_folder.tables import read_table
+
+CELL = 512  # pixels, side of a piece of an image
+RIVER = 120  # pixels across
+STAGES = ("segment", "cluster", "paint")
+METRES = 0.5  # of a pixel
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a stage of the job took."""
+
+    megabytes: float  # largest resident memory
+    seconds: float
+
+
+def make_scene(path: Path, images: list[Path], side: int, seed: int = 0) -> None:
+    """Write a GeoTIFF of ``side`` x ``side`` pixels, row of cells by row of cells."""
+    rng = np.random.default_rng(seed)
+    pieces = [piece for image in images for piece in _pieces(image)]
+    profile = {
+        "driver": "GTiff", "width": side, "height": side, "count": 3, "dtype": "uint8",
+        "tiled": True, "blockxsize": CELL, "blockysize": CELL, "compress": "jpeg",
+        "photometric": "ycbcr", "jpeg_quality": 90, "crs": "EPSG:32640", "bigtiff": "if_safer",
+        "transform": from_origin(300000, 2800000, METRES, METRES),
+    }  # fmt: skip
+    with whole(path) as part, rasterio.open(part, "w", **profile) as file:
+        for top in range(0, side, CELL):
+            rows = min(CELL, side - top)
+            strip = np.empty((rows, side, 3), np.uint8)
+            for left in range(0, side, CELL):
+                cell = _altered(pieces[rng.integers(len(pieces))], rng)
+                width = min(CELL, side - left)
+                strip[:, left : left + width] = cell[:rows, :width]
+            _flood(strip, top, side, rng)
+            file.write(strip.transpose(2, 0, 1), window=RasterWindow(0, top, side, rows))
+
+
+def _pieces(image: Path) -> list[np.ndarray]:
+    """Squares of CELL pixels that an image is cut into."""
+    with rasterio.open(image) as file:
+        rgb = file.read([1, 2, 3]).transpose(1, 2, 0)
+    height, width = rgb.shape[:2]
+    return [
+        rgb[y : y + CELL, x : x + CELL]
+        for y in range(0, height - CELL + 1, CELL)
+        for x in range(0, width - CELL + 1, CELL)
+    ]
+
+
+def _altered(piece: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    turned = np.rot90(piece, int(rng.integers(4)))
+    turned = turned[:, ::-1] if rng.integers(2) else turned
+    return np.clip(turned * rng.uniform(0.75, 1.25), 0, 255).astype(np.uint8)
+
+
+def middle_of_river(x: np.ndarray, side: int) -> np.ndarray:
+    """The row in which the river's middle lies, of columns ``x``."""
+    return side / 2 + side / 4 * np.sin(x / side * 2 * np.pi) + 60 * np.sin(x / 700)
+
+
+def _flood(strip: np.ndarray, top: int, side: int, rng: np.random.Generator) -> None:
+    """Paint what a strip holds of the river."""
+    y = top + np.arange(len(strip))[:, None]
+    water = np.abs(y - middle_of_river(np.arange(side), side)[None]) < RIVER / 2
+    count = int(water.sum())
+    if count:
+        colour = np.array([28, 60, 92]) + rng.normal(0, 2, (count, 3))
+        strip[water] = np.clip(colour, 0, 255).astype(np.uint8)
+
+
+def run_stage(stage: str, scene: Path, out: Path, given: tuple[str, ...]) -> Stage:
+    """Run a stage as a process of its own. Raises ClickException where it fails."""
+    where = [str(scene), str(out)] if stage == "segment" else [str(out)]
+    words = [*where, *(given if stage == "segment" else ())]
+    started = time.monotonic()
+    process = subprocess.Popen([sys.executable, "-m", "alps.engine.cli.main", stage, *words])
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise click.ClickException(f"alps {stage} {' '.join(words)} failed; what it says is above")
+    return Stage(usage.ru_maxrss / 1024, time.monotonic() - started)
+
+
+def river_of(out: Path, side: int) -> tuple[int, float]:
+    """Objects that the river's middle line runs through, and the share of the commonest."""
+    folder = RunFolder(out)
+    tiles = next(iter(sources_of(read_table(folder.plan))))
+    table = GroupTables(folder, group_of(tiles), ("object",)).of_source(tiles[0].source_index)
+    objects = np.append(table.column("object").to_numpy(), -1)
+    x = np.arange(side)
+    y = middle_of_river(x, side).round().astype(int)
+    along = np.full(side, -1)
+    with open_regions(folder.region_raster(tiles[0].label), (side, side)) as raster:
+        for top, numbers in raster.strips():
+            here = (y >= top) & (y < top + len(numbers))
+            found = numbers[y[here] - top, x[here]].astype(np.int64)
+            along[here] = objects[np.where(found == NOWHERE, -1, found)]
+    names, counts = np.unique(along[along >= 0], return_counts=True)
+    return len(names), float(counts.max(initial=0) / side)
+
+
+@click.command(context_settings={"show_default": True})
+@click.argument("images", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.argument("work", type=click.Path(path_type=Path))
+@click.option("--side", "sides", multiple=True, type=int, default=(3000, 30000), help="Pixels.")
+@click.option("--tile", type=int, default=1024, help="Side of a window.")
+@click.option("--clusters", type=int, default=46)
+def main(images: Path, work: Path, sides: tuple[int, ...], tile: int, clusters: int) -> None:
+    """Label scenes made of IMAGES, and say how much memory each stage took."""
+    work.mkdir(parents=True, exist_ok=True)
+    paths = sorted(path for path in images.iterdir() if path.suffix.lower() in (".jpg", ".tif"))
+    if not paths:
+        raise click.ClickException(f"{images} holds no .jpg or .tif image")
+    click.echo("| side, px | stage | memory, MB | seconds | s/Mpx |\n|---|---|---|---|---|")
+    for side in sides:
+        scene, out = work / f"scene{side}.tif", work / f"run{side}"
+        if not scene.exists():
+            make_scene(scene, paths, side)
+        for stage in STAGES:
+            took = run_stage(stage, scene, out, ("--tile", str(tile)))
+            click.echo(
+                f"| {side} | {stage} | {took.megabytes:.0f} | {took.seconds:.0f} "
+                f"| {took.seconds / side**2 * 1e6:.2f} |"
+            )
+        objects, share = river_of(out, side)
+        click.echo(f"The river of {side} px: {objects} objects, {share:.1%} of its length is one.")
+
+
+if __name__ == "__main__":
+    main()
