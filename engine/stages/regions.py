@@ -70,8 +70,8 @@ def cut_archive(folder: RunFolder, settings: CutSettings) -> None:
 
 def forget_regions(folder: RunFolder) -> None:
     """Delete all regions and their classes: segments that they were made of are not there."""
-    for path in (folder.root / "regions", folder.root / "clusters"):
-        shutil.rmtree(path, ignore_errors=True)
+    for name in ("regions", "vectors", "clusters"):
+        shutil.rmtree(folder.root / name, ignore_errors=True)
 
 
 def regions_cut(folder: RunFolder) -> int:

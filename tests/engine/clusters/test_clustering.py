@@ -411,7 +411,7 @@ def test_another_number_of_clusters_rewrites_classes_alone(run):
     after = {name: files_of(folder, name) for name in before}
     assert len(before["segments"]) == 3 and before["segments"] == after["segments"]
     assert before["regions"] == after["regions"]
-    assert len(before["clusters"]) == 6 and before["clusters"].keys() == after["clusters"].keys()
+    assert len(before["clusters"]) == 3 and before["clusters"].keys() == after["clusters"].keys()
     assert before["clusters"] != after["clusters"]
     assert set(classes_of(folder)[0]) == set(range(7))
     cluster_archive(folder, ClusterSettings(clusters=4))

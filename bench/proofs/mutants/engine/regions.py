@@ -261,8 +261,8 @@ MUTANTS = [
         "engine/stages/regions.py",
         STAGE,
         (
-            '(folder.root / "regions", folder.root / "clusters")',
-            '(folder.root / "regions",)',
+            '("regions", "vectors", "clusters")',
+            '("regions", "vectors")',
             "classes outlive the regions that they are of",
         ),
         (
