@@ -29,7 +29,7 @@ from alps.engine.clusters.data import MemoryVectors
 from alps.engine.clusters.fit import fit_centroids
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.plan import SHARD_TILES
-from alps.engine.run_folder.region_schemas import REGION_SCHEMA
+from alps.engine.run_folder.region_schemas import BORDER_SCHEMA, REGION_SCHEMA
 from alps.engine.run_folder.schemas import COLOUR_VALUES, PLAN_SCHEMA, segment_schema
 from alps.engine.run_folder.tables import write_table
 from alps.engine.settings import ClusterSettings
@@ -257,6 +257,20 @@ def write_archive(root: Path, rows: int) -> None:
         segments, regions = _tables(shard, vectors, rng)
         pq.write_table(segments, folder.segments(shard), compression="zstd")
         pq.write_table(regions, folder.regions(shard), compression="zstd")
+        pq.write_table(_borders(shard, len(vectors)), folder.borders(shard), compression="zstd")
+
+
+def _borders(source: int, count: int) -> pa.Table:
+    """Borders of ``count`` regions in a row."""
+    region = np.arange(max(count - 1, 0))
+    columns = {
+        "source_index": np.full(len(region), source),
+        "region": region,
+        "other": region + 1,
+        "length": np.full(len(region), 16),
+        "contrast": np.full(len(region), 5, np.float16),
+    }
+    return pa.table(columns).cast(BORDER_SCHEMA)
 
 
 def _tables(shard: int, vectors: np.ndarray, rng: np.random.Generator) -> tuple[pa.Table, pa.Table]:
