@@ -136,8 +136,7 @@ def river_of(out: Path, side: int) -> tuple[int, float]:
 @click.argument("work", type=click.Path(path_type=Path))
 @click.option("--side", "sides", multiple=True, type=int, default=(3000, 30000), help="Pixels.")
 @click.option("--tile", type=int, default=1024, help="Side of a window.")
-@click.option("--clusters", type=int, default=46)
-def main(images: Path, work: Path, sides: tuple[int, ...], tile: int, clusters: int) -> None:
+def main(images: Path, work: Path, sides: tuple[int, ...], tile: int) -> None:
     """Label scenes made of IMAGES, and say how much memory each stage took."""
     work.mkdir(parents=True, exist_ok=True)
     paths = sorted(path for path in images.iterdir() if path.suffix.lower() in (".jpg", ".tif"))

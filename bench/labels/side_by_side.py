@@ -68,7 +68,8 @@ def main(
     side: int,
 ) -> None:
     """Draw the label maps that RUNS have of images."""
-    rows = [row_of(image, runs, image in images, side) for image in (*images, *hidden)]
+    rows = [row_of(image, runs, True, side) for image in images]
+    rows += [row_of(image, runs, False, side) for image in hidden]
     if not rows:
         raise click.ClickException("give an --image, or --maps-of one")
     whole = Image.new("RGB", (rows[0].width, sum(row.height + GAP for row in rows) - GAP), "white")
