@@ -429,7 +429,7 @@ class RasterReader:
         if MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags:
             yield "mask"
         if self._alpha is not None:
-            yield f"alpha in band {self._alpha} ({settings.alpha})"
+            yield f"band {self._alpha}, called alpha (--alpha {settings.alpha})"
 
     def _place_words(self) -> str:
         crs, gcps = self.crs, self.gcps[0]

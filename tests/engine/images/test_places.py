@@ -164,7 +164,7 @@ def test_what_decides_validity_and_place_is_named(tmp_path):
     with rasterio.open(path, "r+") as file:
         file.colorinterp = [ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha]
     with RasterReader(path) as reader:
-        assert reader.header.validity == ("nodata 0", "alpha in band 4 (auto)")
+        assert reader.header.validity == ("nodata 0", "band 4, called alpha (--alpha auto)")
         assert reader.header.place == UTM
     with RasterReader(path, Reading(ReadSettings(nodata=(3.0, 0.5), alpha="ignore"))) as reader:
         assert reader.header.validity == ("--nodata 3,0.5",)
