@@ -14,6 +14,7 @@ def whole(path: Path) -> Iterator[Path]:
     """Yield a temporary path; what was written there gets its name when all went well."""
     part = path.with_name(f".{path.name}.part")
     try:
+        clear(part)
         yield part
         publish(part, path)
     except OSError as error:
@@ -25,6 +26,11 @@ def whole(path: Path) -> Iterator[Path]:
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def clear(part: Path) -> None:
+    """Remove what a killed process left, or a link in its place: no file is written through it."""
+    part.unlink(missing_ok=True)
 
 
 def publish(part: Path, path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Protocol, Self
 
 import numpy as np
 
-from alps.engine.base.atomic import publish
+from alps.engine.base.atomic import clear, publish
 from alps.engine.base.errors import SettingsError
 from alps.engine.images.georeference import Georeference
 from alps.engine.images.raster import RasterReader
@@ -91,6 +91,7 @@ class LabelMapWriter:
         try:
             with writing("label map", self.path):
                 self.path.parent.mkdir(parents=True, exist_ok=True)
+                clear(self._part)
                 self._sink: _Sink = self._open()
         except BaseException:
             self._remove_part()

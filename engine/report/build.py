@@ -29,6 +29,7 @@ from alps.engine.report.scenes import SceneCard, draw_scene, planned_tiles
 from alps.engine.report.shares import Shares, classes_by_source
 from alps.engine.report.sources import ReadTile, SourcePixels
 from alps.engine.run_folder.folder import RunFolder
+from alps.engine.run_folder.inside import refuse_links
 from alps.engine.run_folder.schemas import STAGES
 
 SCENES_SHOWN = 4
@@ -67,6 +68,7 @@ def build_report(run_folder: str | Path, read_tile: ReadTile | None = None) -> P
     """
     folder = RunFolder(Path(run_folder))
     run = folder.read_run()
+    refuse_links(folder.root)
     if not folder.tiles.exists():
         raise RunFolderError(
             f"{folder.root} has no tiles.parquet yet; finish it with: alps label SRC OUT"

@@ -11,11 +11,15 @@ from typing import Any
 
 from alps.engine.base.atomic import write_text
 from alps.engine.base.errors import RunFolderError
+from alps.engine.run_folder.inside import path_inside
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths inside OUT; ``root`` may be given as text."""
+    """Paths inside OUT; ``root`` may be given as text.
+
+    Those by a name that a file says raise RunFolderError where it leads out of OUT.
+    """
 
     root: Path
 
@@ -59,7 +63,7 @@ class RunFolder:
 
     def label(self, name: str) -> Path:
         """The label map of a source, by the ``label`` column of its tiles."""
-        return self.root / "labels" / name
+        return path_inside(self.root, "labels", name)
 
     def segments(self, shard: int) -> Path:
         """The segments of one shard of tiles."""
@@ -79,7 +83,7 @@ class RunFolder:
 
     def region_raster(self, label: str) -> Path:
         """The number of each pixel's region, by the ``label`` column of a source's tiles."""
-        return self.root / "regions" / "rasters" / f"{label}.tif"
+        return path_inside(self.root, "regions/rasters", f"{label}.tif")
 
     def region_classes(self, group: int) -> Path:
         """Cluster and margin of each row of a group's regions."""
@@ -91,7 +95,7 @@ class RunFolder:
 
     def object_map(self, label: str) -> Path:
         """The number of each pixel's object, where asked for."""
-        return self.root / "objects" / f"{label}.tif"
+        return path_inside(self.root, "objects", f"{label}.tif")
 
     def shard_tiles(self, shard: int) -> Path:
         """The rows of one shard of tiles; there once the shard is done."""

@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 
 from alps.engine.base.errors import RunFolderError
 from alps.engine.run_folder.folder import RunFolder
+from alps.engine.run_folder.inside import refuse_links
 
 # How long one machine waits for another to plan the run, which opens every source once.
 PLANNING_SECONDS = 3600
@@ -24,8 +25,9 @@ def locked(folder: RunFolder, share: tuple[int, int] = WHOLE) -> Iterator[None]:
     share: (i, n), this machine's of the shards. With n > 1 only that share is held, so that other
     machines can work on theirs; files that all of them write are written ``alone``.
 
-    Raises RunFolderError where another run holds it, or it cannot be written.
+    Raises RunFolderError where another run holds it, it cannot be written, or has links to outside.
     """
+    refuse_links(folder.root)
     _make(folder)
     index, machines = share
     try:
