@@ -1,6 +1,7 @@
 """Fixtures shared by all tests: rasters of every kind, and the real data where it is at hand."""
 
 import os
+import signal
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,6 +99,19 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def restored_signals():
+    """For a test that listens to signals: handlers are the process's, and are put back."""
+    from alps.engine.base import stopping
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield
+    stopping._now = None
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,8 @@ from typing import Self, TextIO
 
 from tqdm import tqdm
 
+from alps.engine.base.stopping import raise_if_stopped
+
 SECONDS_BETWEEN_LINES = 10.0
 # The rate behind "time left" looks back this many lines, about a minute: a slow first tile
 # (warm-up, compilation) is forgotten and a change of pace is noticed.
@@ -85,7 +87,8 @@ class Progress:
                 self._write(f"{self.description}: stopped at {self._amount()} after {took}")
 
     def advance(self, n: int = 1) -> None:
-        """Count `n` more units as done."""
+        """Count `n` more units as done; a signal that was lost on its way ends the work here."""
+        raise_if_stopped()
         with self._lock:
             self.move_to(self.done + n)
 

@@ -8,11 +8,11 @@ imports no torch.
 import os
 import sys
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any
 
 import click
 
 from alps.engine.base.errors import AlpsError
+from alps.engine.base.stopping import Stopping, listen
 
 GROUP = "alps.commands"
 
@@ -32,14 +32,6 @@ class InstalledCommands(click.Group):
         point = self._entry_points().get(cmd_name)
         return point.load() if point else None
 
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; click would say no more than "Aborted!" of an interruption."""
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            click.echo("alps: interrupted; run the same command again to go on", err=True)
-            ctx.exit(130)  # 128 + SIGINT, as shells count
-
 
 @click.command(cls=InstalledCommands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="alps-engine", prog_name="alps")
@@ -48,15 +40,40 @@ def commands() -> None:
 
 
 def main() -> None:
-    """Run the command line; an expected error is one line on stderr and its exit code."""
+    """Run the command line; an expected error is one line on stderr and its exit code.
+
+    So is a signal that ends it: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP.
+    """
     # OpenMP's threads burn their cores while they wait for each other; two runs on one machine were
     # six times slower for it, and one alone is no faster. Read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # torchrun ends processes whose peers are gone with SIGTERM, while they wait for these in C.
+    signals = listen(at_once=int(os.environ.get("WORLD_SIZE", "1")) > 1)
+    code = _run(signals)
+    signals.over()
+    sys.exit(code)
+
+
+def _run(signals: Stopping) -> int | str | None:
+    """The exit code of the command that was asked for; its error is said."""
+    code: int | str | None
+    text = ""
     try:
         commands(prog_name="alps")
+    except SystemExit as done:  # click's way of ending, in good and in bad
+        code = done.code
     except AlpsError as error:
-        click.echo(f"alps: {' '.join(str(error).splitlines())}", err=True)
-        sys.exit(error.exit_code)
+        code, text = error.exit_code, " ".join(str(error).splitlines())
+    except BaseException:
+        if not signals.received:  # a fault of ours is not hidden
+            raise
+        code = None
+    # Whatever came of it: a signal that is raised in the wrong place shows as any error.
+    if signals.received:
+        code, text = signals.exit_code, signals.text
+    if text:
+        click.echo(f"alps: {text}", err=True)
+    return code
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from multiprocessing import get_context, parent_process
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from threading import Thread
 from typing import Any, ClassVar, Self
@@ -15,6 +16,7 @@ import torch
 
 from alps.engine.base.errors import SettingsError, SourceError
 from alps.engine.base.progress import Progress
+from alps.engine.base.stopping import children_without_ctrl_c
 from alps.engine.settings import ReadSettings
 from alps.trainer.data.find import find_data
 from alps.trainer.data.settings import DataSettings, PseudoSettings
@@ -235,12 +237,17 @@ class _Workers:
         if self._jobs > 1:
             threads = max(1, torch.get_num_threads() // self._jobs)
             # Not forked: threads and a GPU's context do not survive that.
-            pool = ProcessPoolExecutor(self._jobs, get_context("spawn"), _begin_worker, (threads,))
+            context = get_context("spawn")
+            self._stop = context.Event()
+            arguments = (threads, self._stop)
+            pool = ProcessPoolExecutor(self._jobs, context, _begin_worker, arguments)
             self._pool = self._stack.enter_context(pool)
         return self
 
     def __exit__(self, *exc_info: Any) -> None:
         if self._jobs > 1 and exc_info[0] is not None:
+            if not issubclass(exc_info[0], Exception):  # the user wants the end, not of a training
+                self._stop.set()
             self._pool.shutdown(cancel_futures=True)
         self._stack.__exit__(*exc_info)
 
@@ -250,22 +257,25 @@ class _Workers:
             for function, *arguments in calls:
                 yield function(*arguments)
             return
-        futures = [self._pool.submit(*call) for call in calls]
+        with children_without_ctrl_c():  # the first call starts them
+            futures = [self._pool.submit(*call) for call in calls]
         for future in futures:
             yield future.result()
 
 
-def _begin_worker(threads: int) -> None:
+def _begin_worker(threads: int, stop: Event) -> None:
     torch.set_num_threads(threads)
     # When the experiment is killed, its workers would train on and hold their folders, then wait
     # for work for ever: each keeps a pipe of the others open.
-    Thread(target=_end_with_parent, daemon=True).start()
+    Thread(target=_end_with_parent, args=(stop,), daemon=True).start()
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(stop: Event) -> None:
+    """End at once, at any step: a training that is begun again goes on from its checkpoint."""
     parent = parent_process()
     assert parent is not None
-    parent.join()
+    while parent.is_alive() and not stop.wait(1.0):
+        pass
     os._exit(1)
 
 

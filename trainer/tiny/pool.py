@@ -23,6 +23,7 @@ import torch
 from alps.engine.base.atomic import write_text
 from alps.engine.base.errors import SettingsError, SourceError
 from alps.engine.base.progress import Progress
+from alps.engine.base.stopping import children_without_ctrl_c
 from alps.engine.demo.scenes import SceneSettings, make_scene
 from alps.engine.demo.scenes.labels import components
 from alps.engine.images.sources import Source
@@ -137,7 +138,9 @@ def _items(
     arguments = (folder, pool.images.shape, pool.levels.shape, maker)
     executor = ProcessPoolExecutor(workers, context, _begin_working, arguments)
     try:
-        yield executor.map(_work, indices, chunksize=4)
+        with children_without_ctrl_c():  # started by what is submitted first
+            made = executor.map(_work, indices, chunksize=4)
+        yield made
     finally:
         executor.shutdown(cancel_futures=True)
 

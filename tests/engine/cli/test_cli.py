@@ -1,7 +1,9 @@
 """The `alps` program: its commands, its options, and how it fails."""
 
+import contextlib
 import dataclasses
 import re
+import signal
 import subprocess
 import sys
 from importlib.metadata import entry_points
@@ -137,13 +139,17 @@ def test_version():
 
 
 @pytest.fixture
-def program(monkeypatch, capsys):
-    """A function that runs the program with one command, which raises; returns code and stderr."""
+def program(monkeypatch, capsys, restored_signals):
+    """A function that runs the program with one command, which raises an error or is a function;
+    returns code and stderr.
+    """
 
-    def start(error):
+    def start(does):
         @click.command()
         def command():
-            raise error
+            if isinstance(does, BaseException):
+                raise does
+            does()
 
         class Point:
             def load(self):
@@ -173,10 +179,39 @@ def test_an_error_of_several_lines_is_one_too(program):
     )
 
 
-def test_an_interruption_says_how_to_go_on(program):
-    code, said = program(KeyboardInterrupt())
+@pytest.mark.parametrize(
+    ("number", "code", "word"),
+    [
+        (signal.SIGINT, 130, "interrupted"),
+        (signal.SIGTERM, 143, "terminated"),
+        (signal.SIGHUP, 129, "hung up"),
+    ],
+)
+def test_a_signal_is_one_line_and_says_how_to_go_on(program, number, code, word):
+    said = f"alps: {word}; run the same command again to go on\n"
+    assert program(lambda: signal.raise_signal(number)) == (code, said)
+
+
+def _loses_it():
+    with contextlib.suppress(BaseException):
+        signal.raise_signal(signal.SIGINT)
+
+
+def _turns_it_into_a_fault():
+    _loses_it()
+    raise SystemError("returned a result with an exception set")
+
+
+def _turns_it_into_an_error():
+    _loses_it()
+    raise RunFolderError("x is unfinished")
+
+
+@pytest.mark.parametrize("does", [_loses_it, _turns_it_into_a_fault, _turns_it_into_an_error])
+def test_a_signal_that_went_astray_ends_it_all_the_same(program, does):
+    code, said = program(does)
     assert code == 130
-    assert "run the same command again" in said and "Aborted" not in said
+    assert said == "alps: interrupted; run the same command again to go on\n"
 
 
 def test_a_fault_of_ours_is_not_hidden(program):

@@ -118,10 +118,24 @@ MUTANTS = [
     ),
     Mutant(
         "engine/cli/main.py",
-        old="        sys.exit(error.exit_code)\n",
-        new="        sys.exit(1)\n",
+        old="code, text = error.exit_code,",
+        new="code, text = 1,",
         tests=CLI,
         why="all errors have one exit code",
+    ),
+    Mutant(
+        "engine/base/stopping.py",
+        old="if _is_deaf(frame):",
+        new="if False:",
+        tests=("tests/engine/base/test_stopping.py",),
+        why="Ctrl-C in a compiled kernel is a SystemError",
+    ),
+    Mutant(
+        "engine/base/progress.py",
+        old="        raise_if_stopped()\n",
+        new="",
+        tests=("tests/engine/base/test_stopping.py",),
+        why="a signal that is lost in a callback does not end the run",
     ),
     Mutant(
         "engine/cli/quality.py",
