@@ -23,7 +23,8 @@ from alps.engine.clusters.region_data import RunRegions
 from alps.engine.clusters.vectors import read_vectors
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.schemas import CLASS_SCHEMA
-from alps.engine.run_folder.tables import open_table
+from alps.engine.run_folder.sums import record
+from alps.engine.run_folder.tables import note_table, open_table
 from alps.engine.settings import ClusterSettings
 from alps.kernels import kmeans
 
@@ -59,6 +60,7 @@ def cluster_archive(
             progress.advance(1)
     model = replace(model, counts=tally.counts, inertia=tally.mean_inertia)
     save_clusters(model, folder.clusters, made_with(folder))
+    record(folder, folder.clusters)
     return model
 
 
@@ -114,6 +116,7 @@ def assign_group(
             found = replace(found, nearest=_on_host(found.nearest), second=_on_host(found.second))
             columns = {"cluster": _on_host(found.labels), "margin": margin_of(found)}
             writer.write_table(pa.table(columns, schema=CLASS_SCHEMA))
+    note_table(path)
 
 
 def usable_gpu() -> bool:

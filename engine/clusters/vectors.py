@@ -18,7 +18,7 @@ from alps.engine.base.atomic import whole
 from alps.engine.clusters.features import FeatureModel, lists
 from alps.engine.clusters.region_reader import REGION_COLUMNS, RegionReader
 from alps.engine.run_folder.folder import RunFolder
-from alps.engine.run_folder.tables import open_table, read_table
+from alps.engine.run_folder.tables import note_table, open_table, read_table
 from alps.kernels.regions import add_neighbours
 
 FADES = 3.0  # L*a*b* units across a border at which a neighbour counts 1/e
@@ -53,6 +53,7 @@ def write_vectors(
             flat = features.scaled(vectors).astype(np.float16).ravel()
             column = pa.FixedSizeListArray.from_arrays(pa.array(flat), first.shape[1])
             writer.write_table(pa.table([column], schema=schema))
+    note_table(path)
 
 
 def read_vectors(file: pq.ParquetFile, row_group: int) -> np.ndarray:

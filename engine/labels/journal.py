@@ -1,16 +1,22 @@
 """Which sources are painted, what their label maps show, and the sums of it: classes.json."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import IO, Any, Self
+from pathlib import Path
+from typing import IO, NamedTuple, Self
 
 import numpy as np
 
 from alps.engine.base.atomic import write_text
+from alps.engine.base.errors import RunFolderError
+from alps.engine.base.lines import append_line, open_journal
 from alps.engine.labels.palette import palette
 from alps.engine.labels.writer import unlabelled_value
 from alps.engine.run_folder.folder import RunFolder
+from alps.engine.run_folder.painted import PaintedLine, painted_lines
+from alps.engine.run_folder.sums import record, sum_of
 
 
 @dataclass(frozen=True)
@@ -28,50 +34,79 @@ class Counted:
         return cls(np.zeros(clusters + 1, np.int64), np.zeros(clusters, np.int64))
 
 
+class Painted(NamedTuple):
+    """What is kept of a source that was painted."""
+
+    line: int  # of the journal
+    sizes: tuple[int, ...]  # bytes of its files, where the line says
+
+
 class PaintedJournal:
     """The lines of journal/painted.jsonl, one a source that was painted; the last one counts.
 
     A context manager. fingerprint: of all that decides the labels; what was painted under another
-    one does not count. Memory is two numbers a source.
+    one does not count. Memory is a few numbers a source.
     """
 
     def __init__(self, folder: RunFolder, clusters: int, fingerprint: str) -> None:
         self._folder, self._clusters, self._fingerprint = folder, clusters, fingerprint
-        self.done: dict[int, int] = {}  # source index -> its line
+        self.done: dict[int, Painted] = {}  # by source index
         self.refused: dict[int, str] = {}  # source index -> why it could not be painted
         self._lines = 0
-        self._file: IO[str] | None = None
+        self._file: IO[bytes] | None = None
 
     def __enter__(self) -> Self:
         for number, line in self._read():
-            index = line["source_index"]
+            index = line.source_index
             self.refused.pop(index, None)
             self.done.pop(index, None)  # painted anew since, with other clusters perhaps
-            if line.get("of") == self._fingerprint:
+            if line.of == self._fingerprint:
                 self._note(number, line)
-        self._file = open(self._folder.painted, "a", encoding="utf-8")
-        if self._lines and not self._ends_whole():  # the last line of a killed run
-            self._file.write("\n")
+        with _writing(self._folder):
+            self._file = open_journal(self._folder.painted)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         if self._file is not None:
             self._file.close()
 
-    def add(self, source_index: int, counted: Counted, reason: str = "") -> None:
-        """Note a source whose label map is whole, or one that has none (no pixels) and why."""
+    def has(self, source_index: int, paths: Iterable[Path]) -> bool:
+        """Whether a source is painted, and each of its files there with all of its bytes."""
+        painted = self.done.get(source_index)
+        if painted is None:
+            return False
+        try:
+            sizes = [path.stat().st_size for path in paths]
+        except OSError:
+            return False
+        if painted.sizes:
+            return sizes == list(painted.sizes[: len(sizes)])
+        return all(sizes)  # older lines do not say
+
+    def add(
+        self,
+        source_index: int,
+        counted: Counted,
+        reason: str = "",
+        paths: Iterable[Path] = (),
+    ) -> None:
+        """Note a source whose label map is whole, or one that has none (no pixels) and why.
+
+        paths: its files, the label map first.
+        """
         if self._file is None:
             raise ValueError("the journal is not open")
-        line = {
-            "source_index": source_index,
-            "of": self._fingerprint,
-            "reason": reason,
-            "pixels": counted.pixels.tolist(),
-            "regions": counted.regions.tolist(),
-            "nodata": int(counted.nodata[0]),
-        }
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        with _writing(self._folder):
+            line = PaintedLine(
+                source_index,
+                self._fingerprint,
+                reason,
+                counted.pixels.tolist(),
+                counted.regions.tolist(),
+                int(counted.nodata[0]),
+                tuple(sum_of(self._folder, path) for path in paths),
+            )
+            append_line(self._file, line.to_dict())
         self.refused.pop(source_index, None)
         self.done.pop(source_index, None)
         self._note(self._lines, line)
@@ -81,10 +116,11 @@ class PaintedJournal:
         """Write classes.json: id, name, colour, pixels and regions of each class."""
         total = Counted.of(self._clusters)
         for number, line in self._read():
-            if self.done.get(line["source_index"]) == number:
-                total.pixels[:] += line["pixels"]
-                total.regions[:] += line["regions"]
-                total.nodata[:] += line["nodata"]
+            painted = self.done.get(line.source_index)
+            if painted is not None and painted.line == number:
+                total.pixels[:] += line.pixels
+                total.regions[:] += line.regions or 0
+                total.nodata[:] += line.nodata or 0
         classes = [
             {
                 "id": index,
@@ -102,29 +138,29 @@ class PaintedJournal:
             "nodata_pixels": int(total.nodata[0]),
         }
         write_text(self._folder.classes, json.dumps(content, indent=1) + "\n")
+        record(self._folder, self._folder.classes)
 
-    def _read(self) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _read(self) -> Iterator[tuple[int, PaintedLine]]:
         """Lines by number; what is no whole line is left out."""
         self._lines = 0
-        if not self._folder.painted.exists():
-            return
-        with open(self._folder.painted, encoding="utf-8") as file:
-            for number, text in enumerate(file):
-                self._lines = number + 1
-                try:
-                    line = json.loads(text)
-                except ValueError:
-                    continue
-                if isinstance(line, dict) and "source_index" in line:
-                    yield number, line
+        for number, line in enumerate(painted_lines(self._folder.painted)):
+            self._lines = number + 1
+            if line is not None:
+                yield number, line
 
-    def _ends_whole(self) -> bool:
-        with open(self._folder.painted, "rb") as file:
-            file.seek(-1, 2)
-            return file.read() == b"\n"
+    def _note(self, number: int, line: PaintedLine) -> None:
+        if line.reason:
+            self.refused[line.source_index] = line.reason
+        elif line.counts(self._clusters):
+            self.done[line.source_index] = Painted(number, tuple(one.bytes for one in line.files))
 
-    def _note(self, number: int, line: dict[str, Any]) -> None:
-        if line.get("reason"):
-            self.refused[line["source_index"]] = line["reason"]
-        elif {"nodata", "regions"} <= line.keys() and any(line["pixels"]):  # older: painted anew
-            self.done[line["source_index"]] = number
+
+@contextmanager
+def _writing(folder: RunFolder) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunFolderError(
+            f"cannot write {folder.painted}: {error.strerror or error}; check permissions and the "
+            "space left, then run the same command again"
+        ) from error

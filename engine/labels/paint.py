@@ -36,6 +36,7 @@ from alps.engine.regions.tables import GroupTables
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.plan import PlannedTile, group_of, groups_of
 from alps.engine.run_folder.region_schemas import BORDER_SCHEMA
+from alps.engine.run_folder.sums import is_right, refuse_damaged
 from alps.engine.run_folder.tables import read_table
 from alps.engine.settings import PaintSettings
 
@@ -99,11 +100,7 @@ class Painter:
 
     def has(self, tile: PlannedTile) -> bool:
         """Whether the source of a tile has its label map."""
-        return (
-            tile.source_index in self._journal.done
-            and self._folder.label(tile.label).exists()
-            and (not self._settings.objects or self._folder.object_map(tile.label).exists())
-        )
+        return self._journal.has(tile.source_index, self._files(tile))
 
     def refused(self, tile: PlannedTile) -> str:
         """Why the source of a tile could be opened but not painted; empty where that is not so."""
@@ -115,7 +112,7 @@ class Painter:
         Notes in ``unpainted`` why that cannot be.
         """
         first, group = tiles[0], group_of(tiles)
-        path = self._folder.region_raster(first.label)
+        path, files = self._folder.region_raster(first.label), self._files(first)
         counted, reason = Counted.of(self._clusters), ""
         if not first.reason and not path.exists():
             self._folder.label(first.label).unlink(missing_ok=True)
@@ -125,6 +122,7 @@ class Painter:
             )
             print(f"{first.source}: no label map: {reason}", file=sys.stderr)
         elif not first.reason:
+            refuse_damaged(path, group, self._folder)
             tables = self._tables(group)
             regions = tables.of_source(first.source_index)
             with open_regions(path, (first.source_width, first.source_height)) as raster:
@@ -135,11 +133,17 @@ class Painter:
                     objects = regions.column("object").to_numpy().astype(np.int64)
                     objects[classes < 0] = -1
                     self._write_objects(first, raster, objects)
-        self._journal.add(first.source_index, counted, reason)
+        files = [] if first.reason or reason else files
+        self._journal.add(first.source_index, counted, reason, files)
 
     def write_classes(self) -> None:
         """Write classes.json, of all label maps there are."""
         self._journal.write_classes()
+
+    def _files(self, tile: PlannedTile) -> list[Path]:
+        """What is painted of the source of a tile."""
+        files = [self._folder.label(tile.label)]
+        return files + [self._folder.object_map(tile.label)] * self._settings.objects
 
     def _tables(self, group: int) -> GroupTables:
         """Tables of a group, which its sources share."""
@@ -202,7 +206,7 @@ class Painter:
     def _vectors(self, group: int) -> Path:
         """The file of a group's vectors, made anew where it is not there."""
         path = self._folder.region_vectors(group)
-        if not path.exists():
+        if not is_right(self._folder, path):
             write_vectors(self._folder, group, self._model.known_features(), self._reader)
         return path
 

@@ -1,16 +1,14 @@
 """Classes by source and by date, from the journal of painted sources."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from alps.engine.base.errors import RunFolderError
 from alps.engine.report.rows.dates import UNKNOWN, date_words
 from alps.engine.report.run_facts import Classes, LabelClass
+from alps.engine.run_folder.painted import painted_lines
 
 MOST_DATES = 12
 MOST_PARTS = 24  # classes of a bar that are told apart
@@ -91,29 +89,14 @@ def classes_by_source(
 def _painted(journal: Path, classes: int) -> Iterator[tuple[int, np.ndarray]]:
     """Source index and pixels of each class (K,) int64, from each source's last line."""
     last: dict[int, int] = {}
-    for number, line in _lines(journal):
-        last[line["source_index"]] = number
-    for number, line in _lines(journal):
-        pixels = line.get("pixels")
-        current = last[line["source_index"]] == number and not line.get("reason")
-        if current and isinstance(pixels, list) and len(pixels) == classes + 1:
-            yield line["source_index"], np.array(pixels[:classes], np.int64)
-
-
-def _lines(journal: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    try:
-        with open(journal, encoding="utf-8") as file:
-            for number, text in enumerate(file):
-                try:
-                    line = json.loads(text)
-                except ValueError:  # a run was killed while it wrote
-                    continue
-                if isinstance(line, dict) and isinstance(line.get("source_index"), int):
-                    yield number, line
-    except OSError as error:
-        raise RunFolderError(
-            f"{journal} cannot be read: {error}. Run `alps paint` again."
-        ) from error
+    for number, line in enumerate(painted_lines(journal)):
+        if line is not None:
+            last[line.source_index] = number
+    for number, line in enumerate(painted_lines(journal)):
+        if line is None or last[line.source_index] != number or line.reason:
+            continue
+        if len(line.pixels) == classes + 1:
+            yield line.source_index, np.array(line.pixels[:classes], np.int64)
 
 
 def _coarse_enough(by_day: dict[int, np.ndarray]) -> dict[int, np.ndarray]:

@@ -11,7 +11,9 @@ from typing import Any
 
 from alps.engine.base.atomic import write_text
 from alps.engine.base.errors import RunFolderError
+from alps.engine.base.records import BadRecordError, read_record
 from alps.engine.run_folder.inside import path_inside
+from alps.engine.run_folder.run_record import check_run, with_sum
 
 
 @dataclass(frozen=True)
@@ -101,27 +103,29 @@ class RunFolder:
         """The rows of one shard of tiles; there once the shard is done."""
         return self.journal / f"tiles-{shard:05d}.parquet"
 
+    def sums(self, number: int | None) -> Path:
+        """Checksums of the files of a shard and of the group that begins in it; None: of others."""
+        return self.journal / ("sums.jsonl" if number is None else f"sums-{number:05d}.jsonl")
+
     def read_run(self) -> dict[str, Any]:
         """The content of run.json."""
+        mend = "put back a copy, or give another OUT"
         try:
-            run = json.loads(self.run_json.read_text(encoding="utf-8"))
-            if not isinstance(run, dict):
-                raise ValueError("it holds no object")
+            run = read_record(self.run_json, dict[str, Any], RunFolderError, mend)
+            check_run(run)
             return run
         except FileNotFoundError:
             raise RunFolderError(
                 f"{self.root} is not a run folder: it has no run.json; "
                 "make one with: alps label SRC OUT"
             ) from None
-        except (OSError, ValueError) as error:
-            raise RunFolderError(
-                f"cannot read {self.run_json}: {error}; put back a copy, or give another OUT"
-            ) from error
+        except BadRecordError as error:
+            raise RunFolderError(f"cannot read {self.run_json}: {error}; {mend}") from error
 
     def damaged(self, path: Path, why: str) -> RunFolderError:
         """The error that says how a damaged file is made again."""
         return RunFolderError(
-            f"{path} is damaged: {why}; delete it and give the command that made it again"
+            f"{path} is damaged: {why}; remove it, it is made again by the command that made it"
         )
 
     def refuse_unpainted(self) -> None:
@@ -137,6 +141,6 @@ class RunFolder:
 
     def update_run(self, **values: Any) -> dict[str, Any]:
         """Set keys of run.json and return its new content."""
-        run = (self.read_run() if self.run_json.exists() else {}) | values
+        run = with_sum((self.read_run() if self.run_json.exists() else {}) | values)
         write_text(self.run_json, json.dumps(run, indent=2) + "\n")
         return run

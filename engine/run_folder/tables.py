@@ -9,35 +9,52 @@ import pyarrow.parquet as pq
 
 from alps.engine.base.atomic import whole
 from alps.engine.base.errors import RunFolderError
+from alps.engine.run_folder.sums import folder_of, record, refuse_damaged
 
 
 def write_table(table: pa.Table, path: Path) -> None:
     """Write a Parquet file whole or not at all; the same table gives the same bytes."""
     with whole(path) as part:
         pq.write_table(table, part, compression="zstd")
+    note_table(path)
+
+
+def note_table(path: Path) -> None:
+    """Keep the checksum of a table that has just got its name, where it lies in a run folder."""
+    if folder := folder_of(path):
+        record(folder, path)
 
 
 @contextmanager
 def open_table(path: Path) -> Iterator[pq.ParquetFile]:
-    """A Parquet file of the run folder, to be read in parts; memory is what is asked for."""
+    """A Parquet file of the run folder, to be read in parts; memory is what is asked for.
+
+    Raises RunFolderError where it cannot be read, or is not what was written.
+    """
+    refuse_damaged(path)
     try:
         with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
             yield file
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, pa.ArrowException) as error:
         raise _unreadable(path, error) from error
 
 
 def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """Read a Parquet file of the run folder."""
+    """Read a Parquet file of the run folder. Errors as ``open_table``'s."""
+    refuse_damaged(path)
     try:
         # One file is one table; partitioning="hive" would read names of folders as columns.
-        return pq.read_table(path, columns=columns, partitioning=None)
-    except (OSError, pa.ArrowInvalid) as error:
+        table = pq.read_table(path, columns=columns, partitioning=None)
+    except (OSError, pa.ArrowException) as error:
         raise _unreadable(path, error) from error
+    if lacking := sorted(set(columns or ()) - set(table.column_names)):
+        raise _unreadable(path, f"it has no column {lacking[0]}")
+    return table
 
 
-def _unreadable(path: Path, error: Exception) -> RunFolderError:
-    return RunFolderError(
-        f"cannot read {path}: {error}; if it is one of segments/, delete it and give the "
-        "command that made it again: its tiles are segmented anew"
-    )
+def _unreadable(path: Path, why: Exception | str) -> RunFolderError:
+    if path.name in ("plan.parquet", "tiles.parquet"):
+        mend = "alps verify OUT --repair makes it again"
+    else:
+        mend = "remove it, it is made again by the command that made it"
+    return RunFolderError(f"cannot read {path}: {' '.join(str(why).split())}; {mend}")

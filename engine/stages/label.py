@@ -20,7 +20,9 @@ from alps.engine.report import build_report
 from alps.engine.report.run_facts import read_classes
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.locks import alone, locked
+from alps.engine.run_folder.plan import groups_of
 from alps.engine.run_folder.schemas import STAGES
+from alps.engine.run_folder.sums import is_right, refuse_damaged
 from alps.engine.run_folder.tables import read_table
 from alps.engine.settings import (
     ClusterSettings,
@@ -153,11 +155,11 @@ def cluster_stage(folder: RunFolder, settings: ClusterSettings, device: str = "a
             f"{missing} shards of {folder.root} are not segmented yet; "
             "run the rest with: alps segment SRC OUT"
         )
-    if not folder.tiles.exists():
+    if not is_right(folder, folder.tiles):
         collect_tiles(folder)
     cut_stage(folder)
     wanted = fingerprint(run["config_hash"], asdict(settings))
-    if run["done"].get("cluster") == wanted:
+    if run["done"].get("cluster") == wanted and _clusters_stand(folder, settings.clusters):
         return
     # Before the old clusters are given up.
     if not read_table(folder.tiles, ["segments"]).column("segments").to_numpy().any():
@@ -171,6 +173,18 @@ def cluster_stage(folder: RunFolder, settings: ClusterSettings, device: str = "a
         on_gpu = choose_device(device).type == "cuda" and usable_gpu()
         cluster_archive(folder, settings, on_gpu)
     mark(folder, "cluster", wanted)
+
+
+def _clusters_stand(folder: RunFolder, clusters: int) -> bool:
+    """Whether so many clusters and the classes of all regions are there, as they were written."""
+    try:
+        if len(load_clusters(folder.clusters).model.centroids) != clusters:
+            return False
+    except RunFolderError:
+        return False
+    groups = [group for group, _ in groups_of(read_table(folder.plan))]
+    files = [folder.clusters, *(folder.region_classes(group) for group in groups)]
+    return all(is_right(folder, path) for path in files)
 
 
 def _why_no_mask(folder: RunFolder) -> str:
@@ -206,13 +220,12 @@ def paint_stage(folder: RunFolder, settings: PaintSettings | None = None) -> dic
         raise RunFolderError(f"{folder.root} has no clusters yet; run: alps cluster OUT")
     run["settings"]["paint"] = asdict(settings)
     folder.update_run(settings=run["settings"])
+    refuse_damaged(folder.clusters)
+    clusters = load_clusters(folder.clusters)
+    # Clusters that had to be fitted again may be others, on another machine.
+    shown = paint_fingerprint(fingerprint(wanted, clusters.sha256), settings)
     with timed(folder, "paint"):
-        unpainted = paint_archive(
-            folder,
-            load_clusters(folder.clusters).model,
-            paint_fingerprint(wanted, settings),
-            settings,
-        )
+        unpainted = paint_archive(folder, clusters.model, shown, settings)
     mark(folder, "paint", wanted)
     return unpainted
 

@@ -24,6 +24,7 @@ from alps.engine.regions.windows import COLUMNS
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.plan import PlannedTile, groups_of, shards_of_rows
 from alps.engine.run_folder.segment_store import SegmentStore
+from alps.engine.run_folder.sums import is_right, is_whole, record
 from alps.engine.run_folder.tables import read_table
 from alps.engine.settings import ClusterSettings, RunSettings
 from alps.engine.stages.opening import (
@@ -34,8 +35,8 @@ from alps.engine.stages.opening import (
     prepare_model,
     timed,
 )
-from alps.engine.stages.regions import CutSettings, cut_group
-from alps.engine.stages.segment import collect_tiles, segment_archive
+from alps.engine.stages.regions import CutSettings, cut_group, is_cut
+from alps.engine.stages.segment import collect_tiles, is_segmented, segment_archive
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,10 @@ def one_pass_stage(
         "keep_segments": one_pass.keep_segments,
     }
     run, loaded = open_run(folder, src, loaded, also=also)
-    if not folder.clusters.exists():
+    if not is_right(folder, folder.clusters):
         with whole(folder.clusters) as part:
             shutil.copyfile(one_pass.clusters_from, part)
+        record(folder, folder.clusters)
     wanted = fingerprint(run["config_hash"], "one pass")
     shown = paint_fingerprint(wanted, settings.paint)
     cutting = CutSettings(Reading.of_run(run), loaded.settings.segment.superpixels)
@@ -139,9 +141,9 @@ class _Keeper:
 
     def is_done(self, shard: int) -> bool:
         """Whether a shard need not be segmented: it is there, or all that needed it is painted."""
-        if not self._folder.shard_tiles(shard).exists():
+        if not is_whole(self._folder, self._folder.shard_tiles(shard)):
             return False
-        if self._folder.segments(shard).exists():
+        if is_whole(self._folder, self._folder.segments(shard)):
             return True
         if self._keep:
             return False
@@ -169,9 +171,9 @@ class _Keeper:
         self._drop()
 
     def _paint(self, group: _Group) -> None:
-        if not self._folder.regions(group.number).exists():
+        if not is_cut(self._folder, group.number):
             cut_group(self._folder, group.number, group.sources, self._store, self._settings)
-        if not self._folder.region_classes(group.number).exists():
+        if not is_whole(self._folder, self._folder.region_classes(group.number)):
             model = self._clusters.model
             write_vectors(self._folder, group.number, model.known_features(), self._reader)
             assign_group(self._folder, group.number, model)
@@ -200,7 +202,7 @@ class _Keeper:
         self._dropped = self._next
 
     def _is_there(self, shard: int) -> bool:
-        return self._folder.shard_tiles(shard).exists() and self._folder.segments(shard).exists()
+        return is_segmented(self._folder, shard)
 
     def _is_settled(self, group: _Group) -> bool:
         """Whether each source of a group has its label map, or can have none."""

@@ -28,11 +28,13 @@ from alps.engine.regions.build import NOWHERE, RegionRows, build_regions
 from alps.engine.regions.objects import join_masks
 from alps.engine.regions.windows import COLUMNS, SourceWindows
 from alps.engine.run_folder.folder import RunFolder
-from alps.engine.run_folder.plan import PlannedTile, check_size, groups_of
+from alps.engine.run_folder.plan import PlannedTile, check_size, group_of, groups_of
 from alps.engine.run_folder.region_schemas import BORDER_SCHEMA, OBJECT_SCHEMA, REGION_SCHEMA
 from alps.engine.run_folder.segment_store import SegmentStore
-from alps.engine.run_folder.tables import open_table, read_table
+from alps.engine.run_folder.sums import forget_sums, is_whole, known_sums, record
+from alps.engine.run_folder.tables import note_table, open_table, read_table
 
+RASTERS = "regions/rasters/"
 ROW_GROUP = 1 << 16  # rows of a table that are written at once, at least
 
 
@@ -55,7 +57,15 @@ Group = tuple[int, list[list[PlannedTile]]]
 def groups_to_cut(folder: RunFolder) -> list[Group]:
     """Groups of sources without regions, each with the tiles of its sources."""
     plan = read_table(folder.plan)
-    return [group for group in groups_of(plan) if not folder.regions(group[0]).exists()]
+    return [group for group in groups_of(plan) if not is_cut(folder, group[0])]
+
+
+def is_cut(folder: RunFolder, group: int) -> bool:
+    """Whether a group has its regions, and each of their files is there with all of its bytes."""
+    paths = [folder.regions(group), folder.borders(group), folder.objects(group)]
+    known = known_sums(folder, group)
+    rasters = (folder.root / name for name in known if name.startswith(RASTERS))
+    return all(is_whole(folder, path, group) for path in (*paths, *rasters))
 
 
 def cut_archive(folder: RunFolder, settings: CutSettings) -> None:
@@ -92,6 +102,7 @@ def cut_group(
 ) -> None:
     """Cut the sources of a group; one that cannot be read has no regions."""
     folder.regions(group).parent.mkdir(parents=True, exist_ok=True)
+    forget_sums(folder, group, RASTERS)  # of sources that cannot be read any more, perhaps
     with ExitStack() as stack:
         # Whole in the opposite order: the regions come last.
         regions, borders, objects = (
@@ -111,6 +122,8 @@ def cut_group(
             except SourceError as error:  # it was readable when it was segmented
                 print(f"{tiles[0].source}: not cut into regions: {error}", file=sys.stderr)
         tables.flush()
+    for path in (folder.objects(group), folder.borders(group), folder.regions(group)):
+        note_table(path)
 
 
 def _cut_source(
@@ -140,6 +153,7 @@ def _cut_source(
             ):
                 writer.write(rows.y, rows.raster)
                 tables.add(rows)
+        record(folder, raster, group_of(tiles))
 
 
 def _scene_of(tiles: list[PlannedTile]) -> Window:

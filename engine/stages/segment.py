@@ -27,6 +27,7 @@ from alps.engine.run_folder.plan import (
     tiles_of_shard,
 )
 from alps.engine.run_folder.schemas import STAGES, TILE_SCHEMA, segment_schema
+from alps.engine.run_folder.sums import is_whole
 from alps.engine.run_folder.tables import read_table, write_table
 from alps.engine.sam.config import ModelInfo
 from alps.engine.settings import FilledSettings
@@ -142,6 +143,12 @@ def shards_missing(folder: RunFolder) -> int:
     return sum(not keeper.is_done(shard) for shard in range(shards))
 
 
+def is_segmented(folder: RunFolder, shard: int) -> bool:
+    """Whether a shard's rows and segments are there, with all of their bytes."""
+    paths = folder.shard_tiles(shard), folder.segments(shard)
+    return all(is_whole(folder, path) for path in paths)
+
+
 class _KeepAll:
     """Segments stay as they were made."""
 
@@ -149,8 +156,8 @@ class _KeepAll:
         self._folder = folder
 
     def is_done(self, shard: int) -> bool:
-        """The journal decides; but segments that somebody deleted since are made again."""
-        return self._folder.shard_tiles(shard).exists() and self._folder.segments(shard).exists()
+        """The journal decides; but what somebody deleted or cut short since is made again."""
+        return is_segmented(self._folder, shard)
 
     def committed(self, shard: int) -> None:
         pass

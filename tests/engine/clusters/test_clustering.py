@@ -24,7 +24,7 @@ from alps.engine.clusters.region_reader import REGION_COLUMNS, RegionReader
 from alps.engine.clusters.seeding import move_centroids, plus_plus
 from alps.engine.clusters.vectors import COLUMN, write_vectors
 from alps.engine.images.windows import Window
-from alps.engine.run_folder.tables import read_table
+from alps.engine.run_folder.tables import read_table, write_table
 from alps.engine.settings import ClusterSettings
 from alps.kernels.base.threads import set_threads
 
@@ -486,7 +486,7 @@ def test_an_embedding_that_is_no_number_is_named(run, bad):
     kind = table.schema.field("embedding").type
     at = table.schema.get_field_index("embedding")
     changed = pa.array([np.array(e, np.float16) for e in embeddings], kind)
-    pq.write_table(table.set_column(at, table.schema.field(at), changed), path)
+    write_table(table.set_column(at, table.schema.field(at), changed), path)
     with pytest.raises(RunFolderError, match=r"2 of 7 embeddings of tile 5 .* segment 3"):
         cluster_archive(folder, ClusterSettings(clusters=4))
     assert not folder.clusters.exists()

@@ -16,6 +16,7 @@ from alps.engine.clusters.fit import ClusterModel
 from alps.engine.images.windows import Window, plan_windows
 from alps.engine.labels.paint import Painter, paint_archive
 from alps.engine.regions.build import NOWHERE
+from alps.engine.run_folder.sums import record
 from alps.engine.settings import PaintSettings
 from alps.kernels.masks import coco
 from alps.kernels.paint import paint, paint_order
@@ -185,6 +186,7 @@ def test_maps_lie_where_their_source_does(run):
     transform = rasterio.Affine(0.5, 0, 500_000, 0, -0.5, 4_000_000)
     with rasterio.open(run.region_raster("a.png"), "r+") as raster:
         raster.crs, raster.transform = "EPSG:32631", transform
+    record(run, run.region_raster("a.png"), 0)
     paint_run(run, CLUSTERS, objects=True)
     with rasterio.open(run.object_map("a.png")) as raster:
         assert (raster.crs, raster.transform) == ("EPSG:32631", transform)
@@ -236,6 +238,7 @@ def test_regions_of_another_size_are_not_painted(run):
     changed = profile | {"width": WIDTH - 1, "transform": transform}
     with rasterio.open(raster, "w", **changed) as file:
         file.write(numbers[:, 1:], 1)
+    record(run, raster, 0)
     with pytest.raises(RunFolderError, match="99 x 60 pixels, its source 100 x 60; delete"):
         paint_run(run, CLUSTERS)
 

@@ -1,0 +1,69 @@
+"""run.json: what it must be like, and the checksum that it carries of itself."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any
+
+from msgspec import Meta
+
+from alps.engine.base.digests import fingerprint
+from alps.engine.base.errors import SettingsError
+from alps.engine.base.records import BadRecordError, Count, as_record
+from alps.engine.settings import RunSettings, check_ranges
+
+SUM = "sum"
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """The model of a run."""
+
+    name: str
+    sha256: str
+    parameters: Count = 0
+
+
+@dataclass(frozen=True)
+class LimitsRecord:
+    """A stretch that several files share."""
+
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """Keys of run.json that stages rely on; each stage says which must be there."""
+
+    source: str = ""
+    config_hash: str = ""
+    model: ModelRecord | None = None
+    settings: RunSettings = field(default_factory=RunSettings)
+    also: dict[str, Any] = field(default_factory=dict)
+    stretches: dict[str, LimitsRecord] = field(default_factory=dict)
+    warnings: dict[str, str] = field(default_factory=dict)
+    stages: dict[str, Annotated[float, Meta(ge=0)]] = field(default_factory=dict)
+    done: dict[str, str] = field(default_factory=dict)
+    machines: Annotated[int, Meta(ge=1)] | None = None
+
+
+def check_run(values: Mapping[str, Any]) -> None:
+    """Raise BadRecordError for values that no run writes, or that were changed since."""
+    if SUM in values and with_sum(values)[SUM] != values[SUM]:
+        raise BadRecordError(
+            f"its checksum is not that of its content, it was damaged or edited (who edited it on "
+            f"purpose takes the key {SUM} out)"
+        )
+    record = as_record(values, RunRecord)
+    try:
+        for part in fields(RunSettings):
+            settings = getattr(record.settings, part.name)
+            check_ranges(settings, type(settings))
+    except SettingsError as error:
+        raise BadRecordError(str(error)) from error
+
+
+def with_sum(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values with the checksum of all others."""
+    others = {name: value for name, value in values.items() if name != SUM}
+    return others | {SUM: fingerprint(others)}
