@@ -27,6 +27,7 @@ REQUIRES = [
     "click>=8.1,<9",  # 8.1: Context.with_resource and shell completion as used; 9 may break
     "filelock>=3.12,<5",  # released by the kernel when a process dies; no lock goes stale
     "jinja2>=3.1,<4",  # autoescape is on for the report
+    "msgspec>=0.19,<1",  # schemas of all files that are read; 0.19: Python 3.13, no dependencies
     "numba>=0.61,<1",  # 0.61: NumPy 2.1 and Python 3.13; the compiled kernels
     "numpy>=1.26,<3",  # 1.26 is the first that torch 2.11+ and Python 3.12 agree on
     "opencv-python-headless>=4.9,<6",  # drawing of scenes, connected components
@@ -132,6 +133,7 @@ setup(
             "paint = alps.engine.cli.commands:paint",
             "report = alps.engine.cli.commands:report",
             "quality = alps.engine.cli.commands:quality",
+            "verify = alps.engine.cli.commands:verify",
             "models = alps.engine.cli.commands:models",
             "export = alps.export.commands:export",
             "distill = alps.trainer.commands:distill",

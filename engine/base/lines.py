@@ -20,7 +20,7 @@ _SUM = re.compile(rb'(.*), "sum": "([0-9a-f]{16})"}\n?', re.DOTALL)
 
 def open_journal(path: Path) -> IO[bytes]:
     """A journal to which ``append_line`` adds; a last line that was torn is ended."""
-    file = open(path, "ab+")
+    file = open(path, "ab+")  # noqa: SIM115 - handed on
     if file.tell():
         file.seek(-1, 2)
         if file.read(1) != b"\n":

@@ -18,6 +18,7 @@ from alps.engine.cli.options import (
     settings_options,
 )
 from alps.engine.cli.quality import quality
+from alps.engine.cli.verify import verify
 from alps.engine.settings import (
     ClusterSettings,
     PaintSettings,
@@ -40,6 +41,7 @@ __all__ = [
     "quality",
     "report",
     "segment",
+    "verify",
 ]
 
 out_argument = click.argument("out", type=click.Path(path_type=Path, file_okay=False))

@@ -124,9 +124,13 @@ class RunFolder:
 
     def damaged(self, path: Path, why: str) -> RunFolderError:
         """The error that says how a damaged file is made again."""
-        return RunFolderError(
-            f"{path} is damaged: {why}; remove it, it is made again by the command that made it"
-        )
+        return RunFolderError(f"{path} is damaged: {why}; {self.how_made_again(path)}")
+
+    def how_made_again(self, path: Path) -> str:
+        """What to do about a damaged file, as the end of a sentence."""
+        if path in (self.plan, self.tiles):  # made of others, and others of them
+            return f"alps verify {self.root} --repair makes it again"
+        return "remove it, it is made again by the command that made it"
 
     def refuse_unpainted(self) -> None:
         """Raise RunFolderError where label maps are of older clusters than the segments."""

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from alps.engine.base.atomic import whole
 from alps.engine.base.errors import RunFolderError
+from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.sums import folder_of, record, refuse_damaged
 
 
@@ -53,8 +54,5 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
 
 
 def _unreadable(path: Path, why: Exception | str) -> RunFolderError:
-    if path.name in ("plan.parquet", "tiles.parquet"):
-        mend = "alps verify OUT --repair makes it again"
-    else:
-        mend = "remove it, it is made again by the command that made it"
+    mend = (folder_of(path) or RunFolder(path.parent)).how_made_again(path)
     return RunFolderError(f"cannot read {path}: {' '.join(str(why).split())}; {mend}")

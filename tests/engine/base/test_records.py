@@ -82,9 +82,7 @@ anything = st.recursive(
 
 
 @given(
-    st.fixed_dictionaries(
-        {}, optional=dict.fromkeys(("name", "side", "share", "bands"), anything)
-    )
+    st.fixed_dictionaries({}, optional=dict.fromkeys(("name", "side", "share", "bands"), anything))
 )
 def test_nothing_else_ever_comes_out(values):
     try:

@@ -11,41 +11,78 @@ PATCHES = ("tests/engine/labels/test_patches.py",)
 AGREEMENT = ("tests/engine/labels/test_agreement.py",)
 OPTION = "tests/engine/cli/test_option_effects.py::test_an_option_has_its_effect"
 
+VERIFY = "tests/engine/stages/test_verify.py"
+
 MUTANTS = [
     Mutant(
-        "engine/labels/paint.py",
-        old="self._folder.label(tile.label).exists()\n",
-        new="bool(tile.label)\n",
+        "engine/labels/journal.py",
+        old="        except OSError:\n            return False\n",
+        new="        except OSError:\n            return True\n",
         tests=(f"{ONE_PASS}::test_a_label_map_that_was_deleted_is_made_again",),
         why="a label map that was deleted is not made again",
     ),
     Mutant(
         "engine/labels/journal.py",
-        old='            if line.get("of") == self._fingerprint:\n',
+        old="            if line.of == self._fingerprint:\n",
         new="            if True:\n",
         tests=PAINT + JOURNAL,
         why="label maps of other clusters count as done",
     ),
     Mutant(
-        "engine/labels/journal.py",
-        old="if self._lines and not self._ends_whole():",
+        "engine/base/lines.py",
+        old='if file.read(1) != b"\\n":',
         new="if False:",
         tests=JOURNAL,
         why="a line is joined to the torn one of a killed run",
     ),
     Mutant(
         "engine/labels/journal.py",
-        old='            if self.done.get(line["source_index"]) == number:\n',
-        new='            if line["source_index"] in self.done:\n',
+        old="if painted is not None and painted.line == number:",
+        new="if painted is not None:",
         tests=PAINT + JOURNAL,
         why="what was painted twice is counted twice",
     ),
     Mutant(
-        "engine/labels/journal.py",
-        old="        self._file.flush()\n",
+        "engine/base/lines.py",
+        old="    file.flush()\n",
         new="",
         tests=JOURNAL,
         why="a killed run forgets what it painted",
+    ),
+    Mutant(
+        "engine/labels/journal.py",
+        old="return sizes == list(painted.sizes[: len(sizes)])",
+        new="return True",
+        tests=(f"{VERIFY}::test_a_restart_makes_results_again",),
+        why="a label map that was emptied counts as done",
+    ),
+    Mutant(
+        "engine/stages/label.py",
+        old="and _clusters_stand(folder, settings.clusters):",
+        new=":",
+        tests=(f"{VERIFY}::test_clusters_that_are_damaged_are_fitted_again",),
+        why="junk in clusters.npz counts as clustered",
+    ),
+    Mutant(
+        "engine/stages/verify.py",
+        old="if file_sha256(path) != one.sha256:",
+        new="if False:",
+        tests=(f"{VERIFY}::test_a_flipped_bit_is_named_removed_and_made_again",),
+        why="verifying looks at sizes alone",
+    ),
+    Mutant(
+        "engine/run_folder/sums.py",
+        old="if file_sha256(path) != known.sha256:",
+        new="if False:",
+        tests=("tests/engine/run_folder/test_sums.py",),
+        why="a flipped bit in a table is read over",
+    ),
+    Mutant(
+        "engine/base/lines.py",
+        old="if found and _digest(found[1]) != found[2].decode():",
+        new="if False:",
+        tests=("tests/engine/base/test_lines.py",),
+        why="a flipped digit in a journal is taken as it is",
     ),
     Mutant(
         "engine/labels/writer.py",

@@ -266,8 +266,8 @@ MUTANTS = [
             "classes outlive the regions that they are of",
         ),
         (
-            "if not folder.regions(group[0]).exists()]",
-            "if not folder.objects(group[0]).exists()]",
+            "paths = [folder.regions(group), folder.borders(group), folder.objects(group)]",
+            "paths = [folder.borders(group), folder.objects(group)]",
             "a group counts as cut before its regions are there",
         ),
         (
