@@ -9,7 +9,7 @@ GROUP = "alps.commands"
 INDEX = """# Commands
 
 One program, `alps`; each command says the same with `--help`. Exit codes: 0 done, 1 an error, 2 a
-setting that cannot work, 3 too many failures, 130 interrupted.
+setting that cannot work, 3 too many failures, 130 interrupted (129 hung up, 143 terminated).
 
 | command | what it does |
 |---|---|

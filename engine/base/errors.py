@@ -33,6 +33,10 @@ class RunFolderError(AlpsError):
     """A run folder is in use, incomplete, unwritable, or belongs to another run."""
 
 
+class OutOfMemoryError(AlpsError):
+    """Memory ran out; what was done so far is kept."""
+
+
 class TooManyFailuresError(AlpsError):
     """The run finished, but more tiles failed than the threshold allows."""
 

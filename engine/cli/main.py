@@ -11,7 +11,8 @@ from importlib.metadata import EntryPoint, entry_points
 
 import click
 
-from alps.engine.base.errors import AlpsError
+from alps.engine.base.errors import AlpsError, OutOfMemoryError
+from alps.engine.base.memory import is_out_of_memory, out_of_memory
 from alps.engine.base.stopping import Stopping, listen
 
 GROUP = "alps.commands"
@@ -62,18 +63,29 @@ def _run(signals: Stopping) -> int | str | None:
         commands(prog_name="alps")
     except SystemExit as done:  # click's way of ending, in good and in bad
         code = done.code
-    except AlpsError as error:
-        code, text = error.exit_code, " ".join(str(error).splitlines())
-    except BaseException:
-        if not signals.received:  # a fault of ours is not hidden
+    except BaseException as error:
+        known = _as_known(error)
+        if known is not None:
+            code, text = known.exit_code, " ".join(str(known).splitlines())
+        elif signals.received:
+            code = None
+        else:  # a fault of ours is not hidden
             raise
-        code = None
     # Whatever came of it: a signal that is raised in the wrong place shows as any error.
     if signals.received:
         code, text = signals.exit_code, signals.text
     if text:
         click.echo(f"alps: {text}", err=True)
     return code
+
+
+def _as_known(error: BaseException) -> AlpsError | None:
+    """What a person is told of an error; None where it is a fault of ours."""
+    if isinstance(error, OutOfMemoryError):
+        return error
+    if is_out_of_memory(error):  # an error that it caused would give the wrong advice
+        return out_of_memory(error)
+    return error if isinstance(error, AlpsError) else None
 
 
 if __name__ == "__main__":

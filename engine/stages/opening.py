@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from alps.engine.base.digests import fingerprint
 from alps.engine.base.errors import RunFolderError, SettingsError, SourceError
+from alps.engine.base.memory import memory_named
 from alps.engine.images.archive import Survey, plain_limits
 from alps.engine.images.sources import find_sources, printable
 from alps.engine.masks.generator import MaskGenerator
@@ -37,6 +38,13 @@ from alps.engine.sam.config import ModelInfo
 from alps.engine.settings import FilledSettings, RunSettings
 
 MOST_KINDS = 8  # of sources that are read alike, which are printed
+# What takes memory in each stage: what it is called, and what takes less.
+NEEDS = {
+    "segment": ("segmenting", "label into another OUT with a smaller --tile or a smaller model"),
+    "regions": ("cutting", "label into another OUT with fewer --superpixels, or smaller images"),
+    "cluster": ("clustering", "give fewer --clusters"),
+    "paint": ("painting", "label smaller images"),
+}
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -246,10 +254,14 @@ def note_warnings(folder: RunFolder, warnings: Mapping[str, str], share: tuple[i
 
 @contextmanager
 def timed(folder: RunFolder, stage: str, share: tuple[int, int] = (0, 1)) -> Iterator[None]:
-    """Add the seconds of a stage to run.json; a run in pieces adds up."""
+    """Add the seconds of a stage to run.json; a run in pieces adds up.
+
+    Raises OutOfMemoryError where memory runs out in it.
+    """
     began = time.perf_counter()
     try:
-        yield
+        with memory_named(*NEEDS[stage]):
+            yield
     finally:  # after Ctrl-C too; only what a SIGKILL took is missing
         seconds = time.perf_counter() - began
         with alone(folder, share):

@@ -50,8 +50,9 @@ def spread(work: Callable[[int, int], None], count: int, grain: int = 1) -> None
         count: number of items.
         grain: items handed out at a time; the last piece may be smaller.
 
-    Called from within ``work`` it stays on that thread: the others are busy. After an exception
-    in a piece no other is begun; it is raised here when those under way have ended.
+    Called from within ``work`` it stays on that thread: the others are busy. Where no thread can be
+    started, those that there are do all of it. After an exception in a piece no other is begun; it
+    is raised here when those under way have ended.
     """
     pieces = -(-count // grain)
     workers = min(threads(), pieces) if not _inside.pieces else 1
@@ -73,7 +74,12 @@ def spread(work: Callable[[int, int], None], count: int, grain: int = 1) -> None
         finally:
             _inside.pieces = False
 
-    others = [_executor().submit(until_done) for _ in range(workers - 1)]
+    others = []
+    try:
+        for _ in range(workers - 1):
+            others.append(_executor().submit(until_done))
+    except RuntimeError:  # no thread can be started, for want of memory say: fewer do it too
+        pass
     try:
         until_done()
     finally:

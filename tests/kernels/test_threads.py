@@ -110,3 +110,14 @@ def test_work_that_spreads_its_own_work():
         caller.join(timeout=60)
         assert not caller.is_alive()
     assert len(done) == 4 * 4 * 4
+
+
+def test_where_no_thread_can_be_started_fewer_do_it_all(monkeypatch):
+    def refuse(*_):
+        raise RuntimeError("can't start new thread")
+
+    set_threads(3)
+    monkeypatch.setattr("threading.Thread.start", refuse)
+    done = []
+    spread(lambda first, last: done.append((first, last)), 5)
+    assert done == [(item, item + 1) for item in range(5)]

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from alps.engine.base.errors import SettingsError, SourceError
+from alps.engine.base.memory import memory_named
 from alps.engine.images.archive import read_together
 from alps.engine.models.checkpoints import load_sam, save_sam
 from alps.engine.models.registry import MODELS, find_model
@@ -111,15 +112,11 @@ def distill(
     if options.checkpoint_every < 1:
         raise SettingsError(f"--checkpoint-every {options.checkpoint_every}: must be at least 1")
     with joined(options.device, settings.train.batch) as group:
-        try:
+        lower = f"lower --batch {settings.train.batch}, or share it among more GPUs with torchrun"
+        with memory_named("distilling", lower):
             job = _prepare(src, DistillFolder(Path(out)), teacher, settings, options, group)
             with job.folder.held(group):
                 return _carry_out(job)
-        except torch.OutOfMemoryError as error:
-            raise SettingsError(
-                f"--batch {settings.train.batch} does not fit into the GPU's memory; lower it, or "
-                "share it among more GPUs with torchrun"
-            ) from error
 
 
 def _prepare(

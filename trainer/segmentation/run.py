@@ -6,10 +6,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
-from alps.engine.base.errors import SettingsError
+from alps.engine.base.memory import memory_named
 from alps.trainer.data.cache import Cache, build_cache
 from alps.trainer.data.decode import DecodeRequest
 from alps.trainer.data.find import find_data
@@ -119,14 +118,10 @@ def train_model(
         folder = TrainingFolder(Path(out))
         precision = choose_precision(group.device, settings.train.precision)
         job = _Job(folder, settings, options, group, precision)
-        try:
-            with folder.held(group):
-                return _carry_out(job, data, splits)
-        except torch.OutOfMemoryError as error:
-            raise SettingsError(
-                f"--batch {settings.train.batch} of --crop {settings.train.crop} does not fit into "
-                "the GPU's memory; lower them, or raise --accumulate"
-            ) from error
+        train = settings.train
+        lower = f"lower --batch {train.batch} or --crop {train.crop}, or raise --accumulate"
+        with memory_named("training", lower), folder.held(group):
+            return _carry_out(job, data, splits)
 
 
 def _carry_out(job: _Job, data: str | Path, splits: tuple[str, ...]) -> Result | None:

@@ -214,6 +214,18 @@ def test_a_signal_that_went_astray_ends_it_all_the_same(program, does):
     assert said == "alps: interrupted; run the same command again to go on\n"
 
 
+def _damaged_for_want_of_memory():
+    raise RunFolderError("x is damaged; put back a copy") from MemoryError()
+
+
+@pytest.mark.parametrize("does", [MemoryError("9 GB"), _damaged_for_want_of_memory])
+def test_out_of_memory_is_one_line_and_says_what_to_lower(program, does):
+    code, said = program(does)
+    assert code == 1 and said.count("\n") == 1
+    assert said.startswith("alps: out of memory: free some, or ") and "--tile" in said
+    assert "run the same command again" in said and "put back" not in said
+
+
 def test_a_fault_of_ours_is_not_hidden(program):
     with pytest.raises(ZeroDivisionError):
         program(ZeroDivisionError())

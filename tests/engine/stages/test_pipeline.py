@@ -16,6 +16,7 @@ from PIL import Image
 
 import alps.engine.runtimes.batching
 from alps.engine.base.errors import (
+    OutOfMemoryError,
     RunFolderError,
     SettingsError,
     SourceError,
@@ -180,6 +181,28 @@ def test_stopped_between_shards_and_stages_ends_the_same(
             label_archive(archive, out, SETTINGS, options)
     label_archive(archive, out, SETTINGS, options)
     assert results(out) == results(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("place", "doing"),
+    [
+        ("alps.engine.masks.generator.MaskGenerator.segment", "segmenting: .*--tile"),
+        ("alps.engine.stages.regions._cut_source", "cutting: .*--superpixels"),
+        ("alps.engine.clusters.assign.fit_centroids", "clustering: .*--clusters"),
+        ("alps.engine.labels.paint.Painter.paint", "painting: .*smaller images"),
+    ],
+)
+def test_out_of_memory_says_what_to_lower_and_the_run_goes_on(
+    archive, tmp_path, options, monkeypatch, place, doing
+):
+    def fails(*_, **__):
+        raise RuntimeError("could not create a primitive")
+
+    with monkeypatch.context() as context:
+        context.setattr(place, fails)
+        with pytest.raises(OutOfMemoryError, match=f"out of memory while {doing}"):
+            label_archive(archive / "a.png", tmp_path / "out", SETTINGS, options)
+    assert label_archive(archive / "a.png", tmp_path / "out", SETTINGS, options).labelled == 1
 
 
 @pytest.mark.slow

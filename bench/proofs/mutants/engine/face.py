@@ -118,7 +118,7 @@ MUTANTS = [
     ),
     Mutant(
         "engine/cli/main.py",
-        old="code, text = error.exit_code,",
+        old="code, text = known.exit_code,",
         new="code, text = 1,",
         tests=CLI,
         why="all errors have one exit code",
@@ -129,6 +129,13 @@ MUTANTS = [
         new="if False:",
         tests=("tests/engine/base/test_stopping.py",),
         why="Ctrl-C in a compiled kernel is a SystemError",
+    ),
+    Mutant(
+        "engine/base/memory.py",
+        old="        cause = cause.__cause__\n",
+        new="        break\n",
+        tests=("tests/engine/base/test_memory.py",),
+        why="a checkpoint that memory was short for is called damaged",
     ),
     Mutant(
         "engine/base/progress.py",
