@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from alps.engine.base.progress import format_bytes
-from alps.engine.models.download import fetch
+from alps.engine.models.download import RetryPolicy, fetch
 from alps.engine.models.registry import (
     MODELS,
     ModelEntry,
@@ -16,6 +16,7 @@ from alps.engine.models.registry import (
     model_file,
 )
 
+MOST_TIMES = 4  # as large as the official file another one may be
 SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 
 
@@ -55,11 +56,14 @@ def fetch_command(name: str, url: str | None, sha256: str | None, folder: Path |
     official = sha256 is None or sha256.lower() == entry.sha256
     expected = sha256 or entry.sha256
     assert expected is not None  # every model that is fetched has its own
+    # Somebody's own weights of this model: with an optimiser's state beside them at the most.
+    policy = RetryPolicy(most_bytes=MOST_TIMES * entry.size_bytes) if entry.size_bytes else None
     done = fetch(
         url or entry.url,
         target,
         expected,
         size_bytes=entry.size_bytes if official else None,
+        policy=policy,
     )
     if done.already_there:
         click.echo(f"{name} is there already; SHA-256 verified: {done.path}")

@@ -16,24 +16,31 @@ import requests
 
 from alps.engine.base.errors import FetchError
 from alps.engine.base.progress import Progress, format_bytes
+from alps.engine.models.answer import Answer, InterruptedAnswer, Patience
 from alps.engine.models.part_file import PartFile
 
-# Bytes read at a time; as many can be lost where a connection breaks.
+# Bytes read at a time; as many can be lost where a connection breaks. A server that sends fewer in
+# the time of ``read_timeout`` is too slow: of the defaults, about 1 kB a second.
 CHUNK = 1 << 16
 RETRIED_STATUS = {408, 425, 429, 500, 502, 503, 504}
-CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)", re.IGNORECASE)
+# 18 digits: what is longer is no length, and Python refuses to make a number of some.
+CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18}|\*)", re.IGNORECASE)
+LENGTH = re.compile(r"[0-9]{1,18}")
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How long to insist when a server or the way to it fails. Times in seconds."""
+    """How long to insist when a server or the way to it fails, and how much to take. Times in
+    seconds.
+    """
 
     attempts: int = 5  # in a row without progress
     progress_bytes: int = 1 << 20  # as much in one attempt starts the count of attempts anew
     first_wait: float = 1.0  # doubled after each failure in a row
     longest_wait: float = 30.0
     connect_timeout: float = 15.0
-    read_timeout: float = 60.0  # between two pieces of a body, not for all of it
+    read_timeout: float = 60.0  # for each CHUNK of a body, not for all of it
+    most_bytes: int = 20_000_000_000  # of a file whose size is not known
     lock_timeout: float = 3600.0  # for another process that fetches the same file
     sleep: Callable[[float], None] = time.sleep
 
@@ -82,8 +89,8 @@ def fetch(
             if sha256_of(target) == sha256:
                 return Fetched(target, already_there=True, received_bytes=0)
             print(f"{target}: not the file with SHA-256 {sha256}; fetching it", file=sys.stderr)
-        with PartFile(target, shown, sha256) as part, requests.Session() as session:
-            download = _Download(session, url, shown, part, sha256, size_bytes, policy)
+        with PartFile(target, shown, sha256) as part:
+            download = _Download(url, shown, part, sha256, size_bytes, policy)
             download.run()
             part.publish()
         return Fetched(target, already_there=False, received_bytes=download.received_bytes)
@@ -95,19 +102,10 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-class _InterruptedError(Exception):
-    """This attempt ended early; another may do better."""
-
-    def __init__(self, reason: str, wait: float = 0.0) -> None:
-        super().__init__(reason)
-        self.wait = wait  # seconds the server asked for
-
-
 @dataclass
 class _Download:
     """One file on its way from a server into a part file."""
 
-    session: requests.Session
     url: str
     shown: str  # the URL without credentials
     part: PartFile
@@ -127,7 +125,7 @@ class _Download:
             while not self.part.is_whole():
                 try:
                     self._receive()
-                except _InterruptedError as error:
+                except InterruptedAnswer as error:
                     if self.part.is_whole():
                         return
                     if self.part.size >= furthest + self.policy.progress_bytes:
@@ -137,7 +135,7 @@ class _Download:
                 else:
                     self._judge()
 
-    def _wait_or_give_up(self, error: _InterruptedError, failures: int) -> None:
+    def _wait_or_give_up(self, error: InterruptedAnswer, failures: int) -> None:
         if failures >= self.policy.attempts:
             kept = f" {format_bytes(self.part.size)} are kept." if self.part.size else ""
             raise FetchError(
@@ -182,11 +180,9 @@ class _Download:
         asks_range = self.part.size > 0 and not self.ranges_fail
         if asks_range:
             headers |= self.part.range_headers()
-        timeout = (self.policy.connect_timeout, self.policy.read_timeout)
-        with (
-            self._network_errors(),
-            self.session.get(self.url, headers=headers, stream=True, timeout=timeout) as response,
-        ):
+        patience = Patience(self.policy.connect_timeout, self.policy.read_timeout, CHUNK)
+        with Answer(self.url, self.shown, headers, patience) as answer:
+            response = answer.begin()
             if response.status_code == 206 and asks_range:
                 end = self._check_range(response)
             elif response.status_code == 200:
@@ -195,10 +191,10 @@ class _Download:
                 raise self._refusal(response)
             if end is not None:
                 self.progress.expect(end)
-            for chunk in response.iter_content(CHUNK):
-                self._append(chunk)
+            for piece in answer.pieces():
+                self._append(piece)
         if end is not None and self.part.size < end:
-            raise _InterruptedError(
+            raise InterruptedAnswer(
                 f"the connection ended after {format_bytes(self.part.size)} of {format_bytes(end)}"
             )
 
@@ -214,19 +210,19 @@ class _Download:
             or (self.size_bytes is not None and total != self.size_bytes)
         ):
             self.ranges_fail = True
-            raise _InterruptedError(
+            raise InterruptedAnswer(
                 f"the server sent the wrong range ({given or 'none named'} instead of bytes from "
                 f"{self.part.size})"
             )
         if self.part.is_other_version(response.headers):
             self._restart()
-            raise _InterruptedError("the file on the server has changed; starting over")
+            raise InterruptedAnswer("the file on the server has changed; starting over")
         return total
 
     def _start_over(self, response: requests.Response) -> int | None:
         """Return the length of a whole body, having made room for it."""
         length = response.headers.get("Content-Length", "")
-        end = int(length) if length.isdecimal() else None
+        end = int(length) if LENGTH.fullmatch(length) else None
         if _is_encoded(response):
             end = None  # the length is that of the compressed bytes, and so would a range be
             self.ranges_fail = True
@@ -237,6 +233,13 @@ class _Download:
                 f"{self.size_bytes}: another file, or the page of a proxy or login. Check the "
                 "URL; what was received before is kept."
             )
+        if self.size_bytes is None and end is not None:
+            if end > self.policy.most_bytes:
+                raise FetchError(
+                    f"{self.shown}: the server announces {format_bytes(end)}; this file may have "
+                    f"{format_bytes(self.policy.most_bytes)}. Check the URL."
+                )
+            self._require_space(end)
         if self.part.size:
             self.progress.note(f"{self.shown}: the server sends the whole file; starting over")
             self._restart()
@@ -247,40 +250,25 @@ class _Download:
         self.part.append(chunk)
         self.received_bytes += len(chunk)
         self.progress.advance(len(chunk))
-        if self.size_bytes is not None and self.part.size > self.size_bytes:
-            size, limit = self.part.size, self.size_bytes
+        limit = self.policy.most_bytes if self.size_bytes is None else self.size_bytes
+        if self.part.size > limit:
+            size = self.part.size
             self.part.remove()
+            kind = "this file may have" if self.size_bytes is None else "of the file"
             raise FetchError(
-                f"{self.shown}: the server sends more than the {limit} bytes of the file (stopped "
-                f"at {size}). The download was removed; check the URL."
+                f"{self.shown}: the server sends more than the {limit} bytes {kind} (stopped at "
+                f"{size}). The download was removed; check the URL."
             )
 
     def _refusal(self, response: requests.Response) -> Exception:
         status = f"the server answered {response.status_code} {response.reason or ''}".rstrip()
         if response.status_code == 416 and self.part.size:
             self._restart()
-            return _InterruptedError(f"{status}: it has no more bytes than we; starting over")
+            return InterruptedAnswer(f"{status}: it has no more bytes than we; starting over")
         if response.status_code in RETRIED_STATUS:
             asked = response.headers.get("Retry-After", "")
-            return _InterruptedError(status, float(asked) if asked.isdecimal() else 0.0)
+            return InterruptedAnswer(status, float(asked) if LENGTH.fullmatch(asked) else 0.0)
         return FetchError(f"{self.shown}: {status}. Check the URL, or name another with --url.")
-
-    @contextmanager
-    def _network_errors(self) -> Iterator[None]:
-        """Sort what goes wrong on the way into worth another attempt, or not."""
-        try:
-            yield
-        except requests.exceptions.SSLError as error:
-            why = _root_cause(error)
-            if "CERTIFICATE_VERIFY_FAILED" in str(error):
-                raise FetchError(f"{self.shown}: its certificate is not trusted: {why}") from error
-            raise _InterruptedError(f"the connection failed: {why}") from error
-        except requests.Timeout as error:
-            raise _InterruptedError("the server did not answer in time") from error
-        except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
-            raise _InterruptedError(f"the connection failed: {_root_cause(error)}") from error
-        except requests.RequestException as error:
-            raise FetchError(f"{self.shown}: cannot be fetched: {_root_cause(error)}") from error
 
     def _require_space(self, needed: int) -> None:
         folder = self.part.target.parent
@@ -306,15 +294,6 @@ def _checked_url(url: str) -> str:
 
 def _is_encoded(response: requests.Response) -> bool:
     return response.headers.get("Content-Encoding", "identity") != "identity"
-
-
-def _root_cause(error: BaseException) -> str:
-    """Return the innermost message: the outer ones repeat the URL, with its secrets, if any."""
-    while True:
-        inner = getattr(error, "reason", None) or (error.args[-1] if error.args else None)
-        if not isinstance(inner, BaseException):
-            return str(error).rpartition(": ")[2] or type(error).__name__
-        error = inner
 
 
 @contextmanager

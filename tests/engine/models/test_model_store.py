@@ -216,7 +216,7 @@ def test_the_official_sum_is_expected_of_a_mirror(server):
 def test_the_official_address_is_asked(monkeypatch, home):
     asked = []
 
-    def fetch(url, target, sha256, *, size_bytes):
+    def fetch(url, target, sha256, *, size_bytes, policy):
         asked.append((url, target, sha256, size_bytes))
         raise FetchError
 
