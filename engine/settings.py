@@ -357,6 +357,18 @@ def check_ranges(settings: Any, table: type) -> None:
             raise SettingsError(f"{option} {value}: must be between {low} and {high}")
 
 
+def check_defaults(defaults: ModelDefaults) -> None:
+    """Refuse what a model says of itself where no setting may be so. Raises SettingsError."""
+    given = defaults.given()
+    for table in (SourceSettings, SegmentSettings):
+        own = {item.name for item in fields(table)} & given.keys()
+        check_ranges(table(**{name: given[name] for name in own}), table)
+    check_tiling(
+        given.get("tile", stock(SourceSettings, "tile")),
+        given.get("overlap", stock(SourceSettings, "overlap")),
+    )
+
+
 def check_tiling(tile: int, overlap: int) -> None:
     """Raise SettingsError unless windows of this tile and overlap can cover an image."""
     if tile < 1:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from alps.engine.base.digests import file_sha256
 from alps.engine.base.progress import Progress
 from alps.engine.models.checkpoints import load_sam
 from alps.engine.models.registry import MODELS, artefact_folder, find_model
@@ -24,7 +25,6 @@ from alps.engine.runtimes.artefact import (
     Manifest,
     StoredFile,
     StoredGraph,
-    digest,
     open_artefact,
 )
 from alps.engine.runtimes.onnxruntime import OnnxRuntime
@@ -267,7 +267,7 @@ def table(verified: _Verified) -> Sequence[str]:
 
 def _files(folder: Path) -> tuple[StoredFile, ...]:
     return tuple(
-        StoredFile(path.name, path.stat().st_size, digest(path))
+        StoredFile(path.name, path.stat().st_size, file_sha256(path))
         for path in sorted(folder.iterdir())
         if path.is_file() and path.name != MANIFEST
     )

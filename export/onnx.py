@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from alps.engine.base.errors import ArtefactError
-from alps.engine.runtimes.artefact import Port, StoredGraph
+from alps.engine.runtimes.artefact import FloatType, Port, StoredGraph
 from alps.export.graphs import Graph
 
 # 20 has GELU as one operator. In bfloat16 convolutions are defined from 22 on.
@@ -87,7 +87,9 @@ def _trace(graph: Graph, opset: int) -> torch.onnx.ONNXProgram:
 
 
 def _ports(values: Any) -> tuple[Port, ...]:
-    types = {"FLOAT": "float32", "FLOAT16": "float16", "BFLOAT16": "bfloat16"}
+    types: dict[str, FloatType] = {
+        "FLOAT": "float32", "FLOAT16": "float16", "BFLOAT16": "bfloat16",
+    }  # fmt: skip
     return tuple(
         Port(
             value.name,

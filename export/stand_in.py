@@ -8,7 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from alps.engine.runtimes.artefact import Artefact, StoredFile, digest
+from alps.engine.base.digests import file_sha256
+from alps.engine.runtimes.artefact import Artefact, StoredFile
 
 if TYPE_CHECKING:
     import onnx
@@ -43,7 +44,7 @@ def float32_stand_in(artefact: Artefact, folder: Path) -> Artefact:
         )
         for written in (path, path.with_name(f"{path.name}.data")):
             if written.exists():
-                files.append(StoredFile(written.name, written.stat().st_size, digest(written)))
+                files.append(StoredFile(written.name, written.stat().st_size, file_sha256(written)))
         graphs[part] = replace(
             stored,
             inputs=tuple(replace(port, dtype="float32") for port in stored.inputs),

@@ -81,7 +81,7 @@ def parse_record(text: str | bytes, kind: type[T]) -> T:
     except UnicodeDecodeError as error:
         raise BadRecordError(f"byte {error.start} is not UTF-8") from error
     except ValueError as error:
-        raise BadRecordError(_one_line(error)) from error
+        raise BadRecordError(one_line(error)) from error
     return as_record(values, kind)
 
 
@@ -90,7 +90,7 @@ def as_record(values: Any, kind: type[T]) -> T:
     try:
         return msgspec.convert(values, kind)
     except (msgspec.ValidationError, RecursionError, OverflowError) as error:
-        raise BadRecordError(_one_line(error)) from error
+        raise BadRecordError(one_line(error)) from error
 
 
 def _refuse(name: str) -> NoReturn:
@@ -104,5 +104,6 @@ def _finite(text: str) -> float:
     return value
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """What an error says, fit for a line of ours."""
     return " ".join(str(error).split()).replace("`", "")[:MOST_WORDS]

@@ -6,16 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
 from alps.engine.base.atomic import whole
 from alps.engine.base.errors import RunFolderError, SettingsError
-from alps.engine.clusters.features import FeatureModel
+from alps.engine.base.records import BadRecordError, as_record
+from alps.engine.base.zips import read_arrays
+from alps.engine.clusters.file_checks import PREFIX, clusters_in, made_with_in
 from alps.engine.clusters.fit import ClusterModel
+from alps.engine.settings import ClusterSettings
 
-PREFIX = "feature_"
 # Settings, besides the model, that decide what an embedding is; the gate only decides which there
 # are.
 DECIDING = {"source": ("tile", "bands"), "segment": ("precision", "superpixels")}
@@ -29,6 +30,12 @@ class ClusterFile:
     # What segments and regions were made with: {"model": {"name", "sha256"}, "settings":
     # {"source", "segment", "cluster"}, "config_hash"}; empty where it is not known.
     made_with: Mapping[str, Any]
+
+    def settings(self) -> ClusterSettings:
+        """Those that they were fitted with. Raises ValueError where that is not known."""
+        if not self.made_with:
+            raise ValueError("clusters that do not say how they were made")
+        return as_record(self.made_with["settings"]["cluster"], ClusterSettings)
 
     @property
     def sha256(self) -> str:
@@ -56,21 +63,15 @@ def save_clusters(model: ClusterModel, path: Path, made_with: Mapping[str, Any])
 
 
 def load_clusters(path: Path) -> ClusterFile:
-    """Read clusters.npz. Raises RunFolderError where it is none."""
+    """Read clusters.npz. Raises RunFolderError where it is none, or its parts do not fit."""
     try:
-        with np.load(path, allow_pickle=False) as data:
-            features = {n.removeprefix(PREFIX): data[n] for n in data if n.startswith(PREFIX)}
-            model = ClusterModel(
-                data["centroids"],
-                data["counts"],
-                float(data["inertia"]),
-                int(data["seed"]),
-                FeatureModel.from_arrays(features) if features else None,
-            )
-            return ClusterFile(model, json.loads(str(data["made_with"])))
-    except (OSError, EOFError, KeyError, ValueError, BadZipFile) as error:
+        arrays = read_arrays(path)
+        made_with = made_with_in(arrays)
+        return ClusterFile(clusters_in(arrays, made_with), made_with)
+    except (OSError, BadRecordError) as error:
+        why = getattr(error, "strerror", None) or error
         raise RunFolderError(
-            f"cannot read clusters from {path}: {error}; make it anew with: alps cluster OUT, or "
+            f"cannot read clusters from {path}: {why}; make it anew with: alps cluster OUT, or "
             "alps fit-clusters SRC FILE"
         ) from error
 
@@ -100,7 +101,7 @@ def refuse_others(
         )
     for group, names in DECIDING.items():
         for name in names:
-            was, now = then["settings"][group][name], settings[group][name]
+            was, now = then["settings"][group].get(name), settings[group][name]
             if was != now:
                 raise SettingsError(
                     f"{path} was made with --{name} {was}, not {now}: its clusters do not fit "

@@ -4,7 +4,6 @@ No pickled code is ever run. Where a file does not say its dimensions they are r
 of its tensors (``layout.infer_config``).
 """
 
-import hashlib
 import json
 import pickle
 import re
@@ -20,7 +19,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from alps.engine.base.atomic import whole
-from alps.engine.base.errors import ModelError
+from alps.engine.base.digests import file_sha256
+from alps.engine.base.errors import ModelError, SettingsError
+from alps.engine.base.records import BadRecordError, as_record, one_line, parse_record
+from alps.engine.base.zips import refuse_damaged_zip
 from alps.engine.models.layout import infer_config
 from alps.engine.sam import (
     OFFICIAL,
@@ -30,6 +32,7 @@ from alps.engine.sam import (
     SamConfig,
 )
 from alps.engine.sam.model import PIXEL_MEAN, PIXEL_STD
+from alps.engine.settings import check_defaults
 
 CONFIG_KEY = "alps.config"
 DEFAULTS_KEY = "alps.defaults"
@@ -62,7 +65,7 @@ def load_sam(
     sha256 = _sha256(path)
     tensors, metadata = _read(path)
     config = _config_in(metadata, path) or infer_config(tensors, path)
-    _check_config(config, path)
+    _check_config(config, len(tensors), path)
     defaults = _defaults_in(metadata, path)
     with torch.device("meta"):  # no weights yet: they would only be thrown away
         model = Sam(config)
@@ -123,7 +126,7 @@ def save_sam(
             save_file(tensors, part, metadata=notes)
         except SafetensorError as error:
             raise ModelError(
-                f"cannot write {path} ({_one_line(error)}); check permissions and the space left"
+                f"cannot write {path} ({one_line(error)}); check permissions and the space left"
             ) from error
         _order_metadata(part)
 
@@ -163,8 +166,7 @@ def _check_file(path: Path) -> None:
 
 def _sha256(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
     except OSError as error:
         raise ModelError(
             f"{path}: cannot be read ({error.strerror}); check its permissions"
@@ -181,17 +183,18 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ModelError(
-            f"{path}: not a safetensors file, or cut short ({_one_line(error)}); get the file again"
+            f"{path}: not a safetensors file, or cut short ({one_line(error)}); get the file again"
         ) from error
 
 
 def _unpickle(path: Path) -> object:
     """What a .pth file holds, provided that it is made of tensors and plain values."""
     try:
-        # Only the zip layout of torch 1.6 and later can be mapped.
-        return torch.load(
-            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-        )
+        # Only the zip layout of torch 1.6 and later can be mapped, and has checksums.
+        is_zip = zipfile.is_zipfile(path)
+        if is_zip:
+            refuse_damaged_zip(path)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except pickle.UnpicklingError as error:
         if refused := re.search(r"GLOBAL ([\w.]+)", str(error)):
             raise ModelError(
@@ -236,17 +239,25 @@ def _config_in(metadata: Mapping[str, str], path: Path) -> SamConfig | None:
     if CONFIG_KEY not in metadata:
         return None
     values = _json_object(metadata[CONFIG_KEY], CONFIG_KEY, path)
-    return SamConfig.from_dict(values)
+    try:
+        return SamConfig.from_dict(values)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
 
 
-def _check_config(config: SamConfig, path: Path) -> None:
-    """Refuse numbers that no network can have before they fail somewhere deep in it."""
+def _check_config(config: SamConfig, tensors: int, path: Path) -> None:
+    """Refuse numbers that no network can have before they fail somewhere deep in it.
+
+    tensors: how many the file holds; a network of more layers would be built for nothing.
+    """
     values = config.to_dict()
     blocks, _ = values.pop("global_blocks"), values.pop("relative_positions")
     window = values.pop("window_size")
-    whole = all(type(n) is int and 0 <= n < 1 << 20 for n in (*values.values(), *blocks, window))
+    in_range = all(0 <= n < 1 << 20 for n in (*values.values(), *blocks, window))
     if (
-        not whole
+        not in_range
+        or max(config.encoder_depth, config.decoder_depth, config.iou_head_depth) > tensors
+        or len(blocks) > config.encoder_depth
         or 0 in values.values()
         or config.image_size % config.patch_size
         or config.encoder_width % config.encoder_heads
@@ -268,20 +279,25 @@ def _defaults_in(metadata: Mapping[str, str], path: Path) -> ModelDefaults:
             f"{path}: {DEFAULTS_KEY} names settings this version does not know: "
             f"{_some(unknown)}; upgrade alps-engine"
         )
-    return ModelDefaults(**values)
+    try:
+        defaults = as_record(values, ModelDefaults)
+        check_defaults(defaults)
+    except (BadRecordError, SettingsError) as error:
+        raise ModelError(
+            f"{path}: {DEFAULTS_KEY} in the file's metadata cannot be used ({error}); the file is "
+            "damaged, get it again"
+        ) from error
+    return defaults
 
 
 def _json_object(text: str, key: str, path: Path) -> dict:
     try:
-        values = json.loads(text)
-    except ValueError:
-        values = None
-    if not isinstance(values, dict):
+        return parse_record(text, dict[str, Any])
+    except BadRecordError as error:
         raise ModelError(
-            f"{path}: {key} in the file's metadata is not a JSON object; the file was not written "
-            "by alps-engine or is damaged, get it again"
-        )
-    return values
+            f"{path}: {key} in the file's metadata is not a JSON object ({error}); the file was "
+            "not written by alps-engine or is damaged, get it again"
+        ) from error
 
 
 def _check_tensors(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:
@@ -330,7 +346,3 @@ def _float32(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
 def _some(names: list[str], count: int = 3) -> str:
     more = f" and {len(names) - count} more" if len(names) > count else ""
     return ", ".join(names[:count]) + more
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

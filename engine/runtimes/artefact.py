@@ -7,14 +7,24 @@ A folder is written as a whole or not at all (``alps.export.folder``), so whatev
 is complete. Everything that could make it compute something else is checked when it is opened.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
-from typing import Any, Self
+from pathlib import Path, PurePath
+from typing import Any, Literal, Self
 
-from alps.engine.base.errors import ArtefactError
+from alps.engine.base.digests import file_sha256
+from alps.engine.base.errors import ArtefactError, ModelError
+from alps.engine.base.records import (
+    BadRecordError,
+    Count,
+    Name,
+    Sha256,
+    Side,
+    as_record,
+    parse_record,
+    read_small,
+)
 from alps.engine.sam.config import ModelInfo, SamConfig
 
 MANIFEST = "manifest.json"
@@ -22,15 +32,16 @@ FORMAT = 1  # of the manifest and of the graphs' inputs and outputs
 ENCODER, DECODER = ("encoder",), ("share", "transform", "masks")
 PARTS = ENCODER + DECODER
 KINDS = ("onnx", "tensorrt")
+FloatType = Literal["float32", "float16", "bfloat16"]
 
 
 @dataclass(frozen=True)
 class StoredFile:
     """A file of an artefact."""
 
-    name: str
-    bytes: int
-    sha256: str
+    name: Name
+    bytes: Count
+    sha256: Sha256
 
 
 @dataclass(frozen=True)
@@ -38,24 +49,19 @@ class Port:
     """An input or output of a graph."""
 
     name: str
-    dtype: str  # float32, float16 or bfloat16
-    shape: tuple[int | str, ...]  # a name where the axis is dynamic
-
-    @classmethod
-    def from_json(cls, stored: Mapping[str, Any]) -> Self:
-        """Of an entry in a manifest."""
-        return cls(stored["name"], stored["dtype"], tuple(stored["shape"]))
+    dtype: FloatType
+    shape: tuple[Side | str, ...]  # a name where the axis is dynamic
 
 
 @dataclass(frozen=True)
 class StoredGraph:
     """One graph or engine of an artefact."""
 
-    file: str
+    file: Name
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     # The most of each dynamic axis that it was built for; an axis that is not named knows no bound.
-    at_most: Mapping[str, int] = field(default_factory=dict)
+    at_most: Mapping[str, Side] = field(default_factory=dict)
 
     def limit(self) -> int | None:
         """The most images, points or prompts in one call; None: any number."""
@@ -94,28 +100,25 @@ class Manifest:
         return json.dumps(asdict(self), indent=2) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> Self:
-        """Read what ``to_json`` wrote.
-
-        Raises:
-            KeyError, TypeError, ValueError: it is something else.
-        """
-        values = json.loads(text)
+    def from_json(cls, text: str | bytes) -> Self:
+        """Read what ``to_json`` wrote. Raises BadRecordError where it is something else."""
+        values = parse_record(text, dict[str, Any])
         unknown = set(values) - {f.name for f in fields(cls)}
         if unknown:
-            raise ValueError(f"unknown: {', '.join(sorted(unknown))}")
-        graphs = {
-            part: StoredGraph(
-                graph["file"],
-                tuple(Port.from_json(port) for port in graph["inputs"]),
-                tuple(Port.from_json(port) for port in graph["outputs"]),
-                graph["at_most"],
-            )
-            for part, graph in values["graphs"].items()
-        }
-        files = tuple(StoredFile(**file) for file in values["files"])
-        pixels = {name: tuple(values[name]) for name in ("pixel_mean", "pixel_std")}
-        return cls(**values | {"graphs": graphs, "files": files} | pixels)
+            raise BadRecordError(f"unknown: {', '.join(sorted(unknown))}")
+        manifest = as_record(values, cls)
+        known = {stored.name for stored in manifest.files}
+        for name in (*known, *(graph.file for graph in manifest.graphs.values())):
+            # A file of the folder itself; a graph that is not vouched for could be any.
+            if PurePath(name).name != name or "\\" in name or name not in known:
+                raise BadRecordError(f"it vouches for no file {name} of its folder")
+        for name in ("pixel_mean", "pixel_std"):
+            if len(getattr(manifest, name)) != 3:
+                raise BadRecordError(f"{name} has no value for each of red, green and blue")
+        if min(manifest.pixel_std) <= 0:
+            raise BadRecordError("pixel_std is not above 0")
+        SamConfig.from_dict(dict(manifest.config))
+        return manifest
 
 
 @dataclass(frozen=True)
@@ -148,16 +151,28 @@ class Artefact:
                 f"{info.sha256[:12]}…; rebuild it: alps export {info.name} "
                 f"--format {self.manifest.kind} --precision {self.manifest.precision}"
             )
+        if self.config != info.config:
+            raise ArtefactError(
+                f"{self.folder}: its manifest tells of other dimensions than {info.name} has; "
+                f"rebuild it: {self.command()}"
+            )
 
     def check_files(self, parts: Sequence[str] = PARTS) -> None:
         """Refuse files that are not those the manifest was written for."""
         wanted = [self.manifest.graphs[part].file for part in parts]
+        known = {stored.name for stored in self.manifest.files}
+        for name in (f"{name}.data" for name in wanted):
+            if name not in known and (self.folder / name).exists():
+                raise ArtefactError(
+                    f"{self.folder / name}: the manifest does not vouch for it; rebuild it: "
+                    f"{self.command()}"
+                )
         for stored in self.manifest.files:
             if not any(stored.name == name or stored.name == f"{name}.data" for name in wanted):
                 continue
             path = self.folder / stored.name
             try:
-                whole = path.stat().st_size == stored.bytes and digest(path) == stored.sha256
+                whole = path.stat().st_size == stored.bytes and file_sha256(path) == stored.sha256
             except OSError as error:
                 raise ArtefactError(
                     f"{path}: cannot be read ({error.strerror}); rebuild it: {self.command()}"
@@ -181,12 +196,12 @@ def open_artefact(folder: Path, info: ModelInfo | None = None) -> Artefact:
     """
     path = folder / MANIFEST
     try:
-        manifest = Manifest.from_json(path.read_text(encoding="utf-8"))
+        manifest = Manifest.from_json(read_small(path))
     except OSError as error:
         raise ArtefactError(
             f"{folder}: no exported model ({MANIFEST}: {error.strerror}); make one: alps export"
         ) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (BadRecordError, ModelError) as error:
         raise ArtefactError(
             f"{path}: not written by this version ({error}); export the model again"
         ) from error
@@ -217,9 +232,3 @@ def find_artefacts(folder: Path, info: ModelInfo) -> Iterator[Artefact]:
             yield open_artefact(manifest.parent, info)
         except ArtefactError:  # of another model or version; whoever names it hears why
             continue
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

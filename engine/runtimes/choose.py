@@ -23,8 +23,9 @@ import torch
 from torch import Tensor
 
 from alps.engine.base.atomic import write_text
-from alps.engine.base.digests import fingerprint
+from alps.engine.base.digests import file_sha256, fingerprint
 from alps.engine.base.errors import AlpsError, ArtefactError, RunFolderError, SettingsError
+from alps.engine.base.records import BadRecordError, parse_record, read_small
 from alps.engine.models.registry import artefact_folder
 from alps.engine.runtimes.artefact import (
     DECODER,
@@ -32,7 +33,6 @@ from alps.engine.runtimes.artefact import (
     MANIFEST,
     PARTS,
     Artefact,
-    digest,
     find_artefacts,
 )
 from alps.engine.runtimes.onnxruntime import OnnxRuntime
@@ -122,10 +122,11 @@ def choose(model: Model, say: Callable[[str], None] = _log.info) -> Choice:
         return Choice("torch", "torch", "nothing was exported from this model for here")
     kept = _notebook(model, candidates)
     try:
-        choice = Choice(**json.loads(kept.read_text(encoding="utf-8")))
+        choice = parse_record(read_small(kept), Choice)
+        check_name(choice.name)
         say(f"runtime {choice.name}: {choice.why} (measured earlier, {kept})")
         return choice
-    except (OSError, ValueError, TypeError):
+    except (OSError, BadRecordError, SettingsError):
         choice = _measure(model, candidates)
     say(f"runtime {choice.name}: {choice.why}")
     try:
@@ -189,7 +190,7 @@ def _notebook(model: Model, candidates: dict[str, Artefact]) -> Path:
     where = str(model.device)
     if model.device.type == "cuda":
         where = torch.cuda.get_device_name(model.device)
-    manifests = {name: digest(one.folder / MANIFEST) for name, one in candidates.items()}
+    manifests = {name: file_sha256(one.folder / MANIFEST) for name, one in candidates.items()}
     machine = [platform.node(), platform.machine(), os.cpu_count(), threads(), where]
     mark = fingerprint(machine, torch.__version__, model.info.sha256, model.precision, manifests)
     return artefact_folder(model.info.sha256) / f"choice-{mark}.json"

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, field, fields
 
 from alps.engine.base.errors import ModelError
+from alps.engine.base.records import BadRecordError, as_record
 from alps.engine.settings import ModelDefaults
 
 
@@ -46,7 +47,7 @@ class SamConfig:
 
     @classmethod
     def from_dict(cls, values: dict) -> "SamConfig":
-        """Read what ``to_dict`` wrote; unknown names are refused."""
+        """Read what ``to_dict`` wrote; unknown names and other types are refused: ModelError."""
         known = {f.name for f in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
@@ -54,7 +55,12 @@ class SamConfig:
                 f"the checkpoint names unknown dimensions: {', '.join(unknown)}; "
                 "it was probably written by a newer version of ALPS: upgrade alps-engine"
             )
-        return cls(**values | {"global_blocks": tuple(values.get("global_blocks", ()))})
+        try:
+            return as_record({"global_blocks": ()} | values, cls)
+        except BadRecordError as error:
+            raise ModelError(
+                f"the checkpoint's dimensions are damaged ({error}); get the file again"
+            ) from error
 
 
 VIT_B = SamConfig()

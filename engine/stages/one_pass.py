@@ -26,7 +26,7 @@ from alps.engine.run_folder.plan import PlannedTile, groups_of, shards_of_rows
 from alps.engine.run_folder.segment_store import SegmentStore
 from alps.engine.run_folder.sums import is_right, is_whole, record
 from alps.engine.run_folder.tables import read_table
-from alps.engine.settings import ClusterSettings, RunSettings
+from alps.engine.settings import RunSettings
 from alps.engine.stages.opening import (
     RunOptions,
     mark,
@@ -68,8 +68,7 @@ def one_pass_stage(
     loaded = prepare_model(settings, options)
     model = {"name": loaded.info.name, "sha256": loaded.info.sha256}
     refuse_others(clusters, one_pass.clusters_from, model, loaded.settings.to_dict())
-    own = ClusterSettings(**clusters.made_with["settings"]["cluster"])
-    loaded = replace(loaded, settings=replace(loaded.settings, cluster=own))
+    loaded = replace(loaded, settings=replace(loaded.settings, cluster=clusters.settings()))
     also = {
         "clusters": clusters.sha256,
         **asdict(settings.paint),

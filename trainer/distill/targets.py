@@ -16,8 +16,10 @@ import torch
 from torch import Tensor
 
 from alps.engine.base.atomic import whole
-from alps.engine.base.errors import ModelError
+from alps.engine.base.errors import ModelError, RunFolderError
 from alps.engine.base.progress import Progress
+from alps.engine.base.records import BadRecordError
+from alps.engine.base.zips import read_arrays
 from alps.engine.sam import Sam
 from alps.trainer.distill.data import (
     Draw,
@@ -149,15 +151,27 @@ class Targets:
                     "--cache-gb, or check the checkpoint"
                 )
             with whole(self._file(number)) as part, open(part, "wb") as file:
-                np.save(file, embeddings)
+                # An entry a window: each has a checksum, which reading it compares.
+                np.savez(file, **{str(place): one for place, one in enumerate(embeddings)})
             done()
 
     def _file(self, number: int) -> Path:
-        return self._folder / f"embeddings-{number:06d}.npy"
+        return self._folder / f"embeddings-{number:06d}.npz"
 
     def _kept(self, slot: int) -> np.ndarray:
         number, place = divmod(slot, WINDOWS_A_FILE)
-        return np.array(np.load(self._file(number), mmap_mode="r")[place])
+        path, config = self._file(number), self._teacher.config
+        side = config.embedding_size
+        try:
+            found = read_arrays(path, [str(place)])[str(place)]
+            if (found.shape, found.dtype) != ((config.embedding_channels, side, side), np.float16):
+                raise BadRecordError(f"it holds {found.dtype} {found.shape}")
+        except (OSError, BadRecordError) as error:
+            raise RunFolderError(
+                f"{path} is damaged: {error}; remove it and give the same command again, it is "
+                "made anew"
+            ) from error
+        return found.copy()
 
 
 def _nothing() -> None:

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from alps.engine.base.atomic import whole
 from alps.engine.base.errors import RunFolderError
+from alps.engine.base.records import Count, as_record, one_line
+from alps.engine.base.zips import refuse_damaged_zip
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -87,11 +89,12 @@ class State(Generic[M]):
 
     def take(self, kept: Mapping[str, Any]) -> None:
         """Go on from what ``to_dict`` gave."""
+        step = as_record(kept["step"], Count)
         self.model.load_state_dict(kept["model"])
         if self.averaged is not None:
             self.averaged.load_state_dict(kept["averaged"])
         self.optimiser.load_state_dict(kept["optimiser"])
-        self.step = kept["step"]
+        self.step = step
 
     def save(self, path: Path) -> None:
         """Write a checkpoint that appears whole or not at all."""
@@ -103,12 +106,26 @@ class State(Generic[M]):
         if not path.exists():
             return
         try:
-            self.take(torch.load(path, weights_only=True, map_location="cpu"))
-        except Exception as error:  # torch raises almost anything for a damaged file
-            reason = " ".join(str(error).split())[:200]
-            raise RunFolderError(
-                f"cannot read {path} ({reason}); put back a copy, or delete it to begin anew"
-            ) from error
+            self.take(read_checkpoint(path))
+        except Exception as error:  # torch raises almost anything for a file that does not fit
+            raise _unreadable(path, error) from error
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What ``torch.save`` wrote, on the CPU. Raises RunFolderError where it is damaged."""
+    try:
+        refuse_damaged_zip(path)  # torch itself never looks at checksums
+        return torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as error:  # torch raises almost anything for a damaged file
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> RunFolderError:
+    if isinstance(error, RunFolderError):
+        return error
+    return RunFolderError(
+        f"cannot read {path} ({one_line(error)}); put back a copy, or remove it to begin anew"
+    )
 
 
 def copy_for_average(model: M, keep: float) -> M | None:

@@ -14,6 +14,7 @@ from alps.engine.base.errors import SettingsError
 from alps.engine.images.sources import Source
 from alps.engine.models.checkpoints import save_sam
 from alps.engine.sam import Sam
+from alps.trainer.loop.state import read_checkpoint
 from alps.trainer.tiny.backbone import encoder_weights
 from alps.trainer.tiny.cells import carry_cells
 from alps.trainer.tiny.crops import Cropper
@@ -96,7 +97,7 @@ def train_model(
     start = out / "start.pt"
     model.to(options.device)
     if start.exists():
-        model.load_state_dict(torch.load(start, weights_only=True, map_location="cpu"))
+        model.load_state_dict(read_checkpoint(start))
     else:
         initialise(model, pool, directions, recipe.train.seed)
         with whole(start) as part:

@@ -201,7 +201,9 @@ def test_same_seed_same_bytes(tmp_path):
 def test_clusters_go_to_a_file_and_back(tmp_path):
     vectors = overlapping()
     model = fit(vectors, 5, seed=7)
-    made_with = {"model": {"name": "speck", "sha256": "ab"}}
+    settings = {"source": {}, "segment": {}, "cluster": {"clusters": 5}}
+    made_with = {"model": {"name": "speck", "sha256": "ab"}, "settings": settings}
+    made_with["config_hash"] = "0" * 16
     save_clusters(model, tmp_path / "clusters.npz", made_with)
     found = load_clusters(tmp_path / "clusters.npz")
     read = found.model

@@ -265,14 +265,45 @@ def test_tensors_that_do_not_fit_are_named(stock, tmp_path):
         ({"alps.config": json.dumps(SMALL.to_dict() | {"encoder_heads": 5})}, "damaged"),
         ({"alps.config": json.dumps(SMALL.to_dict() | {"patch_size": "big"})}, "damaged"),
         ({"alps.config": json.dumps(SMALL.to_dict() | {"encoder_width": 64})}, "another shape"),
+        ({"alps.config": "[" * 9000}, "too deeply"),
+        ({"alps.config": json.dumps(SMALL.to_dict() | {"encoder_depth": 10**6})}, "do not go"),
+        ({"alps.config": json.dumps(SMALL.to_dict() | {"decoder_depth": 500})}, "do not go"),
+        ({"alps.config": json.dumps(SMALL.to_dict() | {"iou_head_depth": 10**5})}, "do not go"),
+        ({"alps.config": json.dumps(SMALL.to_dict() | {"window_size": -1})}, "do not go"),
+        ({"alps.config": json.dumps(SMALL.to_dict() | {"encoder_depth": 10**40})}, "damaged|go"),
+        ({"alps.config": json.dumps(SMALL.to_dict() | {"relative_positions": 3})}, "damaged"),
+        ({"alps.config": json.dumps(SMALL.to_dict() | {"global_blocks": 3})}, "damaged"),
+        ({"alps.config": json.dumps(SMALL.to_dict() | {"global_blocks": [0] * 99})}, "do not go"),
         ({"alps.defaults": json.dumps({"moons": 2})}, "upgrade"),
+        ({"alps.defaults": json.dumps({"tile": "wide"})}, r"got str - at \$\.tile"),
+        ({"alps.defaults": json.dumps({"tile": -5})}, "--tile -5"),
+        ({"alps.defaults": json.dumps({"points_per_side": 10**6})}, "points-per-side"),
+        ({"alps.defaults": json.dumps({"tile": 64, "overlap": 64})}, "--overlap 64"),
+        ({"alps.defaults": '{"max_area": NaN}'}, "NaN is no number"),
     ],
 )
 def test_metadata_that_does_not_fit(tmp_path, metadata, says):
     path = tmp_path / "a.safetensors"
     save_file(small_sam().state_dict(), path, metadata=metadata)
-    with pytest.raises(ModelError, match=says):
+    with pytest.raises(ModelError, match=says) as caught:
         load_sam(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_no_flipped_bit_gives_other_weights(pth, stock):
+    """PyTorch alone reads over flips in the weights themselves."""
+    whole = pth.read_bytes()
+    for at in range(0, len(whole), len(whole) // 60):
+        changed = bytearray(whole)
+        changed[at] ^= 1 << at % 8
+        pth.write_bytes(changed)
+        try:
+            model, _ = load_sam(pth)
+        except ModelError as error:
+            assert "damaged" in str(error) and "\n" not in str(error)
+        else:  # in the margins of the archive
+            for key, tensor in stock.state_dict().items():
+                assert torch.equal(model.state_dict()[key], tensor)
 
 
 @pytest.mark.slow

@@ -201,6 +201,61 @@ def test_files_that_changed_are_refused(exported_speck, tmp_path):
         OnnxRuntime(artefact, parts=("masks",))
 
 
+VOUCHED = {"name": "encoder.onnx", "bytes": 3, "sha256": "0" * 64}
+PORT = {"name": "x", "dtype": "float32", "shape": ["B", 3]}
+GRAPH = {"file": "encoder.onnx", "inputs": [PORT], "outputs": [PORT], "at_most": {}}
+
+
+@pytest.mark.parametrize(
+    ("values", "why"),
+    [
+        ({"files": []}, "vouches for no file encoder.onnx"),
+        ({"files": [VOUCHED]}, r"vouches for no file share\.onnx"),
+        ({"files": "all"}, r"at \$\.files"),
+        ({"files": [VOUCHED | {"bytes": -1}]}, r"at \$\.files\[0\]\.bytes"),
+        ({"files": [VOUCHED | {"sha256": "none"}]}, r"at \$\.files\[0\]\.sha256"),
+        ({"files": [VOUCHED | {"name": "../weights"}]}, "vouches for no file ../weights"),
+        ({"graphs": {"encoder": GRAPH | {"file": "/etc/passwd"}}}, "no file /etc/passwd"),
+        ({"graphs": {"encoder": GRAPH | {"inputs": [PORT | {"dtype": "load"}]}}}, "dtype"),
+        ({"graphs": {"encoder": GRAPH | {"inputs": [PORT | {"shape": [-1]}]}}}, "shape"),
+        ({"graphs": {"encoder": GRAPH | {"at_most": {"B": 0}}}}, "at_most"),
+        ({"graphs": []}, r"at \$\.graphs"),
+        ({"config": {"image_size": "large"}}, r"at \$\.image_size"),
+        ({"config": {"moons": 3}}, "moons"),
+        ({"pixel_std": [1, 2]}, "pixel_std has no value"),
+        ({"pixel_std": [1, 2, 0]}, "pixel_std is not above 0"),
+        ({"opset": "20"}, r"at \$\.opset"),
+    ],
+)
+def test_a_manifest_that_lies_is_refused(exported_speck, tmp_path, values, why):
+    folder = changed_copy(exported_speck, tmp_path / "a", **values)
+    with pytest.raises(ArtefactError, match=rf"manifest\.json: not written .*{why}") as caught:
+        open_artefact(folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "[" * 9000, '{"format": NaN}', "\xff"])
+def test_a_manifest_that_is_none_is_refused(exported_speck, tmp_path, text):
+    folder = changed_copy(exported_speck, tmp_path / "a")
+    (folder / "manifest.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(ArtefactError, match=r"manifest\.json: not written by this version"):
+        open_artefact(folder)
+
+
+def test_dimensions_other_than_the_models_are_refused(exported_speck, tmp_path, model):
+    config = dict(exported_speck.manifest.config) | {"image_size": 1 << 19}
+    folder = changed_copy(exported_speck, tmp_path / "a", config=config)
+    with pytest.raises(ArtefactError, match="other dimensions than speck has"):
+        open_artefact(folder, model[1])
+
+
+def test_weights_that_nobody_vouches_for_are_refused(exported_speck, tmp_path):
+    folder = changed_copy(exported_speck, tmp_path / "a")
+    (folder / "share.onnx.data").write_bytes(b"others")
+    with pytest.raises(ArtefactError, match=r"share\.onnx\.data: the manifest does not vouch"):
+        OnnxRuntime(open_artefact(folder))
+
+
 def test_another_model_version_or_kind_is_refused(exported_speck, tmp_path, model):
     _, info = model
     other = changed_copy(exported_speck, tmp_path / "other", sha256="0" * 64)

@@ -16,7 +16,7 @@ import speck
 import torch
 from click.testing import CliRunner
 
-from alps.engine.base.errors import ModelError, SettingsError, SourceError
+from alps.engine.base.errors import ModelError, RunFolderError, SettingsError, SourceError
 from alps.engine.images.sources import find_sources
 from alps.engine.masks.crops import Crop, network_pixels
 from alps.engine.models.checkpoints import load_sam, save_sam
@@ -482,7 +482,7 @@ def test_the_cache_is_bounded_and_its_bytes_do_not_depend_on_how_it_was_filled(
         assert fill(tmp_path / "all", 1.0)[1] == plan.num_rows
 
         fill(folders[1], 7.5 * one)
-        (folders[1] / "embeddings-000000.npy").unlink()  # killed before this one
+        (folders[1] / "embeddings-000000.npz").unlink()  # killed before this one
         fill(folders[1], 7.5 * one)
         for rank in (1, 0):  # two processes
             monkeypatch.setattr(Processes, "wait", lambda _: None)
@@ -496,6 +496,26 @@ def test_the_cache_is_bounded_and_its_bytes_do_not_depend_on_how_it_was_filled(
     off = (batch.target - expected).abs().amax((1, 2, 3))
     assert (off[:7] > 0).all() and (off[:7] < 2e-3).all()  # kept as float16
     assert (off[7:] < 1e-5).all()  # did not fit, so computed
+
+
+def test_no_flipped_bit_of_a_kept_embedding_is_learnt_from(teacher, plan, tmp_path):
+    with WindowReader(plan, None, distilling.PLAIN) as reader:
+        found = look_up(teacher, reader, plan)
+        found.fill_cache(tmp_path, Draws(plan.num_rows, 0, oriented=False), 1000, 1.0, ALONE)
+    path = found._file(0)
+    whole, right = path.read_bytes(), found._kept(0)
+    for at in range(0, len(whole), 97):
+        changed = bytearray(whole)
+        changed[at] ^= 1 << at % 8
+        path.write_bytes(changed)
+        try:
+            assert (found._kept(0) == right).all()  # it was another's
+        except RunFolderError as error:
+            assert f"{path} is damaged" in str(error) and "made anew" in str(error)
+    start = whole.index(right.tobytes())
+    path.write_bytes(whole[:start] + b"\x3c" + whole[start + 1 :])
+    with pytest.raises(RunFolderError, match="is damaged"):
+        found._kept(0)
 
 
 # --- the loss

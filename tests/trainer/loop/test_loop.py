@@ -302,7 +302,36 @@ def test_a_checkpoint_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatc
 
 def test_a_damaged_checkpoint_says_what_to_do(tmp_path):
     (tmp_path / "checkpoint.pt").write_bytes(b"PK torn")
-    with pytest.raises(RunFolderError, match=r"checkpoint\.pt.*put back a copy, or delete it"):
+    with pytest.raises(RunFolderError, match=r"checkpoint\.pt.*put back a copy, or remove it"):
+        begin().load(tmp_path / "checkpoint.pt")
+
+
+def test_no_flipped_bit_of_a_checkpoint_gives_other_weights(tmp_path):
+    """PyTorch alone reads over flips in the weights themselves."""
+    path = tmp_path / "checkpoint.pt"
+    kept = begin(keep=0.9)
+    kept.step = 3
+    kept.save(path)
+    whole, silent = path.read_bytes(), 0
+    for at in range(0, len(whole), 5):
+        changed = bytearray(whole)
+        changed[at] ^= 1 << at % 8
+        path.write_bytes(changed)
+        state = begin(keep=0.9)
+        try:
+            state.load(path)
+        except RunFolderError as error:
+            assert "cannot read" in str(error) and "\n" not in str(error)
+        else:  # in the margins of the archive
+            silent += 1
+            assert torch.equal(state.model.weight, kept.model.weight) and state.step == 3
+    assert silent < len(whole) / 5 / 2
+
+
+@pytest.mark.parametrize("step", [-1, "3", None, 1e9, [3]])
+def test_a_checkpoint_with_a_step_that_is_none_is_refused(tmp_path, step):
+    torch.save(begin().to_dict() | {"step": step}, tmp_path / "checkpoint.pt")
+    with pytest.raises(RunFolderError, match=r"cannot read .*checkpoint\.pt"):
         begin().load(tmp_path / "checkpoint.pt")
 
 

@@ -1,0 +1,138 @@
+"""What clusters.npz must be like: every array's type and shape, and that all fit each other."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from alps.engine.base.errors import SettingsError
+from alps.engine.base.records import BadRecordError, Name, as_record, parse_record
+from alps.engine.clusters.features import FeatureModel
+from alps.engine.clusters.fit import ClusterModel
+from alps.engine.clusters.position import MOST_FREQUENCIES
+from alps.engine.settings import ClusterSettings, check_ranges
+
+PREFIX = "feature_"
+MOST_CLUSTERS = 65_535
+COLOURS = 6
+# Which array, flag or number of the features each setting decides.
+DECIDES = {
+    "remove_position": lambda features: features.position is not None,
+    "components": lambda features: features.axes is not None,
+    "colour_weight": lambda features: len(features.colour_scale) > 0,
+    "normalise": lambda features: features.normalise,
+    "centre_sources": lambda features: features.centred,
+    "neighbours": lambda features: features.neighbours,
+}
+
+
+@dataclass(frozen=True)
+class MadeModel:
+    """The model of the segments that were clustered."""
+
+    name: Name
+    sha256: Name
+
+
+@dataclass(frozen=True)
+class MadeSettings:
+    """Settings of what was clustered."""
+
+    source: dict[str, Any]
+    segment: dict[str, Any]
+    cluster: ClusterSettings
+
+
+@dataclass(frozen=True)
+class MadeWith:
+    """What clusters.npz says of its making."""
+
+    model: MadeModel
+    settings: MadeSettings
+    config_hash: str
+
+
+def made_with_in(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The record of a file's making, empty where it has none. Raises BadRecordError."""
+    text = _array(arrays, "made_with", "U", ())
+    made_with = parse_record(str(text), dict[str, Any])
+    if made_with:
+        record = as_record(made_with, MadeWith)
+        try:
+            check_ranges(record.settings.cluster, ClusterSettings)
+        except SettingsError as error:
+            raise BadRecordError(str(error)) from error
+    return made_with
+
+
+def clusters_in(arrays: Mapping[str, np.ndarray], made_with: Mapping[str, Any]) -> ClusterModel:
+    """The clusters of a file's arrays. Raises BadRecordError."""
+    centroids = _array(arrays, "centroids", "f", (None, None))
+    count, width = centroids.shape
+    if not 1 <= count <= MOST_CLUSTERS or not width:
+        raise BadRecordError(f"centroids has the shape {centroids.shape}")
+    counts = _array(arrays, "counts", "i", (count,))
+    inertia, seed = _array(arrays, "inertia", "f", ()), _array(arrays, "seed", "i", ())
+    if counts.min() < 0 or inertia < 0:
+        raise BadRecordError("counts or inertia is negative")
+    features = None
+    if any(name.startswith(PREFIX) for name in arrays):
+        features = _features(arrays)
+        parts = None if features.axes is None else features.axes.shape[1]
+        colours = len(features.colour_scale)
+        if parts is not None and width != parts + colours:
+            raise BadRecordError(f"centroids of {width} values, features of {parts + colours}")
+    model = ClusterModel(centroids, counts, float(inertia), int(seed), features)
+    if made_with:
+        _refuse_unlike(model, made_with["settings"]["cluster"])
+    return model
+
+
+def _refuse_unlike(model: ClusterModel, settings: Mapping[str, Any]) -> None:
+    """Raise BadRecordError where clusters are not those that their own record tells of."""
+    if settings.get("clusters", len(model.centroids)) != len(model.centroids):
+        raise BadRecordError(f"{len(model.centroids)} centroids, its record says otherwise")
+    for name, found in DECIDES.items():
+        if model.features is None or name not in settings:
+            continue
+        is_there, wanted = found(model.features), settings[name]
+        if (is_there != wanted) if name == "neighbours" else (bool(is_there) != (wanted > 0)):
+            raise BadRecordError(f"its features are not of {name} {wanted}, as its record says")
+
+
+def _features(arrays: Mapping[str, np.ndarray]) -> FeatureModel:
+    found = {n.removeprefix(PREFIX): v for n, v in arrays.items() if n.startswith(PREFIX)}
+    for name in ("normalised", "centred"):
+        _array(found, name, "b", ())
+    offset = _array(found, "colour_offset", "f", (None,))
+    _array(found, "colour_scale", "f", offset.shape)
+    if len(offset) not in (0, COLOURS):
+        raise BadRecordError(f"feature_colour_offset has {len(offset)} values")
+    if "neighbours" in found and not 0 <= _array(found, "neighbours", "f", ()) <= 1:
+        raise BadRecordError("feature_neighbours is no share")
+    channels = None
+    if "axes" in found:
+        channels = _array(found, "axes", "f", (None, None)).shape[0]
+    if "position" in found:
+        rows = _array(found, "position", "f", (None, channels)).shape[0]
+        if rows not in [side**2 for side in range(1, MOST_FREQUENCIES + 1)]:
+            raise BadRecordError(f"feature_position has {rows} rows")
+    return FeatureModel.from_arrays(found)
+
+
+def _array(
+    arrays: Mapping[str, np.ndarray], name: str, kind: str, shape: tuple[int | None, ...]
+) -> np.ndarray:
+    """An array of a kind of dtype and a shape, None where any length will do, of finite numbers."""
+    if name not in arrays:
+        raise BadRecordError(f"it lacks {name}")
+    array = arrays[name]
+    fits = len(array.shape) == len(shape) and all(
+        wanted in (None, length) for wanted, length in zip(shape, array.shape, strict=True)
+    )
+    if not fits or array.dtype.kind != kind:
+        raise BadRecordError(f"{name} is of type {array.dtype} and shape {array.shape}")
+    if kind == "f" and not np.isfinite(array).all():
+        raise BadRecordError(f"{name} holds NaN or infinity")
+    return array
