@@ -109,7 +109,7 @@ def _features(arrays: Mapping[str, np.ndarray]) -> FeatureModel:
     _array(found, "colour_scale", "f", offset.shape)
     if len(offset) not in (0, COLOURS):
         raise BadRecordError(f"feature_colour_offset has {len(offset)} values")
-    if "neighbours" in found and not 0 <= _array(found, "neighbours", "f", ()) <= 1:
+    if "neighbours" in found and not 0 <= _array(found, "neighbours", "fi", ()) <= 1:
         raise BadRecordError("feature_neighbours is no share")
     channels = None
     if "axes" in found:
@@ -122,7 +122,7 @@ def _features(arrays: Mapping[str, np.ndarray]) -> FeatureModel:
 
 
 def _array(
-    arrays: Mapping[str, np.ndarray], name: str, kind: str, shape: tuple[int | None, ...]
+    arrays: Mapping[str, np.ndarray], name: str, kinds: str, shape: tuple[int | None, ...]
 ) -> np.ndarray:
     """An array of a kind of dtype and a shape, None where any length will do, of finite numbers."""
     if name not in arrays:
@@ -131,8 +131,8 @@ def _array(
     fits = len(array.shape) == len(shape) and all(
         wanted in (None, length) for wanted, length in zip(shape, array.shape, strict=True)
     )
-    if not fits or array.dtype.kind != kind:
+    if not fits or array.dtype.kind not in kinds:
         raise BadRecordError(f"{name} is of type {array.dtype} and shape {array.shape}")
-    if kind == "f" and not np.isfinite(array).all():
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise BadRecordError(f"{name} holds NaN or infinity")
     return array

@@ -157,7 +157,7 @@ MUTANTS = [
     ),
     Mutant(
         "engine/runtimes/artefact.py",
-        "path.stat().st_size == stored.bytes and digest(path) == stored.sha256",
+        "path.stat().st_size == stored.bytes and file_sha256(path) == stored.sha256",
         "path.stat().st_size == stored.bytes",
         (f"{RUNTIMES}::test_files_that_changed_are_refused",),
         "a changed file of the same size is run",
