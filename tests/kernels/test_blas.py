@@ -1,11 +1,13 @@
 """BLAS kept to one thread while kernels are at work, and given back afterwards."""
 
+import resource
 import threading
 
 import pytest
 import scipy.linalg.cython_blas  # noqa: F401  (loaded before it is looked at)
 from threadpoolctl import ThreadpoolController
 
+from alps.kernels.base import blas as blas_module
 from alps.kernels.base.blas import one_blas_thread
 
 
@@ -58,3 +60,20 @@ def test_an_error_inside_gives_it_back_too(blas):
     with pytest.raises(RuntimeError), one_blas_thread():
         raise RuntimeError
     assert blas() == {2}
+
+
+def test_a_limited_address_space_that_is_nearly_full_is_refused(monkeypatch):
+    """OpenBLAS would try for minutes and then end the process."""
+    monkeypatch.setattr(blas_module, "_address_space", lambda: 1 << 50)
+    with one_blas_thread():
+        pass
+    monkeypatch.setattr(blas_module, "_address_space", lambda: 1 << 20)
+    with pytest.raises(MemoryError, match=r"of 1 MB that ulimit -v allows"), one_blas_thread():
+        pass
+
+
+def test_the_limit_of_the_address_space(monkeypatch):
+    limits = [(resource.RLIM_INFINITY, -1), (1 << 40, -1)]
+    monkeypatch.setattr(resource, "getrlimit", lambda which: limits.pop(0))
+    assert blas_module._address_space() is None
+    assert blas_module._address_space() == 1 << 40
