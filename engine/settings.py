@@ -105,6 +105,21 @@ class SourceSettings(ReadSettings):
     overlap: int | None = setting(
         None, "Least overlap of windows in pixels. Default: the model's.", 0, 1 << 19, stock=128
     )
+    allow_remote: bool = setting(
+        False, "Let a .vrt, or another file that names files, read addresses over the network."
+    )
+    allow_vrt_outside: bool = setting(
+        False, "Let it read images outside SRC too: any that this machine has."
+    )
+
+
+# Settings that runs of before do not know, and that change nothing where they are off.
+ALLOWANCES = ("allow_remote", "allow_vrt_outside")
+
+
+def deciding(source: dict[str, Any]) -> dict[str, Any]:
+    """Of the values of ``SourceSettings`` those that a result depends on."""
+    return {name: value for name, value in source.items() if value or name not in ALLOWANCES}
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Sources looked at together: how many are read in which way, and the stretch that pieces share."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,6 @@ from alps.engine.images.facts.validity import Fills
 from alps.engine.images.raster import RasterReader
 from alps.engine.images.reading import Reading, shares_with
 from alps.engine.images.stretching import Limits, Sample, fit_limits
-from alps.engine.settings import ReadSettings
 
 MOST_SAMPLED = 64  # files that a shared stretch is fitted to, spread over all
 SAMPLE_VALUES = 1 << 16  # of each of them, pixels at most
@@ -30,7 +29,7 @@ class _Kind:
 class Survey:
     """What the headers of an archive's sources say; files are added one by one, in their order."""
 
-    settings: ReadSettings
+    reading: Reading  # how they are read before any stretch is known
     doubts: dict[str, str] = field(default_factory=dict)  # by kind, with the first such source
     _kinds: dict[str, _Kind] = field(default_factory=dict)
     _alike: dict[str, list[str | Path]] = field(default_factory=dict)
@@ -43,8 +42,9 @@ class Survey:
         kind.count += 1
         for doubt in header.doubts:
             self.doubts.setdefault(doubt.kind, f"{name}: {doubt.text}")
-        if self.settings.stretch in ("auto", "archive") and reader.is_stretched:
-            shared = shares_with(self.settings, reader.path, header, reader.resolution)
+        settings = self.reading.settings
+        if settings.stretch in ("auto", "archive") and reader.is_stretched:
+            shared = shares_with(settings, reader.path, header, reader.resolution)
             self._alike.setdefault(shared, []).append(reader.path)
 
     def kinds(self) -> list[dict[str, Any]]:
@@ -66,27 +66,27 @@ class Survey:
         """Fit one stretch for each product of which there are several files."""
         found = {}
         for name, paths in self._alike.items():
-            limits = _fit(self.settings, paths) if len(paths) > 1 else None
+            limits = _fit(self.reading, paths) if len(paths) > 1 else None
             if limits is not None:
                 found[name] = limits
         return found
 
 
-def survey(settings: ReadSettings, paths: Sequence[str | Path]) -> Survey:
+def survey(reading: Reading, paths: Sequence[str | Path]) -> Survey:
     """Look at the headers of files; those that cannot be opened are passed over here."""
-    found = Survey(settings)
+    found = Survey(reading)
     for path in paths:
         try:
-            with RasterReader(path, Reading(settings)) as reader:
+            with RasterReader(path, found.reading) as reader:
                 found.add(str(path), reader)
         except SourceError:
             continue
     return found
 
 
-def read_together(settings: ReadSettings, paths: Sequence[str | Path]) -> Reading:
+def read_together(reading: Reading, paths: Sequence[str | Path]) -> Reading:
     """How files are read that belong together, without a run that remembers it."""
-    return Reading(settings, survey(settings, paths).shared_limits())
+    return replace(reading, shared=survey(reading, paths).shared_limits())
 
 
 def plain_limits(shared: Mapping[str, Limits]) -> dict[str, dict[str, list[float]]]:
@@ -97,7 +97,7 @@ def plain_limits(shared: Mapping[str, Limits]) -> dict[str, dict[str, list[float
     }
 
 
-def _fit(settings: ReadSettings, paths: list[str | Path]) -> Limits | None:
+def _fit(reading: Reading, paths: list[str | Path]) -> Limits | None:
     """Limits of samples of some of the files; None where none can be read."""
     count = min(MOST_SAMPLED, len(paths))
     chosen = [paths[i * len(paths) // count] for i in range(count)]
@@ -105,7 +105,7 @@ def _fit(settings: ReadSettings, paths: list[str | Path]) -> Limits | None:
     fills: list[list[Fills]] = []
     for path in chosen:
         try:
-            with RasterReader(path, Reading(settings)) as reader:
+            with RasterReader(path, reading) as reader:
                 samples.append(reader.sample.thinned(SAMPLE_VALUES))
                 fills.append(reader.fills)
         except SourceError:  # its tiles will say so

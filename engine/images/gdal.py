@@ -13,6 +13,16 @@ from rasterio.io import DatasetReader
 from rasterio.session import DummySession
 
 from alps.engine.base.errors import SourceError
+from alps.engine.images.beside import check_beside, check_file
+from alps.engine.images.references import (
+    OVERVIEWS,
+    Access,
+    Reference,
+    is_described,
+    is_service,
+    read_head,
+    references,
+)
 from alps.engine.images.sources import printable
 
 # GDAL opens text, XML and web services as rasters too; of those a renamed file must be refused.
@@ -27,40 +37,91 @@ GDAL_OPTIONS = {
     "GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO",
     # Opening one file of a folder of a million must not list the folder.
     "GDAL_DISABLE_READDIR_ON_OPEN": "TRUE",
+    # Python code in a VRT is never run, whatever the environment says.
+    "GDAL_VRT_ENABLE_PYTHON": "NO",
     # A server that fell silent is a failed tile, not a run that waits for ever.
     "GDAL_HTTP_CONNECTTIMEOUT": "30",
     "GDAL_HTTP_LOW_SPEED_TIME": "60",
     "GDAL_HTTP_LOW_SPEED_LIMIT": "1000",
 }
 
+NOTHING_ELSE = Access()
+S3_OF_GDAL = "/vsis3/"
+
 # Most PNG and JPEG have no place on Earth, and that is nothing to warn of.
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 
 
-def open_dataset(path: str | Path) -> DatasetReader:
-    """Open a file with one of DRIVERS. Raises SourceError."""
+# Of these the files that they name cannot be looked at before they are opened over the network.
+DESCRIPTIONS = ("VRT", "MRF", "ERS", "PCIDSK")
+MOST_NESTED = 8  # files that name files
+MOST_CHECKED = 4096  # images whose references are known to be allowed
+_CHECKED: dict[tuple[object, Access], None] = {}
+
+
+def open_dataset(path: str | Path, access: Access = NOTHING_ELSE) -> DatasetReader:
+    """Open a file with one of DRIVERS, and with it only what ``access`` allows.
+
+    Raises SourceError.
+    """
+    return _open(os.fspath(path), access, 0)
+
+
+def _open(path: str, access: Access, depth: int) -> DatasetReader:
+    if path.startswith("/vsi"):
+        if not path.startswith(S3_OF_GDAL):
+            raise SourceError(f"Cannot open {printable(path)}: only files and s3:// are read.")
+        hidden = () if access.remote else DESCRIPTIONS
+        return _dataset(path, [name for name in DRIVERS if name not in hidden])
     check_file(path)
+    check_beside(path)
+    key = _stamp(path), access
+    if key not in _CHECKED:  # a mosaic of 100,000 is looked through once
+        for reference in references(path):
+            _check_reference(path, reference, access, depth)
+        if len(_CHECKED) >= MOST_CHECKED:
+            _CHECKED.clear()
+        _CHECKED[key] = None
+    dataset = _dataset(path, list(DRIVERS))
+    # Of a TIFF's metadata or a file beside any image.
+    if OVERVIEWS in dataset.tags(ns="OVERVIEWS"):
+        dataset.close()
+        raise SourceError(
+            f"Cannot open {printable(path)}: its metadata name another file as its overviews. "
+            "Remove that, or convert it again."
+        )
+    return dataset
+
+
+def _dataset(path: str, drivers: list[str]) -> DatasetReader:
     with errors_of(path, "open"):
         # rasterio.open() would take a single driver only.
-        return DatasetReader(os.fspath(path), driver=list(DRIVERS), sharing=False)
+        return DatasetReader(path, driver=drivers, sharing=False)
 
 
-def check_file(path: str | Path) -> None:
-    """Say plainly what GDAL would say badly. Raises SourceError."""
-    if str(path).startswith("/vsi"):
+def _check_reference(owner: str, reference: Reference, access: Access, depth: int) -> None:
+    """Raise SourceError for a file that an image names and that must not be opened for it."""
+    inner = access.check(owner, reference)
+    if inner is None:
         return
-    shown = printable(path)
+    if depth == MOST_NESTED:
+        raise SourceError(f"Cannot open {printable(owner)}: files name each other {depth} deep.")
     try:
-        status = os.stat(path)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise SourceError(f"Cannot open {shown}: {reason}. Check the path.") from error
-    if os.path.isdir(path):
+        check_file(inner)
+        head = read_head(inner)
+        if is_service(head) and not is_described(head):
+            raise SourceError(f"{printable(inner)} is no image.")
+        if not reference.is_raw or is_described(head):
+            _open(str(inner), access, depth + 1).close()
+    except SourceError as error:
         raise SourceError(
-            f"Cannot open {shown}: it is a folder, not an image (or may not be read)."
-        )
-    if status.st_size == 0:
-        raise SourceError(f"Cannot open {shown}: the file is empty (0 bytes). Copy it again.")
+            f"Cannot open {printable(owner)}, because of a file in it: {error}"
+        ) from (error)
+
+
+def _stamp(path: str) -> tuple[str, int, int]:
+    status = os.stat(path)
+    return path, status.st_mtime_ns, status.st_size
 
 
 @contextmanager

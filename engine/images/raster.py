@@ -74,6 +74,9 @@ class RasterReader:
     as grey; an alpha band is a mask, unless its values are an image's, and a colour only where it
     is asked for by number. Palettes are expanded, CMYK becomes RGB.
 
+    What a VRT or another file names is read only as far as ``reading.access`` allows: by default
+    images below the file's own folder.
+
     8-bit bands are taken as they are. All others get one linear stretch a band, so that windows
     agree: by default from the 2nd to the 98th percentile of a sample of the whole scene.
 
@@ -90,7 +93,7 @@ class RasterReader:
     def __init__(self, path: str | Path, reading: Reading | None = None) -> None:
         self.path = path
         self._reading = reading or Reading()
-        self._dataset = open_dataset(path)
+        self._dataset = open_dataset(path, self._reading.access)
         try:
             with errors_of(path, "open"):
                 self._read_header()

@@ -7,8 +7,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
 from alps.engine.images.facts.description import HeaderFacts
+from alps.engine.images.references import Access
+from alps.engine.images.sources import root_of
 from alps.engine.images.stretching import Limits
-from alps.engine.settings import ReadSettings
+from alps.engine.settings import ReadSettings, SourceSettings
 
 
 @dataclass(frozen=True)
@@ -16,10 +18,12 @@ class Reading:
     """What is believed of files, and the limits of stretches that several share.
 
     shared: by the name of what the files have in common.
+    access: what they may open beside themselves.
     """
 
     settings: ReadSettings = field(default_factory=ReadSettings)
     shared: Mapping[str, Limits] = field(default_factory=dict)
+    access: Access = field(default_factory=Access)
 
     @classmethod
     def of_run(cls, run: Mapping[str, Any]) -> Self:
@@ -36,7 +40,18 @@ class Reading:
             alpha=source.get("alpha", "use"),
             stretch=source.get("stretch", "scene"),
         )
-        return cls(settings, limits_from(run.get("stretches", {})))
+        access = Access(
+            root_of(run["source"]) if isinstance(run.get("source"), str) else None,
+            source.get("allow_remote", False),
+            source.get("allow_vrt_outside", False),
+        )
+        return cls(settings, limits_from(run.get("stretches", {})), access)
+
+    @classmethod
+    def of_archive(cls, src: str | Path, settings: SourceSettings) -> Self:
+        """Of the images at ``src``, before anything is known of them."""
+        access = Access(root_of(src), settings.allow_remote, settings.allow_vrt_outside)
+        return cls(settings, {}, access)
 
     def limits_of(
         self, path: str | Path, header: HeaderFacts, resolution: tuple[float, float]

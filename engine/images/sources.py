@@ -62,6 +62,16 @@ def find_sources(src: str | Path, *, exclude: str | Path | None = None) -> list[
         raise SourceError(f"Cannot look into {text}: {error.strerror}. Check the path.") from error
 
 
+def root_of(src: str | Path) -> str | None:
+    """The folder below which the images of SRC lie; None where none was named."""
+    path = Path(src)
+    if os.fspath(src).startswith(S3) or path.suffix.lower() == ".txt":
+        return None
+    if not path.exists() and glob.has_magic(str(path)):
+        path = _fixed_part(path)
+    return str(_absolute(path if path.is_dir() else path.parent))
+
+
 def label_names(names: Iterable[str], placed: Container[str] = ()) -> list[str]:
     """Return the label map's name for each source name: its suffix becomes .tif or .png.
 

@@ -20,7 +20,7 @@ from rasterio.windows import Window
 
 from alps.engine.base.errors import SourceError
 from alps.engine.images.facts.orientation import UPRIGHT, orientation_tag
-from alps.engine.images.gdal import GDAL_OPTIONS
+from alps.engine.images.gdal import GDAL_OPTIONS, open_dataset
 from alps.engine.images.georeference import Georeference
 from alps.engine.images.raster import RasterReader
 
@@ -53,8 +53,8 @@ def open_image(path: Path) -> rasterio.DatasetReader:
         with warnings.catch_warnings(), rasterio.Env(**GDAL_OPTIONS):
             # Most label images lie nowhere.
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            return rasterio.open(path)
-    except GDAL_ERRORS as error:
+            return open_dataset(path)
+    except (SourceError, *GDAL_ERRORS) as error:
         raise SourceError(f"{path} cannot be opened as an image: {error}; replace it") from error
 
 

@@ -9,7 +9,8 @@ import rasterio
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from alps.engine.base.errors import RunFolderError
+from alps.engine.base.errors import RunFolderError, SourceError
+from alps.engine.images.gdal import open_dataset
 from alps.engine.images.georeference import Georeference
 from alps.engine.images.tiff import TILE
 from alps.engine.regions.build import NOWHERE
@@ -63,8 +64,8 @@ def open_regions(path: Path, size: tuple[int, int] | None = None) -> Iterator[Re
     Raises RunFolderError where that cannot be, or it is of another size.
     """
     try:
-        dataset = rasterio.open(path)
-    except RasterioError as error:
+        dataset = open_dataset(path)
+    except (SourceError, RasterioError) as error:
         raise _unreadable(path, error) from error
     with dataset:
         if size is not None and size != (dataset.width, dataset.height):

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import rasterio
 from rasterio._err import CPLE_BaseError
 from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 from rasterio.windows import Window as RasterWindow
 
-from alps.engine.base.errors import RunFolderError
+from alps.engine.base.errors import RunFolderError, SourceError
+from alps.engine.images.gdal import open_dataset
 from alps.engine.images.windows import Window
 from alps.engine.report import pictures
 from alps.engine.report.rows.masks import MaskRow
@@ -96,14 +96,14 @@ def read_labels(
     shape = (window.height, window.width) if size is None else (size[1], size[0])
     place = RasterWindow(window.x, window.y, window.width, window.height)
     try:
-        with rasterio.open(path) as file:
+        with open_dataset(path) as file:
             if (
                 place.col_off + place.width > file.width
                 or place.row_off + place.height > file.height
             ):
                 raise _unreadable(path, f"it does not reach to the end of {window}")
             return file.read(1, window=place, out_shape=shape, resampling=Resampling.nearest)
-    except (RasterioError, CPLE_BaseError, OSError) as error:
+    except (SourceError, RasterioError, CPLE_BaseError, OSError) as error:
         raise _unreadable(path, str(error.__cause__ or error)) from error
 
 

@@ -51,8 +51,9 @@ def make_plan(
 ) -> pa.Table:
     """Open every source once for its size; one that cannot be opened is a row with a reason.
 
-    survey: takes note of what the sources say.
+    survey: takes note of what the sources say, and knows how they are read.
     """
+    reading = survey.reading if survey is not None else Reading(settings)
     placed: set[str] = set()  # names of what lies somewhere on Earth
     columns: dict[str, list] = {name: [] for name in PLAN_SCHEMA.names}
     with Progress(len(sources), "sources", "looking at sources") as progress:
@@ -65,7 +66,7 @@ def make_plan(
             try:
                 if path != str(opened):
                     raise SourceError(f"{path}: the file name is not UTF-8; rename it")
-                with RasterReader(source.path, Reading(settings)) as reader:
+                with RasterReader(source.path, reading) as reader:
                     width, height = reader.width, reader.height
                     if reader.is_georeferenced:
                         placed.add(source.name)

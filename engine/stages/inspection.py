@@ -92,14 +92,14 @@ def inspect_archive(
     """
     loaded = prepare_model(settings or RunSettings(), options or RunOptions())
     source_settings = loaded.settings.source
-    survey = Survey(source_settings)
+    survey = Survey(Reading.of_archive(src, source_settings))
     sources = find_sources(src)
     facts = []
     with Progress(len(sources), "sources", "looking at sources") as progress:
         for source in sources:
             facts.append(_header_facts(source, loaded.settings, survey))
             progress.advance(1)
-    reading = Reading(source_settings, survey.shared_limits())
+    reading = replace(survey.reading, shared=survey.shared_limits())
     readable = [index for index, one in enumerate(facts) if one.header is not None]
     chosen = _spread(readable, sample)
     for index in chosen:
@@ -113,7 +113,7 @@ def inspect_archive(
 def _header_facts(source: Source, settings: FilledSettings, survey: Survey) -> SourceFacts:
     name = printable(source.name)
     try:
-        with RasterReader(source.path, Reading(settings.source)) as reader:
+        with RasterReader(source.path, survey.reading) as reader:
             survey.add(name, reader)
             tiling = settings.source.tile, settings.source.overlap
             windows = plan_windows(reader.width, reader.height, *tiling)

@@ -21,6 +21,7 @@ from alps.engine.base.digests import fingerprint
 from alps.engine.base.errors import RunFolderError, SettingsError, SourceError
 from alps.engine.base.memory import memory_named
 from alps.engine.images.archive import Survey, plain_limits
+from alps.engine.images.reading import Reading
 from alps.engine.images.sources import find_sources, printable
 from alps.engine.masks.generator import MaskGenerator
 from alps.engine.models.load import load_model
@@ -35,7 +36,7 @@ from alps.engine.runtimes.choose import (
     open_runtime,
 )
 from alps.engine.sam.config import ModelInfo
-from alps.engine.settings import FilledSettings, RunSettings
+from alps.engine.settings import ALLOWANCES, FilledSettings, RunSettings, deciding
 
 MOST_KINDS = 8  # of sources that are read alike, which are printed
 # What takes memory in each stage: what it is called, and what takes less.
@@ -115,7 +116,7 @@ def open_run(
         _say_what_is_new(folder, src)
         return run, loaded
     sources = find_sources(src, exclude=folder.root)
-    survey = Survey(settings.source)
+    survey = Survey(Reading.of_archive(src, settings.source))
     plan = make_plan(sources, settings.source, survey)
     _refuse_unreadable(plan, src)
     _say_what_is_read(survey)
@@ -183,7 +184,7 @@ def _what_decides(src: str | Path, settings: FilledSettings, info: ModelInfo) ->
     return {
         "SRC": _absolute(src),
         "model": info.sha256,
-        **values["source"],
+        **deciding(values["source"]),
         **values["segment"],
     }
 
@@ -198,11 +199,11 @@ def _differences(run: dict[str, Any], decides: dict[str, Any]) -> str:
     was = {
         "SRC": run["source"],
         "model": run["model"]["sha256"],
-        **run["settings"]["source"],
+        **deciding(run["settings"]["source"]),
         **run["settings"]["segment"],
         **run.get("also", {}),
     }
-    names = decides.keys() | run.get("also", {}).keys()
+    names = decides.keys() | run.get("also", {}).keys() | set(ALLOWANCES)
     differing = [
         f"{name} {was.get(name)} there, {decides.get(name)} now"
         for name in sorted(names)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Protocol
 
@@ -125,7 +125,10 @@ def segment_archive(
 def _reading_of(folder: RunFolder, settings: FilledSettings) -> Reading:
     """How the run's sources are read, with the stretches that were fitted when it began."""
     run = folder.read_run() if folder.run_json.exists() else {}
-    return Reading(settings.source, limits_from(run.get("stretches", {})))
+    if "source" not in run:
+        return Reading(settings.source)
+    reading = Reading.of_archive(run["source"], settings.source)
+    return replace(reading, shared=limits_from(run.get("stretches", {})))
 
 
 def collect_tiles(folder: RunFolder) -> pa.Table:

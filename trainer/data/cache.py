@@ -104,7 +104,7 @@ def _with_stretches(request: DecodeRequest) -> DecodeRequest:
     data = request.data
     if data.is_run:
         return request
-    reading = read_together(data.reading.settings, [pair.image for pair in data.pairs])
+    reading = read_together(data.reading, [pair.image for pair in data.pairs])
     return replace(request, data=replace(data, reading=reading))
 
 

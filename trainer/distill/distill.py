@@ -15,9 +15,11 @@ import torch
 from alps.engine.base.errors import SettingsError, SourceError
 from alps.engine.base.memory import memory_named
 from alps.engine.images.archive import read_together
+from alps.engine.images.reading import Reading
 from alps.engine.models.checkpoints import load_sam, save_sam
 from alps.engine.models.registry import MODELS, find_model
 from alps.engine.sam import ModelInfo, Sam
+from alps.engine.settings import deciding
 from alps.trainer.distill.agreement import measure_agreement
 from alps.trainer.distill.data import (
     Draws,
@@ -143,7 +145,7 @@ def _prepare(
     decides = {
         "SRC": str(src) if "://" in str(src) else str(Path(src).absolute()),
         "teacher": info.sha256,
-        **values["source"],
+        **deciding(values["source"]),
         **values["train"],
         **{name: shape[name] for name in SHAPE},
         "start": student.start,
@@ -162,7 +164,8 @@ def _carry_out(job: _Job) -> DistillResult | None:
     training = begin(job.student.encoder.to(group.device), settings.train)
     training.load(folder.checkpoint)
     paths = plan.column("path").unique().to_pylist()
-    reading = read_together(settings.source, paths)
+    archive = Reading.of_archive(job.decides["SRC"], settings.source)
+    reading = read_together(archive, paths)
     with WindowReader(plan, reading, job.teacher.config) as reader:
         _learn(job, training, reader, split)
         if not group.is_first:

@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 import pyarrow as pa
 
 from alps.engine.base.errors import SourceError
+from alps.engine.images.archive import Survey
+from alps.engine.images.reading import Reading
 from alps.engine.images.sources import find_sources
 from alps.engine.run_folder.plan import make_plan
 from alps.engine.run_folder.tables import read_table, write_table
@@ -56,7 +58,8 @@ class DistillFolder(WorkFolder):
         if self.run_json.exists():
             self.refuse_other(decides)
             return read_table(self.plan)
-        plan = make_plan(find_sources(decides["SRC"], exclude=self.root), source)
+        survey = Survey(Reading.of_archive(decides["SRC"], source))
+        plan = make_plan(find_sources(decides["SRC"], exclude=self.root), source, survey)
         reasons = plan.column("reason").to_pylist()
         if all(reasons):
             raise SourceError(

@@ -6,9 +6,11 @@ A date is one whole number, 20120701; month and day are 0 where only the year is
 import re
 from datetime import date
 
-import rasterio
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
+
+from alps.engine.base.errors import SourceError
+from alps.engine.images.gdal import open_dataset
 
 UNKNOWN = 0
 EARLIEST = 1900  # numbers below are no years of aerial images
@@ -37,9 +39,9 @@ def date_in_name(name: str, latest: int) -> int:
 def date_in_tags(path: str, latest: int) -> int:
     """The date in a TIFF's tag DateTime; UNKNOWN where it has none."""
     try:
-        with rasterio.open(path) as file:
+        with open_dataset(path) as file:
             text = str(file.tags().get("TIFFTAG_DATETIME", ""))
-    except (RasterioError, CPLE_BaseError, OSError):
+    except (SourceError, RasterioError, CPLE_BaseError, OSError):
         return UNKNOWN
     found = re.match(r"\d{4}[:-]\d{2}[:-]\d{2}", text)
     return date_in_name(found[0].replace(":", "-"), latest) if found else UNKNOWN

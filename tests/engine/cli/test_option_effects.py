@@ -28,6 +28,12 @@ COMMANDS = {"label": cli.label, "segment": cli.segment, "cluster": cli.cluster, 
             "fit-clusters": cli.fit_clusters}  # fmt: skip
 WIDTH, HEIGHT = 200, 120  # two windows of 128 pixels
 
+MOSAIC = (
+    f'<VRTDataset rasterXSize="{WIDTH}" rasterYSize="{HEIGHT}"><VRTRasterBand dataType="Byte" '
+    'band="1"><SimpleSource><SourceFilename relativeToVRT="0">{}</SourceFilename><SourceBand>1'
+    "</SourceBand></SimpleSource></VRTRasterBand></VRTDataset>"
+)
+
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -80,7 +86,7 @@ class Effect:
     given: tuple[str, ...]  # arguments; {other} and {empty} are a checkpoint and a folder
     shows: Callable[[Outcome, Outcome], bool]  # of the runs with it and without
     beside: tuple[str, ...] = ()  # arguments of both
-    broken: bool = False  # whether one image of two cannot be read
+    archive: str = "whole"  # what of: one image; "broken" or "naming": with others
     code: int = 0  # the exit code with it
 
 
@@ -107,6 +113,11 @@ def regions_of(run: Outcome) -> int:
 
 def source_setting(run: Outcome, name: str) -> object:
     return json.loads((run.root / "run.json").read_text())["settings"]["source"][name]
+
+
+def reasons(run: Outcome) -> str:
+    """Why sources could not be opened."""
+    return " ".join(_columns(run.root / "journal" / "plan.parquet")["reason"])
 
 
 def unlike_colours(given: Outcome, plain: Outcome) -> bool:
@@ -175,6 +186,18 @@ SEGMENT = {
         beside=("--bands", "1"),
     ),
     "stretch": Effect(("--stretch", "90,120"), lambda g, p: unlike_colours(g, p)),
+    "allow_remote": Effect(
+        ("--allow-remote",),
+        lambda g, p: (
+            source_setting(g, "allow_remote") and "--allow-remote" not in reasons(g)
+        ),
+        archive="naming",
+    ),
+    "allow_vrt_outside": Effect(
+        ("--allow-vrt-outside",),
+        lambda g, p: len(g.tiles["x"]) > len(p.tiles["x"]),
+        archive="naming",
+    ),
     "points_per_side": Effect(
         ("--points-per-side", "3"), lambda g, p: (g.tiles["points"] == 9).all()
     ),
@@ -264,7 +287,9 @@ PAINT = {
 }
 
 MAX_FAILED = {
-    "max_failed": Effect(("--max-failed", "0.3"), lambda g, p: "0.3" in g.said, broken=True, code=3)
+    "max_failed": Effect(
+        ("--max-failed", "0.3"), lambda g, p: "0.3" in g.said, archive="broken", code=3
+    )
 }
 
 EFFECTS = {
@@ -316,11 +341,13 @@ class Bench:
         self._runs: dict[tuple, Outcome] = {}
         self._numbers = itertools.count()
         image = make_scene(3, SceneSettings(size=WIDTH)).image[:HEIGHT]
-        for name in ("whole", "broken"):
+        for name in ("whole", "broken", "naming"):
             (root / name).mkdir()
             Image.fromarray(image).save(root / name / "a.png")
         cut = (root / "whole" / "a.png").read_bytes()
         (root / "broken" / "b.png").write_bytes(cut[: len(cut) // 2])
+        for name, address in (("far", "http://127.0.0.1:9/a.tif"), ("near", root / "whole/a.png")):
+            (root / "naming" / f"{name}.vrt").write_text(MOSAIC.format(address))
         (root / "empty").mkdir()
         self.names = {
             "other": save_speck(root / "other.safetensors", seed=6),
@@ -328,27 +355,26 @@ class Bench:
             "clusters": root / "six.npz",
         }
 
-    def run(self, command: str, arguments: tuple[str, ...], broken: bool = False) -> Outcome:
-        key = command, arguments, broken
+    def run(self, command: str, arguments: tuple[str, ...], archive: str = "whole") -> Outcome:
+        key = command, arguments, archive
         if key not in self._runs:
             out = self.root / f"run-{next(self._numbers)}"
-            self._runs[key] = self._run(command, arguments, out, broken)
+            self._runs[key] = self._run(command, arguments, out, archive)
         return self._runs[key]
 
-    def _run(self, command: str, arguments: tuple[str, ...], out: Path, broken: bool) -> Outcome:
-        archive = str(self.root / ("broken" if broken else "whole"))
+    def _run(self, command: str, arguments: tuple[str, ...], out: Path, archive: str) -> Outcome:
         file = self.root / f"{out.name}-clusters.npz"
         common = ["--model", str(self.speck), "--device", "cpu", "--runtime", "torch"]
         if command in ("label", "fit-clusters"):
             common += ["--max-failed", "1", *self._clusters(arguments)]
         if command in ("cluster", "paint"):
-            labelled = self._labelled(broken)
+            labelled = self._labelled(archive)
             shutil.copytree(labelled.root, out)
             common = {"cluster": ["--clusters", "2"], "paint": ["--max-failed", "1"]}[command]
         places = {
-            "label": [archive, str(out)],
-            "segment": [archive, str(out)],
-            "fit-clusters": [archive, str(file), "--work", str(out)],
+            "label": [str(self.root / archive), str(out)],
+            "segment": [str(self.root / archive), str(out)],
+            "fit-clusters": [str(self.root / archive), str(file), "--work", str(out)],
         }.get(command, [str(out)])
         names = self.names | {"work": out}
         given = [argument.format(**names) for argument in arguments]
@@ -376,8 +402,8 @@ class Bench:
             shutil.copy(six.file, self.names["clusters"])
         return []
 
-    def _labelled(self, broken: bool) -> Outcome:
-        return self.run("label", (), broken)
+    def _labelled(self, archive: str) -> Outcome:
+        return self.run("label", (), archive)
 
 
 @pytest.fixture(scope="module")
@@ -388,8 +414,8 @@ def bench(tmp_path_factory, speck, one_thread):
 @pytest.mark.parametrize(("command", "name"), CASES)
 def test_an_option_has_its_effect(bench, command, name):
     effect = EFFECTS[command][name]
-    plain = bench.run(command, effect.beside, effect.broken)
-    given = bench.run(command, (*effect.beside, *effect.given), effect.broken)
+    plain = bench.run(command, effect.beside, effect.archive)
+    given = bench.run(command, (*effect.beside, *effect.given), effect.archive)
     assert plain.code == 0, plain.said
     assert given.code == effect.code, given.said
     assert effect.shows(given, plain)

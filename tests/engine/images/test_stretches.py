@@ -56,7 +56,7 @@ def shown(path, reading):
 
 
 def test_pieces_of_one_scene_share_a_stretch(tiles):
-    reading = read_together(ReadSettings(), tiles)
+    reading = read_together(Reading(ReadSettings()), tiles)
     assert len(reading.shared) == 1
     water, _, salt, _, fields, _ = (shown(path, reading) for path in tiles)
     assert water.max() < 20 and salt.min() > 235
@@ -101,19 +101,19 @@ def test_what_is_not_one_product_keeps_its_own_stretch(save):
     ]
     root = others[0].parent.parent
     paths = sorted(root.glob("?/*.tif"))
-    reading = read_together(ReadSettings(), paths)
+    reading = read_together(Reading(ReadSettings()), paths)
     assert len(reading.shared) == 1
     for path in others:
         assert (shown(path, reading) == shown(path, Reading())).all(), path
     # Not what each of them would have had.
     assert (shown(root / "x" / "a1.tif", reading) != shown(root / "x" / "a1.tif", Reading())).any()
-    scene = read_together(ReadSettings(stretch="scene"), paths)
+    scene = read_together(Reading(ReadSettings(stretch="scene")), paths)
     assert not scene.shared
 
 
 def test_one_stretch_for_all_of_a_type_where_asked_for(save):
     paths = [save("x/a.tif", land(1)), save("y/b.tif", land(2)), save("y/c.tif", even(SALT))]
-    reading = read_together(ReadSettings(stretch="archive"), paths)
+    reading = read_together(Reading(ReadSettings(stretch="archive")), paths)
     assert len(reading.shared) == 1 and shown(paths[2], reading).min() > 235
     with RasterReader(paths[2], reading) as reader:
         assert reader.describe().stretch == "archive"
@@ -122,11 +122,13 @@ def test_one_stretch_for_all_of_a_type_where_asked_for(save):
 def test_a_fitted_stretch_is_the_same_after_json(tiles):
     import json
 
-    found = survey(ReadSettings(), tiles)
+    found = survey(Reading(ReadSettings()), tiles)
     text = json.dumps(plain_limits(found.shared_limits()))
     again = Reading(ReadSettings(), limits_from(json.loads(text)))
     assert again.shared == found.shared_limits()
-    assert (shown(tiles[0], again) == shown(tiles[0], read_together(ReadSettings(), tiles))).all()
+    assert (
+        shown(tiles[0], again) == shown(tiles[0], read_together(Reading(ReadSettings()), tiles))
+    ).all()
 
 
 def test_fills_do_not_reach_a_shared_stretch(save):
@@ -134,7 +136,7 @@ def test_fills_do_not_reach_a_shared_stretch(save):
     for pixels in filled:
         pixels[:, :, :20] = -9999
     paths = [save(f"t{i}.tif", pixels) for i, pixels in enumerate(filled)]
-    (limits,) = read_together(ReadSettings(), paths).shared.values()
+    (limits,) = read_together(Reading(ReadSettings()), paths).shared.values()
     assert min(limits.low) >= 1000
 
 
@@ -153,7 +155,7 @@ def test_stretches_that_cannot_work(text):
 
 
 def test_kinds_of_sources_are_counted(tiles, save):
-    found = Survey(ReadSettings())
+    found = Survey(Reading(ReadSettings()))
     for path in [*tiles, save("z.tif", land().astype(np.float32))]:
         with RasterReader(path) as reader:
             found.add(path.name, reader)

@@ -15,6 +15,7 @@ from alps.engine.settings import (
     RunSettings,
     SegmentSettings,
     SourceSettings,
+    deciding,
 )
 from alps.engine.stages.opening import RunOptions, open_run, prepare_model
 
@@ -27,6 +28,8 @@ OTHERS = {
     "alpha": "use",
     "nodata": (7.0,),
     "stretch": "0,200",
+    "allow_remote": True,
+    "allow_vrt_outside": True,
     "points_per_side": 7,
     "points_per_batch": 32,
     "pred_iou_thresh": 0.5,
@@ -73,6 +76,19 @@ def test_another_setting_is_refused_and_named(begin, name):
     with pytest.raises(RunFolderError, match=rf"other settings \({name} .* there, .* now\)"):
         begin(with_setting(name, OTHERS[name]))
     begin()
+
+
+def test_runs_of_before_know_no_allowances(begin, tmp_path):
+    """They are found again as long as nothing is allowed."""
+    path = tmp_path / "out" / "run.json"
+    begin()
+    run = json.loads(path.read_text())
+    for name in ("allow_remote", "allow_vrt_outside"):
+        del run["settings"]["source"][name]
+    path.write_text(json.dumps(run))
+    assert begin()["config_hash"] == run["config_hash"]
+    source = {name: value for name, value in OTHERS.items() if not name.startswith("allow_")}
+    assert deciding(source | {"allow_remote": False, "allow_vrt_outside": False}) == source
 
 
 def test_another_model_is_refused(begin, tmp_path):

@@ -46,7 +46,7 @@ MUTANTS = [
     ),
     Mutant(
         "engine/run_folder/plan.py",
-        old="with RasterReader(source.path, Reading(settings)) as reader:",
+        old="with RasterReader(source.path, reading) as reader:",
         new="with RasterReader(source.path) as reader:",
         tests=PLAN,
         why="bands that a source has not are found out while segmenting",

@@ -194,7 +194,7 @@ MUTANTS = [
     ),
     Mutant(
         "engine/stages/opening.py",
-        old='        **values["source"],\n',
+        old='        **deciding(values["source"]),\n',
         new="",
         tests=RESUME,
         why="a run goes on with other bands",
