@@ -1,5 +1,6 @@
 """How GDAL opens and reads here: which formats, with which options, and what its errors become."""
 
+import math
 import os
 import warnings
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from rasterio.session import DummySession
 
 from alps.engine.base.errors import SourceError
 from alps.engine.images.beside import check_beside, check_file
+from alps.engine.images.facts.extent import lacks_pixels
 from alps.engine.images.references import (
     OVERVIEWS,
     Access,
@@ -54,9 +56,10 @@ warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 
 # Of these the files that they name cannot be looked at before they are opened over the network.
 DESCRIPTIONS = ("VRT", "MRF", "ERS", "PCIDSK")
+MRF_DATA = (".ppg", ".pjg", ".pjp", ".til", ".pzp", ".ptf", ".lrc", ".pq3")
 MOST_NESTED = 8  # files that name files
 MOST_CHECKED = 4096  # images whose references are known to be allowed
-_CHECKED: dict[tuple[object, Access], None] = {}
+_CHECKED: dict[tuple[object, Access], float] = {}  # the bytes of what they name
 
 
 def open_dataset(path: str | Path, access: Access = NOTHING_ELSE) -> DatasetReader:
@@ -64,24 +67,25 @@ def open_dataset(path: str | Path, access: Access = NOTHING_ELSE) -> DatasetRead
 
     Raises SourceError.
     """
-    return _open(os.fspath(path), access, 0)
+    return _open(os.fspath(path), access, 0)[0]
 
 
-def _open(path: str, access: Access, depth: int) -> DatasetReader:
+def _open(path: str, access: Access, depth: int) -> tuple[DatasetReader, float]:
+    """The open file, and the bytes that its pixels are in: those of files that it names too."""
     if path.startswith("/vsi"):
         if not path.startswith(S3_OF_GDAL):
             raise SourceError(f"Cannot open {printable(path)}: only files and s3:// are read.")
         hidden = () if access.remote else DESCRIPTIONS
-        return _dataset(path, [name for name in DRIVERS if name not in hidden])
+        return _dataset(path, [name for name in DRIVERS if name not in hidden]), math.inf
     check_file(path)
     check_beside(path)
     key = _stamp(path), access
-    if key not in _CHECKED:  # a mosaic of 100,000 is looked through once
-        for reference in references(path):
-            _check_reference(path, reference, access, depth)
+    named = _CHECKED.get(key)
+    if named is None:  # a mosaic of 100,000 is looked through once
+        named = sum(_check_reference(path, one, access, depth) for one in references(path))
         if len(_CHECKED) >= MOST_CHECKED:
             _CHECKED.clear()
-        _CHECKED[key] = None
+        _CHECKED[key] = named
     dataset = _dataset(path, list(DRIVERS))
     # Of a TIFF's metadata or a file beside any image.
     if OVERVIEWS in dataset.tags(ns="OVERVIEWS"):
@@ -90,7 +94,30 @@ def _open(path: str, access: Access, depth: int) -> DatasetReader:
             f"Cannot open {printable(path)}: its metadata name another file as its overviews. "
             "Remove that, or convert it again."
         )
-    return dataset
+    size = named + sum(map(_size, {path, *dataset.files, *_data_of_mrf(path, dataset)}))
+    with errors_of(path, "open"):
+        is_false = lacks_pixels(dataset, path, size)
+    if is_false:
+        dataset.close()
+        raise SourceError(
+            f"Cannot open {printable(path)}: its header says {dataset.width} x {dataset.height} "
+            f"pixels, and {size:.0f} bytes do not hold them. It is damaged; copy it again."
+        )
+    return dataset, size
+
+
+def _data_of_mrf(path: str, dataset: DatasetReader) -> list[str]:
+    """Where the pixels of an MRF lie by default, which GDAL does not list."""
+    if dataset.driver != "MRF":
+        return []
+    return [os.path.splitext(path)[0] + ending for ending in MRF_DATA]
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:  # a file that GDAL would look for, and that is not there
+        return 0
 
 
 def _dataset(path: str, drivers: list[str]) -> DatasetReader:
@@ -99,11 +126,14 @@ def _dataset(path: str, drivers: list[str]) -> DatasetReader:
         return DatasetReader(path, driver=drivers, sharing=False)
 
 
-def _check_reference(owner: str, reference: Reference, access: Access, depth: int) -> None:
-    """Raise SourceError for a file that an image names and that must not be opened for it."""
+def _check_reference(owner: str, reference: Reference, access: Access, depth: int) -> float:
+    """The bytes of a file that an image names.
+
+    Raises SourceError where it must not be opened for it.
+    """
     inner = access.check(owner, reference)
     if inner is None:
-        return
+        return math.inf
     if depth == MOST_NESTED:
         raise SourceError(f"Cannot open {printable(owner)}: files name each other {depth} deep.")
     try:
@@ -112,7 +142,10 @@ def _check_reference(owner: str, reference: Reference, access: Access, depth: in
         if is_service(head) and not is_described(head):
             raise SourceError(f"{printable(inner)} is no image.")
         if not reference.is_raw or is_described(head):
-            _open(str(inner), access, depth + 1).close()
+            dataset, size = _open(str(inner), access, depth + 1)
+            dataset.close()
+            return size
+        return inner.stat().st_size
     except SourceError as error:
         raise SourceError(
             f"Cannot open {printable(owner)}, because of a file in it: {error}"

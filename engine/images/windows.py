@@ -1,5 +1,6 @@
 """The grid of overlapping windows an image is read in, and the part of the image each one owns."""
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -36,6 +37,11 @@ def plan_windows(width: int, height: int, tile: int, overlap: int) -> list[Windo
     ]
 
 
+def count_windows(width: int, height: int, tile: int, overlap: int) -> int:
+    """How many windows ``plan_windows`` returns, without making them."""
+    return math.prod(_count(size, tile, overlap) for size in (width, height))
+
+
 def cores(windows: list[Window]) -> list[Window]:
     """For each window of a whole grid, the rectangle of the image that it owns.
 
@@ -56,8 +62,12 @@ def _spans(size: int, tile: int, overlap: int) -> list[tuple[int, int]]:
     """Return (start, length) of the windows along one axis."""
     if size <= tile:
         return [(0, size)]
-    count = -(-(size - overlap) // (tile - overlap))
+    count = _count(size, tile, overlap)
     return [(i * (size - tile) // (count - 1), tile) for i in range(count)]
+
+
+def _count(size: int, tile: int, overlap: int) -> int:
+    return 1 if size <= tile else -(-(size - overlap) // (tile - overlap))
 
 
 def _owned(spans: list[tuple[int, int]]) -> dict[int, tuple[int, int]]:

@@ -11,12 +11,13 @@ from alps.engine.images.archive import Survey
 from alps.engine.images.raster import RasterReader
 from alps.engine.images.reading import Reading
 from alps.engine.images.sources import Source, label_names, printable
-from alps.engine.images.windows import Window, plan_windows
+from alps.engine.images.windows import Window, count_windows, plan_windows
 from alps.engine.run_folder.schemas import PLAN_SCHEMA
 from alps.engine.settings import FilledSourceSettings
 
 # Tiles that are committed together. A killed run loses at most this much work.
 SHARD_TILES = 32
+MOST_WINDOWS = 1_000_000  # of one source: a plan is made in memory
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def make_plan(
                         placed.add(source.name)
                     if survey is not None:
                         survey.add(printable(source.name), reader)
-                windows = plan_windows(width, height, settings.tile, settings.overlap)
+                windows = windows_of(source, (width, height), settings)
             except SourceError as error:
                 reason = str(error)
             for window in windows:
@@ -88,6 +89,19 @@ def make_plan(
     names = label_names((source.name for source in sources), placed)
     columns["label"] = [names[index] for index in columns["source_index"]]
     return pa.table(columns, schema=PLAN_SCHEMA)
+
+
+def windows_of(
+    source: Source, size: tuple[int, int], settings: FilledSourceSettings
+) -> list[Window]:
+    """The windows of a source of ``size`` (width, height). Raises SourceError for too many."""
+    tiling = settings.tile, settings.overlap
+    if (count := count_windows(*size, *tiling)) > MOST_WINDOWS:
+        raise SourceError(
+            f"{printable(source.path)} is {size[0]} x {size[1]} pixels, {count} windows; at most "
+            f"{MOST_WINDOWS} are planned for one source: cut it in pieces, or give a larger --tile"
+        )
+    return plan_windows(*size, *tiling)
 
 
 def check_size(reader: RasterReader, planned: PlannedTile) -> None:

@@ -14,6 +14,7 @@ from alps.engine.images.raster import RasterReader
 from alps.engine.images.reading import Reading
 from alps.engine.images.sources import Source, find_sources, printable
 from alps.engine.images.windows import plan_windows
+from alps.engine.run_folder.plan import windows_of
 from alps.engine.settings import FilledSettings, RunSettings
 from alps.engine.stages.opening import LoadedModel, RunOptions, prepare_model
 
@@ -115,8 +116,7 @@ def _header_facts(source: Source, settings: FilledSettings, survey: Survey) -> S
     try:
         with RasterReader(source.path, survey.reading) as reader:
             survey.add(name, reader)
-            tiling = settings.source.tile, settings.source.overlap
-            windows = plan_windows(reader.width, reader.height, *tiling)
+            windows = windows_of(source, (reader.width, reader.height), settings.source)
             return SourceFacts(name, "", reader.header, len(windows))
     except SourceError as error:
         return SourceFacts(name, str(error))

@@ -17,7 +17,7 @@ from rasterio.enums import ColorInterp
 
 from alps.engine.base.errors import SourceError
 from alps.engine.images import raster
-from alps.engine.images.raster import RasterReader, probe
+from alps.engine.images.raster import RasterReader
 from alps.engine.images.reading import Reading
 from alps.engine.images.sources import find_sources
 from alps.engine.images.windows import Window, plan_windows
@@ -389,7 +389,6 @@ def test_a_header_that_promises_too_much(tmp_path, colour_type, interlaced):
         b"\x89PNG\r\n\x1a\n"
         + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", data) + png_chunk(b"IEND", b"")
     )  # fmt: skip
-    assert probe(tmp_path / "bomb.png") == (60_000, 60_000)
     with pytest.raises(SourceError, match=r"bomb\.png"):
         read(tmp_path / "bomb.png", Window(0, 0, 256, 256))
 
