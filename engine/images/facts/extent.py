@@ -81,7 +81,7 @@ def _tiff_header(path: str) -> _TiffHeader | None:
         (count,) = struct.unpack(order + counter, counted)
         entries = file.read(struct.calcsize(order + entry) * min(count, 1 << 16))
     length = struct.calcsize(order + entry)
-    tags = {}
+    tags: dict[int, _Tag] = {}
     for number in range(len(entries) // length):
         tag, kind, values, data = struct.unpack_from(order + entry, entries, number * length)
         form = order + TYPES.get(kind, "B")

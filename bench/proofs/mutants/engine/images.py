@@ -134,8 +134,8 @@ MUTANTS = [
     ),
     Mutant(
         "engine/images/windows.py",
-        old="count = -(-(size - overlap) // (tile - overlap))",
-        new="count = -(-size // (tile - overlap))",
+        old="else -(-(size - overlap) // (tile - overlap))",
+        new="else -(-size // (tile - overlap))",
         tests=WINDOWS,
         why="a window more than is needed",
     ),
