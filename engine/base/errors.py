@@ -17,6 +17,10 @@ class SourceError(AlpsError):
     """An image cannot be found, opened or read."""
 
 
+class SourceAwayError(SourceError):
+    """An image cannot be read now and perhaps can be later: it is away, or memory was short."""
+
+
 class ModelError(AlpsError):
     """A checkpoint or model name cannot be used."""
 

@@ -175,6 +175,7 @@ def fit_clusters(
 @click.argument("src")
 @out_argument
 @model_options
+@max_failed_option
 @click.option(
     "--shard",
     "share",
@@ -189,6 +190,7 @@ def segment(
     model: str,
     device: str,
     artefacts: Path | None,
+    max_failed: float,
     share: tuple[int, int],
     **values: Any,
 ) -> None:
@@ -196,9 +198,11 @@ def segment(
     from alps.engine.stages import single
     from alps.engine.stages.opening import RunOptions
 
-    options = RunOptions(model=model, device=device, share=share, artefacts=artefacts)
-    missing = single.segment(src, out, pick(RunSettings, values), options)
-    rest = f"; {missing} shards are left to other machines" if missing else ""
+    options = RunOptions(model, device, max_failed, share, artefacts)
+    done = single.segment(src, out, pick(RunSettings, values), options)
+    click.echo(f"tiles: {', '.join(f'{count} {status}' for status, count in done.tiles.items())}")
+    _say_failures(done.failed_reasons, out)
+    rest = f"; {done.missing} shards are left to other machines" if done.missing else ""
     click.echo(f"segmented into {out}{rest}; next: alps cluster {out}")
 
 
@@ -280,15 +284,18 @@ def _say(summary: "RunSummary") -> None:
     if summary.seconds_per_tile:
         stages = ", ".join(f"{s} {v:.2f}" for s, v in summary.seconds_per_tile.items())
         click.echo(f"seconds a tile: {stages}")
-    reasons = sorted(summary.failed_reasons.items(), key=lambda item: -item[1])
+    _say_failures(summary.failed_reasons, summary.folder)
+    click.echo(f"label maps: {summary.folder / 'labels'}")
+    click.echo(f"report: {summary.folder / 'report' / 'index.html'}")
+
+
+def _say_failures(failed: dict[str, int], out: Path) -> None:
+    """The commonest reasons of tiles that failed."""
+    reasons = sorted(failed.items(), key=lambda item: -item[1])
     for reason, count in reasons[:MOST_REASONS]:
         click.echo(f"failed ({count} tiles): {reason}")
     if len(reasons) > MOST_REASONS:
-        click.echo(
-            f"{len(reasons) - MOST_REASONS} more reasons: {summary.folder / 'tiles.parquet'}"
-        )
-    click.echo(f"label maps: {summary.folder / 'labels'}")
-    click.echo(f"report: {summary.folder / 'report' / 'index.html'}")
+        click.echo(f"{len(reasons) - MOST_REASONS} more reasons: {out / 'tiles.parquet'}")
 
 
 def _share(value: float) -> str:

@@ -5,7 +5,7 @@ import stat
 from functools import lru_cache
 from pathlib import Path
 
-from alps.engine.base.errors import SourceError
+from alps.engine.base.errors import SourceAwayError, SourceError
 from alps.engine.images.references import is_service, read_head
 from alps.engine.images.sources import printable
 
@@ -21,7 +21,7 @@ def check_file(path: str | Path) -> None:
         status = os.stat(path)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise SourceError(f"Cannot open {shown}: {reason}. Check the path.") from error
+        raise SourceAwayError(f"Cannot open {shown}: {reason}. Check the path.") from error
     if stat.S_ISDIR(status.st_mode):
         raise SourceError(
             f"Cannot open {shown}: it is a folder, not an image (or may not be read)."
@@ -30,6 +30,22 @@ def check_file(path: str | Path) -> None:
         raise SourceError(f"Cannot open {shown}: it is a pipe or a device, not a file.")
     if status.st_size == 0:
         raise SourceError(f"Cannot open {shown}: the file is empty (0 bytes). Copy it again.")
+
+
+def check_there(path: str | Path) -> None:
+    """Raise SourceAwayError for a file that is away, or on a disk that does not answer.
+
+    What cannot be read for another reason is damaged, and stays so.
+    """
+    check_file(path)
+    try:
+        with open(path, "rb") as file:
+            file.seek(-1, os.SEEK_END)
+            file.read(1)
+    except OSError as error:
+        raise SourceAwayError(
+            f"Cannot read {printable(path)}: {error.strerror or error}. Is its disk well?"
+        ) from error
 
 
 def check_beside(path: str) -> None:

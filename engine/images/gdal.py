@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import rasterio
-from rasterio._err import CPLE_BaseError  # raised as it is by some calls; nothing public has it
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import DatasetReader
 from rasterio.session import DummySession
 
-from alps.engine.base.errors import SourceError
-from alps.engine.images.beside import check_beside, check_file
+from alps.engine.base.errors import SourceAwayError, SourceError
+from alps.engine.base.memory import is_out_of_memory
+from alps.engine.images.beside import check_beside, check_file, check_there
 from alps.engine.images.facts.extent import lacks_pixels
 from alps.engine.images.references import (
     OVERVIEWS,
@@ -147,9 +147,9 @@ def _check_reference(owner: str, reference: Reference, access: Access, depth: in
             return size
         return inner.stat().st_size
     except SourceError as error:
-        raise SourceError(
-            f"Cannot open {printable(owner)}, because of a file in it: {error}"
-        ) from (error)
+        kind = SourceAwayError if isinstance(error, SourceAwayError) else SourceError
+        shown = printable(owner)
+        raise kind(f"Cannot open {shown}, because of a file in it: {error}") from error
 
 
 def _stamp(path: str) -> tuple[str, int, int]:
@@ -166,7 +166,13 @@ def errors_of(path: str | Path, verb: str) -> Iterator[None]:
             yield
     except SourceError:
         raise
-    except (RasterioError, CPLE_BaseError, OSError, ValueError, MemoryError) as error:
+    except Exception as error:  # GDAL and rasterio raise of all kinds for files that are damaged
+        if is_out_of_memory(error):
+            raise SourceAwayError(
+                f"Cannot {verb} {printable(path)}: memory is short. Free some and run again."
+            ) from error
+        if not str(path).startswith("/vsi"):
+            check_there(path)
         # rasterio's own text is "See previous exception"; the reason is in the cause.
         reason = " ".join(str(error.__cause__ or error).split()) or type(error).__name__
         reason = printable(reason.replace(str(path), Path(path).name))

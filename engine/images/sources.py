@@ -7,6 +7,7 @@ from collections.abc import Container, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from alps.engine.base.digests import fingerprint
 from alps.engine.base.errors import SourceError
 
 IMAGE_SUFFIXES = (
@@ -25,6 +26,7 @@ BESIDE = (
 # somewhere on Earth.
 TIFF_SUFFIXES = (".tif", ".tiff", ".gtiff", ".jp2", ".vrt")
 S3 = "s3://"
+MOST_BYTES = 215  # of the name of a source, as its label map has it
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,7 @@ def label_names(names: Iterable[str], placed: Container[str] = ()) -> list[str]:
     """
     names = list(names)
     endings = [_ending(name, name in placed) for name in names]
+    names = [_shortened(name) for name in names]
     short = [
         PurePosixPath(name).with_suffix(ending).as_posix()
         for name, ending in zip(names, endings, strict=True)
@@ -104,6 +107,20 @@ def label_names(names: Iterable[str], placed: Container[str] = ()) -> list[str]:
         labels[index] = label
         taken.add(label.casefold())
     return labels
+
+
+def _shortened(name: str) -> str:
+    """A name whose last part leaves room for what is added to it; the same for the same name.
+
+    Names of files may have 255 bytes. A label map has up to four more, its raster of regions again,
+    a file that is being written six, and a window of a sample its place.
+    """
+    path = PurePosixPath(name)
+    if len(os.fsencode(path.name)) <= MOST_BYTES:
+        return name
+    digest = f"~{fingerprint(name)[:8]}{path.suffix if len(path.suffix) < 9 else ''}"
+    stem = os.fsencode(path.name)[: MOST_BYTES - len(os.fsencode(digest))]
+    return path.with_name(stem.decode("utf-8", "ignore") + digest).as_posix()
 
 
 def _find(path: Path, exclude: str | Path | None) -> list[Source]:

@@ -44,9 +44,11 @@ class TiffWriter:
             options["gcps"] = list(place.gcps)
         if place.rpcs is not None:
             options["rpcs"] = place.rpcs
+        # Points without a CRS are a place all the same; rasterio wants one to write them.
+        crs = rasterio.CRS() if place.gcps and place.crs is None else place.crs
         self._dataset = rasterio.open(
             path, "w", driver="GTiff", width=size[0], height=size[1], count=1, dtype=dtype,
-            nodata=nodata, crs=place.crs, tiled=True, blockxsize=TILE, blockysize=TILE,
+            nodata=nodata, crs=crs, tiled=True, blockxsize=TILE, blockysize=TILE,
             compress="deflate", BIGTIFF="IF_SAFER", **options,
         )  # fmt: skip
         if colours is not None:

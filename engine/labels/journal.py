@@ -57,9 +57,7 @@ class PaintedJournal:
 
     def __enter__(self) -> Self:
         for number, line in self._read():
-            index = line.source_index
-            self.refused.pop(index, None)
-            self.done.pop(index, None)  # painted anew since, with other clusters perhaps
+            self.forget(line.source_index)  # painted anew since, with other clusters perhaps
             if line.of == self._fingerprint:
                 self._note(number, line)
         with _writing(self._folder):
@@ -107,10 +105,14 @@ class PaintedJournal:
                 tuple(sum_of(self._folder, path) for path in paths),
             )
             append_line(self._file, line.to_dict())
-        self.refused.pop(source_index, None)
-        self.done.pop(source_index, None)
+        self.forget(source_index)
         self._note(self._lines, line)
         self._lines += 1
+
+    def forget(self, source_index: int) -> None:
+        """Let what was noted of a source count no more."""
+        self.refused.pop(source_index, None)
+        self.done.pop(source_index, None)
 
     def write_classes(self) -> None:
         """Write classes.json: id, name, colour, pixels and regions of each class."""

@@ -17,7 +17,8 @@ import numpy as np
 import pyarrow as pa
 
 from alps.engine.base.digests import fingerprint as digest_of
-from alps.engine.base.errors import RunFolderError
+from alps.engine.base.errors import RunFolderError, SourceError
+from alps.engine.base.failures import of_source
 from alps.engine.base.progress import Progress
 from alps.engine.clusters.features import lists
 from alps.engine.clusters.fit import ClusterModel
@@ -111,30 +112,43 @@ class Painter:
 
         Notes in ``unpainted`` why that cannot be.
         """
-        first, group = tiles[0], group_of(tiles)
-        path, files = self._folder.region_raster(first.label), self._files(first)
-        counted, reason = Counted.of(self._clusters), ""
-        if not first.reason and not path.exists():
-            self._folder.label(first.label).unlink(missing_ok=True)
-            self.unpainted[first.source] = reason = (
-                f"{first.path} could not be cut into regions; mend or bring it back, delete "
-                f"{self._folder.regions(group)} and give the same command again"
-            )
-            print(f"{first.source}: no label map: {reason}", file=sys.stderr)
-        elif not first.reason:
-            refuse_damaged(path, group, self._folder)
-            tables = self._tables(group)
-            regions = tables.of_source(first.source_index)
-            with open_regions(path, (first.source_width, first.source_height)) as raster:
-                classes = self._shown(tiles, tables, raster)
-                counted = self._write_labels(first, raster, classes)
-                counted.nodata[:] = math.prod(raster.size) - regions.column("area").to_numpy().sum()
-                if self._settings.objects:
-                    objects = regions.column("object").to_numpy().astype(np.int64)
-                    objects[classes < 0] = -1
-                    self._write_objects(first, raster, objects)
+        first = tiles[0]
+        counted, reason, files = Counted.of(self._clusters), "", self._files(first)
+        if not first.reason:
+            try:
+                with of_source(first.source, "painting"):
+                    counted = self._paint(tiles)
+            except SourceError as error:
+                self._folder.label(first.label).unlink(missing_ok=True)
+                self.unpainted[first.source] = reason = str(error)
+                print(f"{first.source}: no label map: {reason}", file=sys.stderr)
         files = [] if first.reason or reason else files
         self._journal.add(first.source_index, counted, reason, files)
+
+    def forget(self, tile: PlannedTile) -> None:
+        """Let the source of a tile be painted again."""
+        self._journal.forget(tile.source_index)
+
+    def _paint(self, tiles: list[PlannedTile]) -> Counted:
+        first, group = tiles[0], group_of(tiles)
+        path = self._folder.region_raster(first.label)
+        if not path.exists():
+            raise SourceError(
+                f"{first.path} could not be cut into regions; mend or bring it back, and give the "
+                "command that labelled it again"
+            )
+        refuse_damaged(path, group, self._folder)
+        tables = self._tables(group)
+        regions = tables.of_source(first.source_index)
+        with open_regions(path, (first.source_width, first.source_height)) as raster:
+            classes = self._shown(tiles, tables, raster)
+            counted = self._write_labels(first, raster, classes)
+            counted.nodata[:] = math.prod(raster.size) - regions.column("area").to_numpy().sum()
+            if self._settings.objects:
+                objects = regions.column("object").to_numpy().astype(np.int64)
+                objects[classes < 0] = -1
+                self._write_objects(first, raster, objects)
+        return counted
 
     def write_classes(self) -> None:
         """Write classes.json, of all label maps there are."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from alps.engine.base.errors import SourceError
+from alps.engine.base.failures import of_source
 from alps.engine.base.progress import Progress
 from alps.engine.images.archive import Survey
 from alps.engine.images.raster import RasterReader
@@ -67,13 +68,16 @@ def make_plan(
             try:
                 if path != str(opened):
                     raise SourceError(f"{path}: the file name is not UTF-8; rename it")
-                with RasterReader(source.path, reading) as reader:
+                with (
+                    of_source(printable(source.name), "opening"),
+                    RasterReader(source.path, reading) as reader,
+                ):
                     width, height = reader.width, reader.height
                     if reader.is_georeferenced:
                         placed.add(source.name)
                     if survey is not None:
                         survey.add(printable(source.name), reader)
-                windows = windows_of(source, (width, height), settings)
+                    windows = windows_of(source, (width, height), settings)
             except SourceError as error:
                 reason = str(error)
             for window in windows:

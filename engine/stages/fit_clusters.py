@@ -69,7 +69,7 @@ def fit_clusters(
         note_warnings(folder, found, options.share)
         collect_tiles(folder)
         summary = summarise(folder)
-        refuse_failures(folder, summary, options.max_failed)
+        refuse_failures(folder, summary.tiles, summary.failed_reasons, options.max_failed)
         cluster_stage(folder, settings.cluster, options.device)
         count = regions_cut(folder)
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -4,10 +4,13 @@ Each stage leaves its mark in run.json; a run that was stopped goes on where it 
 other clusters segments nothing anew.
 """
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from alps.engine.base.device import choose_device
 from alps.engine.base.digests import fingerprint
@@ -30,6 +33,7 @@ from alps.engine.settings import (
     RunSettings,
     check_ranges,
 )
+from alps.engine.stages.absences import forget_label_maps, readable_again, shards_of
 from alps.engine.stages.one_pass import OnePass, one_pass_stage, refuse_dropped
 from alps.engine.stages.opening import (
     RunOptions,
@@ -48,8 +52,15 @@ from alps.engine.stages.regions import (
     forget_regions,
     groups_to_cut,
     regions_cut,
+    uncut_again,
 )
-from alps.engine.stages.segment import collect_tiles, segment_archive, shards_missing
+from alps.engine.stages.segment import (
+    collect_tiles,
+    is_segmented,
+    reading_of,
+    segment_archive,
+    shards_missing,
+)
 
 __all__ = [
     "OnePass",
@@ -121,13 +132,16 @@ def segment_stage(
     loaded = prepare_model(settings, options)
     with alone(folder, options.share):
         run, loaded = open_run(folder, src, loaded)
-        if shards_missing(folder):
+        done = [s for s in shards_of(folder, options.share) if is_segmented(folder, s)]
+        again = readable_again(folder, reading_of(folder, loaded.settings), done)
+        forget_label_maps(folder, again)
+        if again or shards_missing(folder):
             forget_regions(folder)  # of segments that were deleted since, where there are any
             if run["done"] or folder.clusters.exists():
                 folder.update_run(done={})
     with timed(folder, "segment", options.share):
         found = segment_archive(
-            folder, loaded.generator(), loaded.info, loaded.settings, options.share
+            folder, loaded.generator(), loaded.info, loaded.settings, options.share, again=again
         )
     note_warnings(folder, found, options.share)
     with alone(folder, options.share):
@@ -140,9 +154,14 @@ def segment_stage(
 
 def cut_stage(folder: RunFolder) -> None:
     """Cut all sources into regions that are not cut yet; reads the images again."""
+    settings = CutSettings.of_run(read_run(folder))
+    if again := uncut_again(folder, settings.reading):
+        folder.update_run(done={})
+        for group in again:
+            folder.regions(group).unlink(missing_ok=True)
     if groups_to_cut(folder):
         with timed(folder, "regions"):
-            cut_archive(folder, CutSettings.of_run(read_run(folder)))
+            cut_archive(folder, settings)
 
 
 def cluster_stage(folder: RunFolder, settings: ClusterSettings, device: str = "auto") -> None:
@@ -241,26 +260,42 @@ def finish(
     folder.update_run(finished=now())
     build_report(folder.root)
     summary = summarise(folder)
-    refuse_failures(folder, summary, max_failed)
+    refuse_failures(folder, summary.tiles, summary.failed_reasons, max_failed)
     if unpainted and len(unpainted) > max_failed * summary.sources:
         source, reason = next(iter(unpainted.items()))
         raise TooManyFailuresError(
             f"{len(unpainted)} of {summary.sources} label maps could not be painted; the first, "
-            f"of {source}: {reason.rstrip('.')}. Mend that and run: alps paint {folder.root}"
+            f"of {source}: {reason.rstrip('.')}. Mend that and give the same command again"
         )
     return summary
 
 
-def refuse_failures(folder: RunFolder, summary: RunSummary, max_failed: float) -> None:
-    """Raise TooManyFailuresError where a larger share of tiles than ``max_failed`` failed."""
-    failed, total = summary.tiles.get("failed", 0), sum(summary.tiles.values())
+def refuse_failures(
+    folder: RunFolder, tiles: Mapping[str, int], reasons: Mapping[str, int], max_failed: float
+) -> None:
+    """Raise TooManyFailuresError where a larger share of tiles than ``max_failed`` failed.
+
+    tiles: numbers by status. reasons: of those that failed, by reason.
+    """
+    failed, total = tiles.get("failed", 0), sum(tiles.values())
     if failed > max_failed * total:
-        reason = max(summary.failed_reasons, key=lambda text: summary.failed_reasons[text])
+        reason = max(reasons, key=lambda text: reasons[text])
         raise TooManyFailuresError(
             f"{failed} of {total} tiles failed, more than --max-failed {max_failed:g} allows; all "
-            f"others are labelled. The commonest reason: {reason.rstrip('.')}. "
-            f"Every one is in {folder.tiles}"
+            f"others are done. The commonest reason: {reason.rstrip('.')}. Every one is in "
+            f"{folder.tiles}. What can be read again is tried again by the same command"
         )
+
+
+def failed_reasons(tiles: pa.Table) -> dict[str, int]:
+    """How many tiles failed for which reason; one kind is one, whichever files it befell."""
+    columns = (tiles.column(name).to_pylist() for name in ("status", "reason", "path"))
+    reasons = Counter(
+        reason.replace(path, "a file")
+        for status, reason, path in zip(*columns, strict=True)
+        if status == "failed"
+    )
+    return dict(sorted(reasons.items()))
 
 
 def summarise(folder: RunFolder) -> RunSummary:
@@ -269,15 +304,6 @@ def summarise(folder: RunFolder) -> RunSummary:
     statuses = np.array(table.column("status").to_pylist())
     ran = np.isin(statuses, ["ok", "empty"])
     valid = table.column("valid_pixels").to_numpy().sum()
-    # One kind of failure is one reason, whichever files it befell.
-    reasons = np.array(
-        [
-            reason.replace(path, "a file")
-            for reason, path in zip(
-                table.column("reason").to_pylist(), table.column("path").to_pylist(), strict=True
-            )
-        ]
-    )[statuses == "failed"]
     classes = read_classes(folder.classes)
     return RunSummary(
         folder=folder.root,
@@ -292,5 +318,5 @@ def summarise(folder: RunFolder) -> RunSummary:
             for stage in STAGES
             if ran.any()
         },
-        failed_reasons={r: int((reasons == r).sum()) for r in sorted(set(reasons))},
+        failed_reasons=failed_reasons(table),
     )

@@ -22,11 +22,18 @@ from alps.engine.images.reading import Reading
 from alps.engine.labels.paint import Painter, paint_fingerprint
 from alps.engine.regions.windows import COLUMNS
 from alps.engine.run_folder.folder import RunFolder
-from alps.engine.run_folder.plan import PlannedTile, groups_of, shards_of_rows
+from alps.engine.run_folder.locks import WHOLE
+from alps.engine.run_folder.plan import PlannedTile, groups_of, shard_of, shards_of_rows
 from alps.engine.run_folder.segment_store import SegmentStore
 from alps.engine.run_folder.sums import is_right, is_whole, record
 from alps.engine.run_folder.tables import read_table
 from alps.engine.settings import RunSettings
+from alps.engine.stages.absences import (
+    can_be_read,
+    forget_label_maps,
+    readable_again,
+    shards_of,
+)
 from alps.engine.stages.opening import (
     RunOptions,
     mark,
@@ -84,10 +91,16 @@ def one_pass_stage(
     cutting = CutSettings(Reading.of_run(run), loaded.settings.segment.superpixels)
     with Painter(folder, clusters.model, shown, settings.paint) as painter:
         keeper = _Keeper(folder, clusters, painter, one_pass.keep_segments, cutting)
+        again = keeper.try_again()
         with timed(folder, "segment"):
             keeper.advance()
             found = segment_archive(
-                folder, loaded.generator(), loaded.info, loaded.settings, keeper=keeper
+                folder,
+                loaded.generator(),
+                loaded.info,
+                loaded.settings,
+                keeper=keeper,
+                again=again,
             )
         note_warnings(folder, found, options.share)
         painter.write_classes()
@@ -137,6 +150,30 @@ class _Keeper:
         self._reader = RegionReader(folder)
         self._next = 0  # the first group that is not settled
         self._dropped = 0  # shards before it
+        self._stale: set[int] = set()  # shards of which some tiles are segmented again
+
+    def try_again(self) -> set[int]:
+        """Take up sources that were away when they were read, cut or painted, and are there now.
+
+        Returns tiles to be segmented again whose shards are there; others of them are not.
+        """
+        folder, reading = self._folder, self._settings.reading
+        written = [s for s in shards_of(folder, WHOLE) if is_whole(folder, folder.shard_tiles(s))]
+        again = readable_again(folder, reading, written)
+        forget_label_maps(folder, again)
+        shards = {shard_of(tile) for tile in again}
+        for group in self._groups:
+            is_retried = not shards.isdisjoint(group.shards)
+            for tiles in group.sources:
+                if self._painter.refused(tiles[0]) and can_be_read(tiles[0], reading):
+                    self._painter.forget(tiles[0])
+                    is_retried = True
+            if is_retried:
+                folder.regions(group.number).unlink(missing_ok=True)
+                folder.region_classes(group.number).unlink(missing_ok=True)
+        again = {tile for tile in again if is_segmented(folder, shard_of(tile))}
+        self._stale = {shard_of(tile) for tile in again}
+        return again
 
     def is_done(self, shard: int) -> bool:
         """Whether a shard need not be segmented: it is there, or all that needed it is painted."""
@@ -151,6 +188,7 @@ class _Keeper:
 
     def committed(self, shard: int) -> None:
         """A shard is on the disk."""
+        self._stale.discard(shard)
         self.advance()
 
     def advance(self) -> None:
@@ -201,7 +239,7 @@ class _Keeper:
         self._dropped = self._next
 
     def _is_there(self, shard: int) -> bool:
-        return is_segmented(self._folder, shard)
+        return shard not in self._stale and is_segmented(self._folder, shard)
 
     def _is_settled(self, group: _Group) -> bool:
         """Whether each source of a group has its label map, or can have none."""

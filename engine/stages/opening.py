@@ -16,11 +16,13 @@ from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from alps.engine.base.digests import fingerprint
 from alps.engine.base.errors import RunFolderError, SettingsError, SourceError
 from alps.engine.base.memory import memory_named
 from alps.engine.images.archive import Survey, plain_limits
+from alps.engine.images.raster import RasterReader
 from alps.engine.images.reading import Reading
 from alps.engine.images.sources import find_sources, printable
 from alps.engine.masks.generator import MaskGenerator
@@ -113,7 +115,7 @@ def open_run(
                 f"{folder.root} holds a run with other settings ({_differences(run, decides)}); "
                 "give another OUT, or the settings in its run.json"
             )
-        _say_what_is_new(folder, src)
+        _say_what_is_new(folder, src, Reading.of_archive(src, settings.source))
         return run, loaded
     sources = find_sources(src, exclude=folder.root)
     survey = Survey(Reading.of_archive(src, settings.source))
@@ -151,19 +153,38 @@ def _say_what_is_read(survey: Survey) -> None:
         print(f"warning: {doubt}", file=sys.stderr)
 
 
-def _say_what_is_new(folder: RunFolder, src: str | Path) -> None:
-    """Images that came after the plan are not labelled; that must not pass in silence."""
+def _say_what_is_new(folder: RunFolder, src: str | Path, reading: Reading) -> None:
+    """Images that came after the plan are not labelled; that must not pass in silence.
+
+    Nor that some could not be opened then, and can be now.
+    """
     try:
         found = {printable(source.name) for source in find_sources(src, exclude=folder.root)}
     except SourceError:  # away by now; what is left to read will say so
         return
-    planned = set(read_table(folder.plan, ["source"]).column("source").unique().to_pylist())
+    plan = read_table(folder.plan, ["source", "path", "reason"])
+    planned = set(plan.column("source").unique().to_pylist())
+    unopened = plan.filter(pc.not_equal(plan.column("reason"), "")).to_pylist()
+    if back := [row["source"] for row in unopened if _opens(row["path"], reading)]:
+        print(
+            f"{len(back)} images that could not be opened when this run was planned can be now "
+            f"({back[0]}, say), and are not labelled; give another OUT to label all",
+            file=sys.stderr,
+        )
     if new := sorted(found - planned):
         print(
             f"{len(new)} images at {src} came after this run was planned and are not labelled "
             f"({new[0]}, say); give another OUT to label all",
             file=sys.stderr,
         )
+
+
+def _opens(path: str, reading: Reading) -> bool:
+    try:
+        RasterReader(path, reading).close()
+    except SourceError:
+        return False
+    return True
 
 
 def read_run(folder: RunFolder) -> dict[str, Any]:

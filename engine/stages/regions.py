@@ -8,7 +8,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,10 +18,12 @@ import pyarrow.parquet as pq
 
 from alps.engine.base.atomic import whole
 from alps.engine.base.errors import SourceError
+from alps.engine.base.failures import of_source
 from alps.engine.base.progress import Progress
 from alps.engine.images.georeference import Georeference
 from alps.engine.images.raster import RasterReader, RasterView
 from alps.engine.images.reading import Reading
+from alps.engine.images.sources import root_of
 from alps.engine.images.tiff import whole_tiff
 from alps.engine.images.windows import Window
 from alps.engine.regions.build import NOWHERE, RegionRows, build_regions
@@ -33,6 +35,7 @@ from alps.engine.run_folder.region_schemas import BORDER_SCHEMA, OBJECT_SCHEMA, 
 from alps.engine.run_folder.segment_store import SegmentStore
 from alps.engine.run_folder.sums import forget_sums, is_whole, known_sums, record
 from alps.engine.run_folder.tables import note_table, open_table, read_table
+from alps.engine.stages.absences import Absences, can_be_read
 
 RASTERS = "regions/rasters/"
 ROW_GROUP = 1 << 16  # rows of a table that are written at once, at least
@@ -44,14 +47,31 @@ class CutSettings:
 
     reading: Reading | None
     superpixels: float
+    absences: Absences = field(default_factory=Absences)
 
     @classmethod
     def of_run(cls, run: dict[str, Any]) -> Self:
         """Those in run.json."""
-        return cls(Reading.of_run(run), run["settings"]["segment"]["superpixels"])
+        absences = Absences(root_of(run["source"]))
+        return cls(Reading.of_run(run), run["settings"]["segment"]["superpixels"], absences)
 
 
 Group = tuple[int, list[list[PlannedTile]]]
+
+
+def uncut_again(folder: RunFolder, reading: Reading) -> list[int]:
+    """Groups with a source that was away when it was cut, and can be read now."""
+    return [
+        group
+        for group, sources in groups_of(read_table(folder.plan))
+        if is_cut(folder, group)
+        and any(
+            not tiles[0].reason
+            and not folder.region_raster(tiles[0].label).exists()
+            and can_be_read(tiles[0], reading)
+            for tiles in sources
+        )
+    ]
 
 
 def groups_to_cut(folder: RunFolder) -> list[Group]:
@@ -100,7 +120,10 @@ def cut_group(
     store: SegmentStore,
     settings: CutSettings,
 ) -> None:
-    """Cut the sources of a group; one that cannot be read has no regions."""
+    """Cut the sources of a group; one that cannot be read has no regions.
+
+    Raises SourceAwayError where image after image is away.
+    """
     folder.regions(group).parent.mkdir(parents=True, exist_ok=True)
     forget_sums(folder, group, RASTERS)  # of sources that cannot be read any more, perhaps
     with ExitStack() as stack:
@@ -117,10 +140,14 @@ def cut_group(
         for tiles in sources:
             if tiles[0].reason:
                 continue
+            failure = None
             try:
-                _cut_source(folder, tiles, store, settings, tables)
+                with of_source(tiles[0].source, "cutting"):
+                    _cut_source(folder, tiles, store, settings, tables)
             except SourceError as error:  # it was readable when it was segmented
+                failure = error
                 print(f"{tiles[0].source}: not cut into regions: {error}", file=sys.stderr)
+            settings.absences.note(tiles[0].source, failure)
         tables.flush()
     for path in (folder.objects(group), folder.borders(group), folder.regions(group)):
         note_table(path)

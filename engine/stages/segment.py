@@ -2,21 +2,23 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 from torch import Tensor
 
 from alps.engine.base.errors import SourceError
+from alps.engine.base.failures import of_source
 from alps.engine.base.progress import Progress
 from alps.engine.images.raster import RasterReader, Tile
 from alps.engine.images.reading import Reading, limits_from
+from alps.engine.images.sources import root_of
 from alps.engine.masks.generator import MaskGenerator, Segments
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.plan import (
@@ -24,6 +26,7 @@ from alps.engine.run_folder.plan import (
     check_size,
     rows_of_shard,
     shard_count,
+    shard_of,
     tiles_of_shard,
 )
 from alps.engine.run_folder.schemas import STAGES, TILE_SCHEMA, segment_schema
@@ -31,6 +34,7 @@ from alps.engine.run_folder.sums import is_whole
 from alps.engine.run_folder.tables import read_table, write_table
 from alps.engine.sam.config import ModelInfo
 from alps.engine.settings import FilledSettings
+from alps.engine.stages.absences import Absences
 
 # How many batches of tiles wait, read and decoded, for the model.
 READ_AHEAD = 2
@@ -44,8 +48,13 @@ class ReadTile:
 
     planned: PlannedTile
     tile: Tile | None
-    reason: str
+    error: SourceError | None
     seconds: float
+
+    @property
+    def reason(self) -> str:
+        """Why there are no pixels."""
+        return self.planned.reason or str(self.error or "")
 
 
 class Keeper(Protocol):
@@ -67,6 +76,7 @@ def segment_archive(
     settings: FilledSettings,
     share: tuple[int, int] = (0, 1),
     keeper: Keeper | None = None,
+    again: Collection[int] = (),
 ) -> dict[str, str]:
     """Segment all shards of the plan that are not done yet.
 
@@ -77,38 +87,52 @@ def segment_archive(
         settings: filled in for the model.
         share: (i, n), of n machines this one takes every n-th shard, starting with the i-th.
         keeper: what becomes of shards; by default they stay as they were made.
+        again: tiles that could not be read before; all others of their shards are kept.
 
     Returns what is doubtful about the sources that were read, by its kind.
+
+    Raises SourceAwayError where image after image is away that was there when the run was planned.
     """
     keeper = keeper or _KeepAll(folder)
     plan = read_table(folder.plan)
     mine = range(share[0], shard_count(plan), share[1])
-    missing = [shard for shard in mine if not keeper.is_done(shard)]
-    tiles = (tile for shard in missing for tile in tiles_of_shard(plan, shard))
+    redone = {shard_of(tile) for tile in again}
+    missing = [shard for shard in mine if shard in redone or not keeper.is_done(shard)]
+    schema = segment_schema(info.config.embedding_channels)
+    kept = _KeptTiles(folder, again, schema)
+    tiles = (
+        tile
+        for shard in missing
+        for tile in tiles_of_shard(plan, shard)
+        if not kept.has(tile.tile_id)
+    )
     total, left = (
         sum(len(rows_of_shard(plan, shard)) for shard in shards) for shards in (mine, missing)
     )
-    schema = segment_schema(info.config.embedding_channels)
     at_once = generator.runtime.images_at_once
     with (
         Progress(total, "tiles", "segmenting", initial=total - left) as progress,
         ExitStack() as stack,
     ):
         reads = stack.enter_context(
-            _reading_ahead(tiles, _reading_of(folder, settings), READ_AHEAD * at_once)
+            _reading_ahead(tiles, reading_of(folder, settings), READ_AHEAD * at_once)
         )
+        absences = Absences(_root_of(folder))
         for shard in missing:
-            tile_rows, tables = [], []
-            waiting = islice(reads.results, len(tiles_of_shard(plan, shard)))
+            made = kept.of_shard(shard)
+            waiting = islice(reads.results, len(rows_of_shard(plan, shard)) - len(made))
+            progress.advance(len(made))
             while batch := list(islice(waiting, at_once)):
                 embeddings, seconds = _embed(batch, generator)
                 for read in batch:
+                    if not read.planned.reason:
+                        absences.note(read.planned.source, read.error)
                     own = embeddings.get(read.planned.tile_id)
                     row, table = _segment_tile(read, own, generator, settings, schema)
                     row["encode_seconds"] += seconds if own else 0.0
-                    tile_rows.append(row)
-                    tables.append(table)
+                    made[read.planned.tile_id] = row, table
                     progress.advance(1)
+            tile_rows, tables = zip(*(made[tile] for tile in sorted(made)), strict=True)
             began = time.perf_counter()
             write_table(pa.concat_tables(tables), folder.segments(shard))
             each = (time.perf_counter() - began) / len(tile_rows)
@@ -116,13 +140,47 @@ def segment_archive(
                 row["write_seconds"] = each
             # Written last: from here on the shard is done.
             write_table(
-                pa.Table.from_pylist(tile_rows, schema=TILE_SCHEMA), folder.shard_tiles(shard)
+                pa.Table.from_pylist(list(tile_rows), schema=TILE_SCHEMA), folder.shard_tiles(shard)
             )
             keeper.committed(shard)
         return reads.doubts
 
 
-def _reading_of(folder: RunFolder, settings: FilledSettings) -> Reading:
+class _KeptTiles:
+    """What is known already of the tiles of shards that are segmented again."""
+
+    def __init__(self, folder: RunFolder, again: Collection[int], schema: pa.Schema) -> None:
+        self._folder, self._again, self._schema = folder, frozenset(again), schema
+        self._shards = frozenset(shard_of(tile) for tile in again)
+
+    def has(self, tile_id: int) -> bool:
+        """Whether a tile is known, and need not be read."""
+        return shard_of(tile_id) in self._shards and tile_id not in self._again
+
+    def of_shard(self, shard: int) -> dict[int, tuple[dict[str, Any], pa.Table]]:
+        """Rows and segments of its tiles that are known, by their ids."""
+        if shard not in self._shards:
+            return {}
+        rows = read_table(self._folder.shard_tiles(shard)).to_pylist()
+        # Cast: what is read calls the values of lists otherwise, and files would differ by that.
+        segments = read_table(self._folder.segments(shard)).cast(self._schema)
+        ids = segments.column("tile_id").to_numpy()
+        found = {}
+        for row in rows:
+            tile = row["tile_id"]
+            if self.has(tile):
+                start, end = np.searchsorted(ids, [tile, tile + 1])
+                found[tile] = row, segments.slice(start, end - start)
+        return found
+
+
+def _root_of(folder: RunFolder) -> str | None:
+    """The folder below which the run's images lie."""
+    run = folder.read_run() if folder.run_json.exists() else {}
+    return root_of(run["source"]) if "source" in run else None
+
+
+def reading_of(folder: RunFolder, settings: FilledSettings) -> Reading:
     """How the run's sources are read, with the stretches that were fitted when it began."""
     run = folder.read_run() if folder.run_json.exists() else {}
     if "source" not in run:
@@ -287,12 +345,13 @@ class _reading_ahead:
     def _read(self, planned: PlannedTile) -> ReadTile:
         began = time.perf_counter()
         if planned.reason:
-            return ReadTile(planned, None, planned.reason, 0.0)
+            return ReadTile(planned, None, None, 0.0)
         try:
-            tile, reason = self._open(planned).read(planned.window), ""
-        except SourceError as error:
-            tile, reason = None, str(error)
-        return ReadTile(planned, tile, reason, time.perf_counter() - began)
+            with of_source(planned.source, "reading"):
+                tile, error = self._open(planned).read(planned.window), None
+        except SourceError as failure:
+            tile, error = None, failure
+        return ReadTile(planned, tile, error, time.perf_counter() - began)
 
     def _open(self, planned: PlannedTile) -> RasterReader:
         """The reader of a tile's source; neighbours in the plan share it."""

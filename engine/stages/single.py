@@ -1,20 +1,37 @@
 """One stage of a run by itself: what `alps segment`, `alps cluster` and `alps paint` do."""
 
+from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
+
+import pyarrow as pa
 
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.locks import locked
+from alps.engine.run_folder.tables import read_table
 from alps.engine.settings import ClusterSettings, PaintSettings, RunSettings
+from alps.engine.stages.absences import shards_of
 from alps.engine.stages.label import (
     RunSummary,
     cluster_stage,
+    failed_reasons,
     finish,
     paint_stage,
+    refuse_failures,
     refuse_foreign,
     segment_stage,
 )
 from alps.engine.stages.opening import RunOptions
-from alps.engine.stages.segment import shards_missing
+from alps.engine.stages.segment import is_segmented, shards_missing
+
+
+@dataclass(frozen=True)
+class Segmented:
+    """What became of a machine's share of the tiles."""
+
+    missing: int  # shards that are left to other machines
+    tiles: dict[str, int]  # number by status
+    failed_reasons: dict[str, int]
 
 
 def segment(
@@ -22,17 +39,22 @@ def segment(
     out: str | Path,
     settings: RunSettings | None = None,
     options: RunOptions | None = None,
-) -> int:
+) -> Segmented:
     """Segment the images at ``src`` into ``out``/segments, this machine's share of them.
 
-    Returns the number of shards that are left to other machines. Errors as ``label_archive``'s.
+    Raises errors as ``label_archive``; TooManyFailuresError for this machine's share of the tiles.
     """
     settings, options = settings or RunSettings(), options or RunOptions()
     folder = RunFolder(Path(out))
     refuse_foreign(folder)
     with locked(folder, options.share):
         segment_stage(folder, src, settings, options)
-        return shards_missing(folder)
+        done = [s for s in shards_of(folder, options.share) if is_segmented(folder, s)]
+        rows = pa.concat_tables([read_table(folder.shard_tiles(shard)) for shard in done])
+        statuses = Counter(rows.column("status").to_pylist())
+        reasons = failed_reasons(rows)
+        refuse_failures(folder, statuses, reasons, options.max_failed)
+        return Segmented(shards_missing(folder), dict(sorted(statuses.items())), reasons)
 
 
 def cluster(out: str | Path, settings: ClusterSettings | None = None, device: str = "auto") -> None:

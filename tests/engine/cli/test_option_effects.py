@@ -303,7 +303,7 @@ EFFECTS = {
             ("--clusters-from", "{clusters}"),
         ),
     },
-    "segment": SEGMENT | {
+    "segment": SEGMENT | MAX_FAILED | {
         "share": Effect(
             ("--shard", "2/2"), lambda g, p: g.shards == p.shards[1:] != p.shards
         ),
@@ -365,8 +365,10 @@ class Bench:
     def _run(self, command: str, arguments: tuple[str, ...], out: Path, archive: str) -> Outcome:
         file = self.root / f"{out.name}-clusters.npz"
         common = ["--model", str(self.speck), "--device", "cpu", "--runtime", "torch"]
+        if command in ("label", "fit-clusters", "segment"):
+            common += ["--max-failed", "1"]
         if command in ("label", "fit-clusters"):
-            common += ["--max-failed", "1", *self._clusters(arguments)]
+            common += self._clusters(arguments)
         if command in ("cluster", "paint"):
             labelled = self._labelled(archive)
             shutil.copytree(labelled.root, out)
