@@ -46,7 +46,7 @@ class Absences:
             ) from error
 
 
-def readable_again(folder: RunFolder, reading: Reading, shards: Collection[int]) -> set[int]:
+def readable_again(folder: RunFolder, reading: Reading | None, shards: Collection[int]) -> set[int]:
     """Tiles of segmented shards that could not be read, of sources that can be read now."""
     failed: dict[str, list[PlannedTile]] = {}
     plan = read_table(folder.plan)

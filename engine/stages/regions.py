@@ -52,14 +52,14 @@ class CutSettings:
     @classmethod
     def of_run(cls, run: dict[str, Any]) -> Self:
         """Those in run.json."""
-        absences = Absences(root_of(run["source"]))
+        absences = Absences(root_of(run["source"]) if "source" in run else None)
         return cls(Reading.of_run(run), run["settings"]["segment"]["superpixels"], absences)
 
 
 Group = tuple[int, list[list[PlannedTile]]]
 
 
-def uncut_again(folder: RunFolder, reading: Reading) -> list[int]:
+def uncut_again(folder: RunFolder, reading: Reading | None) -> list[int]:
     """Groups with a source that was away when it was cut, and can be read now."""
     return [
         group

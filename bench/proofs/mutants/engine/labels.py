@@ -126,7 +126,7 @@ MUTANTS = [
             "a raster of another size is painted",
         ),
         (
-            "                    objects[classes < 0] = -1\n",
+            "                objects[classes < 0] = -1\n",
             "",
             "objects are shown where no class is",
         ),

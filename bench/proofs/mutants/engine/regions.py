@@ -297,9 +297,9 @@ MUTANTS = [
         ),
         (
             "            except SourceError as error:  # it was readable when it was segmented\n"
-            "                print(",
+            "                failure = error\n",
             "            except SourceError as error:  # it was readable when it was segmented\n"
-            "                raise\n                print(",
+            "                raise\n",
             "a source that went away stops all others from being cut",
         ),
         (

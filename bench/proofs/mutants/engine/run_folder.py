@@ -46,8 +46,8 @@ MUTANTS = [
     ),
     Mutant(
         "engine/run_folder/plan.py",
-        old="with RasterReader(source.path, reading) as reader:",
-        new="with RasterReader(source.path) as reader:",
+        old="RasterReader(source.path, reading) as reader,",
+        new="RasterReader(source.path) as reader,",
         tests=PLAN,
         why="bands that a source has not are found out while segmenting",
     ),

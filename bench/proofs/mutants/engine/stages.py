@@ -145,8 +145,8 @@ MUTANTS = [
     ),
     Mutant(
         "engine/stages/label.py",
-        old='            reason.replace(path, "a file")\n',
-        new="            reason\n",
+        old='        reason.replace(path, "a file")\n',
+        new="        reason\n",
         tests=SUMMARY,
         why="one kind of failure is as many reasons as files",
     ),
@@ -180,7 +180,7 @@ MUTANTS = [
     ),
     Mutant(
         "engine/stages/fit_clusters.py",
-        old="        refuse_failures(folder, summary, options.max_failed)\n",
+        old="        refuse_failures(folder, summary.tiles, summary.failed_reasons, options.max_failed)\n",
         new="",
         tests=(f"{OPTION}[fit-clusters-max_failed]",),
         why="fit-clusters knows no --max-failed",
