@@ -10,7 +10,7 @@ from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.schemas import TILE_SCHEMA
 from alps.engine.run_folder.tables import write_table
 from alps.engine.stages import label as stage
-from alps.engine.stages.label import RunSummary, finish, refuse_failures, summarise
+from alps.engine.stages.label import finish, refuse_failures, summarise
 
 
 @pytest.fixture
@@ -62,14 +62,14 @@ def test_what_is_labelled_is_apart_from_what_masks_cover(folder):
 def test_the_share_of_failed_tiles_that_is_allowed_may_be_reached(folder, most, passes):
     summary = summarise(folder)
     if passes:
-        refuse_failures(folder, summary, most)
+        refuse_failures(folder, summary.tiles, summary.failed_reasons, most)
         return
     with pytest.raises(TooManyFailuresError, match=r"2 of 10 .*commonest.*a file: cut off"):
-        refuse_failures(folder, summary, most)
+        refuse_failures(folder, summary.tiles, summary.failed_reasons, most)
 
 
 def test_no_failure_passes_even_where_none_is_allowed(folder):
-    refuse_failures(folder, RunSummary(folder.root, 1, {"ok": 3}, 0, 0, 0.0, None, {}, {}), 0.0)
+    refuse_failures(folder, {"ok": 3}, {}, 0.0)
 
 
 @pytest.mark.parametrize(("most", "passes"), [(0.4, True), (0.39, False)])

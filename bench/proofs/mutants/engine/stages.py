@@ -180,8 +180,8 @@ MUTANTS = [
     ),
     Mutant(
         "engine/stages/fit_clusters.py",
-        old="        refuse_failures(folder, summary.tiles, summary.failed_reasons, options.max_failed)\n",
-        new="",
+        old="summary.failed_reasons, options.max_failed)",
+        new="summary.failed_reasons, 1.0)",
         tests=(f"{OPTION}[fit-clusters-max_failed]",),
         why="fit-clusters knows no --max-failed",
     ),
