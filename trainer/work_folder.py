@@ -12,8 +12,19 @@ from filelock import FileLock, Timeout
 from alps.engine.base.atomic import write_text
 from alps.engine.base.digests import fingerprint
 from alps.engine.base.errors import RunFolderError
+from alps.engine.base.records import BadRecordError, as_record, parse_record, read_small
+from alps.engine.run_folder.run_record import refuse_wrong_sum, with_sum
 from alps.trainer.loop.lines import read_lines
 from alps.trainer.processes import Processes
+
+
+@dataclass(frozen=True)
+class WorkRecord:
+    """Keys that every record has."""
+
+    config_hash: str
+    settings: dict[str, Any]
+    result: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -78,18 +89,22 @@ class WorkFolder:
     def read(self) -> dict[str, Any]:
         """The content of the record."""
         try:
-            run = json.loads(self.run_json.read_text(encoding="utf-8"))
-            if not isinstance(run, dict) or not {"config_hash", "settings"} <= run.keys():
-                raise ValueError("it lacks config_hash or settings")
+            run = parse_record(read_small(self.run_json), dict[str, Any])
+            refuse_wrong_sum(run)
+            as_record(run, WorkRecord)
             return run
-        except (OSError, ValueError) as error:
-            raise RunFolderError(
-                f"cannot read {self.run_json}: {error}; put back a copy, or give another OUT"
-            ) from error
+        except (OSError, BadRecordError) as error:
+            raise self.unreadable(error) from error
+
+    def unreadable(self, error: Exception) -> RunFolderError:
+        """What is said of a record that cannot be relied on."""
+        return RunFolderError(
+            f"cannot read {self.run_json}: {error}; put back a copy, or give another OUT"
+        )
 
     def update(self, **values: Any) -> None:
         """Set keys of the record."""
-        run = (self.read() if self.run_json.exists() else {}) | values
+        run = with_sum((self.read() if self.run_json.exists() else {}) | values)
         write_text(self.run_json, json.dumps(run, indent=2) + "\n")
 
     def log_lines(self) -> list[dict[str, Any]]:

@@ -1,13 +1,15 @@
 """``alps models``: what models there are, and fetching them. Imports no torch."""
 
-import json
 import math
 import re
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
 from alps.engine.base.progress import format_bytes
+from alps.engine.base.records import MOST_BYTES, BadRecordError, Count, as_record, parse_record
 from alps.engine.models.download import RetryPolicy, fetch
 from alps.engine.models.registry import (
     MODELS,
@@ -18,6 +20,13 @@ from alps.engine.models.registry import (
 
 MOST_TIMES = 4  # as large as the official file another one may be
 SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """What the header of a safetensors file says of a tensor."""
+
+    shape: tuple[Count, ...]
 
 
 @click.group(invoke_without_command=True)
@@ -117,8 +126,10 @@ def _parameters_in(path: Path) -> int | None:
     try:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(min(length, path.stat().st_size)))
+            text = file.read(min(length, path.stat().st_size, MOST_BYTES))
+        header = parse_record(text, dict[str, Any])
         header.pop("__metadata__", None)
-        return sum(math.prod(tensor["shape"]) for tensor in header.values())
-    except (ValueError, KeyError, TypeError, AttributeError):
+        tensors = as_record(header, dict[str, Tensor])
+        return sum(math.prod(tensor.shape) for tensor in tensors.values())
+    except (OSError, BadRecordError):
         return None

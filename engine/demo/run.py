@@ -3,12 +3,14 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from alps.engine.base.atomic import write_text
 from alps.engine.base.errors import RunFolderError
+from alps.engine.base.records import read_record
 from alps.engine.demo.scenes import CLASS_NAMES, SceneSettings, make_scene
 from alps.engine.quality.measure import Quality, QualitySettings, measure_quality
 from alps.engine.run_folder.folder import RunFolder
@@ -61,7 +63,8 @@ def _claim(out: Path, scenes: dict[str, int]) -> None:
     """Write nothing over what is not an earlier demo of the same scenes."""
     mark = out / "demo.json"
     if mark.exists():
-        if json.loads(mark.read_text(encoding="utf-8")) != scenes:
+        mend = "give a new folder for the demo"
+        if read_record(mark, dict[str, Any], RunFolderError, mend) != scenes:
             raise RunFolderError(f"{out} holds the demo of other scenes; give a new folder")
         return
     if out.exists() and (not out.is_dir() or any(out.iterdir())):

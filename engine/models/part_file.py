@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Self
 
 from alps.engine.base.atomic import publish
+from alps.engine.base.records import BadRecordError, parse_record, read_small
 
 READ_BYTES = 1 << 20
 
@@ -45,10 +46,8 @@ class PartFile:
 
     def _take_over(self) -> None:
         try:
-            notes = json.loads(self._notes_path.read_text(encoding="utf-8"))
-            if not all(isinstance(value, str | None) for value in notes.values()):
-                raise TypeError
-        except (FileNotFoundError, ValueError, TypeError, AttributeError):
+            notes = parse_record(read_small(self._notes_path), dict[str, str | None])
+        except (FileNotFoundError, BadRecordError):
             notes = {}  # none, or cut short by a crash
         if notes.get("sha256", self._about["sha256"]) != self._about["sha256"]:
             self.restart()  # the part is on its way to another file

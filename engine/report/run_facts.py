@@ -5,12 +5,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from msgspec import Meta
 
 from alps.engine.base.errors import RunFolderError
+from alps.engine.base.records import Count, read_record
 from alps.engine.labels.palette import palette
+from alps.engine.run_folder.sums import refuse_damaged
 
 NOT_SET = "–"
 # Numbers of `alps quality`, in this order; others follow under their own names.
@@ -21,6 +24,28 @@ QUALITY_NAMES = {
     "purity": ("Purity", "share of labelled pixels in their class's main real class"),
     "coverage": ("Coverage", "share of truth pixels that are labelled"),
 }
+
+
+@dataclass(frozen=True)
+class ClassEntry:
+    """A class in classes.json."""
+
+    id: Annotated[int, Meta(ge=0, lt=65_535)]
+    colour: Annotated[tuple[int, ...], Meta(min_length=3)]
+    name: str | None = None
+    pixels: Count | None = None
+    regions: Count | None = None
+    segments: Count | None = None
+
+
+@dataclass(frozen=True)
+class ClassesRecord:
+    """The keys of classes.json."""
+
+    classes: Annotated[tuple[ClassEntry, ...], Meta(max_length=65_535)] = ()
+    unlabelled: Annotated[int, Meta(ge=0, le=65_535)] | None = None
+    unlabelled_pixels: Count | None = None
+    nodata_pixels: Count | None = None
 
 
 @dataclass(frozen=True)
@@ -90,50 +115,33 @@ class QualityNumbers:
     others: list[tuple[str, str]]
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object. Raises RunFolderError where there is none."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise RunFolderError(
-            f"{path.parent} has no {path.name}. Is it the folder that `alps label` wrote?"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise RunFolderError(f"{path} cannot be read: {error}. Run `alps label` again.") from error
-    if not isinstance(content, dict):
-        raise RunFolderError(f"{path} holds no JSON object. Run `alps label` again.")
-    return content
-
-
 def read_classes(path: Path) -> Classes:
-    """Read classes.json; no classes where the file is not there, as before `alps paint`."""
-    if not path.exists():
-        return Classes()
-    content = read_json(path)
+    """Read classes.json; no classes where the file is not there, as before `alps paint`.
+
+    Raises RunFolderError where it is not as `alps paint` writes it.
+    """
+    refuse_damaged(path)
     try:
-        classes = [
-            LabelClass(
-                id=int(entry["id"]),
-                name=str(entry.get("name") or f"class {entry['id']}"),
-                colour=_colour(entry["colour"]),
-                pixels=int(entry.get("pixels") or 0),
-                # Older versions called them segments.
-                regions=int(entry.get("regions", entry.get("segments")) or 0),
-            )
-            for entry in content.get("classes", [])
-        ]
-        return Classes(
-            sorted(classes, key=lambda c: c.id),
-            int(content.get("unlabelled", 255 if len(classes) <= 255 else 65535)),
-            *(
-                None if content.get(key) is None else int(content[key])
-                for key in ("unlabelled_pixels", "nodata_pixels")
-            ),
+        record = read_record(path, ClassesRecord, RunFolderError, "run `alps paint` again")
+    except FileNotFoundError:
+        return Classes()
+    classes = [
+        LabelClass(
+            id=entry.id,
+            name=entry.name or f"class {entry.id}",
+            colour=_colour(entry.colour),
+            pixels=entry.pixels or 0,
+            # Older versions called them segments.
+            regions=entry.regions or entry.segments or 0,
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise RunFolderError(
-            f"{path} is not as `alps paint` writes it ({error!r}). Run `alps paint` again."
-        ) from error
+        for entry in record.classes
+    ]
+    return Classes(
+        sorted(classes, key=lambda c: c.id),
+        (255 if len(classes) <= 255 else 65535) if record.unlabelled is None else record.unlabelled,
+        record.unlabelled_pixels,
+        record.nodata_pixels,
+    )
 
 
 def _colour(values: Any) -> tuple[int, int, int]:

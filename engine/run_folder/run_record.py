@@ -49,11 +49,7 @@ class RunRecord:
 
 def check_run(values: Mapping[str, Any]) -> None:
     """Raise BadRecordError for values that no run writes, or that were changed since."""
-    if SUM in values and with_sum(values)[SUM] != values[SUM]:
-        raise BadRecordError(
-            f"its checksum is not that of its content, it was damaged or edited (who edited it on "
-            f"purpose takes the key {SUM} out)"
-        )
+    refuse_wrong_sum(values)
     record = as_record(values, RunRecord)
     try:
         for part in fields(RunSettings):
@@ -61,6 +57,15 @@ def check_run(values: Mapping[str, Any]) -> None:
             check_ranges(settings, type(settings))
     except SettingsError as error:
         raise BadRecordError(str(error)) from error
+
+
+def refuse_wrong_sum(values: Mapping[str, Any]) -> None:
+    """Raise BadRecordError where values carry a checksum that is not theirs."""
+    if SUM in values and with_sum(values)[SUM] != values[SUM]:
+        raise BadRecordError(
+            f"its checksum is not that of its content, it was damaged or edited (who edited it on "
+            f"purpose takes the key {SUM} out)"
+        )
 
 
 def with_sum(values: Mapping[str, Any]) -> dict[str, Any]:

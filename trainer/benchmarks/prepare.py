@@ -13,13 +13,16 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
 from alps.engine.base.atomic import whole, write_text
 from alps.engine.base.errors import RunFolderError, SettingsError, SourceError
+from alps.engine.base.lines import append_line, open_journal, read_lines
 from alps.engine.base.progress import Progress
+from alps.engine.base.records import Count, Name, read_record
 from alps.engine.images.raster import RasterReader
 from alps.engine.images.windows import Window
 from alps.engine.labels.palette import palette
@@ -74,7 +77,7 @@ def prepare(
     done = _finished(journal)
     with (
         Progress(len(pairs), "images", f"cutting {benchmark.title}") as progress,
-        journal.open("a", encoding="utf-8") as lines,
+        open_journal(journal) as lines,
     ):
         for image, label in pairs:
             key = f"{image.split}/{image.name}"
@@ -83,9 +86,8 @@ def prepare(
                 if isinstance(found, Problem):
                     problems.append(found)
                 else:
-                    done[key] = {"image": key, "split": image.split, "crops": found}
-                    lines.write(json.dumps(done[key]) + "\n")
-                    lines.flush()
+                    done[key] = Finished(key, image.split, found)
+                    append_line(lines, vars(done[key]))
             progress.advance()
     if problems:
         print("\n".join(describe(problems, most=SHOWN)), file=sys.stderr)
@@ -95,8 +97,17 @@ def prepare(
         )
     crops: dict[str, int] = {}
     for line in done.values():
-        crops[line["split"]] = crops.get(line["split"], 0) + line["crops"]
+        crops[line.split] = crops.get(line.split, 0) + line.crops
     return Prepared(crops, tuple(alone))
+
+
+@dataclass(frozen=True)
+class Finished:
+    """An image of which all crops are written."""
+
+    image: Name  # with its split before it
+    split: Name
+    crops: Count
 
 
 def starts(length: int, crop: int, stride: int) -> list[int]:
@@ -156,23 +167,16 @@ def _open_out(out: Path, benchmark: Benchmark) -> Path:
                 raise RunFolderError(f"{out} holds other crops already; give a new folder as OUT")
             rules.save(out)
             write_text(note, json.dumps(about, indent=1) + "\n")
-        elif json.loads(note.read_text(encoding="utf-8")) != about:
+        elif read_record(note, dict[str, Any], RunFolderError, "give a new folder as OUT") != about:
             raise RunFolderError(f"{out} holds crops cut otherwise; see its prepared.json")
     except OSError as error:
         raise RunFolderError(f"cannot write to {out}: {error.strerror or error}") from error
     return out / "prepared.jsonl"
 
 
-def _finished(journal: Path) -> dict[str, dict]:
-    done = {}
-    if journal.exists():
-        for text in journal.read_text(encoding="utf-8").splitlines():
-            try:
-                line = json.loads(text)
-            except ValueError:  # the last line of a killed run
-                continue
-            done[line["image"]] = line
-    return done
+def _finished(journal: Path) -> dict[str, "Finished"]:
+    """Images that are done; what is no whole line of the journal is done again."""
+    return {line.image: line for line in read_lines(journal, Finished) if line is not None}
 
 
 def _cut(benchmark: Benchmark, image: Found, label: Found, out: Path) -> int | Problem:

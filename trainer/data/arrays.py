@@ -2,17 +2,30 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from msgspec import Meta
 from numpy.lib.format import open_memmap
 
 from alps.engine.base.atomic import whole
+from alps.engine.base.digests import file_sha256
 from alps.engine.base.errors import SourceError
+from alps.engine.base.records import Count, Sha256, Side
 
 OPEN_ARRAYS = 512
+Stem = Annotated[str, Meta(pattern="^[0-9]{6,}$")]
+
+
+@dataclass(frozen=True)
+class ArraySum:
+    """What a file of arrays was when it was written."""
+
+    bytes: Count
+    sha256: Sha256
 
 
 @dataclass(frozen=True)
@@ -23,11 +36,12 @@ class CachedPair:
     scene: str
     split: str
     source: str  # path of the image
-    width: int
-    height: int
-    class_pixels: tuple[int, ...]
-    labelled: tuple[tuple[int, ...], ...]  # pixels with a class in each cell, row by row
-    stem: str  # of its files
+    width: Side
+    height: Side
+    class_pixels: tuple[Count, ...]
+    labelled: tuple[tuple[Count, ...], ...]  # pixels with a class in each cell, row by row
+    stem: Stem  # of its files
+    sums: dict[str, ArraySum] = field(default_factory=dict)  # of its files, by their kind
 
     def pixels(self, root: Path) -> np.ndarray:
         """(H, W, 3) uint8, mapped."""
@@ -41,6 +55,33 @@ class CachedPair:
         """(H, W) uint8, 255 for full weight, mapped; None where all pixels weigh alike."""
         path = root / f"{self.stem}.weights.npy"
         return mapped(path) if path.exists() else None
+
+    def refuse_damaged(self, root: Path) -> None:
+        """Read all of its files once. Raises SourceError where one is not what was written."""
+        for kind, known in self.sums.items():
+            path = root / f"{self.stem}.{kind}.npy"
+            try:
+                if path.stat().st_size != known.bytes or file_sha256(path) != known.sha256:
+                    raise damaged(path, "it is not what was written")
+            except OSError as error:
+                raise damaged(path, error.strerror or str(error)) from error
+
+
+def sums_of(root: Path, stem: str) -> dict[str, ArraySum]:
+    """Of the files of a pair that are written."""
+    paths = ((kind, root / f"{stem}.{kind}.npy") for kind in ("pixels", "labels", "weights"))
+    return {
+        kind: ArraySum(path.stat().st_size, file_sha256(path))
+        for kind, path in paths
+        if path.exists()
+    }
+
+
+def damaged(path: Path, why: object) -> SourceError:
+    """The error of a file of a cache."""
+    return SourceError(
+        f"{path} is damaged: {why}; remove the folder {path.parent}, it is made anew"
+    )
 
 
 def edges(length: int, cell: int) -> np.ndarray:
@@ -64,6 +105,4 @@ def mapped(path: Path) -> np.ndarray:
     try:
         return np.load(path, mmap_mode="r")
     except (OSError, ValueError) as error:
-        raise SourceError(
-            f"cannot map {path} ({error}); remove the folder {path.parent}, it is made anew"
-        ) from error
+        raise damaged(path, error) from error

@@ -18,18 +18,21 @@ from alps.engine.base.atomic import write_text
 from alps.engine.base.digests import fingerprint
 from alps.engine.base.errors import SourceError
 from alps.engine.base.progress import Progress
+from alps.engine.base.records import read_record
 from alps.engine.images.archive import read_together
+from alps.engine.report.run_facts import read_classes
 from alps.engine.run_folder.folder import RunFolder
-from alps.trainer.data.arrays import CachedPair
-from alps.trainer.data.decode import DecodeRequest, decode_pair
+from alps.trainer.data.arrays import CachedPair, damaged, edges
+from alps.trainer.data.decode import DecodeRequest, PairRecord, decode_pair
 from alps.trainer.data.find import Problem
 from alps.trainer.data.labels import count_classes
 from alps.trainer.data.regions import MASKS, RegionTargets, class_files
 from alps.trainer.data.rules import MOST_CLASSES, LabelRules
 from alps.trainer.data.settings import PseudoSettings
 
-FORMAT = 2  # of the arrays; another one is another cache
+FORMAT = 3  # of the arrays; another one is another cache
 MANY_IGNORED = 0.01  # pixels without a class, for each of a lone class
+MOST_INDEX = 1 << 32  # bytes; a pair takes some kilobytes
 THREADS = 2  # pairs decoded at once; each holds a strip of image and labels
 
 
@@ -148,24 +151,47 @@ def _targets(request: DecodeRequest) -> RegionTargets | None:
             f"{request.data.root} is no run folder of alps label; margins and controls need one"
         )
     folder = RunFolder(request.data.root)
-    clusters = len(json.loads(folder.classes.read_text(encoding="utf-8"))["classes"])
+    clusters = len(read_classes(folder.classes).classes)
     return RegionTargets(folder, clusters, request.pseudo, request.seed)
 
 
 def _open(index: Path, request: DecodeRequest) -> Cache:
-    pairs, problems, ignored = [], list(request.data.problems), 0
-    for record in json.loads(index.read_text(encoding="utf-8")):
-        problems += [Problem(**problem) for problem in record["problems"]]
-        if record["pair"] is not None:
-            pair = record["pair"]
-            cells = tuple(tuple(row) for row in pair.pop("labelled"))
-            classes = tuple(pair.pop("class_pixels"))
-            pairs.append(CachedPair(**pair, labelled=cells, class_pixels=classes))
-            ignored += record["ignored"]
+    mend = f"remove the folder {index.parent}, it is made anew"
+    records = read_record(index, tuple[PairRecord, ...], SourceError, mend, MOST_INDEX)
+    problems, ignored = list(request.data.problems), 0
+    pairs = []
+    for record in records:
+        problems += record.problems
+        if record.pair is not None:
+            pairs.append(record.pair)
+            ignored += record.ignored
+    with (
+        ThreadPoolExecutor(THREADS) as pool,
+        Progress(len(pairs), "pairs", "checking the cache") as progress,
+    ):
+        for _ in pool.map(lambda pair: _refuse_damaged(pair, index, request), pairs):
+            progress.advance()
     cache = Cache(index.parent, request.data.rules, request.cell, tuple(pairs), tuple(problems))
     if not request.data.is_run:
         _refuse_lone_class(cache, ignored)
     return cache
+
+
+def _refuse_damaged(pair: CachedPair, index: Path, request: DecodeRequest) -> None:
+    """Raise SourceError where a pair's files are not what was written, or not as the index says."""
+    root, size = index.parent, (pair.height, pair.width)
+    pair.refuse_damaged(root)
+    shapes = pair.pixels(root).shape, pair.labels(root).shape
+    fits = shapes == ((*size, 3), size) and pair.split in request.splits
+    if fits:
+        grid = tuple(len(edges(length, request.cell)) - 1 for length in size)
+        fits = (
+            len(pair.class_pixels) == len(request.data.rules.classes)
+            and len(pair.labelled) == grid[0]
+            and all(len(row) == grid[1] for row in pair.labelled)
+        )
+    if not fits:
+        raise damaged(index, f"it tells of {pair.stem} what its files do not")
 
 
 def _refuse_lone_class(cache: Cache, ignored: int) -> None:

@@ -13,12 +13,14 @@ import numpy as np
 
 from alps.engine.base.atomic import write_text
 from alps.engine.base.errors import SourceError
+from alps.engine.base.records import BadRecordError, Count, as_record, parse_record, read_small
 from alps.engine.images.raster import RasterReader
 from alps.trainer.data.arrays import (
     CachedPair,
     edges,
     mapped,
     new_array,
+    sums_of,
 )
 from alps.trainer.data.find import DataSet, Pair, Problem
 from alps.trainer.data.labels import LabelReader, strips
@@ -27,6 +29,15 @@ from alps.trainer.data.rules import MOST_CLASSES, LabelRules
 from alps.trainer.data.settings import DataSettings, PseudoSettings
 
 ROWS = 1024  # of decoded arrays that are looked at together
+
+
+@dataclass(frozen=True)
+class PairRecord:
+    """What became of a pair: an entry of the cache's index."""
+
+    pair: CachedPair | None
+    problems: tuple[Problem, ...]
+    ignored: Count = 0
 
 
 @dataclass(frozen=True)
@@ -47,7 +58,12 @@ def decode_pair(
     """Write the arrays of a pair, whole or not at all; returns its record for the index."""
     done = root / f"{stem}.json"
     if done.exists():
-        return json.loads(done.read_text(encoding="utf-8"))
+        try:
+            record = parse_record(read_small(done), dict[str, Any])
+            as_record(record, PairRecord)
+            return record
+        except (OSError, BadRecordError):
+            pass  # it is decoded again
     try:
         record = _Decoding(request, targets, pair, root, stem).run()
     except SourceError as error:
@@ -93,6 +109,7 @@ class _Decoding:
         cached = CachedPair(
             pair.name, pair.scene, pair.split, str(pair.image), width, height,
             tuple(class_pixels.tolist()), self._cells(), self._stem,
+            sums_of(self._root, self._stem),
         )  # fmt: skip
         return {"pair": asdict(cached), "problems": [], "ignored": labels.ignored}
 

@@ -7,7 +7,6 @@
 No image is opened here.
 """
 
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
@@ -19,6 +18,7 @@ import numpy as np
 from alps.engine.base.errors import RunFolderError, SettingsError, SourceError
 from alps.engine.images.reading import Reading
 from alps.engine.images.sources import IMAGE_SUFFIXES
+from alps.engine.report.run_facts import read_classes
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.tables import read_table
 from alps.engine.settings import ReadSettings
@@ -98,7 +98,7 @@ def _run_folder(root: Path, settings: DataSettings) -> DataSet:
     folder.refuse_unpainted()
     if not folder.classes.exists() or not folder.tiles.exists():
         raise RunFolderError(f"the run in {root} is not finished; give its `alps label` again")
-    names = [row["name"] for row in json.loads(folder.classes.read_text())["classes"]]
+    names = [one.name for one in read_classes(folder.classes).classes]
     columns = ["source_index", "source", "path", "label", "reason"]
     seen: dict[int, dict] = {}
     for row in read_table(folder.tiles, columns).to_pylist():

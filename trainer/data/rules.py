@@ -4,11 +4,16 @@ import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from alps.engine.base.atomic import write_text
 from alps.engine.base.errors import SourceError
+from alps.engine.base.records import as_record, parse_record, read_small
 
-Colour = tuple[int, int, int]
+Channel = Annotated[int, Meta(ge=0, le=255)]
+Colour = tuple[Channel, Channel, Channel]
 DESCRIPTION = "dataset.json"
 # Ids must leave room for the value that means "no class".
 MOST_CLASSES = 65535
@@ -50,19 +55,15 @@ class LabelRules:
             return None
         known = {item.name for item in dataclasses.fields(cls)}
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = parse_record(read_small(path), dict[str, Any])
             unknown = sorted(set(values) - known)
             if unknown:
                 raise ValueError(f"unknown key {unknown[0]}; known are {', '.join(sorted(known))}")
-            for name in ("palette", "ignore_colours"):
-                if values.get(name) is not None:
-                    values[name] = tuple(_colour(colour) for colour in values[name])
-            for name in ("classes", "ignore", "left_out", "values"):
-                if values.get(name) is not None:
-                    values[name] = tuple(values[name])
             if "ignore" in values:  # whoever says what is no class outranks the labels' headers
                 values.setdefault("nodata", False)
-            rules = cls(**values)
+            rules = as_record(values, cls)
+            if len(rules.classes) > MOST_CLASSES:
+                raise ValueError(f"{len(rules.classes)} classes, {MOST_CLASSES} at most")
             if rules.values is not None and len(rules.values) != len(rules.classes):
                 raise ValueError(
                     f"{len(rules.classes)} classes but {len(rules.values)} values of classes"
@@ -74,12 +75,5 @@ class LabelRules:
             if not set(rules.left_out) <= set(rules.classes):
                 raise ValueError("left_out names a class that classes does not")
             return rules
-        except (OSError, ValueError, TypeError, AttributeError) as error:
+        except (OSError, ValueError) as error:
             raise SourceError(f"cannot use {path}: {error}; mend or remove it") from error
-
-
-def _colour(values: list[int]) -> Colour:
-    red, green, blue = values
-    if not all(isinstance(value, int) and 0 <= value <= 255 for value in values):
-        raise ValueError(f"{values} is no colour: three whole numbers from 0 to 255")
-    return red, green, blue

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from alps.engine.base.progress import Progress
+from alps.engine.base.records import as_record
 from alps.engine.masks.crops import Crop, point_grid
 from alps.engine.masks.generator import MaskGenerator
 from alps.engine.runtimes.pytorch import TorchRuntime
@@ -63,9 +64,8 @@ class Agreement:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Agreement":
-        """Read what ``to_dict`` wrote."""
-        filled: dict[str, Any] = {n: math.nan if v is None else v for n, v in values.items()}
-        return cls(**filled)
+        """Read what ``to_dict`` wrote. Raises BadRecordError where it is something else."""
+        return as_record({n: math.nan if v is None else v for n, v in values.items()}, cls)
 
 
 @dataclass

@@ -14,6 +14,7 @@ import torch
 
 from alps.engine.base.errors import SettingsError, SourceError
 from alps.engine.base.memory import memory_named
+from alps.engine.base.records import BadRecordError
 from alps.engine.images.archive import read_together
 from alps.engine.images.reading import Reading
 from alps.engine.models.checkpoints import load_sam, save_sam
@@ -255,9 +256,12 @@ def _known_result(job: _Job) -> DistillResult | None:
     run = job.folder.read()
     if "result" not in run or not job.folder.student.exists():
         return None
-    if run["agreement_settings"] != asdict(job.settings.agreement):
+    if run.get("agreement_settings") != asdict(job.settings.agreement):
         return None
-    return DistillResult.from_dict(run["result"], job.folder.root)
+    try:
+        return DistillResult.from_dict(run["result"], job.folder.root)
+    except BadRecordError as error:
+        raise job.folder.unreadable(error) from error
 
 
 def _result(
@@ -276,7 +280,7 @@ def _result(
         training.statistics,
     )
     lines = job.folder.log_lines()
-    seconds = sum(line["seconds"] for line in lines)
+    seconds = sum(line.get("seconds", 0.0) for line in lines)
     images = len(lines) * job.settings.train.batch
     return DistillResult(
         student=job.folder.student,
@@ -294,6 +298,6 @@ def _result(
         train_seconds=seconds,
         images_per_second=images / seconds if seconds else math.nan,
         unopened=unopened,
-        unread=int(sum(line["unread"] for line in lines)),
+        unread=int(sum(line.get("unread", 0) for line in lines)),
         agreement=agreement,
     )

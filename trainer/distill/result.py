@@ -2,10 +2,31 @@
 
 import math
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
+from alps.engine.base.records import Count, Name, as_record
 from alps.trainer.distill.agreement import Agreement
+
+
+@dataclass(frozen=True)
+class DistillRecord:
+    """``DistillResult`` as distill.json has it."""
+
+    student: Name
+    teacher: str
+    start: str
+    parameters: tuple[Count, Count]
+    encoder_parameters: tuple[Count, Count]
+    train_windows: Count
+    held_out_windows: Count
+    held_out_by: str
+    steps: Count
+    train_seconds: float
+    images_per_second: float | None
+    unopened: Count
+    unread: Count
+    agreement: dict[str, int | float | None]
 
 
 @dataclass(frozen=True)
@@ -39,16 +60,17 @@ class DistillResult:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], root: Path) -> "DistillResult":
-        """Read what ``to_dict`` wrote into the folder ``root``."""
-        rate = values["images_per_second"]
-        read = values | {
-            "student": root / values["student"],
-            "parameters": tuple(values["parameters"]),
-            "encoder_parameters": tuple(values["encoder_parameters"]),
+        """Read what ``to_dict`` wrote into the folder ``root``.
+
+        Raises BadRecordError where it is something else.
+        """
+        record = as_record(values, DistillRecord)
+        rate = record.images_per_second
+        read = vars(record) | {
+            "student": root / PurePath(record.student).name,
             "images_per_second": math.nan if rate is None else rate,
-            "agreement": Agreement.from_dict(values["agreement"]),
+            "agreement": Agreement.from_dict(record.agreement),
         }
-        del read["encoder_speed"]
         return cls(**read)
 
     def table(self) -> str:

@@ -1,13 +1,27 @@
 """log.jsonl: a JSON object a line. A process that was killed may leave its last line torn."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from alps.engine.base.atomic import write_text
 from alps.engine.base.errors import RunFolderError
+from alps.engine.base.records import Count, as_record
 
 Line = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """Keys of a line that are reckoned with; a line has those of its training."""
+
+    step: Count
+    stage: str | None = None
+    seconds: float = 0.0
+    waited: float = 0.0
+    waited_for_crops: float = 0.0
+    unread: float = 0.0
 
 
 def read_lines(path: Path) -> list[Line]:
@@ -23,10 +37,9 @@ def read_lines(path: Path) -> list[Line]:
     lines = []
     for number, text in enumerate(ended, 1):
         try:
-            line = json.loads(text)
-            if not isinstance(line, dict):
-                raise ValueError("no JSON object")
-        except ValueError as error:
+            line = json.loads(text)  # a loss may be NaN
+            as_record(line, LogLine)
+        except (ValueError, RecursionError) as error:
             raise RunFolderError(
                 f"line {number} of {path} is damaged ({error}); put back a copy, or delete the line"
             ) from error

@@ -107,6 +107,8 @@ class State(Generic[M]):
             return
         try:
             self.take(read_checkpoint(path))
+        except RunFolderError:
+            raise
         except Exception as error:  # torch raises almost anything for a file that does not fit
             raise _unreadable(path, error) from error
 
@@ -121,8 +123,6 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _unreadable(path: Path, error: Exception) -> RunFolderError:
-    if isinstance(error, RunFolderError):
-        return error
     return RunFolderError(
         f"cannot read {path} ({one_line(error)}); put back a copy, or remove it to begin anew"
     )

@@ -1,14 +1,14 @@
 """Measures a saved model on real labels, and writes what it predicts."""
 
-import json
 import tempfile
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from alps.engine.base.errors import ModelError
+from alps.engine.base.records import Side, read_record
 from alps.engine.images.georeference import Georeference
 from alps.engine.images.raster import RasterReader
 from alps.engine.images.sources import TIFF_SUFFIXES
@@ -24,6 +24,21 @@ from alps.trainer.segmentation.models import class_names, open_model
 from alps.trainer.segmentation.predict import measure
 from alps.trainer.segmentation.recipe import TrainSettings
 from alps.trainer.segmentation.run import Recipe, prepared
+
+
+@dataclass(frozen=True)
+class TrainedSettings:
+    """Of the settings in training.json those that measuring needs."""
+
+    crop: Side
+    precision: str
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What measuring needs of training.json."""
+
+    settings: TrainedSettings
 
 
 def evaluate(
@@ -119,7 +134,7 @@ def _training_of(checkpoint: str | Path) -> TrainSettings:
     record = Path(checkpoint) / "training.json"
     if not record.exists():
         return TrainSettings()
-    values = json.loads(record.read_text(encoding="utf-8"))["settings"]
+    found = read_record(record, Trained, ModelError, "put back a copy, or name OUT/model")
     # bfloat16 was chosen for another device, perhaps: here it is chosen anew.
-    precision = "float32" if values["precision"] == "float32" else "auto"
-    return TrainSettings(crop=int(values["crop"]), precision=precision)
+    precision = "float32" if found.settings.precision == "float32" else "auto"
+    return TrainSettings(crop=found.settings.crop, precision=precision)

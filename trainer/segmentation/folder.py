@@ -2,12 +2,14 @@
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
 from typing import Any, ClassVar
 
 from alps.engine.base.atomic import publish_folder
-from alps.engine.base.errors import RunFolderError
+from alps.engine.base.digests import file_sha256
+from alps.engine.base.errors import ModelError, RunFolderError
+from alps.engine.base.records import Count, Name, Sha256, read_record
 from alps.trainer.work_folder import WorkFolder
 
 
@@ -60,9 +62,50 @@ class TrainingFolder(WorkFolder):
         try:
             part.mkdir()
             write(part)
+            files = {
+                path.name: {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
+                for path in sorted(part.iterdir())
+            }
             publish_folder(part, self.model)
+            self.update(model_files=files)
         except OSError as error:
             raise RunFolderError(
                 f"cannot write {self.model}: {error.strerror or error}; check permissions and the "
                 "space left, then run the same command again"
             ) from error
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """What a file of the model was when it was written."""
+
+    bytes: Count
+    sha256: Sha256
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """What training.json says of OUT/model."""
+
+    model_files: dict[Name, ModelFile] = field(default_factory=dict)
+
+
+def refuse_changed_model(where: Path) -> None:
+    """Raise ModelError where a model of ours, OUT or OUT/model, is not what was written."""
+    out = where.parent if where.name == "model" else where
+    try:
+        mend = "put back a copy, or name another checkpoint"
+        known = read_record(out / TrainingFolder.RECORD, ModelFiles, ModelError, mend)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for name, was in known.model_files.items():
+        path = out / "model" / PurePath(name).name
+        try:
+            same = path.stat().st_size == was.bytes and file_sha256(path) == was.sha256
+        except OSError:
+            same = False
+        if not same:
+            raise ModelError(
+                f"{path} is damaged: it is not what was written; remove {path.parent} and give the "
+                "command that made it again, or name another checkpoint"
+            )

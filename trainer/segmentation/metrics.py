@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from alps.engine.base.records import BadRecordError, Count, as_record
+
 
 class Confusion:
     """counts[t, p]: pixels of class t that were predicted as p."""
@@ -19,6 +21,19 @@ class Confusion:
         known = truth < classes
         pairs = truth[known].astype(np.int64) * classes + predicted[known]
         self.counts += np.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+
+
+@dataclass(frozen=True)
+class ScoresRecord:
+    """``Scores`` as JSON has them, which knows no NaN."""
+
+    iou: dict[str, float | None]
+    f1: dict[str, float | None]
+    mean_iou: float | None
+    mean_f1: float | None
+    overall_accuracy: float | None
+    pixels: Count
+    without: "ScoresRecord | None" = None
 
 
 @dataclass(frozen=True)
@@ -48,20 +63,22 @@ class Scores:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Scores":
-        """Read what ``to_dict`` wrote."""
+        """Read what ``to_dict`` wrote. Raises BadRecordError where it is something else."""
+        return cls._of(as_record(values, ScoresRecord))
 
-        def number(value: float | None) -> float:
-            return math.nan if value is None else value
-
+    @classmethod
+    def _of(cls, record: "ScoresRecord") -> "Scores":
+        if record.iou.keys() != record.f1.keys():
+            raise BadRecordError("iou and f1 are of other classes")
         return cls(
-            tuple(values["iou"]),
-            tuple(map(number, values["iou"].values())),
-            tuple(map(number, values["f1"].values())),
-            number(values["mean_iou"]),
-            number(values["mean_f1"]),
-            number(values["overall_accuracy"]),
-            values["pixels"],
-            None if values["without"] is None else cls.from_dict(values["without"]),
+            tuple(record.iou),
+            tuple(map(_or_nan, record.iou.values())),
+            tuple(_or_nan(record.f1[name]) for name in record.iou),
+            _or_nan(record.mean_iou),
+            _or_nan(record.mean_f1),
+            _or_nan(record.overall_accuracy),
+            record.pixels,
+            None if record.without is None else cls._of(record.without),
         )
 
     def table(self) -> str:
@@ -120,3 +137,7 @@ def _mean(values: np.ndarray) -> float:
 
 def _or_none(value: float) -> float | None:
     return None if math.isnan(value) else value
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from alps.engine.base.atomic import write_text
-from alps.engine.base.errors import ModelError, SettingsError
+from alps.engine.base.errors import AlpsError, ModelError, SettingsError
+from alps.trainer.segmentation.config_file import refuse_huge
+from alps.trainer.segmentation.folder import refuse_changed_model
 
 # Statistics of ImageNet, which every encoder of these families was trained with.
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -33,6 +35,8 @@ SEGFORMER = {
     "b5": ((64, 128, 320, 512), (3, 6, 40, 3), 768),
 }
 HEADS = (1, 2, 5, 8)  # of SegFormer's stages
+MOST_PARAMETERS = 1 << 32
+SEGMENTS = "ForSemanticSegmentation"  # what names of such architectures end with
 STAGES = ("stage1", "stage2", "stage3", "stage4")
 # Backbones below UPerNet (arXiv 1807.10221): layers and what else tells the sizes apart.
 RESNET = {"resnet50": (3, 4, 6, 3), "resnet101": (3, 4, 23, 3)}
@@ -71,9 +75,9 @@ def build_model(name: str, classes: tuple[str, ...], seed: int) -> nn.Module:
 
 def open_model(where: str | Path) -> nn.Module:
     """A segmentation model that was saved. Raises ModelError."""
-    transformers = _transformers()
+    kind = _transformers().AutoModelForSemanticSegmentation
+    _checked_config(where)
     with _errors_of(where):
-        kind = transformers.AutoModelForSemanticSegmentation
         return _awake(kind.from_pretrained(located(where)))
 
 
@@ -86,12 +90,8 @@ def start_from(
     encoder, which is put into the model called ``name``.
     Raises ModelError where the checkpoint cannot be used, or not with ``name``.
     """
-    transformers = _transformers()
-    where = located(init)
-    with _errors_of(init):
-        config = transformers.AutoConfig.from_pretrained(where)
-    architecture = (getattr(config, "architectures", None) or [""])[0]
-    if not architecture.endswith("ForSemanticSegmentation"):
+    config = _checked_config(init)
+    if not _architecture(config).endswith(SEGMENTS):
         return _with_encoder(init, name, classes, seed)
     if name is not None:
         _refuse_other_shape(init, config, name)
@@ -175,6 +175,31 @@ def located(where: str | Path) -> str:
     """The folder of a checkpoint: ``where`` itself, or the model inside an OUT of ours."""
     path = Path(where)
     return str(path / "model") if (path / "model" / "config.json").exists() else str(where)
+
+
+def _checked_config(where: str | Path) -> Any:
+    """The config of a checkpoint, of a network that a machine can hold. Raises ModelError."""
+    transformers, folder = _transformers(), located(where)
+    refuse_changed_model(Path(where))
+    refuse_huge(Path(folder) / "config.json")
+    with _errors_of(where):
+        config = transformers.AutoConfig.from_pretrained(folder)
+        kind: Any = transformers.AutoModel
+        if _architecture(config).endswith(SEGMENTS):
+            kind = transformers.AutoModelForSemanticSegmentation
+        with torch.device("meta"):
+            network = kind.from_config(config)
+    count = sum(parameter.numel() for parameter in network.parameters())
+    if count > MOST_PARAMETERS:
+        raise ModelError(
+            f"cannot use the checkpoint {where}: its config.json is of a network of {count} "
+            "parameters; get the file again"
+        )
+    return config
+
+
+def _architecture(config: Any) -> str:
+    return str((getattr(config, "architectures", None) or [""])[0])
 
 
 def _segformer(size: str) -> Any:
@@ -270,6 +295,8 @@ def _errors_of(where: str | Path) -> Iterator[None]:
     """Turn what a checkpoint's reader raises into a ModelError."""
     try:
         yield
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except AlpsError:
+        raise
+    except Exception as error:  # transformers raises almost anything for a file that does not fit
         reason = " ".join(str(error).split())[:300]
         raise ModelError(f"cannot use the checkpoint {where}: {reason}") from error

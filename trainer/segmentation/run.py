@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from alps.engine.base.memory import memory_named
+from alps.engine.base.records import BadRecordError, Count, as_record
 from alps.trainer.data.cache import Cache, build_cache
 from alps.trainer.data.decode import DecodeRequest
 from alps.trainer.data.find import find_data
@@ -72,6 +73,19 @@ class Result:
         """Plain values for JSON."""
         measured = None if self.scores is None else self.scores.to_dict()
         return asdict(self) | {"model": self.model.name, "scores": measured}
+
+
+@dataclass(frozen=True)
+class ResultRecord:
+    """``Result`` as training.json has it."""
+
+    model: str
+    steps: Count
+    crops: Count
+    seconds: float
+    images_per_second: float
+    waited: float
+    scores: dict[str, Any] | None
 
 
 @dataclass
@@ -206,9 +220,12 @@ def _known_result(folder: TrainingFolder) -> Result | None:
     run = folder.read()
     if "result" not in run or not folder.model.exists():
         return None
-    values = run["result"]
-    found = None if values["scores"] is None else Scores.from_dict(values["scores"])
-    return Result(**(values | {"model": folder.model, "scores": found}))
+    try:
+        values = as_record(run["result"], ResultRecord)
+        found = None if values.scores is None else Scores.from_dict(values.scores)
+    except BadRecordError as error:
+        raise folder.unreadable(error) from error
+    return Result(**(vars(values) | {"model": folder.model, "scores": found}))
 
 
 def _keep_result(job: _Job, training: State, crops: int, found: Scores | None) -> Result:

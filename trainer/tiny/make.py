@@ -5,12 +5,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from alps.engine.base.atomic import whole, write_text
 from alps.engine.base.device import choose_device
 from alps.engine.base.errors import SettingsError
+from alps.engine.base.records import read_record
 from alps.engine.images.sources import Source
 from alps.engine.models.checkpoints import save_sam
 from alps.engine.sam import Sam
@@ -29,6 +31,15 @@ from alps.trainer.tiny.train import (
 )
 
 _SAMPLE = 32  # crops in which it is seen which directions of the encoder are free
+
+
+@dataclass(frozen=True)
+class RecipeParts:
+    """What recipe.json notes of a recipe."""
+
+    model: dict[str, Any]
+    pool: dict[str, Any]
+    train: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -114,12 +125,14 @@ def _keep_to(recipe: TinyRecipe, path: Path) -> None:
     train = asdict(recipe.train)
     del train["joint_steps"]  # the last stage may be made longer; nothing is built upon it
     wanted = json.loads(json.dumps(asdict(recipe) | {"train": train}))
-    found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else wanted
+    parts = RecipeParts(wanted["model"], wanted["pool"], wanted["train"])
+    if path.exists():
+        parts = read_record(path, RecipeParts, SettingsError, "give another OUT")
     changed = sorted(
         name
-        for part in ("model", "pool", "train")
+        for part, found in vars(parts).items()
         for name in wanted[part]
-        if wanted[part][name] != found[part][name]
+        if wanted[part][name] != found.get(name)
     )
     if changed:
         raise SettingsError(

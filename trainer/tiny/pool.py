@@ -15,6 +15,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,6 +24,7 @@ import torch
 from alps.engine.base.atomic import write_text
 from alps.engine.base.errors import SettingsError, SourceError
 from alps.engine.base.progress import Progress
+from alps.engine.base.records import Count, read_record
 from alps.engine.base.stopping import children_without_ctrl_c
 from alps.engine.demo.scenes import SceneSettings, make_scene
 from alps.engine.demo.scenes.labels import components
@@ -173,17 +175,25 @@ def _put(pool: Pool, index: int, image: np.ndarray, levels: list[np.ndarray]) ->
     return index
 
 
+@dataclass(frozen=True)
+class PoolState:
+    """How far a pool is made."""
+
+    items: Count
+    settings: dict[str, Any]
+
+
 def _items_made(made: Path, settings: PoolSettings) -> int:
     """How much of the pool there is; it must have been begun with these settings."""
     if not made.exists():
         return 0
-    state = json.loads(made.read_text())
+    state = read_record(made, PoolState, SourceError, f"remove the folder {made.parent}")
     wanted = json.loads(json.dumps(asdict(settings)))
-    if state["settings"] != wanted:
+    if state.settings != wanted:
         raise SettingsError(
             f"{made.parent} was begun with other pool settings; remove it, or give another OUT"
         )
-    return state["items"]
+    return state.items
 
 
 def _open_pool(folder: Path, total: int, size: int, side: int) -> Pool:

@@ -114,7 +114,7 @@ def test_dataset_json_is_read_and_checked(tmp_path):
     assert find_data(tmp_path, DataSettings()).rules == rules
     for wrong, text in (
         ({"classes": ["x"], "palete": []}, "unknown key palete"),
-        ({"classes": ["x"], "palette": [[0, 0, 300]]}, "no colour"),
+        ({"classes": ["x"], "palette": [[0, 0, 300]]}, r"<= 255 - at \$\.palette"),
         ({"classes": ["x"], "palette": []}, "1 classes but 0"),
         ({"classes": ["x"], "left_out": ["z"]}, "left_out"),
     ):
