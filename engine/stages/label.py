@@ -22,7 +22,7 @@ from alps.engine.labels.paint import paint_archive, paint_fingerprint
 from alps.engine.report import build_report
 from alps.engine.report.run_facts import read_classes
 from alps.engine.run_folder.folder import RunFolder
-from alps.engine.run_folder.locks import alone, locked
+from alps.engine.run_folder.locks import alone, locked, settle_shares
 from alps.engine.run_folder.plan import groups_of
 from alps.engine.run_folder.schemas import STAGES
 from alps.engine.run_folder.sums import is_right, refuse_damaged
@@ -132,6 +132,7 @@ def segment_stage(
     loaded = prepare_model(settings, options)
     with alone(folder, options.share):
         run, loaded = open_run(folder, src, loaded)
+        settle_shares(folder, options.share)
         done = [s for s in shards_of(folder, options.share) if is_segmented(folder, s)]
         again = readable_again(folder, reading_of(folder, loaded.settings), done)
         forget_label_maps(folder, again)

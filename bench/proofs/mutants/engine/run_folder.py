@@ -18,8 +18,8 @@ MUTANTS = [
     ),
     Mutant(
         "engine/run_folder/locks.py",
-        old='        with _hold(folder, "lock" if machines == 1 else',
-        new='        with _hold(folder, "lock" if machines <= 2 else',
+        old='name = "lock" if machines == 1 else',
+        new='name = "lock" if machines <= 2 else',
         tests=(*LOCKS, f"{PIPELINE}::test_machines_work_side_by_side_but_not_on_one_share"),
         why="two machines keep each other out",
     ),
@@ -29,6 +29,13 @@ MUTANTS = [
         new="[]",
         tests=LOCKS,
         why="the whole folder is held beside a machine's share",
+    ),
+    Mutant(
+        "engine/run_folder/locks.py",
+        old="_shares_at_work(folder, but=machines):",
+        new="_shares_at_work(folder, but=4):",
+        tests=LOCKS,
+        why="shares of two numbers write the same shards",
     ),
     Mutant(
         "engine/run_folder/plan.py",
