@@ -11,8 +11,8 @@ STORE = ("tests/engine/run_folder/test_segment_store.py",)
 MUTANTS = [
     Mutant(
         "engine/run_folder/locks.py",
-        old='        with _hold(folder, "lock", wait=PLANNING_SECONDS):\n            yield\n',
-        new="        yield\n",
+        old='    with _hold(folder, "lock", wait=PLANNING_SECONDS):\n        yield\n',
+        new="    yield\n",
         tests=LOCKS,
         why="alone() holds nothing",
     ),
