@@ -60,6 +60,13 @@ max_failed_option = click.option(
 )
 
 
+update_option = click.option(
+    "--update",
+    is_flag=True,
+    help="Make anew what was made of images that were changed since the run was planned.",
+)
+
+
 def model_options(command: Callable) -> Callable:
     """What segments, and where."""
     return model_option(device_option(artefacts_option(command)))
@@ -73,6 +80,7 @@ MOST_REASONS = 5  # that the end of a run names
 @out_argument
 @model_options
 @max_failed_option
+@update_option
 @click.option(
     "--clusters-from",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
@@ -94,6 +102,7 @@ def label(
     device: str,
     artefacts: Path | None,
     max_failed: float,
+    update: bool,
     clusters_from: Path | None,
     keep_segments: bool,
     **values: Any,
@@ -117,7 +126,9 @@ def label(
         raise SettingsError("--keep-segments goes with --clusters-from; without it all are kept")
     from alps.engine.stages.label import RunOptions, label_archive
 
-    options = RunOptions(model=model, device=device, max_failed=max_failed, artefacts=artefacts)
+    options = RunOptions(
+        model=model, device=device, max_failed=max_failed, artefacts=artefacts, update=update
+    )
     _say(label_archive(src, out, pick(RunSettings, values), options, one_pass))
 
 
@@ -176,6 +187,7 @@ def fit_clusters(
 @out_argument
 @model_options
 @max_failed_option
+@update_option
 @click.option(
     "--shard",
     "share",
@@ -191,6 +203,7 @@ def segment(
     device: str,
     artefacts: Path | None,
     max_failed: float,
+    update: bool,
     share: tuple[int, int],
     **values: Any,
 ) -> None:
@@ -198,7 +211,7 @@ def segment(
     from alps.engine.stages import single
     from alps.engine.stages.opening import RunOptions
 
-    options = RunOptions(model, device, max_failed, share, artefacts)
+    options = RunOptions(model, device, max_failed, share, artefacts, update)
     done = single.segment(src, out, pick(RunSettings, values), options)
     click.echo(f"tiles: {', '.join(f'{count} {status}' for status, count in done.tiles.items())}")
     _say_failures(done.failed_reasons, out)

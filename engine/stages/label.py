@@ -23,7 +23,7 @@ from alps.engine.report import build_report
 from alps.engine.report.run_facts import read_classes
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.locks import alone, locked, settle_shares
-from alps.engine.run_folder.plan import groups_of
+from alps.engine.run_folder.plan import groups_of, shard_of
 from alps.engine.run_folder.schemas import STAGES
 from alps.engine.run_folder.sums import is_right, refuse_damaged
 from alps.engine.run_folder.tables import read_table
@@ -34,6 +34,7 @@ from alps.engine.settings import (
     check_ranges,
 )
 from alps.engine.stages.absences import forget_label_maps, readable_again, shards_of
+from alps.engine.stages.changes import to_update
 from alps.engine.stages.one_pass import OnePass, one_pass_stage, refuse_dropped
 from alps.engine.stages.opening import (
     RunOptions,
@@ -135,6 +136,8 @@ def segment_stage(
         settle_shares(folder, options.share)
         done = [s for s in shards_of(folder, options.share) if is_segmented(folder, s)]
         again = readable_again(folder, reading_of(folder, loaded.settings), done)
+        update = to_update(folder, options.update, options.share)
+        again |= {tile for tile in update.tiles if shard_of(tile) in done}
         forget_label_maps(folder, again)
         if again or shards_missing(folder):
             forget_regions(folder)  # of segments that were deleted since, where there are any
@@ -145,6 +148,7 @@ def segment_stage(
             folder, loaded.generator(), loaded.info, loaded.settings, options.share, again=again
         )
     note_warnings(folder, found, options.share)
+    update.note(folder)
     with alone(folder, options.share):
         if shards_missing(folder):
             return

@@ -7,6 +7,7 @@ those that two passes with these clusters give.
 """
 
 import shutil
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from alps.engine.stages.absences import (
     readable_again,
     shards_of,
 )
+from alps.engine.stages.changes import to_update
 from alps.engine.stages.opening import (
     RunOptions,
     mark,
@@ -91,7 +93,8 @@ def one_pass_stage(
     cutting = CutSettings(Reading.of_run(run), loaded.settings.segment.superpixels)
     with Painter(folder, clusters.model, shown, settings.paint) as painter:
         keeper = _Keeper(folder, clusters, painter, one_pass.keep_segments, cutting)
-        again = keeper.try_again()
+        update = to_update(folder, options.update, options.share)
+        again = keeper.try_again(update.tiles)
         with timed(folder, "segment"):
             keeper.advance()
             found = segment_archive(
@@ -103,6 +106,7 @@ def one_pass_stage(
                 again=again,
             )
         note_warnings(folder, found, options.share)
+        update.note(folder)
         painter.write_classes()
     collect_tiles(folder)
     mark(folder, "cluster", wanted)
@@ -152,14 +156,16 @@ class _Keeper:
         self._dropped = 0  # shards before it
         self._stale: set[int] = set()  # shards of which some tiles are segmented again
 
-    def try_again(self) -> set[int]:
+    def try_again(self, also: Collection[int]) -> set[int]:
         """Take up sources that were away when they were read, cut or painted, and are there now.
+
+        also: tiles of others that are made anew.
 
         Returns tiles to be segmented again whose shards are there; others of them are not.
         """
         folder, reading = self._folder, self._settings.reading
         written = [s for s in shards_of(folder, WHOLE) if is_whole(folder, folder.shard_tiles(s))]
-        again = readable_again(folder, reading, written)
+        again = readable_again(folder, reading, written) | set(also)
         forget_label_maps(folder, again)
         shards = {shard_of(tile) for tile in again}
         for group in self._groups:

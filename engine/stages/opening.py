@@ -39,6 +39,7 @@ from alps.engine.runtimes.choose import (
 )
 from alps.engine.sam.config import ModelInfo
 from alps.engine.settings import ALLOWANCES, FilledSettings, RunSettings, deciding
+from alps.engine.stages.changes import stamps_of, write_stamps
 
 MOST_KINDS = 8  # of sources that are read alike, which are printed
 # What takes memory in each stage: what it is called, and what takes less.
@@ -60,6 +61,7 @@ class RunOptions:
     max_failed: float = 0.1
     share: tuple[int, int] = (0, 1)
     artefacts: Path | None = None  # exports for settings.segment.runtime; None: the default place
+    update: bool = False  # make anew what was made of images that changed since
 
 
 @dataclass(frozen=True)
@@ -118,11 +120,13 @@ def open_run(
         _say_what_is_new(folder, src, Reading.of_archive(src, settings.source))
         return run, loaded
     sources = find_sources(src, exclude=folder.root)
+    stamps = stamps_of(sources)
     survey = Survey(Reading.of_archive(src, settings.source))
     plan = make_plan(sources, settings.source, survey)
     _refuse_unreadable(plan, src)
     _say_what_is_read(survey)
     write_table(choose_tiles(plan), folder.plan)
+    write_stamps(folder, stamps)
     # Written after the plan: a folder with a run.json has a plan.
     run = folder.update_run(
         source=_absolute(src),

@@ -86,7 +86,8 @@ class Effect:
     given: tuple[str, ...]  # arguments; {other} and {empty} are a checkpoint and a folder
     shows: Callable[[Outcome, Outcome], bool]  # of the runs with it and without
     beside: tuple[str, ...] = ()  # arguments of both
-    archive: str = "whole"  # what of: one image; "broken" or "naming": with others
+    # What of: one image; "broken", "naming": with others; "changed": replaced after a first run.
+    archive: str = "whole"
     code: int = 0  # the exit code with it
 
 
@@ -292,8 +293,10 @@ MAX_FAILED = {
     )
 }
 
+UPDATE = {"update": Effect(("--update",), unlike_embeddings, archive="changed")}
+
 EFFECTS = {
-    "label": SEGMENT | CLUSTER | PAINT | MAX_FAILED | {
+    "label": SEGMENT | CLUSTER | PAINT | MAX_FAILED | UPDATE | {
         "clusters_from": Effect(
             ("--clusters-from", "{clusters}"),
             lambda g, p: not g.shards and len(g.clusters["centroids"]) == 6,
@@ -303,7 +306,7 @@ EFFECTS = {
             ("--clusters-from", "{clusters}"),
         ),
     },
-    "segment": SEGMENT | MAX_FAILED | {
+    "segment": SEGMENT | MAX_FAILED | UPDATE | {
         "share": Effect(
             ("--shard", "2/2"), lambda g, p: g.shards == p.shards[1:] != p.shards
         ),
@@ -390,11 +393,21 @@ class Bench:
                 return real(runtime, embedding, points, least, batch)
 
             patch.setattr(TorchRuntime, "decode", decode)
+            if archive == "changed":
+                self._draw(3)
+                CliRunner().invoke(COMMANDS[command], [*places, *common])
+                self._draw(4)
             done = CliRunner().invoke(COMMANDS[command], [*places, *common, *given])
         code, said = done.exit_code, done.output
         if done.exception is not None and not isinstance(done.exception, SystemExit):
             code, said = getattr(done.exception, "exit_code", -1), said + str(done.exception)
         return Outcome(code, said, file, out, asked)
+
+    def _draw(self, seed: int) -> None:
+        """Save an image as the archive that changes."""
+        (self.root / "changed").mkdir(exist_ok=True)
+        image = make_scene(seed, SceneSettings(size=WIDTH)).image[:HEIGHT]
+        Image.fromarray(image).save(self.root / "changed" / "a.png")
 
     def _clusters(self, arguments: tuple[str, ...]) -> list[str]:
         if "--clusters-from" not in arguments:
