@@ -216,9 +216,9 @@ class ClusterSettings:
         0.6, "Weight of a region's colour beside its embedding; 0 leaves it out.", 0, 1000
     )
     neighbours: float = setting(
-        0.5,
-        "How much of a region's vector, 0 to 1, is taken from the regions beside it, each the less "
-        "the more colour differs across their border.",
+        0.7,
+        "How much of a region's vector, 0 to 1, is at most taken from the regions beside it, the "
+        "less the more colour differs across their borders.",
         0,
         1,
     )
@@ -241,13 +241,6 @@ class PaintSettings:
         "64",
         "Minimum mapping unit: patches of one class with fewer pixels join the neighbour most like "
         "them; an area, 25m2 say, where the source has a scale.",
-    )
-    agreement: float = setting(
-        3.0,
-        "How much dearer, in squared distance to the centroid, a class may be that a patch takes "
-        "over from a neighbour where no border can be seen between them; 0: none.",
-        0,
-        1000,
     )
     objects: bool = setting(
         False, "Write OUT/objects too: the number of each pixel's object, 32 bits."

@@ -126,7 +126,7 @@ class FeatureModel:
     axes: np.ndarray | None  # (C, d) float32 that embeddings are then multiplied by
     colour_offset: np.ndarray  # (6,) float32, or (0,) where colour is left out
     colour_scale: np.ndarray  # (6,) float32 that offset colours are multiplied by, or (0,)
-    neighbours: float = 0.0  # share of a vector that is its neighbours'
+    neighbours: float = 0.0  # share of a vector that is its neighbours', at most
 
     def transform(self, columns: RegionColumns) -> np.ndarray:
         """What regions by themselves are, (n, D) float32: C of the embedding, or d, and 6 of
@@ -179,7 +179,7 @@ class FeatureModel:
             "centred": np.array(self.centred),
             "colour_offset": self.colour_offset,
             "colour_scale": self.colour_scale,
-            "neighbours": np.array(self.neighbours),
+            "most_of_neighbours": np.array(self.neighbours),
             **position,
             **axes,
         }
@@ -191,7 +191,9 @@ class FeatureModel:
         axes = arrays.get("axes")
         colour = arrays["colour_offset"], arrays["colour_scale"]
         flags = bool(arrays["normalised"]), bool(arrays["centred"])
-        neighbours = float(arrays.get("neighbours", 0.0))  # older clusters knew of none
+        if arrays.get("neighbours", 0) > 0:
+            raise ValueError("its neighbours were weighed otherwise")
+        neighbours = float(arrays.get("most_of_neighbours", 0.0))  # older clusters knew of none
         return cls(*flags, position, axes, *colour, neighbours)
 
 

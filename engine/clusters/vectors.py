@@ -1,7 +1,8 @@
 """The vectors of a run's regions, written group by group: each region's own, and what lies around.
 
 A region alone says little: some pixels of roof, of road, of shade. So its vector takes up those of
-the regions beside it, the more the longer their border and the less colour differs across it.
+the regions beside it, the more the longer their border and the less colour differs across it. One
+that differs from all around it, a tree in a yard, is a thing of its own and takes up little.
 Tables are read row group by row group; regions that touch lie in one row group of a file or
 in two that follow each other, so memory is a few of them, whatever a scene's size.
 """
@@ -21,7 +22,10 @@ from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.tables import note_table, open_table, read_table
 from alps.kernels.regions import add_neighbours
 
-FADES = 3.0  # L*a*b* units across a border at which a neighbour counts 1/e
+FADES = 4.0  # L*a*b* units across a border at which a neighbour counts 1/e
+# Weight of a pixel of border, on average over a region's, at which it takes up half as much as one
+# whose borders cannot be seen would: a region that is clear on all sides keeps to itself.
+HALF = 0.1
 COLUMN = "vector"
 
 
@@ -31,7 +35,8 @@ class Touching:
 
     first: np.ndarray  # (B,) int64
     second: np.ndarray  # (B,) int64
-    weight: np.ndarray  # (B,) float32
+    length: np.ndarray  # (B,) float32 of the border
+    weight: np.ndarray  # (B,) float32, of a border that cannot be seen its length, else less
 
 
 def write_vectors(
@@ -83,7 +88,8 @@ def _touching(folder: RunFolder, group: int) -> Iterator[Touching]:
             source, region, other, length, contrast = (table[name].to_numpy() for name in names)
             start = np.searchsorted(sources, source)  # regions are numbered source by source
             weight = length * np.exp(contrast.astype(np.float64) / -FADES)
-            yield Touching(start + region, start + other, weight.astype(np.float32))
+            length, weight = length.astype(np.float32), weight.astype(np.float32)
+            yield Touching(start + region, start + other, length, weight)
 
 
 @dataclass
@@ -92,11 +98,13 @@ class _Mixing:
 
     vectors: np.ndarray  # (n, D) float32
     sums: np.ndarray  # (n, D) float32
-    total: np.ndarray  # (n,) float32
+    total: np.ndarray  # (n,) float32 of weights
+    length: np.ndarray  # (n,) float32 of borders
 
     @classmethod
     def of(cls, vectors: np.ndarray) -> "_Mixing":
-        return cls(vectors, np.zeros_like(vectors), np.zeros(len(vectors), np.float32))
+        total, length = np.zeros((2, len(vectors)), np.float32)
+        return cls(vectors, np.zeros_like(vectors), total, length)
 
     def followed_by(self, vectors: np.ndarray) -> "_Mixing":
         new = _Mixing.of(vectors)
@@ -104,19 +112,30 @@ class _Mixing:
             np.concatenate([self.vectors, new.vectors]),
             np.concatenate([self.sums, new.sums]),
             np.concatenate([self.total, new.total]),
+            np.concatenate([self.length, new.length]),
         )
 
     def split(self, at: int) -> "tuple[_Mixing, _Mixing]":
         return (
-            _Mixing(self.vectors[:at], self.sums[:at], self.total[:at]),
-            _Mixing(self.vectors[at:], self.sums[at:], self.total[at:]),
+            _Mixing(self.vectors[:at], self.sums[:at], self.total[:at], self.length[:at]),
+            _Mixing(self.vectors[at:], self.sums[at:], self.total[at:], self.length[at:]),
         )
 
-    def result(self, share: float) -> np.ndarray:
-        """``share`` of the neighbours' mean and the rest of the own; a region without stays."""
+    def add(self, borders: Touching, first: int) -> None:
+        """Count borders between these regions, whose rows begin at ``first``."""
+        pairs = borders.first - first, borders.second - first
+        add_neighbours(self.vectors, pairs, borders.weight, self.sums, self.total)
+        for rows in pairs:
+            self.length += np.bincount(rows, borders.length, len(self.length)).astype(np.float32)
+
+    def result(self, most: float) -> np.ndarray:
+        """Up to ``most`` of the neighbours' mean and the rest of the own; a region without any
+        keeps its own.
+        """
+        seen_through = self.total / np.maximum(self.length, 1)
+        share = np.float32(most) * seen_through / (seen_through + np.float32(HALF))
         mean = self.sums / np.maximum(self.total, np.finfo(np.float32).tiny)[:, None]
-        mix = np.float32(1 - share) * self.vectors + np.float32(share) * mean
-        return np.where(self.total[:, None] > 0, mix, self.vectors)
+        return self.vectors + share[:, None] * (mean - self.vectors)
 
 
 def mixed(
@@ -124,9 +143,9 @@ def mixed(
     group: int,
     parts: Iterable[np.ndarray],
     touching: Iterable[Touching],
-    share: float,
+    most: float,
 ) -> Iterator[np.ndarray]:
-    """Vectors that have taken up ``share`` of their neighbours' weighted mean, part by part.
+    """Vectors that have taken up some of their neighbours' weighted mean, part by part.
 
     Args:
         folder: of the run, which errors speak of.
@@ -134,7 +153,7 @@ def mixed(
         parts: vectors (n, D) float32, row group by row group.
         touching: borders, row group by row group: each between regions of that row group and of
             the one before.
-        share: 0 to 1.
+        most: share that a region takes up at most, 0 to 1.
 
     Raises RunFolderError where a border is between others.
     """
@@ -143,15 +162,14 @@ def mixed(
     for vectors, borders in zip(parts, touching, strict=True):
         known = 0 if waiting is None else len(waiting.vectors)
         both = _Mixing.of(vectors) if waiting is None else waiting.followed_by(vectors)
-        pairs = borders.first - first, borders.second - first
-        for rows in pairs:
-            if len(rows) and not 0 <= rows.min() <= rows.max() < len(both.vectors):
+        for rows in (borders.first, borders.second):
+            if len(rows) and not first <= rows.min() <= rows.max() < first + len(both.vectors):
                 raise folder.damaged(folder.borders(group), "it is of other regions")
-        add_neighbours(both.vectors, pairs, borders.weight, both.sums, both.total)
+        both.add(borders, first)
         done, rest = both.split(known)
         if waiting is not None:
-            yield done.result(share)
+            yield done.result(most)
         waiting = rest
         first += known
     if waiting is not None:
-        yield waiting.result(share)
+        yield waiting.result(most)

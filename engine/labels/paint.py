@@ -10,7 +10,6 @@ import math
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -20,36 +19,31 @@ from alps.engine.base.digests import fingerprint as digest_of
 from alps.engine.base.errors import RunFolderError, SourceError
 from alps.engine.base.failures import of_source
 from alps.engine.base.progress import Progress
-from alps.engine.clusters.features import lists
-from alps.engine.clusters.fit import ClusterModel
-from alps.engine.clusters.region_reader import RegionReader
-from alps.engine.clusters.vectors import COLUMN as VECTOR
-from alps.engine.clusters.vectors import write_vectors
 from alps.engine.images.tiff import whole_tiff
-from alps.engine.labels.agreement import LEAST_PIXELS, agree, patches_of
 from alps.engine.labels.journal import Counted, PaintedJournal
 from alps.engine.labels.palette import palette
-from alps.engine.labels.patches import join_small_patches, patches_of_classes, pixels_of
+from alps.engine.labels.patches import join_small_patches, pixels_of
 from alps.engine.labels.writer import LabelMapWriter, label_dtype, unlabelled_value
 from alps.engine.regions.build import NOWHERE
 from alps.engine.regions.raster import RegionRaster, open_regions
 from alps.engine.regions.tables import GroupTables
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.plan import PlannedTile, group_of, groups_of
-from alps.engine.run_folder.region_schemas import BORDER_SCHEMA
-from alps.engine.run_folder.sums import is_right, refuse_damaged
+from alps.engine.run_folder.sums import refuse_damaged
 from alps.engine.run_folder.tables import read_table
 from alps.engine.settings import PaintSettings
 
+AT_ONCE = 1 << 20  # regions that are counted at once
+
 
 def paint_archive(
-    folder: RunFolder, model: ClusterModel, fingerprint: str, settings: PaintSettings
+    folder: RunFolder, clusters: int, fingerprint: str, settings: PaintSettings
 ) -> dict[str, str]:
     """Paint every source that is not painted with these clusters yet, and write classes.json.
 
     Args:
         folder: a run folder whose regions have their classes.
-        model: the clusters that the classes are of.
+        clusters: how many there are.
         fingerprint: of all that decides the labels; a label map made under another is redone.
         settings: what of the classes is shown.
 
@@ -60,7 +54,7 @@ def paint_archive(
     total = sum(len(sources) for _, sources in groups)
     with (
         Progress(total, "sources", "painting") as progress,
-        Painter(folder, model, fingerprint, settings) as painter,
+        Painter(folder, clusters, fingerprint, settings) as painter,
     ):
         for _, sources in groups:
             for tiles in sources:
@@ -83,11 +77,9 @@ class Painter:
     """
 
     def __init__(
-        self, folder: RunFolder, model: ClusterModel, fingerprint: str, settings: PaintSettings
+        self, folder: RunFolder, clusters: int, fingerprint: str, settings: PaintSettings
     ) -> None:
-        self._folder, self._model, self._settings = folder, model, settings
-        self._clusters = clusters = len(model.centroids)
-        self._reader = RegionReader(folder)
+        self._folder, self._clusters, self._settings = folder, clusters, settings
         self._journal = PaintedJournal(folder, clusters, fingerprint)
         self._group: tuple[int, GroupTables] | None = None
         self.unpainted: dict[str, str] = {}
@@ -140,15 +132,14 @@ class Painter:
         refuse_damaged(path, group, self._folder)
         tables = self._tables(group)
         regions = tables.of_source(first.source_index)
+        area = regions.column("area").to_numpy()
         with open_regions(path, (first.source_width, first.source_height)) as raster:
-            classes = self._shown(tiles, tables, raster)
-            counted = self._write_labels(first, raster, classes)
-            counted.nodata[:] = math.prod(raster.size) - regions.column("area").to_numpy().sum()
+            classes = self._shown(first, tables, area, raster)
+            self._write_labels(first, raster, classes)
             if self._settings.objects:
-                objects = regions.column("object").to_numpy().astype(np.int64)
-                objects[classes < 0] = -1
+                objects = np.where(classes < 0, -1, regions.column("object").to_numpy())
                 self._write_objects(first, raster, objects)
-        return counted
+            return self._counted(classes, area, math.prod(raster.size))
 
     def write_classes(self) -> None:
         """Write classes.json, of all label maps there are."""
@@ -163,72 +154,47 @@ class Painter:
         """Tables of a group, which its sources share."""
         if self._group is None or self._group[0] != group:
             self._group = None  # before the next ones are read
-            columns = ("area", "object")
-            tables = GroupTables(self._folder, group, columns, ("cluster", "margin"))
-            self._group = group, tables
+            columns = ("area", *(("object",) if self._settings.objects else ()))
+            classes = ("cluster", *(("margin",) if self._settings.min_margin > 0 else ()))
+            self._group = group, GroupTables(self._folder, group, columns, classes)
         return self._group[1]
 
     def _shown(
-        self, tiles: list[PlannedTile], tables: GroupTables, raster: RegionRaster
+        self, first: PlannedTile, tables: GroupTables, area: np.ndarray, raster: RegionRaster
     ) -> np.ndarray:
-        """The class that each region of a source is shown in, (R,) int32, -1 none."""
-        first = tiles[0]
+        """The class that each region of a source is shown in, (R,) int32, -1 none; area: theirs."""
         regions = tables.of_source(first.source_index)
-        classes = regions.column("cluster").to_numpy().astype(np.int32)
+        classes = regions.column("cluster").to_numpy()
         if len(classes) and not 0 <= classes.min() <= classes.max() < self._clusters:
             raise RunFolderError(
                 f"{first.source} has regions of classes {classes.min()}…{classes.max()}, not of "
                 f"{self._clusters} clusters; run: alps cluster OUT"
             )
         if self._settings.min_margin > 0:
-            classes[regions.column("margin").to_numpy() < self._settings.min_margin] = -1
-        area = regions.column("area").to_numpy()
+            sure = regions.column("margin").to_numpy() >= self._settings.min_margin
+            classes = np.where(sure, classes, np.int32(-1))
 
         def borders() -> Iterator[pa.Table]:
             return tables.borders_of(first.source_index)
 
         least = pixels_of(self._settings.min_patch, raster.place)
-        classes = join_small_patches(classes, area, borders, least)
-        if self._settings.agreement > 0:
-            classes = self._agreed(tiles, tables, classes, area)
-        return classes
+        return join_small_patches(classes, area, borders, least)
 
-    def _agreed(
-        self, tiles: list[PlannedTile], tables: GroupTables, classes: np.ndarray, area: np.ndarray
-    ) -> np.ndarray:
-        """Classes (R,) after patches without a visible border took one class."""
-        source = tiles[0].source_index
-        patch = patches_of_classes(classes, lambda: tables.borders_of(source))
-        size = np.bincount(patch, area, len(classes))
-        has_say = (classes >= 0) & (size[patch] >= LEAST_PIXELS)
-        names, numbers = np.unique(patch[has_say], return_inverse=True)
-        number = np.full(len(classes), -1, np.int64)
-        number[has_say] = numbers
-        vectors = self._vectors(group_of(tiles))
-        rows = (
-            (lists(table, VECTOR).astype(np.float32), lists(table, "colour")[:, :3])
-            for table in tables.rows_of(source, ["colour"], vectors)
-        )
-        borders = (
-            tuple(table.column(name).to_numpy() for name in BORDER_SCHEMA.names[1:])
-            for table in tables.borders_of(source)
-        )
-        patches = patches_of(number, area, rows, borders)
-        agreed = agree(patches, classes[names], self._model.centroids, self._settings.agreement)
-        return np.where(has_say, np.append(agreed, -1)[number], classes).astype(np.int32)
-
-    def _vectors(self, group: int) -> Path:
-        """The file of a group's vectors, made anew where it is not there."""
-        path = self._folder.region_vectors(group)
-        if not is_right(self._folder, path):
-            write_vectors(self._folder, group, self._model.known_features(), self._reader)
-        return path
-
-    def _write_labels(
-        self, first: PlannedTile, raster: RegionRaster, classes: np.ndarray
-    ) -> Counted:
+    def _counted(self, classes: np.ndarray, area: np.ndarray, pixels: int) -> Counted:
+        """What a map of ``pixels`` shows of regions whose classes and areas these are."""
         counted = Counted.of(self._clusters)
-        counted.regions[:] = np.bincount(classes[classes >= 0], minlength=self._clusters)
+        for start in range(0, len(classes), AT_ONCE):
+            # The unlabelled come last.
+            some = classes[start : start + AT_ONCE] % np.int32(self._clusters + 1)
+            size = area[start : start + AT_ONCE]
+            counted.regions[:] += np.bincount(some, minlength=self._clusters + 1)[:-1]
+            # Sums of whole numbers below 2^53, so exact.
+            counted.pixels[:] += np.bincount(some, size, self._clusters + 1).astype(np.int64)
+        counted.nodata[:] = pixels - counted.pixels.sum()
+        counted.pixels[-1] += counted.nodata[0]
+        return counted
+
+    def _write_labels(self, first: PlannedTile, raster: RegionRaster, classes: np.ndarray) -> None:
         empty = unlabelled_value(self._clusters)
         values = np.where(classes < 0, empty, classes).astype(label_dtype(self._clusters))
         writer = LabelMapWriter(
@@ -240,13 +206,9 @@ class Painter:
         with writer:
             for y, strip in raster.values(values, empty):
                 writer.write_rows(y, strip)
-                found = np.bincount(strip.ravel(), minlength=empty + 1)
-                counted.pixels[: self._clusters] += found[: self._clusters]
-                counted.pixels[self._clusters] += found[empty]
-        return counted
 
     def _write_objects(self, first: PlannedTile, raster: RegionRaster, objects: np.ndarray) -> None:
-        values = np.where(objects < 0, NOWHERE, objects).astype(np.uint32)
+        values = objects.astype(np.uint32)  # -1 is NOWHERE
         path = self._folder.object_map(first.label)
         kind = np.dtype(np.uint32)
         with whole_tiff(path, raster.size, NOWHERE, kind, raster.place) as writer:

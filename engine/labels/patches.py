@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from alps.engine.base.errors import SettingsError
 from alps.engine.images.georeference import Georeference
-from alps.kernels.regions import unite
+from alps.kernels.regions import areas_up_to, unite
 
 ALIKE = 8.0  # L*a*b* units across a border at which it counts 1/e
 SINGLE_STEPS = 64  # rounds after which chains of small patches are followed to their end
@@ -69,19 +69,26 @@ def join_small_patches(
     classes = classes.astype(np.int32)
     for rounds in itertools.count():  # each leaves fewer patches than there were
         patch = patches_of_classes(classes, borders)
-        size = np.bincount(patch, area, len(classes)).astype(np.int64)
+        size = areas_up_to(least, patch, area)
         small = (size[patch] < least) & (classes >= 0)
         if not small.any():
             break
-        goes = _best_neighbours(classes, patch, size, small, borders())
-        if not len(goes[0]):
-            return np.where(small, NO_CLASS, classes).astype(np.int32)
-        target = np.arange(len(classes))
-        target[goes[0]] = goes[1]
-        while rounds >= SINGLE_STEPS and not np.array_equal(further := target[target], target):
-            target = further
-        classes = np.where(small, classes[target[patch]], classes)
+        goes, to = _best_neighbours(patch, size, small, classes >= 0, borders())
+        if not len(goes):
+            classes[small] = NO_CLASS
+            break
+        while rounds >= SINGLE_STEPS and ((further := _looked_up(to, goes, to)) != to).any():
+            to = further
+        joining = np.flatnonzero(small)
+        # A patch has the number of its lowest region.
+        classes[joining] = classes[_looked_up(patch[joining], goes, to)]
     return classes
+
+
+def _looked_up(patches: np.ndarray, goes: np.ndarray, to: np.ndarray) -> np.ndarray:
+    """Where patches (n,) end that are among ``goes``, ascending, and so join ``to``."""
+    at = np.minimum(np.searchsorted(goes, patches), len(goes) - 1)
+    return np.where(goes[at] == patches, to[at], patches)
 
 
 def patches_of_classes(
@@ -98,13 +105,21 @@ def _ends(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _best_neighbours(
-    classes: np.ndarray,
     patch: np.ndarray,
     size: np.ndarray,
     small: np.ndarray,
+    classed: np.ndarray,
     borders: Iterable[pa.Table],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Small patches, and the patch that each joins."""
+    """Small patches, ascending, and the patch that each joins.
+
+    Args:
+        patch: (R,) of each region.
+        size: (R,) int32 pixels of patches, as far as they count.
+        small: (R,) bool regions of small patches.
+        classed: (R,) bool regions that have a class.
+        borders: of all regions.
+    """
     own, other, weight = [], [], []
     for table in borders:
         a, b = _ends(table)
@@ -114,7 +129,7 @@ def _best_neighbours(
         for here, there in ((a, b), (b, a)):
             p, q = patch[here], patch[there]
             larger = (size[q] > size[p]) | ((size[q] == size[p]) & (q < p))
-            useful = small[here] & (classes[there] >= 0) & (p != q) & larger
+            useful = small[here] & classed[there] & (p != q) & larger
             own.append(p[useful])
             other.append(q[useful])
             weight.append(strength[useful])

@@ -50,11 +50,16 @@ class RegionRaster:
 
         of_region: (R,) of any integer type, which the strips have too.
         """
-        lookup = np.append(of_region, np.array([nothing], of_region.dtype))
         for y, numbers in self.strips():
-            if (numbers[numbers != NOWHERE] >= len(of_region)).any():
-                raise _unreadable(self._path, "it has regions that the tables do not know")
-            yield y, lookup[np.minimum(numbers, len(of_region))]
+            found = np.empty(numbers.shape, of_region.dtype)
+            for some, shown in zip(numbers, found, strict=True):  # rows, so nothing is twice there
+                inside = some != NOWHERE
+                known = some[inside]
+                if (known >= len(of_region)).any():
+                    raise _unreadable(self._path, "it has regions that the tables do not know")
+                shown[~inside] = nothing
+                shown[inside] = of_region[known]
+            yield y, found
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """The regions of single sources, out of the tables of their groups."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -22,53 +21,51 @@ class GroupTables:
         self, folder: RunFolder, group: int, columns: Sequence[str], classes: Sequence[str] = ()
     ) -> None:
         self._folder, self._group = folder, group
-        self._regions = read_table(folder.regions(group), ["source_index", *columns])
-        self._index = self._regions.column("source_index").to_numpy()
-        for name, values in self._class_columns(classes):
-            self._regions = self._regions.append_column(name, values)
+        self._counts = _count_sources(folder.regions(group))
+        self._rows = sum(self._counts.values())
+        self._tables = [read_table(folder.regions(group), list(columns))] if columns else []
+        if classes:
+            self._tables.append(self._class_table(classes))
+
+    def count_of(self, source_index: int) -> int:
+        """How many regions a source has."""
+        return self._counts.get(source_index, 0)
 
     def of_source(self, source_index: int) -> pa.Table:
         """The regions of one source, in the order of their numbers."""
-        start, end = np.searchsorted(self._index, [source_index, source_index + 1])
-        return self._regions.slice(start, end - start)
+        start = sum(count for index, count in self._counts.items() if index < source_index)
+        parts = (table.slice(start, self.count_of(source_index)) for table in self._tables)
+        return pa.table({name: part[name] for part in parts for name in part.column_names})
 
     def borders_of(self, source_index: int) -> Iterator[pa.Table]:
         """Which regions of a source touch, table by table."""
         return _rows_of(self._folder.borders(self._group), source_index, BORDER_SCHEMA.names[1:])
 
-    def rows_of(
-        self, source_index: int, columns: Sequence[str], beside: Path | None = None
-    ) -> Iterator[pa.Table]:
-        """Other columns of a source's regions, table by table in the order of their numbers, and
-        all of a file whose rows are the regions' too.
-        """
-        return _rows_of(self._folder.regions(self._group), source_index, columns, beside)
-
-    def _class_columns(self, names: Sequence[str]) -> list[tuple[str, pa.ChunkedArray]]:
-        if not names:
-            return []
+    def _class_table(self, names: Sequence[str]) -> pa.Table:
         table = read_table(self._folder.region_classes(self._group), list(names))
-        if table.num_rows != self._regions.num_rows:
+        if table.num_rows != self._rows:
             raise self._folder.damaged(
                 self._folder.region_classes(self._group), "it is of other regions"
             )
-        return [(name, table.column(name)) for name in names]
+        return table
 
 
-def _rows_of(
-    path: Path, source_index: int, columns: Sequence[str], beside: Path | None = None
-) -> Iterator[pa.Table]:
-    with ExitStack() as stack:
-        file = stack.enter_context(open_table(path))
-        other = beside and stack.enter_context(open_table(beside))
+def _count_sources(path: Path) -> dict[int, int]:
+    """How many rows each source has, in their order."""
+    counts: dict[int, int] = {}
+    with open_table(path) as file:
+        for number in range(file.num_row_groups):
+            index = file.read_row_group(number, ["source_index"]).column(0).to_numpy()
+            for name, count in zip(*np.unique(index, return_counts=True), strict=True):
+                counts[int(name)] = counts.get(int(name), 0) + int(count)
+    return counts
+
+
+def _rows_of(path: Path, source_index: int, columns: Sequence[str]) -> Iterator[pa.Table]:
+    with open_table(path) as file:
         for number in range(file.num_row_groups):
             table = file.read_row_group(number, ["source_index", *columns])
             index = table.column("source_index").to_numpy()
             start, end = np.searchsorted(index, [source_index, source_index + 1])
-            if end == start:
-                continue
-            if other:
-                more = other.read_row_group(number)
-                for name in more.column_names:
-                    table = table.append_column(name, more.column(name))
-            yield table.slice(start, end - start).combine_chunks()
+            if end > start:
+                yield table.slice(start, end - start).combine_chunks()

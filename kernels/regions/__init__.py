@@ -6,7 +6,7 @@ them, wherever what they hang on lies within the block.
 
 Bytes moved: ``pieces`` H x W x (8 + 4 x 4); ``borders`` H x W x (4 + 6) and 24 a pair of pixels
 that lie in two regions; ``moments`` H x W x (4 + 6); ``overlaps`` h x w x (4 + 4) and 8 a region
-and segment; ``add_neighbours``, ``blend`` and ``unite`` say theirs.
+and segment; ``add_neighbours``, ``blend``, ``unite`` and ``areas_up_to`` say theirs.
 """
 
 from alps.kernels.regions.blend import blend, reference_blend
@@ -21,12 +21,18 @@ from alps.kernels.regions.reference import (
     reference_pieces,
 )
 from alps.kernels.regions.rules import Borders, Moments
-from alps.kernels.regions.unite import reference_unite, unite
+from alps.kernels.regions.unite import (
+    areas_up_to,
+    reference_areas_up_to,
+    reference_unite,
+    unite,
+)
 
 __all__ = [
     "Borders",
     "Moments",
     "add_neighbours",
+    "areas_up_to",
     "blend",
     "borders",
     "boxes",
@@ -35,6 +41,7 @@ __all__ = [
     "overlaps",
     "pieces",
     "reference_add_neighbours",
+    "reference_areas_up_to",
     "reference_blend",
     "reference_borders",
     "reference_boxes",

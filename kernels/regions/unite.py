@@ -1,6 +1,7 @@
 """Which regions hang together in one class: pairs that touch come part by part.
 
-Bytes moved: B x 8 of pairs and R x (4 + 4) of parents and classes read; R x 4 written.
+Bytes moved by ``unite``: B x 8 of pairs and R x (4 + 4) of parents and classes read; R x 4
+written; by ``areas_up_to`` R x (4 + 4) and R x 4.
 """
 
 from collections.abc import Iterable
@@ -19,7 +20,26 @@ def unite(classes: np.ndarray, pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -
     parent = np.arange(len(classes), dtype=np.int32)
     for a, b in pairs:
         _unite(parent, classes, a, b)
-    return _roots(parent)
+    _to_roots(parent)
+    return parent
+
+
+def areas_up_to(most: int, patch: np.ndarray, area: np.ndarray) -> np.ndarray:
+    """Pixels of each patch, or ``most`` where it has more: (R,) int32, at the patch's number.
+
+    Args:
+        most: below 2^31.
+        patch: (R,) int32 of ``unite``.
+        area: (R,) int32 pixels of each region.
+    """
+    return _areas(min(most, np.iinfo(np.int32).max), patch, area)
+
+
+def reference_areas_up_to(most: int, patch: np.ndarray, area: np.ndarray) -> np.ndarray:
+    """As ``areas_up_to``, in NumPy."""
+    total = np.zeros(len(patch), np.int64)
+    np.add.at(total, patch, area)
+    return np.minimum(total, most).astype(np.int32)
 
 
 def reference_unite(
@@ -57,8 +77,15 @@ def _unite(parent: np.ndarray, classes: np.ndarray, a: np.ndarray, b: np.ndarray
 
 
 @njit(nogil=True, cache=True)
-def _roots(parent: np.ndarray) -> np.ndarray:
-    found = np.empty(parent.size, np.int32)
+def _to_roots(parent: np.ndarray) -> None:
     for i in range(parent.size):
-        found[i] = i if parent[i] == i else found[parent[i]]  # a parent comes before
+        parent[i] = parent[parent[i]]  # a parent comes before, and has its root by now
+
+
+@njit(nogil=True, cache=True)
+def _areas(most: int, patch: np.ndarray, area: np.ndarray) -> np.ndarray:
+    found = np.zeros(patch.size, np.int32)
+    for i in range(patch.size):
+        root = patch[i]
+        found[root] += min(area[i], most - found[root])  # so that no sum leaves 32 bits
     return found

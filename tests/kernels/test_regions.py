@@ -10,6 +10,7 @@ from alps.kernels.masks import coco
 from alps.kernels.masks.shared import bits_within, reference_shared_pixels, shared_pixels
 from alps.kernels.regions import (
     add_neighbours,
+    areas_up_to,
     blend,
     borders,
     boxes,
@@ -18,6 +19,7 @@ from alps.kernels.regions import (
     overlaps,
     pieces,
     reference_add_neighbours,
+    reference_areas_up_to,
     reference_blend,
     reference_borders,
     reference_boxes,
@@ -261,6 +263,24 @@ def test_united_regions_are_pieces_of_one_class(drawn):
     patches = sum(ndimage.label(painted == value)[1] for value in (0, 1))
     assert len(np.unique(found[classes >= 0])) == patches
     assert (found[classes < 0] == np.flatnonzero(classes < 0)).all()
+
+
+@given(st.integers(0, 999), st.integers(1, 40))
+def test_areas_are_added_up_as_far_as_they_count(seed, most):
+    rng = np.random.default_rng(seed)
+    patch = np.sort(rng.integers(0, 9, 9)).astype(np.int32)
+    area = rng.integers(1, 30, 9).astype(np.int32)
+    found = areas_up_to(most, patch, area)
+    np.testing.assert_array_equal(found, reference_areas_up_to(most, patch, area))
+    np.testing.assert_array_equal(found, np.minimum(np.bincount(patch, area, 9), most))
+    assert found.dtype == np.int32
+
+
+def test_areas_of_more_than_32_bits_stay_where_they_count_no_more():
+    area = np.full(3, 2**31 - 1, np.int32)
+    for most in (5, 2**40):
+        found = areas_up_to(most, np.zeros(3, np.int32), area)
+        assert found.tolist() == [min(most, 2**31 - 1), 0, 0]
 
 
 def test_a_long_chain_from_its_end_is_one():

@@ -730,6 +730,11 @@ MUTANTS = [
             "        if classes[a[i]] == classes[b[i]]:\n",
             "regions in no class hang together",
         ),
+        (
+            "min(area[i], most - found[root])",
+            "area[i]",
+            "areas of large patches leave 32 bits",
+        ),
     ),
     *_of(
         "masks/shared",

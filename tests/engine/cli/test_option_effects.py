@@ -131,6 +131,10 @@ def has_objects(run: Outcome) -> bool:
     return any((run.root / "objects").glob("**/*.tif"))
 
 
+def most_of_neighbours(run: Outcome) -> float:
+    return float(run.clusters["feature_most_of_neighbours"])
+
+
 def share_of_window(run: Outcome) -> np.ndarray:
     tile = run.segments["tile_id"]
     return run.segments["area"] / (run.tiles["width"] * run.tiles["height"])[tile]
@@ -266,7 +270,7 @@ CLUSTER = {
     ),
     "neighbours": Effect(
         ("--neighbours", "0"),
-        lambda g, p: g.clusters["feature_neighbours"] == 0 < p.clusters["feature_neighbours"],
+        lambda g, p: most_of_neighbours(g) == 0 < most_of_neighbours(p),
     ),
     "weight_by_area": Effect(("--no-weight-by-area",), unlike("centroids")),
     "passes": Effect(("--passes", "1"), unlike("centroids")),
@@ -276,9 +280,6 @@ CLUSTER = {
 PAINT = {
     "min_patch": Effect(
         ("--min-patch", "1000000"), lambda g, p: (g.labels == 255).all() and (p.labels < 255).any()
-    ),
-    "agreement": Effect(
-        ("--agreement", "30"), lambda g, p: len(np.unique(g.labels)) == 1 < len(np.unique(p.labels))
     ),
     "objects": Effect(("--objects",), lambda g, p: has_objects(g) and not has_objects(p)),
     "min_margin": Effect(

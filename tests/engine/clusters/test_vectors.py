@@ -11,20 +11,23 @@ from PIL import Image
 from alps.engine.base.errors import RunFolderError
 from alps.engine.clusters.features import FeatureModel, lists
 from alps.engine.clusters.region_reader import REGION_COLUMNS, RegionReader
-from alps.engine.clusters.vectors import COLUMN, FADES, Touching, mixed, write_vectors
+from alps.engine.clusters.vectors import COLUMN, FADES, HALF, Touching, mixed, write_vectors
 from alps.engine.images.windows import Window
 from alps.engine.run_folder.region_schemas import BORDER_SCHEMA
 from alps.engine.run_folder.tables import note_table, read_table, write_table
 
-SHARE = 0.7
+MOST = 0.7
 
 
-def neighbours_mixed(vectors, pairs, weights, share):
+def neighbours_mixed(vectors, pairs, lengths, weights):
     """As ``mixed``, of all regions at once, by a matrix of weights."""
-    matrix = np.zeros((len(vectors), len(vectors)))
-    for (a, b), weight in zip(pairs, weights, strict=True):
+    matrix, along = np.zeros((2, len(vectors), len(vectors)))
+    for (a, b), length, weight in zip(pairs, lengths, weights, strict=True):
         matrix[a, b] = matrix[b, a] = weight
+        along[a, b] = along[b, a] = length
     total = matrix.sum(1, keepdims=True)
+    seen_through = total / np.maximum(along.sum(1, keepdims=True), 1)
+    share = MOST * seen_through / (seen_through + HALF)
     mean = np.divide(matrix @ vectors, total, where=total > 0, out=np.zeros(vectors.shape))
     return np.where(total > 0, (1 - share) * vectors + share * mean, vectors)
 
@@ -37,16 +40,17 @@ def test_pieces_give_what_the_whole_gives(sizes, data):
     vectors = rng.normal(size=(ends[-1], 3)).astype(np.float32)
     every = [(a, b) for a in range(ends[-1]) for b in range(a + 1, ends[-1])]
     near = [(a, b) for a, b in every if part_of[b] - part_of[a] <= 1 and rng.random() < 0.5]
-    weights = rng.uniform(0.1, 9, len(near)).astype(np.float32)
+    lengths = rng.integers(1, 30, len(near)).astype(np.float32)
+    weights = (lengths * rng.uniform(0, 1, len(near))).astype(np.float32)
     borders = []
     for part in range(len(sizes)):
         own = [n for n, (_, b) in enumerate(near) if part_of[b] == part]
         pairs = np.array([near[n] for n in own], np.int64).reshape(-1, 2)
-        borders.append(Touching(*pairs.T, weights[own]))
+        borders.append(Touching(*pairs.T, lengths[own], weights[own]))
     parts = np.split(vectors, ends[:-1])
-    found = list(mixed(None, 0, iter(parts), iter(borders), SHARE))
+    found = list(mixed(None, 0, iter(parts), iter(borders), MOST))
     assert [len(part) for part in found] == sizes
-    expected = neighbours_mixed(vectors, near, weights, SHARE)
+    expected = neighbours_mixed(vectors, near, lengths, weights)
     np.testing.assert_allclose(np.concatenate(found), expected, atol=1e-5)
 
 
@@ -66,7 +70,7 @@ FEATURES = FeatureModel(
     axes=None,
     colour_offset=np.full(6, 50, np.float32),
     colour_scale=np.full(6, 0.1, np.float32),
-    neighbours=SHARE,
+    neighbours=MOST,
 )
 
 
@@ -108,7 +112,7 @@ def test_vectors_take_up_what_lies_around(folder):
     length = table["length"].to_numpy()
     assert len(set(length)) > 1 and len(set(contrast)) > 1  # or neither would show
     weights = length * np.exp(-contrast / FADES)
-    expected = neighbours_mixed(expected, PAIRS, weights, SHARE)
+    expected = neighbours_mixed(expected, PAIRS, length, weights)
     lengths = np.linalg.norm(expected[:, :4], axis=1, keepdims=True)
     expected[:, :4] /= lengths
     assert (lengths < 0.99).any()  # or scaling would not show
@@ -116,7 +120,7 @@ def test_vectors_take_up_what_lies_around(folder):
 
 
 def test_none_are_their_own(folder):
-    alone = FeatureModel.from_arrays(FEATURES.arrays() | {"neighbours": np.float64(0)})
+    alone = FeatureModel.from_arrays(FEATURES.arrays() | {"most_of_neighbours": np.float64(0)})
     reader = RegionReader(folder)
     write_vectors(folder, 0, alone, reader)
     columns = reader.columns(read_table(folder.regions(0), list(REGION_COLUMNS)))
@@ -125,9 +129,25 @@ def test_none_are_their_own(folder):
 
 def test_clusters_of_an_older_version_know_no_neighbours():
     arrays = FEATURES.arrays()
-    del arrays["neighbours"]
+    del arrays["most_of_neighbours"]
     assert FeatureModel.from_arrays(arrays).neighbours == 0
-    assert FeatureModel.from_arrays(FEATURES.arrays()).neighbours == SHARE
+    assert FeatureModel.from_arrays(FEATURES.arrays()).neighbours == MOST
+
+
+def test_clusters_that_weighed_neighbours_otherwise_are_refused():
+    with pytest.raises(ValueError, match="otherwise"):
+        FeatureModel.from_arrays(FEATURES.arrays() | {"neighbours": np.float64(0.5)})
+
+
+def test_a_region_that_is_clear_on_all_sides_keeps_to_itself():
+    """Two pairs of regions: a border that cannot be seen, and one that can."""
+    vectors = np.array([[0.0], [1], [0], [1]], np.float32)
+    pairs = np.array([[0, 2], [1, 3]])
+    borders = Touching(*pairs, np.full(2, 10, np.float32), np.array([10, 0.1], np.float32))
+    (found,) = mixed(None, 0, iter([vectors]), iter([borders]), MOST)
+    hidden, clear = MOST / 1.1, MOST / 11
+    expected = [hidden, 1 - hidden, clear, 1 - clear]
+    np.testing.assert_allclose(found.ravel(), expected, rtol=1e-5)
 
 
 def test_borders_of_other_regions_are_refused(folder):

@@ -270,9 +270,14 @@ MUTANTS = [
             "borders of a later source are the first one's",
         ),
         (
-            "np.where(self.total[:, None] > 0, mix, self.vectors)",
-            "mix",
-            "a region by itself loses some of its vector",
+            "self.total / np.maximum(self.length, 1)",
+            "self.total",
+            "the longer its borders the more a region takes up",
+        ),
+        (
+            "seen_through / (seen_through + np.float32(HALF))",
+            "(seen_through > 0)",
+            "a region that is clear on all sides takes up as much as any",
         ),
         ("        first += known\n", "", "rows of later row groups are those of others"),
         ("features.scaled(vectors)", "vectors", "mixed embeddings are short"),

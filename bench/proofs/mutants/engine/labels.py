@@ -8,7 +8,6 @@ WRITER = ("tests/engine/labels/test_label_writer.py",)
 ONE_PASS = "tests/engine/stages/test_one_pass.py"
 PALETTE = ("tests/engine/labels/test_palette.py",)
 PATCHES = ("tests/engine/labels/test_patches.py",)
-AGREEMENT = ("tests/engine/labels/test_agreement.py",)
 OPTION = "tests/engine/cli/test_option_effects.py::test_an_option_has_its_effect"
 
 VERIFY = "tests/engine/stages/test_verify.py"
@@ -116,8 +115,8 @@ MUTANTS = [
         "engine/labels/paint.py",
         PAINT,
         (
-            "to_numpy() < self._settings.min_margin]",
-            "to_numpy() <= self._settings.min_margin]",
+            "to_numpy() >= self._settings.min_margin\n",
+            "to_numpy() > self._settings.min_margin\n",
             "a region that is just sure enough is left out",
         ),
         (
@@ -126,8 +125,8 @@ MUTANTS = [
             "a raster of another size is painted",
         ),
         (
-            "                objects[classes < 0] = -1\n",
-            "",
+            'np.where(classes < 0, -1, regions.column("object").to_numpy())',
+            'regions.column("object").to_numpy()',
             "objects are shown where no class is",
         ),
         (
@@ -141,14 +140,9 @@ MUTANTS = [
             "object maps are signed",
         ),
         (
-            "math.prod(raster.size) - regions",
-            "0 * math.prod(raster.size) - regions",
+            "pixels - counted.pixels.sum()",
+            "-counted.pixels.sum()",
             "pixels without data are counted below nothing",
-        ),
-        (
-            "has_say = (classes >= 0) & (size[patch] >= LEAST_PIXELS)",
-            "has_say = (classes >= 0) & (size[patch] > 0)",
-            "details have a say in what neighbours are",
         ),
         (
             "        if self._group is None or self._group[0] != group:\n",
@@ -156,17 +150,15 @@ MUTANTS = [
             "sources are painted with the tables of the first group",
         ),
         (
-            "        counted.regions[:] = np.bincount(classes[classes >= 0],",
-            "        counted.regions[:] = np.bincount(classes[classes > 0],",
-            "regions of the first class are not counted",
+            "np.bincount(some, minlength=self._clusters + 1)[:-1]",
+            "np.bincount(some, size, self._clusters + 1)[:-1].astype(int)",
+            "regions are counted by their pixels",
         ),
-    ),
-    Mutant(
-        "engine/labels/paint.py",
-        old="        if self._settings.agreement > 0:\n",
-        new="        if self._settings.agreement < 0:\n",
-        tests=(f"{OPTION}[paint-agreement]",),
-        why="--agreement does nothing",
+        (
+            "            size = area[start : start + AT_ONCE]\n",
+            "            size = area[: len(some)]\n",
+            "later regions have the areas of the first",
+        ),
     ),
     *changes_of(
         "engine/labels/patches.py",
@@ -192,18 +184,18 @@ MUTANTS = [
             "a patch joins only neighbours of a higher number",
         ),
         (
-            "useful = small[here] & (classes[there] >= 0) & (p != q) & larger",
+            "useful = small[here] & classed[there] & (p != q) & larger",
             "useful = small[here] & (p != q) & larger",
             "a patch joins what has no class",
         ),
         (
-            "        while rounds >= SINGLE_STEPS and not",
-            "        while rounds < 0 and not",
+            "        while rounds >= SINGLE_STEPS and (",
+            "        while rounds < 0 and (",
             "long chains of small patches take as many rounds",
         ),
         (
-            "        if not len(goes[0]):\n",
-            "        if not len(goes[0]) or rounds == SINGLE_STEPS:\n",
+            "        if not len(goes):\n",
+            "        if not len(goes) or rounds == SINGLE_STEPS:\n",
             "patches that are still small after many rounds lose their class",
         ),
         (
@@ -215,70 +207,6 @@ MUTANTS = [
             "order = np.lexsort((q, -total, p))",
             "order = np.lexsort((-total, q, p))",
             "a patch joins the lowest neighbour",
-        ),
-    ),
-    *changes_of(
-        "engine/labels/agreement.py",
-        AGREEMENT,
-        (
-            "chosen = (ratio <= 1) & (ratio <= best[a])",
-            "chosen = (ratio <= best[a])",
-            "neighbours agree whatever it costs",
-        ),
-        (
-            "(ratio <= best[a]) & (ratio <= best[b])",
-            "(ratio <= best[a])",
-            "a patch is taken by a neighbour that it has a better one than",
-        ),
-        (
-            "        np.minimum.at(best, a, ratio)\n",
-            "        np.minimum.at(best, a, np.where(classes[a] == classes[b], np.inf, ratio))\n",
-            "a patch that touches one of its class goes on",
-        ),
-        (
-            "np.exp(-(excess + apart / 2) / FADES)",
-            "np.exp(-excess / FADES)",
-            "patches of unlike colour agree",
-        ),
-        (
-            "patches.outer[:, 1] / patches.outer[:, 0] - usual, 0)",
-            "patches.outer[:, 1] / patches.outer[:, 0], 0)",
-            "the grain of a surface passes for a border",
-        ),
-        (
-            "        inner += _sums(pairs[within, 0], self.outer[within], count)\n",
-            "",
-            "a border that went is forgotten",
-        ),
-        (
-            "keeps_first = second < first",
-            "keeps_first = second > first",
-            "the dearer class stays",
-        ),
-        (
-            "/ patches.area[mover], keeps_first",
-            "/ patches.area[np.where(keeps_first, a, b)], keeps_first",
-            "what a change costs is shared by the pixels that do not change",
-        ),
-        (
-            "        weight = area[part, None]\n",
-            "        weight = np.ones_like(area[part, None])\n",
-            "small regions count as much as large ones",
-        ),
-        (
-            "        classes[first] = np.where(keeps, classes[first], classes[second])\n",
-            "",
-            "the class of the first patch always stays",
-        ),
-        (
-            "patches, classes, place = patches.merged(into), classes[names], into[place]",
-            "patches, classes, place = patches.merged(into), classes[names], into[into]",
-            "patches that became one early lose their class",
-        ),
-        (
-            "        free = ~np.isin(second, first)\n",
-            "        free = np.ones(len(second), bool)\n",
-            "a chain of equals is joined in one round",
         ),
     ),
 ]

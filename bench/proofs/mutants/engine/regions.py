@@ -237,8 +237,8 @@ MUTANTS = [
         "engine/regions/tables.py",
         TABLES,
         (
-            "return self._regions.slice(start, end - start)",
-            "return self._regions.slice(start)",
+            "table.slice(start, self.count_of(source_index))",
+            "table.slice(start)",
             "regions of the sources that follow are a source's too",
         ),
         (
@@ -247,14 +247,14 @@ MUTANTS = [
             "borders of the sources that follow are a source's too",
         ),
         (
-            "        if table.num_rows != self._regions.num_rows:\n",
-            "        if table.num_rows < self._regions.num_rows:\n",
+            "        if table.num_rows != self._rows:\n",
+            "        if table.num_rows < self._rows:\n",
             "classes of other regions are taken",
         ),
         (
-            "            if end == start:\n",
-            "            if end <= start + 1:\n",
-            "a region alone in its row group is lost",
+            "            if end > start:\n",
+            "            if end > start + 1:\n",
+            "a border alone in its row group is lost",
         ),
     ),
     *changes_of(
