@@ -29,7 +29,7 @@ from alps.engine.run_folder.tables import open_table, read_table
 from alps.engine.settings import ClusterSettings
 
 POOL_ROWS = 1 << 16  # mixed before they are cut into batches
-KEEP_BYTES = 1 << 28  # vectors up to this size stay in memory
+KEEP_BYTES = 1 << 26  # vectors up to this size stay in memory
 
 
 @dataclass(frozen=True)

@@ -7,19 +7,20 @@ Tables are read row group by row group; regions that touch lie in one row group 
 in two that follow each other, so memory is a few of them, whatever a scene's size.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alps.engine.base.atomic import whole
-from alps.engine.clusters.features import FeatureModel, lists
+from alps.engine.clusters.features import FeatureModel
 from alps.engine.clusters.region_reader import REGION_COLUMNS, RegionReader
 from alps.engine.run_folder.folder import RunFolder
-from alps.engine.run_folder.tables import note_table, open_table, read_table
+from alps.engine.run_folder.tables import note_table, open_table, rows_by_source
 from alps.kernels.regions import add_neighbours
 
 FADES = 4.0  # L*a*b* units across a border at which a neighbour counts 1/e
@@ -27,6 +28,7 @@ FADES = 4.0  # L*a*b* units across a border at which a neighbour counts 1/e
 # whose borders cannot be seen would: a region that is clear on all sides keeps to itself.
 HALF = 0.1
 COLUMN = "vector"
+AT_ONCE = 1 << 14  # regions that are described at once
 
 
 @dataclass(frozen=True)
@@ -52,18 +54,29 @@ def write_vectors(
     if features.neighbours > 0:
         parts = mixed(folder, group, parts, _touching(folder, group), features.neighbours)
     first = next(parts)
-    schema = pa.schema([(COLUMN, pa.list_(pa.float16(), first.shape[1]))])
-    with whole(path) as part, pq.ParquetWriter(part, schema, compression="zstd") as writer:
+    # As bytes: of lists Parquet writes, and holds, what level each value is of; and hardly two are
+    # equal, so a dictionary would be work for nothing.
+    width = first.shape[1] * np.dtype(np.float16).itemsize
+    schema = pa.schema([(COLUMN, pa.binary(width))])
+    how = {"compression": "zstd", "use_dictionary": False, "write_statistics": False}
+    with whole(path) as part, pq.ParquetWriter(part, schema, **how) as writer:
         for vectors in chain([first], parts):
-            flat = features.scaled(vectors).astype(np.float16).ravel()
-            column = pa.FixedSizeListArray.from_arrays(pa.array(flat), first.shape[1])
+            values = _in_parts(vectors, features.scaled, np.float16).astype("<f2", copy=False)
+            column = pa.FixedSizeBinaryArray.from_buffers(
+                pa.binary(width), len(values), [None, pa.py_buffer(values)]
+            )
             writer.write_table(pa.table([column], schema=schema))
+            pa.default_memory_pool().release_unused()  # or what a row took piles up
     note_table(path)
 
 
 def read_vectors(file: pq.ParquetFile, row_group: int) -> np.ndarray:
     """A row group of what ``write_vectors`` wrote, (n, D) float32."""
-    return lists(file.read_row_group(row_group), COLUMN).astype(np.float32)
+    column = file.read_row_group(row_group).column(COLUMN).combine_chunks()
+    shape = len(column), column.type.byte_width // np.dtype(np.float16).itemsize
+    start = column.offset * column.type.byte_width
+    flat = np.frombuffer(column.buffers()[1] or b"", "<f2", shape[0] * shape[1], start)
+    return flat.reshape(shape).astype(np.float32)
 
 
 def _own_vectors(
@@ -73,12 +86,25 @@ def _own_vectors(
     with open_table(folder.regions(group)) as file:
         for number in range(file.num_row_groups):
             rows = file.read_row_group(number, list(REGION_COLUMNS))
-            yield features.transform(reader.columns(rows))
+            yield _in_parts(rows, lambda part: features.transform(reader.columns(part)), np.float32)
+
+
+def _in_parts(
+    rows: pa.Table | np.ndarray, change: Callable[[Any], np.ndarray], dtype: type
+) -> np.ndarray:
+    """Rows (n, …) changed AT_ONCE at a time, so that of what is made in between little is there."""
+    found: np.ndarray = np.zeros((0, 0), dtype)
+    for start in range(0, max(len(rows), 1), AT_ONCE):
+        part = change(rows[start : start + AT_ONCE])
+        if not start:
+            found = np.empty((len(rows), part.shape[1]), dtype)
+        found[start : start + AT_ONCE] = part
+    return found
 
 
 def _touching(folder: RunFolder, group: int) -> Iterator[Touching]:
     """The borders of a group, row group by row group."""
-    sources = read_table(folder.regions(group), ["source_index"]).column(0).to_numpy()
+    rows = rows_by_source(folder.regions(group))
     with open_table(folder.borders(group)) as file, open_table(folder.regions(group)) as regions:
         if file.num_row_groups != regions.num_row_groups:
             raise folder.damaged(folder.regions(group), "its borders were written otherwise")
@@ -86,7 +112,9 @@ def _touching(folder: RunFolder, group: int) -> Iterator[Touching]:
             names = ("source_index", "region", "other", "length", "contrast")
             table = file.read_row_group(number, list(names))
             source, region, other, length, contrast = (table[name].to_numpy() for name in names)
-            start = np.searchsorted(sources, source)  # regions are numbered source by source
+            index, which = np.unique(source, return_inverse=True)
+            # Regions are numbered source by source.
+            start = np.array([rows[one].start for one in index.tolist()], np.int64)[which]
             weight = length * np.exp(contrast.astype(np.float64) / -FADES)
             length, weight = length.astype(np.float32), weight.astype(np.float32)
             yield Touching(start + region, start + other, length, weight)
@@ -116,10 +144,10 @@ class _Mixing:
         )
 
     def split(self, at: int) -> "tuple[_Mixing, _Mixing]":
-        return (
-            _Mixing(self.vectors[:at], self.sums[:at], self.total[:at], self.length[:at]),
-            _Mixing(self.vectors[at:], self.sums[at:], self.total[at:], self.length[at:]),
-        )
+        """The first ``at`` rows, and the others, which do not keep those in memory."""
+        columns = self.vectors, self.sums, self.total, self.length
+        rest = _Mixing(*(rows[at:].copy() for rows in columns))
+        return _Mixing(*(rows[:at] for rows in columns)), rest
 
     def add(self, borders: Touching, first: int) -> None:
         """Count borders between these regions, whose rows begin at ``first``."""
@@ -134,8 +162,12 @@ class _Mixing:
         """
         seen_through = self.total / np.maximum(self.length, 1)
         share = np.float32(most) * seen_through / (seen_through + np.float32(HALF))
-        mean = self.sums / np.maximum(self.total, np.finfo(np.float32).tiny)[:, None]
-        return self.vectors + share[:, None] * (mean - self.vectors)
+        mixed = self.sums  # in place, since a row of a wide scene is large
+        mixed /= np.maximum(self.total, np.finfo(np.float32).tiny)[:, None]
+        mixed -= self.vectors
+        mixed *= share[:, None]
+        mixed += self.vectors
+        return mixed
 
 
 def mixed(
@@ -167,9 +199,11 @@ def mixed(
                 raise folder.damaged(folder.borders(group), "it is of other regions")
         both.add(borders, first)
         done, rest = both.split(known)
-        if waiting is not None:
+        has_done, waiting = waiting is not None, rest
+        del vectors, both
+        if has_done:
             yield done.result(most)
-        waiting = rest
+        del done
         first += known
     if waiting is not None:
         yield waiting.result(most)

@@ -15,6 +15,8 @@ from alps.engine.images.georeference import Georeference
 from alps.engine.images.tiff import TILE
 from alps.engine.regions.build import NOWHERE
 
+ACROSS = 4 * TILE  # pixels of a strip that are looked up at once
+
 
 class RegionRaster:
     """An open raster of regions; ``open_regions`` makes one."""
@@ -34,9 +36,14 @@ class RegionRaster:
 
     def strips(self) -> Iterator[tuple[int, np.ndarray]]:
         """Numbers of regions from top to bottom: (y, (h, width) uint32), NOWHERE in none."""
-        width, height = self.size
+        for y, rows in self._tops():
+            yield y, self.read(0, y, self.size[0], rows)
+
+    def _tops(self) -> Iterator[tuple[int, int]]:
+        """First row of each strip, and how many it has."""
+        height = self.size[1]
         for y in range(0, height, TILE):
-            yield y, self.read(0, y, width, min(TILE, height - y))
+            yield y, min(TILE, height - y)
 
     def read(self, x: int, y: int, width: int, height: int) -> np.ndarray:
         """Numbers of regions of a rectangle, (height, width) uint32."""
@@ -50,11 +57,14 @@ class RegionRaster:
 
         of_region: (R,) of any integer type, which the strips have too.
         """
-        for y, numbers in self.strips():
-            found = np.empty(numbers.shape, of_region.dtype)
-            for some, shown in zip(numbers, found, strict=True):  # rows, so nothing is twice there
-                inside = some != NOWHERE
-                known = some[inside]
+        width = self.size[0]
+        for y, rows in self._tops():
+            found = np.empty((rows, width), of_region.dtype)
+            for x in range(0, width, ACROSS):  # so that numbers of a wide strip are never all there
+                shown = found[:, x : x + ACROSS]
+                numbers = self.read(x, y, shown.shape[1], rows)
+                inside = numbers != NOWHERE
+                known = numbers[inside]
                 if (known >= len(of_region)).any():
                     raise _unreadable(self._path, "it has regions that the tables do not know")
                 shown[~inside] = nothing

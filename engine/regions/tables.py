@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.region_schemas import BORDER_SCHEMA
-from alps.engine.run_folder.tables import open_table, read_table
+from alps.engine.run_folder.tables import open_table, read_table, rows_by_source
 
 
 class GroupTables:
@@ -21,20 +21,19 @@ class GroupTables:
         self, folder: RunFolder, group: int, columns: Sequence[str], classes: Sequence[str] = ()
     ) -> None:
         self._folder, self._group = folder, group
-        self._counts = _count_sources(folder.regions(group))
-        self._rows = sum(self._counts.values())
+        self._rows = rows_by_source(folder.regions(group))
         self._tables = [read_table(folder.regions(group), list(columns))] if columns else []
         if classes:
             self._tables.append(self._class_table(classes))
 
     def count_of(self, source_index: int) -> int:
         """How many regions a source has."""
-        return self._counts.get(source_index, 0)
+        return len(self._rows.get(source_index, ()))
 
     def of_source(self, source_index: int) -> pa.Table:
         """The regions of one source, in the order of their numbers."""
-        start = sum(count for index, count in self._counts.items() if index < source_index)
-        parts = (table.slice(start, self.count_of(source_index)) for table in self._tables)
+        rows = self._rows.get(source_index, range(0))
+        parts = [table.slice(rows.start, len(rows)) for table in self._tables]
         return pa.table({name: part[name] for part in parts for name in part.column_names})
 
     def borders_of(self, source_index: int) -> Iterator[pa.Table]:
@@ -43,22 +42,11 @@ class GroupTables:
 
     def _class_table(self, names: Sequence[str]) -> pa.Table:
         table = read_table(self._folder.region_classes(self._group), list(names))
-        if table.num_rows != self._rows:
+        if table.num_rows != sum(map(len, self._rows.values())):
             raise self._folder.damaged(
                 self._folder.region_classes(self._group), "it is of other regions"
             )
         return table
-
-
-def _count_sources(path: Path) -> dict[int, int]:
-    """How many rows each source has, in their order."""
-    counts: dict[int, int] = {}
-    with open_table(path) as file:
-        for number in range(file.num_row_groups):
-            index = file.read_row_group(number, ["source_index"]).column(0).to_numpy()
-            for name, count in zip(*np.unique(index, return_counts=True), strict=True):
-                counts[int(name)] = counts.get(int(name), 0) + int(count)
-    return counts
 
 
 def _rows_of(path: Path, source_index: int, columns: Sequence[str]) -> Iterator[pa.Table]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -51,6 +52,20 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
     if lacking := sorted(set(columns or ()) - set(table.column_names)):
         raise _unreadable(path, f"it has no column {lacking[0]}")
     return table
+
+
+def rows_by_source(path: Path) -> dict[int, range]:
+    """The rows of each source in a table that has them source by source; memory is a row group."""
+    found: dict[int, range] = {}
+    first = 0
+    with open_table(path) as file:
+        for number in range(file.num_row_groups):
+            index = file.read_row_group(number, ["source_index"]).column(0).to_numpy()
+            for name, count in zip(*np.unique(index, return_counts=True), strict=True):
+                rows = found.get(int(name), range(first, first))
+                found[int(name)] = range(rows.start, first + int(count))
+                first += int(count)
+    return found
 
 
 def _unreadable(path: Path, why: Exception | str) -> RunFolderError:

@@ -16,15 +16,14 @@ from alps.engine.clusters import fit as clustering
 from alps.engine.clusters import region_data as run_vectors
 from alps.engine.clusters.assign import cluster_archive
 from alps.engine.clusters.data import MemoryVectors
-from alps.engine.clusters.features import lists
 from alps.engine.clusters.file import load_clusters, save_clusters
 from alps.engine.clusters.fit import ClusterModel, fit_clusters
 from alps.engine.clusters.region_data import RunRegions
 from alps.engine.clusters.region_reader import REGION_COLUMNS, RegionReader
 from alps.engine.clusters.seeding import move_centroids, plus_plus
-from alps.engine.clusters.vectors import COLUMN, write_vectors
+from alps.engine.clusters.vectors import read_vectors, write_vectors
 from alps.engine.images.windows import Window
-from alps.engine.run_folder.tables import read_table, write_table
+from alps.engine.run_folder.tables import open_table, read_table, write_table
 from alps.engine.settings import ClusterSettings
 from alps.kernels.base.threads import set_threads
 
@@ -336,6 +335,12 @@ PLAIN = ClusterSettings(
 )
 
 
+def vectors_of(folder, group):
+    with open_table(folder.region_vectors(group)) as file:
+        rows = [read_vectors(file, number) for number in range(file.num_row_groups)]
+    return np.concatenate(rows)
+
+
 @pytest.fixture
 def run(tmp_path, monkeypatch):
     """Six tiles in three shards and groups, the middle one without segments; a row group a source.
@@ -383,10 +388,10 @@ def test_every_region_gets_its_class(run):
         own = slice(start, start + len(columns))
         start += len(columns)
         assert (columns.segments.embedding == vectors[own]).all()
-        written = lists(read_table(folder.region_vectors(group)), COLUMN)
+        written = vectors_of(folder, group)
         for one in (model, read):
             write_vectors(folder, group, one.features, reader)
-            assert (lists(read_table(folder.region_vectors(group)), COLUMN) == written).all()
+            assert (vectors_of(folder, group) == written).all()
             labels, margin = one.assign(written.astype(np.float32))
             assert (clusters[own] == labels).all() and (margins[own] == margin).all()
     assert start == 30

@@ -9,7 +9,7 @@ from made_run import cut_as, make_archive
 from PIL import Image
 
 from alps.engine.base.errors import RunFolderError
-from alps.engine.clusters.features import FeatureModel, lists
+from alps.engine.clusters.features import FeatureModel
 from alps.engine.clusters.region_reader import REGION_COLUMNS, RegionReader
 from alps.engine.clusters.vectors import COLUMN, FADES, HALF, Touching, mixed, write_vectors
 from alps.engine.images.windows import Window
@@ -96,7 +96,8 @@ def folder(request, tmp_path, monkeypatch):
 
 
 def vectors_of(folder):
-    return lists(read_table(folder.region_vectors(0)), COLUMN)
+    rows = read_table(folder.region_vectors(0))[COLUMN].to_pylist()
+    return np.array([np.frombuffer(row, "<f2") for row in rows])
 
 
 def test_vectors_take_up_what_lies_around(folder):

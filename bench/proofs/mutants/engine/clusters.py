@@ -280,7 +280,11 @@ MUTANTS = [
             "a region that is clear on all sides takes up as much as any",
         ),
         ("        first += known\n", "", "rows of later row groups are those of others"),
-        ("features.scaled(vectors)", "vectors", "mixed embeddings are short"),
+        (
+            "_in_parts(vectors, features.scaled, np.float16)",
+            "vectors.astype(np.float16)",
+            "mixed embeddings are short",
+        ),
     ),
     *changes_of(
         "engine/clusters/assign.py",

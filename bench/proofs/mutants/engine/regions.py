@@ -237,8 +237,8 @@ MUTANTS = [
         "engine/regions/tables.py",
         TABLES,
         (
-            "table.slice(start, self.count_of(source_index))",
-            "table.slice(start)",
+            "table.slice(rows.start, len(rows))",
+            "table.slice(rows.start)",
             "regions of the sources that follow are a source's too",
         ),
         (
@@ -247,8 +247,8 @@ MUTANTS = [
             "borders of the sources that follow are a source's too",
         ),
         (
-            "        if table.num_rows != self._rows:\n",
-            "        if table.num_rows < self._rows:\n",
+            "        if table.num_rows != sum(",
+            "        if table.num_rows < sum(",
             "classes of other regions are taken",
         ),
         (
