@@ -48,6 +48,8 @@ def read_arrays(path: Path, only: Collection[str] | None = None) -> dict[str, np
                 name = entry.filename.removesuffix(".npy")
                 if only is not None and name not in only:
                     continue
+                if entry.comment:  # a length that is wrong makes one of the entries behind it
+                    raise BadRecordError(f"{name} in it has a comment")
                 if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > size:
                     raise BadRecordError(f"{name} in it is compressed")
                 with archive.open(entry) as file:

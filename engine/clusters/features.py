@@ -191,10 +191,8 @@ class FeatureModel:
         axes = arrays.get("axes")
         colour = arrays["colour_offset"], arrays["colour_scale"]
         flags = bool(arrays["normalised"]), bool(arrays["centred"])
-        if arrays.get("neighbours", 0) > 0:
-            raise ValueError("its neighbours were weighed otherwise")
-        neighbours = float(arrays.get("most_of_neighbours", 0.0))  # older clusters knew of none
-        return cls(*flags, position, axes, *colour, neighbours)
+        # Older clusters lack it, and weighed neighbours otherwise.
+        return cls(*flags, position, axes, *colour, float(arrays["most_of_neighbours"]))
 
 
 class FeatureFit:

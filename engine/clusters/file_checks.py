@@ -84,6 +84,8 @@ def clusters_in(arrays: Mapping[str, np.ndarray], made_with: Mapping[str, Any]) 
         if parts is not None and width != parts + colours:
             raise BadRecordError(f"centroids of {width} values, features of {parts + colours}")
     model = ClusterModel(centroids, counts, float(inertia), int(seed), features)
+    if made_with and features is None:
+        raise BadRecordError("it lacks features")
     if made_with:
         _refuse_unlike(model, made_with["settings"]["cluster"])
     return model
@@ -109,8 +111,8 @@ def _features(arrays: Mapping[str, np.ndarray]) -> FeatureModel:
     _array(found, "colour_scale", "f", offset.shape)
     if len(offset) not in (0, COLOURS):
         raise BadRecordError(f"feature_colour_offset has {len(offset)} values")
-    if "neighbours" in found and not 0 <= _array(found, "neighbours", "fi", ()) <= 1:
-        raise BadRecordError("feature_neighbours is no share")
+    if not 0 <= _array(found, "most_of_neighbours", "fi", ()) <= 1:
+        raise BadRecordError("feature_most_of_neighbours is no share")
     channels = None
     if "axes" in found:
         channels = _array(found, "axes", "f", (None, None)).shape[0]

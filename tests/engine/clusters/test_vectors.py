@@ -128,18 +128,6 @@ def test_none_are_their_own(folder):
     assert (vectors_of(folder) == alone.transform(columns).astype(np.float16)).all()
 
 
-def test_clusters_of_an_older_version_know_no_neighbours():
-    arrays = FEATURES.arrays()
-    del arrays["most_of_neighbours"]
-    assert FeatureModel.from_arrays(arrays).neighbours == 0
-    assert FeatureModel.from_arrays(FEATURES.arrays()).neighbours == MOST
-
-
-def test_clusters_that_weighed_neighbours_otherwise_are_refused():
-    with pytest.raises(ValueError, match="otherwise"):
-        FeatureModel.from_arrays(FEATURES.arrays() | {"neighbours": np.float64(0.5)})
-
-
 def test_a_region_that_is_clear_on_all_sides_keeps_to_itself():
     """Two pairs of regions: a border that cannot be seen, and one that can."""
     vectors = np.array([[0.0], [1], [0], [1]], np.float32)

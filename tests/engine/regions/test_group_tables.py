@@ -54,5 +54,5 @@ def _pairs(table):
 def test_classes_of_other_regions_are_refused(folder, rows):
     path = folder.region_classes(0)
     write_table(read_table(path).take(np.arange(rows) % 8), path)
-    with pytest.raises(RunFolderError, match=r"part-00000.*of other regions; delete it and give"):
+    with pytest.raises(RunFolderError, match=r"part-00000.*of other regions; remove it"):
         GroupTables(folder, 0, ["area"], ["cluster"])
