@@ -84,8 +84,6 @@ def clusters_in(arrays: Mapping[str, np.ndarray], made_with: Mapping[str, Any]) 
         if parts is not None and width != parts + colours:
             raise BadRecordError(f"centroids of {width} values, features of {parts + colours}")
     model = ClusterModel(centroids, counts, float(inertia), int(seed), features)
-    if made_with and features is None:
-        raise BadRecordError("it lacks features")
     if made_with:
         _refuse_unlike(model, made_with["settings"]["cluster"])
     return model
