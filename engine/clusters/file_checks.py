@@ -15,6 +15,7 @@ from alps.engine.settings import ClusterSettings, check_ranges
 
 PREFIX = "feature_"
 MOST_CLUSTERS = 65_535
+MOST_VALUE = 1e12  # of any number: squares of products with an embedding still fit into float32
 COLOURS = 6
 # Which array, flag or number of the features each setting decides.
 DECIDES = {
@@ -135,4 +136,6 @@ def _array(
         raise BadRecordError(f"{name} is of type {array.dtype} and shape {array.shape}")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise BadRecordError(f"{name} holds NaN or infinity")
+    if array.dtype.kind == "f" and (np.abs(array) > MOST_VALUE).any():
+        raise BadRecordError(f"{name} holds values beyond {MOST_VALUE:g}")
     return array

@@ -1,6 +1,11 @@
-"""Parquet files of a run folder: written whole, read whole or in parts."""
+"""Parquet files of a run folder: written whole, read whole or in parts.
 
-from collections.abc import Iterator
+What is read may come from elsewhere, its checksum with it: types, absent values and the numbers
+that others are counted by are looked at first.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,7 +16,22 @@ import pyarrow.parquet as pq
 from alps.engine.base.atomic import whole
 from alps.engine.base.errors import RunFolderError
 from alps.engine.run_folder.folder import RunFolder
+from alps.engine.run_folder.region_schemas import BORDER_SCHEMA, OBJECT_SCHEMA, REGION_SCHEMA
+from alps.engine.run_folder.schemas import CLASS_SCHEMA, PLAN_SCHEMA, TILE_SCHEMA, segment_schema
 from alps.engine.run_folder.sums import folder_of, record, refuse_damaged
+
+# Of the tables in a run folder, by folder and name.
+SCHEMAS: tuple[tuple[str, pa.Schema], ...] = (
+    (r"journal/plan\.parquet", PLAN_SCHEMA),
+    (r"(journal/tiles-\d+|.*/tiles)\.parquet", TILE_SCHEMA),
+    (r"segments/part-\d+\.parquet", segment_schema(1)),
+    (r"regions/part-\d+\.parquet", REGION_SCHEMA),
+    (r"regions/borders-\d+\.parquet", BORDER_SCHEMA),
+    (r"regions/objects-\d+\.parquet", OBJECT_SCHEMA),
+    (r"clusters/part-\d+\.parquet", CLASS_SCHEMA),
+)
+# Windows, as others are counted and cut by them.
+SIDES = (("x", "width", "source_width"), ("y", "height", "source_height"))
 
 
 def write_table(table: pa.Table, path: Path) -> None:
@@ -36,21 +56,38 @@ def open_table(path: Path) -> Iterator[pq.ParquetFile]:
     refuse_damaged(path)
     try:
         with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
+            _refuse_strange(path, file.schema_arrow)
+            _refuse_absent(path, file.metadata)
             yield file
     except (OSError, pa.ArrowException) as error:
         raise _unreadable(path, error) from error
+    except KeyError as error:
+        if "does not exist in schema" not in str(error):
+            raise
+        raise _unreadable(path, error.args[0]) from error
 
 
-def read_table(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """Read a Parquet file of the run folder. Errors as ``open_table``'s."""
+def read_table(
+    path: Path, columns: list[str] | None = None, where: tuple[str, Sequence[int]] | None = None
+) -> pa.Table:
+    """Read a Parquet file of the run folder. Errors as ``open_table``'s.
+
+    where: a column, and its values in the rows that are wanted; None: all.
+    """
     refuse_damaged(path)
+    filters = [(where[0], "in", where[1])] if where else None
     try:
         # One file is one table; partitioning="hive" would read names of folders as columns.
-        table = pq.read_table(path, columns=columns, partitioning=None)
+        table = pq.read_table(path, columns=columns, filters=filters, partitioning=None)
     except (OSError, pa.ArrowException) as error:
         raise _unreadable(path, error) from error
     if lacking := sorted(set(columns or ()) - set(table.column_names)):
         raise _unreadable(path, f"it has no column {lacking[0]}")
+    _refuse_strange(path, table.schema)
+    for name in table.column_names:
+        if table.column(name).null_count:
+            raise _unreadable(path, f"its column {name} lacks values")
+    _refuse_places(path, table, whole=where is None)
     return table
 
 
@@ -66,6 +103,56 @@ def rows_by_source(path: Path) -> dict[int, range]:
                 found[int(name)] = range(rows.start, first + int(count))
                 first += int(count)
     return found
+
+
+def _refuse_strange(path: Path, found: pa.Schema) -> None:
+    """Raise RunFolderError for a column that is of another type than what a run writes."""
+    name = f"{path.parent.name}/{path.name}"
+    nothing = pa.schema([])
+    schema = next((known for pattern, known in SCHEMAS if re.fullmatch(pattern, name)), nothing)
+    for field in found:
+        at = schema.get_field_index(field.name)
+        if at < 0:  # of another version, and read by nobody
+            continue
+        wanted, kind = schema.field(at).type, field.type
+        if pa.types.is_fixed_size_list(wanted) and pa.types.is_fixed_size_list(kind):
+            wanted, kind = wanted.value_type, kind.value_type  # the model's number of values
+        if kind != wanted:
+            raise _unreadable(path, f"its column {field.name} is {kind}, not {wanted}")
+
+
+def _refuse_absent(path: Path, about: pq.FileMetaData) -> None:
+    """Raise RunFolderError where a row group says that values of a plain column are absent."""
+    for group in range(about.num_row_groups):
+        rows = about.row_group(group)
+        for number in range(rows.num_columns):
+            column = rows.column(number)
+            counts = column.statistics
+            plain = "." not in column.path_in_schema  # an empty list counts as absent
+            if plain and counts is not None and counts.has_null_count and counts.null_count:
+                raise _unreadable(path, f"its column {column.path_in_schema} lacks values")
+
+
+def _refuse_places(path: Path, table: pa.Table, whole: bool) -> None:
+    """Raise RunFolderError for tiles that lie outside their sources, or are not counted from 0."""
+    if "source_width" not in table.column_names:
+        return
+    values = {
+        name: table.column(name).to_numpy().astype(np.int64)
+        for name in ("tile_id", "source_index", *(name for side in SIDES for name in side))
+        if name in table.column_names
+    }
+    for name, found in values.items():
+        if (found < 0).any():
+            raise _unreadable(path, f"its column {name} holds {found.min()}")
+    for first, length, most in SIDES:
+        if {first, length, most} <= values.keys() and (
+            (values[first] + values[length] > values[most]).any()
+        ):
+            raise _unreadable(path, f"a tile lies outside its source, by {first} and {length}")
+    tiles = values.get("tile_id", np.zeros(0, np.int64))
+    if whole and len(tiles) and (tiles != tiles[0] + np.arange(len(tiles))).any():
+        raise _unreadable(path, "its tiles are not numbered one after the other")
 
 
 def _unreadable(path: Path, why: Exception | str) -> RunFolderError:

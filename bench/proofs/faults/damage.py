@@ -4,7 +4,9 @@ Survived is a command that ends with the label maps of an undamaged run, the fil
 needed; what is left damaged, `alps verify` must name.
 """
 
+import os
 import random
+import stat
 from functools import partial
 from pathlib import Path
 
@@ -58,15 +60,31 @@ def _damaged(ground: Ground, name: str, how: str, command: str, seed: float) -> 
     wanted = _label_maps_again(ground) if command == "again" else label_maps(ground.base / "out")
     ground.restore()
     before, path = around(ground), ground.out / name
+    right = _state(path)
     spoil(path, how, random.Random(seed), ground.victim)
-    return worst(_follow(ground, name, command, wanted), judge_place(ground, before))
+    # Vectors are made anew where they are needed; who keeps a run for long may do without.
+    is_harmless = _state(path) == right or (name.startswith("vectors/") and not path.exists())
+    damaged = None if is_harmless else _state(path)
+    return worst(_follow(ground, name, command, wanted, damaged), judge_place(ground, before))
 
 
-def _follow(ground: Ground, name: str, command: str, wanted: dict[str, bytes]) -> Outcome:
+def _state(path: Path) -> tuple[int, bytes]:
+    """What lies under a name: its kind, and the bytes of a file."""
+    if not os.path.lexists(path):
+        return 0, b""
+    kind = stat.S_IFMT(path.lstat().st_mode)
+    return kind, path.read_bytes() if stat.S_ISREG(kind) else b""
+
+
+def _follow(
+    ground: Ground,
+    name: str,
+    command: str,
+    wanted: dict[str, bytes],
+    damaged: tuple[int, bytes] | None,
+) -> Outcome:
     if command == "verify":
-        if _is_as_it_was(ground, name):
-            return SURVIVED
-        return _must_name(ground, name)
+        return SURVIVED if damaged is None else _must_name(ground, name)
     steps: dict[str, list[list[str | Path]]] = {
         "label": [ground.label_command()],
         "again": ground.again(),
@@ -80,8 +98,8 @@ def _follow(ground: Ground, name: str, command: str, wanted: dict[str, bytes]) -
             return outcome
     if command != "report" and label_maps(ground.out) != wanted:
         return fault(f"{command} ends with 0 and other label maps")
-    if command in ("label", "repair") and not _is_as_it_was(ground, name):
-        found = _must_name(ground, name)
+    if command in ("label", "repair") and _state(ground.out / name) == damaged:
+        found = _must_name(ground, name)  # nobody needed it
         return found if found.verdict is Verdict.FAULT else SURVIVED
     return SURVIVED
 
@@ -97,14 +115,6 @@ def _must_name(ground: Ground, name: str) -> Outcome:
 def _matters(name: str) -> bool:
     """Journals are lines: those that are gone or damaged are work that is done again."""
     return not (name.startswith("journal/") and name.endswith(".jsonl"))
-
-
-def _is_as_it_was(ground: Ground, name: str) -> bool:
-    path = ground.out / name
-    if path.is_symlink() or not path.is_file():
-        # Vectors are made anew where they are needed; who keeps a run for long may do without.
-        return name.startswith("vectors/") and not path.exists()
-    return path.read_bytes() == (ground.base / "out" / name).read_bytes()
 
 
 def _label_maps_again(ground: Ground) -> dict[str, bytes]:

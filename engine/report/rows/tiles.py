@@ -13,6 +13,7 @@ from alps.engine.base.errors import RunFolderError
 from alps.engine.images.windows import Window
 from alps.engine.report.rows.shortlist import Shortlist, scatter
 from alps.engine.run_folder.schemas import STAGES
+from alps.engine.run_folder.tables import read_table
 
 STATUSES = ("ok", "empty", "skipped", "failed")
 BATCH_ROWS = 65_536
@@ -143,7 +144,7 @@ def read_rows(path: Path, tile_ids: Iterable[int]) -> dict[int, TileRow]:
     )  # fmt: skip
     names = pq.read_schema(path).names
     columns = [name for name in wanted if name in names]
-    table = pq.read_table(path, columns=columns, filters=[("tile_id", "in", ids)])
+    table = read_table(path, columns, where=("tile_id", ids))
     rows = {}
     for row in table.to_pylist():
         valid, covered = row["valid_pixels"] or 0, row["covered_pixels"] or 0

@@ -143,6 +143,7 @@ FLOAT = np.float32
     ("changes", "why"),
     [
         ({"centroids": np.full((3, 8), np.nan, FLOAT)}, "centroids holds NaN"),
+        ({"centroids": np.full((3, 8), 1e13, FLOAT)}, r"centroids holds values beyond 1e\+12"),
         ({"centroids": np.zeros((3, 7), FLOAT)}, "centroids of 7 values, features of 8"),
         ({"centroids": np.zeros((4, 8), FLOAT)}, "counts is of type int64 and shape"),
         ({"centroids": np.zeros((0, 8), FLOAT), "counts": np.zeros(0, int)}, "centroids has the"),

@@ -164,4 +164,18 @@ MUTANTS = [
             "two sources are taken for one",
         ),
     ),
+    Mutant(
+        "engine/run_folder/tables.py",
+        old="        if kind != wanted:\n",
+        new="        if False:\n",
+        tests=("tests/engine/run_folder/test_tables.py",),
+        why="a column of text is read as one of numbers",
+    ),
+    Mutant(
+        "engine/run_folder/tables.py",
+        old="values[first] + values[length] > values[most]",
+        new="values[first] > values[most]",
+        tests=("tests/engine/run_folder/test_tables.py",),
+        why="a tile may reach over the edge of its source",
+    ),
 ]
