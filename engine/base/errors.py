@@ -1,10 +1,43 @@
 """The errors that ALPS raises on purpose. Each text says what, where, and how to mend it."""
 
+import os
+import re
+
+# What a terminal obeys instead of showing it, what turns the direction of text, and bytes of names
+# that are no UTF-8, which Parquet and JSON could not hold.
+_UNSHOWN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def printable(text: str | os.PathLike[str], keep: str = "") -> str:
+    """Escape what is in a name of a file and should not be in a line of text.
+
+    keep: characters that stay what they are.
+    """
+    return _UNSHOWN.sub(lambda found: _escaped(found[0], keep), os.fspath(text))
+
+
+def _escaped(character: str, keep: str) -> str:
+    if character in keep:
+        return character
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # how Python holds a byte that is no UTF-8
+        code -= 0xDC00
+    return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+
 
 class AlpsError(Exception):
-    """Base class: something a user can act on. The command line prints it without a traceback."""
+    """Base class: something a user can act on. The command line prints it without a traceback.
+
+    Names of files in its text are safe to be printed, whatever they hold.
+    """
 
     exit_code = 1
+
+    def __init__(self, *args: object) -> None:
+        shown = (printable(arg, "\n\t") if isinstance(arg, str) else arg for arg in args)
+        super().__init__(*shown)
 
 
 class SettingsError(AlpsError):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from alps.engine.base.errors import SettingsError
+from alps.engine.base.errors import SettingsError, printable
 from alps.engine.quality.measure import Quality, QualitySettings, measure_quality
 from alps.engine.quality.truth import Unmatched
 
@@ -192,7 +192,7 @@ def _names(what: str, missing: tuple[Unmatched, ...]) -> list[str]:
     if not missing:
         return []
     lines = [f"{len(missing)} {what}:"]
-    lines += [f"  {m.name}: {m.reason}" for m in missing[:NAMES_SHOWN]]
+    lines += [printable(f"  {m.name}: {m.reason}") for m in missing[:NAMES_SHOWN]]
     if len(missing) > NAMES_SHOWN:
         lines.append(f"  and {len(missing) - NAMES_SHOWN} more (--json lists them)")
     return lines

@@ -5,9 +5,8 @@ import stat
 from functools import lru_cache
 from pathlib import Path
 
-from alps.engine.base.errors import SourceAwayError, SourceError
+from alps.engine.base.errors import SourceAwayError, SourceError, printable
 from alps.engine.images.references import is_service, read_head
-from alps.engine.images.sources import printable
 
 # What the makers of scenes deliver beside them has names of all kinds.
 METADATA = (".xml", ".txt", ".imd", ".rpb", ".pvl", ".eph", ".pass")

@@ -12,7 +12,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.io import DatasetReader
 from rasterio.session import DummySession
 
-from alps.engine.base.errors import SourceAwayError, SourceError
+from alps.engine.base.errors import SourceAwayError, SourceError, printable
 from alps.engine.base.memory import is_out_of_memory
 from alps.engine.images.beside import check_beside, check_file, check_there
 from alps.engine.images.facts.extent import lacks_pixels
@@ -25,7 +25,6 @@ from alps.engine.images.references import (
     read_head,
     references,
 )
-from alps.engine.images.sources import printable
 
 # GDAL opens text, XML and web services as rasters too; of those a renamed file must be refused.
 DRIVERS = (

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Self
 from xml.parsers import expat
 
-from alps.engine.base.errors import SourceError
-from alps.engine.images.sources import printable
+from alps.engine.base.errors import SourceError, printable
 
 HEAD = 4096  # bytes of a file that tell what it is
 REMOTE = ("/vsicurl/", "/vsis3/", "/vsigs/", "/vsiaz/", "/vsiadls/", "http://", "https://")

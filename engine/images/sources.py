@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from alps.engine.base.digests import fingerprint
-from alps.engine.base.errors import SourceError
+from alps.engine.base.errors import SourceError, printable
 
 IMAGE_SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jpe", ".tif", ".tiff", ".gtiff", ".jp2", ".j2k", ".jpx", ".bmp",
@@ -250,11 +250,6 @@ def _from_root(paths: list[Path], root: Path) -> list[Source]:
     root = _absolute(root)
     unique = sorted({_absolute(path) for path in paths})
     return [Source(path, printable(path.relative_to(root).as_posix())) for path in unique]
-
-
-def printable(name: str | Path) -> str:
-    """Escape bytes that are no UTF-8, which Parquet and JSON could not hold."""
-    return str(name).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _s3_source(address: str, *, with_bucket: bool = False) -> Source:

@@ -5,12 +5,13 @@ done again. Whatever has a name is whole: files are written beside it, synced an
 """
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from alps.engine.base.atomic import write_text
-from alps.engine.base.errors import RunFolderError
+from alps.engine.base.errors import RunFolderError, SettingsError, printable
 from alps.engine.base.records import BadRecordError, read_record
 from alps.engine.run_folder.inside import path_inside
 from alps.engine.run_folder.run_record import check_run, with_sum
@@ -26,6 +27,13 @@ class RunFolder:
     root: Path
 
     def __init__(self, root: str | Path) -> None:
+        try:
+            os.fspath(root).encode()
+        except UnicodeEncodeError:
+            raise SettingsError(
+                f"OUT {printable(root)} has bytes that are no UTF-8, which tables and images "
+                "cannot be written to; give another name"
+            ) from None
         object.__setattr__(self, "root", Path(root))
 
     @property

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from alps.engine.base.errors import SourceError
+from alps.engine.base.errors import SourceError, printable
 from alps.engine.base.failures import of_source
 from alps.engine.base.progress import Progress
 from alps.engine.images.archive import Survey
 from alps.engine.images.raster import RasterReader
 from alps.engine.images.reading import Reading
-from alps.engine.images.sources import Source, label_names, printable
+from alps.engine.images.sources import Source, label_names
 from alps.engine.images.windows import Window, count_windows, plan_windows
 from alps.engine.run_folder.schemas import PLAN_SCHEMA
 from alps.engine.settings import FilledSourceSettings
@@ -64,7 +64,7 @@ def make_plan(
             windows = [Window(0, 0, 0, 0)]
             # Absolute: the report reads tiles again, from another working directory perhaps.
             opened = source.path if isinstance(source.path, str) else source.path.absolute()
-            path = printable(opened)
+            path = str(opened).encode("utf-8", "backslashreplace").decode()
             try:
                 if path != str(opened):
                     raise SourceError(f"{path}: the file name is not UTF-8; rename it")

@@ -6,13 +6,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from alps.engine.base.errors import SourceError
+from alps.engine.base.errors import SourceError, printable
 from alps.engine.base.progress import Progress
 from alps.engine.images.archive import Survey
 from alps.engine.images.facts.description import HeaderFacts, PixelFacts
 from alps.engine.images.raster import RasterReader
 from alps.engine.images.reading import Reading
-from alps.engine.images.sources import Source, find_sources, printable
+from alps.engine.images.sources import Source, find_sources
 from alps.engine.images.windows import plan_windows
 from alps.engine.run_folder.plan import windows_of
 from alps.engine.settings import FilledSettings, RunSettings

@@ -4,6 +4,7 @@ A run is known by all that its segments depend on; the same command finds it aga
 refused.
 """
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -19,12 +20,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from alps.engine.base.digests import fingerprint
-from alps.engine.base.errors import RunFolderError, SettingsError, SourceError
+from alps.engine.base.errors import RunFolderError, SettingsError, SourceError, printable
 from alps.engine.base.memory import memory_named
 from alps.engine.images.archive import Survey, plain_limits
 from alps.engine.images.raster import RasterReader
 from alps.engine.images.reading import Reading
-from alps.engine.images.sources import find_sources, printable
+from alps.engine.images.sources import find_sources
 from alps.engine.masks.generator import MaskGenerator
 from alps.engine.models.load import load_model
 from alps.engine.run_folder.folder import RunFolder
@@ -108,7 +109,7 @@ def open_run(
     """
     settings, info = _with_runtime(folder, loaded.settings, loaded.model), loaded.info
     loaded = replace(loaded, settings=settings)
-    decides = _what_decides(src, settings, info) | dict(also)
+    decides = _what_decides(_as_known(folder, src), settings, info) | dict(also)
     config_hash = fingerprint(decides)
     if folder.run_json.exists():
         run = read_run(folder)
@@ -203,20 +204,27 @@ def read_run(folder: RunFolder) -> dict[str, Any]:
     return run
 
 
-def _what_decides(src: str | Path, settings: FilledSettings, info: ModelInfo) -> dict[str, Any]:
+def _what_decides(src: str, settings: FilledSettings, info: ModelInfo) -> dict[str, Any]:
     """All that the segments depend on; clusters may change without segmenting anew."""
     values = settings.to_dict()
     return {
-        "SRC": _absolute(src),
+        "SRC": src,
         "model": info.sha256,
         **deciding(values["source"]),
         **values["segment"],
     }
 
 
+def _as_known(folder: RunFolder, src: str | Path) -> str:
+    """SRC as a run that is there calls it, where it is the same place."""
+    known = folder.read_run().get("source") if folder.run_json.exists() else None
+    same = isinstance(known, str) and _absolute(known) == _absolute(src)
+    return str(known) if same else _absolute(src)
+
+
 def _absolute(src: str | Path) -> str:
     """SRC as it is known from any working directory."""
-    return str(src) if "://" in str(src) else str(Path(src).absolute())
+    return str(src) if "://" in str(src) else os.path.abspath(src)
 
 
 def _differences(run: dict[str, Any], decides: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from alps.engine.base.atomic import write_text
-from alps.engine.base.errors import SourceError
+from alps.engine.base.errors import SourceError, printable
 from alps.trainer.data.cache import Cache
 from alps.trainer.data.find import Problem
 
@@ -50,7 +50,7 @@ def describe(problems: list[Problem], most: int | None) -> list[str]:
     lines = []
     for kind, some in kinds.items():
         lines.append(f"{kind}: {len(some)}")
-        lines += [f"  {problem.where}: {problem.text}" for problem in some[:most]]
+        lines += [printable(f"  {problem.where}: {problem.text}") for problem in some[:most]]
         if most is not None and len(some) > most:
             lines.append(f"  … and {len(some) - most} more")
     return lines
