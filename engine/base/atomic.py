@@ -68,6 +68,17 @@ def spare_name(path: Path) -> Path:
     return path.with_name(f".{path.name}.old")
 
 
+def remove(path: Path) -> None:
+    """Delete a file, where there is one. Raises RunFolderError where that cannot be."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise RunFolderError(
+            f"cannot remove {path}: {error.strerror or error}; check its permissions, or remove it "
+            "by hand where it is a folder"
+        ) from error
+
+
 def sync_folder(folder: Path) -> None:
     """Make a rename last through a power cut; some file systems know no such thing."""
     try:

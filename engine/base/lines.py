@@ -4,6 +4,7 @@ A line ends with a checksum of itself. What was torn by a kill, damaged, or is n
 not there: what it stood for is done again.
 """
 
+import errno
 import hashlib
 import json
 import re
@@ -20,6 +21,7 @@ _SUM = re.compile(rb'(.*), "sum": "([0-9a-f]{16})"}\n?', re.DOTALL)
 
 def open_journal(path: Path) -> IO[bytes]:
     """A journal to which ``append_line`` adds; a last line that was torn is ended."""
+    _refuse_no_file(path)
     file = open(path, "ab+")  # noqa: SIM115 - handed on
     if file.tell():
         file.seek(-1, 2)
@@ -42,9 +44,16 @@ def read_lines(path: Path, kind: type[T]) -> Iterator[T | None]:
     """
     if not path.exists():
         return
+    _refuse_no_file(path)
     with open(path, "rb") as file:
         while text := file.readline(MOST_LINE):
             yield _parsed(text, kind)
+
+
+def _refuse_no_file(path: Path) -> None:
+    """Raise OSError for a pipe, which would be waited for without end, and the like."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no file; remove it")
 
 
 def _parsed(text: bytes, kind: type[T]) -> T | None:

@@ -16,6 +16,7 @@ from typing import Self
 import numpy as np
 import pyarrow as pa
 
+from alps.engine.base.atomic import remove
 from alps.engine.base.digests import fingerprint as digest_of
 from alps.engine.base.errors import RunFolderError, SourceError
 from alps.engine.base.failures import of_source
@@ -112,7 +113,7 @@ class Painter:
                 with of_source(first.source, "painting"):
                     counted = self._paint(tiles)
             except SourceError as error:
-                self._folder.label(first.label).unlink(missing_ok=True)
+                remove(self._folder.label(first.label))
                 self.unpainted[first.source] = reason = str(error)
                 print(f"{first.source}: no label map: {reason}", file=sys.stderr)
         files = [] if first.reason or reason else files

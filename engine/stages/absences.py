@@ -4,6 +4,7 @@ import os
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
+from alps.engine.base.atomic import remove
 from alps.engine.base.errors import SourceAwayError, SourceError
 from alps.engine.images.raster import RasterReader
 from alps.engine.images.reading import Reading
@@ -71,7 +72,7 @@ def forget_label_maps(folder: RunFolder, tiles: Collection[int]) -> None:
     for shard in {shard_of(tile) for tile in tiles}:
         for planned in tiles_of_shard(read_table(folder.plan), shard):
             if planned.tile_id in tiles:
-                folder.label(planned.label).unlink(missing_ok=True)
+                remove(folder.label(planned.label))
 
 
 def can_be_read(planned: PlannedTile, reading: Reading | None) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from alps.engine.base.atomic import remove
 from alps.engine.base.device import choose_device
 from alps.engine.base.digests import fingerprint
 from alps.engine.base.errors import RunFolderError, TooManyFailuresError
@@ -163,7 +164,7 @@ def cut_stage(folder: RunFolder) -> None:
     if again := uncut_again(folder, settings.reading):
         folder.update_run(done={})
         for group in again:
-            folder.regions(group).unlink(missing_ok=True)
+            remove(folder.regions(group))
     if groups_to_cut(folder):
         with timed(folder, "regions"):
             cut_archive(folder, settings)

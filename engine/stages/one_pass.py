@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from alps.engine.base.atomic import whole
+from alps.engine.base.atomic import remove, whole
 from alps.engine.base.digests import fingerprint
 from alps.engine.base.errors import RunFolderError
 from alps.engine.clusters.assign import assign_group
@@ -175,8 +175,8 @@ class _Keeper:
                     self._painter.forget(tiles[0])
                     is_retried = True
             if is_retried:
-                folder.regions(group.number).unlink(missing_ok=True)
-                folder.region_classes(group.number).unlink(missing_ok=True)
+                remove(folder.regions(group.number))
+                remove(folder.region_classes(group.number))
         again = {tile for tile in again if is_segmented(folder, shard_of(tile))}
         self._stale = {shard_of(tile) for tile in again}
         return again
@@ -230,7 +230,7 @@ class _Keeper:
         needed = None if is_last else self._groups[self._next].shards[0]
         for group in self._groups[self._dropped : self._next]:
             for tiles in group.sources:
-                self._folder.region_raster(tiles[0].label).unlink(missing_ok=True)
+                remove(self._folder.region_raster(tiles[0].label))
             for path in (
                 self._folder.region_classes(group.number),
                 self._folder.region_vectors(group.number),
@@ -238,10 +238,10 @@ class _Keeper:
                 self._folder.borders(group.number),
                 self._folder.objects(group.number),
             ):
-                path.unlink(missing_ok=True)
+                remove(path)
             for shard in group.shards:
                 if needed is None or shard < needed:
-                    self._folder.segments(shard).unlink(missing_ok=True)
+                    remove(self._folder.segments(shard))
         self._dropped = self._next
 
     def _is_there(self, shard: int) -> bool:

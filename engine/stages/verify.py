@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from alps.engine.base.atomic import whole
+from alps.engine.base.atomic import remove, whole
 from alps.engine.base.digests import file_sha256
 from alps.engine.base.errors import RunFolderError
 from alps.engine.base.lines import MOST_LINE, read_lines
@@ -235,12 +235,7 @@ def _remove(folder: RunFolder, finding: Finding) -> None:
     if number is not None and room == "regions":
         gone += [folder.regions(number), folder.borders(number), folder.objects(number)]
     for path in gone:
-        try:
-            path.unlink(missing_ok=True)
-        except OSError as error:
-            raise RunFolderError(
-                f"cannot remove {path}: {error.strerror or error}; check permissions"
-            ) from error
+        remove(path)
 
 
 def _plan_again(folder: RunFolder) -> bool:

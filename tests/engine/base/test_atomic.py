@@ -4,7 +4,14 @@ import os
 
 import pytest
 
-from alps.engine.base.atomic import publish_folder, spare_name, sync_folder, whole, write_text
+from alps.engine.base.atomic import (
+    publish_folder,
+    remove,
+    spare_name,
+    sync_folder,
+    whole,
+    write_text,
+)
 from alps.engine.base.errors import RunFolderError
 
 
@@ -88,3 +95,13 @@ def test_killed_between_two_renames_the_older_folder_is_still_there(tmp_path, mo
     monkeypatch.undo()
     publish_folder(part, old)
     assert names(old / "inner") == ["b"] and not spare_name(old).exists()
+
+
+def test_what_cannot_be_removed_is_named(tmp_path):
+    remove(tmp_path / "nothing")
+    (tmp_path / "file").touch()
+    remove(tmp_path / "file")
+    assert not (tmp_path / "file").exists()
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(RunFolderError, match=r"cannot remove .*folder: .*by hand"):
+        remove(tmp_path / "folder")

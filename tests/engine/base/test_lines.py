@@ -1,6 +1,7 @@
 """Journals: lines of JSON that are whole, or count as not there."""
 
 import json
+import os
 from dataclasses import dataclass
 
 import pytest
@@ -73,3 +74,11 @@ def test_what_is_no_line_is_told_apart_from_the_others(journal, text):
 def test_lines_of_older_versions_have_no_checksum(tmp_path):
     (tmp_path / "old").write_text('{"index": 7, "more": [1]}\n{"index": 8}\n')
     assert numbers(tmp_path / "old") == [7, 8]
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    path = tmp_path / "lines.jsonl"
+    os.mkfifo(path)
+    for ask in (lambda: list(read_lines(path, dict)), lambda: open_journal(path)):
+        with pytest.raises(OSError, match="no file"):
+            ask()

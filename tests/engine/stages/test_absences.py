@@ -209,7 +209,7 @@ ODD = {
     "opened": (plan, "windows_of", lambda source, *rest: source.name),
     "read": (segment, "check_size", lambda reader, tile: tile.source),
     "cut": (regions, "_scene_of", lambda tiles: tiles[0].source),
-    "painted": (Painter, "_shown", lambda painter, tiles, *rest: tiles[0].source),
+    "painted": (Painter, "_shown", lambda painter, tile, *rest: tile.source),
 }
 
 
