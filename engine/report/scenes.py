@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
-import pyarrow.parquet as pq
 
 from alps.engine.images.windows import Window
 from alps.engine.regions.windows import COLUMNS, SourceWindows
@@ -50,7 +49,7 @@ def planned_tiles(folder: RunFolder, indices: list[int]) -> dict[int, list[Plann
     """The tiles of these sources, by source index, in their order."""
     found: dict[int, list[PlannedTile]] = {index: [] for index in indices}
     if indices and folder.plan.exists():
-        table = pq.read_table(folder.plan, filters=[("source_index", "in", indices)])
+        table = read_table(folder.plan, where=("source_index", indices))
         for row in table.to_pylist():
             found[row["source_index"]].append(PlannedTile(**row))
     return found

@@ -85,8 +85,10 @@ def is_right(folder: RunFolder, path: Path, number: int | None = None) -> bool:
     return path.exists()
 
 
-def refuse_damaged(path: Path, number: int | None = None, folder: RunFolder | None = None) -> None:
+def refuse_damaged(path: Path, number: int | None = None, folder: RunFolder | None = None) -> bool:
     """Raise RunFolderError for a file that is not what was written; once a process it is hashed.
+
+    Returns whether it has a checksum.
 
     Args:
         path: of a file; one that is not there is left to whoever reads it.
@@ -96,21 +98,22 @@ def refuse_damaged(path: Path, number: int | None = None, folder: RunFolder | No
     folder = folder or folder_of(path)
     known = None if folder is None else _known(folder, path, number)
     if folder is None or known is None:
-        return
+        return False
     try:
         status = path.stat()
         stamp = status.st_size, status.st_mtime_ns
         if _checked.get(path) == stamp:
-            return
+            return True
         if status.st_size != known.bytes:
             raise folder.damaged(path, f"it has {status.st_size} bytes, not {known.bytes}")
         if file_sha256(path) != known.sha256:
             raise folder.damaged(path, "its SHA-256 is not that of what was written")
     except FileNotFoundError:
-        return
+        return True
     except OSError as error:
         raise folder.damaged(path, error.strerror or str(error)) from error
     _remember(path)
+    return True
 
 
 def folder_of(path: Path) -> RunFolder | None:

@@ -20,6 +20,7 @@ from alps.engine.run_folder.region_schemas import BORDER_SCHEMA, OBJECT_SCHEMA, 
 from alps.engine.run_folder.schemas import CLASS_SCHEMA, PLAN_SCHEMA, TILE_SCHEMA, segment_schema
 from alps.engine.run_folder.sums import folder_of, record, refuse_damaged
 
+READING = (OSError, pa.ArrowException, UnicodeDecodeError)
 # Of the tables in a run folder, by folder and name.
 SCHEMAS: tuple[tuple[str, pa.Schema], ...] = (
     (r"journal/plan\.parquet", PLAN_SCHEMA),
@@ -59,7 +60,7 @@ def open_table(path: Path) -> Iterator[pq.ParquetFile]:
             _refuse_strange(path, file.schema_arrow)
             _refuse_absent(path, file.metadata)
             yield file
-    except (OSError, pa.ArrowException) as error:
+    except READING as error:
         raise _unreadable(path, error) from error
     except KeyError as error:
         if "does not exist in schema" not in str(error):
@@ -74,12 +75,14 @@ def read_table(
 
     where: a column, and its values in the rows that are wanted; None: all.
     """
-    refuse_damaged(path)
+    is_vouched_for = refuse_damaged(path)
     filters = [(where[0], "in", where[1])] if where else None
     try:
         # One file is one table; partitioning="hive" would read names of folders as columns.
         table = pq.read_table(path, columns=columns, filters=filters, partitioning=None)
-    except (OSError, pa.ArrowException) as error:
+        if not is_vouched_for:
+            table.validate(full=True)  # lengths, offsets, UTF-8
+    except READING as error:
         raise _unreadable(path, error) from error
     if lacking := sorted(set(columns or ()) - set(table.column_names)):
         raise _unreadable(path, f"it has no column {lacking[0]}")

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from alps.engine.base.errors import RunFolderError
+from alps.engine.base.records import one_line
 from alps.engine.report.rows.dates import UNKNOWN, date_in_name
 from alps.engine.report.rows.shortlist import Shortlist, scatter
+from alps.engine.run_folder.tables import open_table
 
 BATCH_ROWS = 65_536
 MOST_SIDE = 6000  # pixels of a scene that are shown
@@ -49,7 +50,7 @@ def survey_sources(path: Path, scenes: int, sample: int, latest: int) -> SourceS
     drawn, cut = Shortlist(sample, spread="id"), Shortlist(scenes, spread="id")
     dates = np.full(0, UNKNOWN, np.int32)
     try:
-        with pq.ParquetFile(path) as file:
+        with open_table(path) as file:
             names = file.schema_arrow.names
             columns = [name for name in wanted if name in names]
             for batch in file.iter_batches(BATCH_ROWS, columns=columns):
@@ -66,7 +67,7 @@ def survey_sources(path: Path, scenes: int, sample: int, latest: int) -> SourceS
                     cut.add(_lots(index[ok & several & large], last=True))
     except (OSError, pa.ArrowException, KeyError) as error:
         raise RunFolderError(
-            f"{path} cannot be read: {error}. Run `alps label` on this folder again."
+            f"{path} cannot be read: {one_line(error)}. Run `alps label` on this folder again."
         ) from error
     return SourceSurvey(
         dates, *([row["id"] for row in shortlist.rows()] for shortlist in (cut, drawn))
@@ -79,7 +80,7 @@ def read_sources(path: Path, indices: Iterable[int]) -> dict[int, SourceRow]:
     found: dict[int, SourceRow] = {}
     if not len(wanted):
         return found
-    with pq.ParquetFile(path) as file:
+    with open_table(path) as file:
         columns = [name for name in COLUMNS if name in file.schema_arrow.names]
         for batch in file.iter_batches(BATCH_ROWS, columns=columns):
             index = batch["source_index"].to_numpy()

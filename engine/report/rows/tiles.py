@@ -10,10 +10,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from alps.engine.base.errors import RunFolderError
+from alps.engine.base.records import one_line
 from alps.engine.images.windows import Window
 from alps.engine.report.rows.shortlist import Shortlist, scatter
 from alps.engine.run_folder.schemas import STAGES
-from alps.engine.run_folder.tables import read_table
+from alps.engine.run_folder.tables import open_table, read_table
 
 STATUSES = ("ok", "empty", "skipped", "failed")
 BATCH_ROWS = 65_536
@@ -91,7 +92,7 @@ def survey_tiles(path: Path) -> tuple[TileFigures, list[dict[str, int | float]]]
     seen = np.zeros(0, bool)
     groups: dict[tuple[str, str], ReasonGroup] = {}
     try:
-        with pq.ParquetFile(path) as file:
+        with open_table(path) as file:
             columns = [name for name in wanted if name in file.schema_arrow.names]
             for batch in file.iter_batches(BATCH_ROWS, columns=columns):
                 table = pa.Table.from_batches([batch])
@@ -102,7 +103,7 @@ def survey_tiles(path: Path) -> tuple[TileFigures, list[dict[str, int | float]]]
                 candidates.add(_candidates(table, indices))
     except (OSError, pa.ArrowException, KeyError) as error:
         raise RunFolderError(
-            f"{path} cannot be read: {error}. Run `alps label` on this folder again."
+            f"{path} cannot be read: {one_line(error)}. Run `alps label` on this folder again."
         ) from error
     figures.sources = int(seen.sum())
     order = ("failed", "skipped", "empty")

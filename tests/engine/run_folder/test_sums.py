@@ -9,18 +9,19 @@ import pytest
 from alps.engine.base.errors import RunFolderError
 from alps.engine.run_folder import sums
 from alps.engine.run_folder.folder import RunFolder
+from alps.engine.run_folder.schemas import CLASS_SCHEMA
 from alps.engine.run_folder.tables import open_table, read_table, write_table
 
-TABLE = pa.table({"a": list(range(1000)), "b": ["x" * 9] * 1000})
+TABLE = pa.table({"cluster": list(range(1000)), "margin": [0.25] * 1000}, schema=CLASS_SCHEMA)
 
 
 @pytest.fixture
 def folder(tmp_path):
     """A run folder with one table, of shard 3."""
     run = RunFolder(tmp_path / "run")
-    for path in (run.journal, run.segments(0).parent):
+    for path in (run.journal, run.region_classes(0).parent):
         path.mkdir(parents=True)
-    write_table(TABLE, run.segments(3))
+    write_table(TABLE, run.region_classes(3))
     return run
 
 
@@ -35,15 +36,17 @@ def flip(path, at, bit=1):
 def test_a_table_has_a_line_in_the_journal_of_its_shard(folder):
     (line,) = folder.sums(3).read_text().splitlines()
     found = json.loads(line)
-    assert found["file"] == "segments/part-00003.parquet"
-    assert found["bytes"] == folder.segments(3).stat().st_size and len(found["sha256"]) == 64
-    assert read_table(folder.segments(3)).equals(TABLE)
-    assert sums.is_whole(folder, folder.segments(3)) and sums.is_right(folder, folder.segments(3))
+    assert found["file"] == "clusters/part-00003.parquet"
+    assert found["bytes"] == folder.region_classes(3).stat().st_size and len(found["sha256"]) == 64
+    assert read_table(folder.region_classes(3)).equals(TABLE)
+    assert sums.is_whole(folder, folder.region_classes(3)) and sums.is_right(
+        folder, folder.region_classes(3)
+    )
 
 
 def test_every_flipped_bit_is_seen_before_anything_is_read(folder):
     """Also those that Parquet itself reads over: in statistics, offsets, names of columns."""
-    path = folder.segments(3)
+    path = folder.region_classes(3)
     size = path.stat().st_size
     for at in range(0, size, 7):
         flip(path, at)
@@ -56,7 +59,7 @@ def test_every_flipped_bit_is_seen_before_anything_is_read(folder):
 
 
 def test_what_was_cut_short_is_not_whole(folder):
-    path = folder.segments(3)
+    path = folder.region_classes(3)
     path.write_bytes(path.read_bytes()[:-1])
     assert not sums.is_whole(folder, path)
     with pytest.raises(RunFolderError, match=r"is damaged: it has \d+ bytes, not \d+; remove it"):
@@ -68,18 +71,20 @@ def test_what_was_cut_short_is_not_whole(folder):
 
 
 def test_the_last_line_of_a_file_counts(folder):
-    write_table(TABLE.slice(5), folder.segments(3))
-    assert read_table(folder.segments(3)).num_rows == 995
-    write_table(TABLE, folder.segments(3))
-    assert read_table(folder.segments(3)).num_rows == 1000
+    write_table(TABLE.slice(5), folder.region_classes(3))
+    assert read_table(folder.region_classes(3)).num_rows == 995
+    write_table(TABLE, folder.region_classes(3))
+    assert read_table(folder.region_classes(3)).num_rows == 1000
 
 
 def test_files_of_older_versions_are_taken_as_they_are(folder):
     folder.sums(3).unlink()
-    assert sums.is_whole(folder, folder.segments(3)) and sums.is_right(folder, folder.segments(3))
-    assert read_table(folder.segments(3)).equals(TABLE)
-    folder.segments(3).write_bytes(b"")
-    assert not sums.is_whole(folder, folder.segments(3))
+    assert sums.is_whole(folder, folder.region_classes(3)) and sums.is_right(
+        folder, folder.region_classes(3)
+    )
+    assert read_table(folder.region_classes(3)).equals(TABLE)
+    folder.region_classes(3).write_bytes(b"")
+    assert not sums.is_whole(folder, folder.region_classes(3))
 
 
 @pytest.mark.parametrize(
@@ -88,9 +93,9 @@ def test_files_of_older_versions_are_taken_as_they_are(folder):
 def test_lines_of_a_damaged_journal_count_as_not_there(folder, junk):
     journal = folder.sums(3)
     journal.write_bytes(junk + journal.read_bytes())
-    assert read_table(folder.segments(3)).equals(TABLE)
-    write_table(TABLE, folder.segments(3))  # a torn end does not swallow the next line
-    assert sums.known_sums(folder, 3).keys() >= {"segments/part-00003.parquet"}
+    assert read_table(folder.region_classes(3)).equals(TABLE)
+    write_table(TABLE, folder.region_classes(3))  # a torn end does not swallow the next line
+    assert sums.known_sums(folder, 3).keys() >= {"clusters/part-00003.parquet"}
 
 
 def test_a_line_of_which_a_bit_was_flipped_does_not_count(folder):
@@ -98,8 +103,8 @@ def test_a_line_of_which_a_bit_was_flipped_does_not_count(folder):
     for at in range(len(whole) - 1):
         flip(folder.sums(3), at)
         known = sums.known_sums(folder, 3)
-        assert set(known) <= {"segments/part-00003.parquet"} or at < 30
-        assert read_table(folder.segments(3)).equals(TABLE), at
+        assert set(known) <= {"clusters/part-00003.parquet"} or at < 30
+        assert read_table(folder.region_classes(3)).equals(TABLE), at
         flip(folder.sums(3), at)
 
 
@@ -108,12 +113,12 @@ def test_a_file_is_hashed_once(folder, monkeypatch):
     real = sums.file_sha256
     monkeypatch.setattr(sums, "file_sha256", lambda path: calls.append(path) or real(path))
     for _ in range(3):
-        read_table(folder.segments(3))
+        read_table(folder.region_classes(3))
     assert calls == []  # it was when it was written
-    os.utime(folder.segments(3), ns=(1, 1))
+    os.utime(folder.region_classes(3), ns=(1, 1))
     for _ in range(3):
-        read_table(folder.segments(3))
-    assert calls == [folder.segments(3)]
+        read_table(folder.region_classes(3))
+    assert calls == [folder.region_classes(3)]
 
 
 def test_tables_elsewhere_have_none(tmp_path):

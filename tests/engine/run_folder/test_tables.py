@@ -137,3 +137,12 @@ def test_a_table_read_in_parts_has_its_columns_and_all_values(inside):
         next(file.iter_batches(columns=["cluster"]))["margin"]
     with pytest.raises(KeyError, match="of the caller"), open_table(path):
         raise KeyError("of the caller")
+
+
+def test_names_that_are_no_text_are_refused(tmp_path):
+    path = tmp_path / "a.parquet"
+    write_table(pa.table({"name": ["abcdefgh" * 4]}), path)
+    content = path.read_bytes().replace(b"abcdefgh", b"\xff\xfe\xfdabcde")
+    path.write_bytes(content)
+    with pytest.raises(RunFolderError, match=r"cannot read .*a\.parquet"):
+        read_table(path)
