@@ -20,14 +20,15 @@ from alps.engine.clusters.fit import (
     margin_of,
 )
 from alps.engine.clusters.region_data import RunRegions
-from alps.engine.clusters.vectors import read_vectors
+from alps.engine.clusters.vectors import VectorFile
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.schemas import CLASS_SCHEMA
 from alps.engine.run_folder.sums import record
-from alps.engine.run_folder.tables import note_table, open_table
+from alps.engine.run_folder.tables import note_table
 from alps.engine.settings import ClusterSettings
 from alps.kernels import kmeans
 
+AT_ONCE = 1 << 16  # regions of a row group of classes
 Place = Callable[[np.ndarray], Any]  # puts an array where it is worked on
 
 
@@ -96,21 +97,17 @@ def assign_group(
     """
     if model.features is None:
         raise ValueError("clusters without features assign no regions")
+    vectors = VectorFile(folder.region_vectors(group))
     path = folder.region_classes(group)
     path.parent.mkdir(exist_ok=True)
     with (
-        open_table(folder.region_vectors(group)) as vectors,
-        open_table(folder.regions(group)) as regions,
         whole(path) as part,
         pq.ParquetWriter(part, CLASS_SCHEMA, compression="zstd") as writer,
     ):
-        for number in range(vectors.num_row_groups):
-            weights = None
-            if weight_by_area:
-                area = regions.read_row_group(number, ["area"]).column(0).to_numpy()
-                weights = place(area.astype(np.float32))
-            own = place(read_vectors(vectors, number))
-            found = kmeans.assign(own, model.centroids, weights)
+        for start in range(0, vectors.count, AT_ONCE):
+            own, area = vectors.read(start, min(AT_ONCE, vectors.count - start))
+            weights = place(area) if weight_by_area else None
+            found = kmeans.assign(place(own), model.centroids, weights)
             if tally is not None:
                 tally.add(found)
             found = replace(found, nearest=_on_host(found.nearest), second=_on_host(found.second))

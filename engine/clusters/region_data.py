@@ -1,13 +1,11 @@
-"""The vectors of a run folder's regions: written to Parquet, and read as they are asked for.
+"""The vectors of a run folder's regions: written, and read as they are asked for.
 
-A piece is a row group. Batches are drawn from a pool of pieces in random order, rows of different
-pieces mixed, so that no batch is one shard's kind of land. Memory is the pool and a piece, whatever
-the archive's size; small archives are kept.
+A piece is a few hundred vectors, of one place. Batches are drawn from a pool of pieces in random
+order, rows of different pieces mixed: were a batch of a few places alone, centroids would run after
+them. Memory is the pool, whatever the archive's size; small archives are kept.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,25 +20,16 @@ from alps.engine.clusters.features import (
     refuse_older,
 )
 from alps.engine.clusters.region_reader import RegionReader
-from alps.engine.clusters.vectors import read_vectors, write_vectors
+from alps.engine.clusters.vectors import VectorFile, write_vectors
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.plan import groups_of, shard_count, tiles_of_shard
 from alps.engine.run_folder.tables import open_table, read_table
 from alps.engine.settings import ClusterSettings
 
-POOL_ROWS = 1 << 16  # mixed before they are cut into batches
+PIECE_ROWS = 1 << 8
+READ_ROWS = 1 << 14  # where all are read in order
+POOL_ROWS = 1 << 17  # mixed before they are cut into batches
 KEEP_BYTES = 1 << 26  # vectors up to this size stay in memory
-
-
-@dataclass(frozen=True)
-class Piece:
-    """A row group of a file of regions, and of that of their vectors."""
-
-    regions: Path
-    vectors: Path
-    group: int
-    first: int  # the first row's index among all of the run
-    rows: int
 
 
 class RunRegions:
@@ -59,8 +48,6 @@ class RunRegions:
         plan = read_table(folder.plan)
         self.groups = [group for group, _ in groups_of(plan)]
         self._reader = RegionReader(folder)
-        self.pieces = _pieces(folder, self.groups)
-        self.count = sum(piece.rows for piece in self.pieces)
         self._weigh, self._place = settings.weight_by_area, place
         fit = FeatureFit(settings)
         for shard in range(shard_count(plan)):
@@ -69,28 +56,38 @@ class RunRegions:
                 segments = self._reader.of_tile(tile.tile_id)
                 if len(segments.area):
                     fit.add_segments(segments)
-        for piece in self.pieces:
-            with open_table(piece.regions) as file:
-                fit.add_colours(lists(file.read_row_group(piece.group, ["colour"]), "colour"))
+        for group in self.groups:
+            with open_table(folder.regions(group)) as file:
+                for number in range(file.num_row_groups):
+                    fit.add_colours(lists(file.read_row_group(number, ["colour"]), "colour"))
         self.model: FeatureModel = fit.solve()
         with Progress(len(self.groups), "groups", "describing regions") as progress:
             for group in self.groups:
                 write_vectors(folder, group, self.model, self._reader)
                 progress.advance(1)
+        self._files = [VectorFile(folder.region_vectors(group)) for group in self.groups]
+        counts = np.array([file.count for file in self._files], np.int64)
+        self._ends = np.cumsum(counts)  # of each file's rows among all of the run
+        self._piece_ends = np.cumsum(-(-counts // PIECE_ROWS))
+        self.count = int(counts.sum())
         self._kept: MemoryVectors | None = None
-        if self.count and self._width() * 4 * self.count <= KEEP_BYTES:
-            parts = [self._read(piece) for piece in self.pieces]
+        if self.count and self._files[0].width * 4 * self.count <= KEEP_BYTES:
+            parts = [self._read(file, 0, file.count) for file in self._files]
             self._kept = MemoryVectors(*self._batch(parts, placed=True))
 
     def take(self, rows: np.ndarray) -> Batch:
-        """The vectors of these indices, which ascend; one pass over the pieces they lie in."""
+        """The vectors of these indices, which ascend; one pass over the files they lie in."""
         if self._kept is not None:
             return self._kept.take(rows)
         parts = []
-        for piece in self.pieces:
-            low, high = np.searchsorted(rows, [piece.first, piece.first + piece.rows])
-            if high > low:
-                parts.append(self._read(piece, rows[low:high] - piece.first))
+        for file, end in zip(self._files, self._ends.tolist(), strict=True):
+            for start in range(end - file.count, end, READ_ROWS):
+                last = min(start + READ_ROWS, end)
+                low, high = np.searchsorted(rows, [start, last])
+                if high > low:
+                    vectors, weights = self._read(file, start - end + file.count, last - start)
+                    own = rows[low:high] - start
+                    parts.append((vectors[own], None if weights is None else weights[own]))
         return Batch(*self._batch(parts, placed=True))
 
     def batches(self, rows: int, rng: np.random.Generator) -> Iterator[Batch]:
@@ -100,9 +97,9 @@ class RunRegions:
             return
         waiting: list[tuple[np.ndarray, np.ndarray | None]] = []
         held = 0
-        order = rng.permutation(len(self.pieces))
+        order = rng.permutation(self._piece_ends[-1])
         for index in order:
-            waiting.append(self._read(self.pieces[index]))
+            waiting.append(self._piece(index))
             held += len(waiting[-1][0])
             if held < max(POOL_ROWS, rows) and index != order[-1]:
                 continue
@@ -117,9 +114,12 @@ class RunRegions:
             waiting = [(vectors[rest], None if weights is None else weights[rest])]
             held = len(rest)
 
-    def _width(self) -> int:
-        first = next(piece for piece in self.pieces if piece.rows)
-        return self._read(first, np.zeros(1, int))[0].shape[1]
+    def _piece(self, index: int) -> tuple[np.ndarray, np.ndarray | None]:
+        which = int(np.searchsorted(self._piece_ends, index, side="right"))
+        file = self._files[which]
+        before = int(self._piece_ends[which - 1]) if which else 0
+        start = (int(index) - before) * PIECE_ROWS
+        return self._read(file, start, min(PIECE_ROWS, file.count - start))
 
     def _batch(
         self, parts: list[tuple[np.ndarray, np.ndarray | None]], placed: bool = False
@@ -131,26 +131,7 @@ class RunRegions:
         return vectors, weights
 
     def _read(
-        self, piece: Piece, rows: np.ndarray | None = None
+        self, file: VectorFile, start: int, count: int
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        chosen = slice(None) if rows is None else rows
-        with open_table(piece.vectors) as file:
-            vectors = read_vectors(file, piece.group)[chosen]
-        if not self._weigh:
-            return vectors, None
-        with open_table(piece.regions) as file:
-            area = file.read_row_group(piece.group, ["area"]).column(0).to_numpy()
-        return vectors, area[chosen].astype(np.float32)
-
-
-def _pieces(folder: RunFolder, of_groups: list[int]) -> list[Piece]:
-    pieces = []
-    first = 0
-    for of_group in of_groups:
-        path, vectors = folder.regions(of_group), folder.region_vectors(of_group)
-        with open_table(path) as file:
-            groups = [file.metadata.row_group(g).num_rows for g in range(file.num_row_groups)]
-        for group, rows in enumerate(groups):
-            pieces.append(Piece(path, vectors, group, first, rows))
-            first += rows
-    return pieces
+        vectors, area = file.read(start, count)
+        return vectors, area if self._weigh else None

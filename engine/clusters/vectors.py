@@ -10,13 +10,15 @@ in two that follow each other, so memory is a few of them, whatever a scene's si
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+from numpy.lib import format as npy
 
 from alps.engine.base.atomic import whole
+from alps.engine.base.errors import RunFolderError
 from alps.engine.clusters.features import FeatureModel
 from alps.engine.clusters.region_reader import REGION_COLUMNS, RegionReader
 from alps.engine.run_folder.folder import RunFolder
@@ -27,7 +29,6 @@ FADES = 4.0  # L*a*b* units across a border at which a neighbour counts 1/e
 # Weight of a pixel of border, on average over a region's, at which it takes up half as much as one
 # whose borders cannot be seen would: a region that is clear on all sides keeps to itself.
 HALF = 0.1
-COLUMN = "vector"
 AT_ONCE = 1 << 14  # regions that are described at once
 
 
@@ -44,7 +45,7 @@ class Touching:
 def write_vectors(
     folder: RunFolder, group: int, features: FeatureModel, reader: RegionReader
 ) -> None:
-    """Write the vector of each region of a group, float16, in the order of its rows.
+    """Write the vector, float16, and the area of each region of a group, in the order of its rows.
 
     Raises RunFolderError where the group's tables do not belong together.
     """
@@ -54,29 +55,69 @@ def write_vectors(
     if features.neighbours > 0:
         parts = mixed(folder, group, parts, _touching(folder, group), features.neighbours)
     first = next(parts)
-    # As bytes: of lists Parquet writes, and holds, what level each value is of; and hardly two are
-    # equal, so a dictionary would be work for nothing.
-    width = first.shape[1] * np.dtype(np.float16).itemsize
-    schema = pa.schema([(COLUMN, pa.binary(width))])
-    how = {"compression": "zstd", "use_dictionary": False, "write_statistics": False}
-    with whole(path) as part, pq.ParquetWriter(part, schema, **how) as writer:
-        for vectors in chain([first], parts):
-            values = _in_parts(vectors, features.scaled, np.float16).astype("<f2", copy=False)
-            column = pa.FixedSizeBinaryArray.from_buffers(
-                pa.binary(width), len(values), [None, pa.py_buffer(values)]
-            )
-            writer.write_table(pa.table([column], schema=schema))
-            pa.default_memory_pool().release_unused()  # or what a row took piles up
+    kind = np.dtype([("vector", "<f2", (first.shape[1],)), ("area", "<i4")])
+    with open_table(folder.regions(group)) as file:
+        header = {"descr": kind.descr, "fortran_order": False, "shape": (file.metadata.num_rows,)}
+    with whole(path) as part, open(part, "wb") as out:
+        npy.write_array_header_1_0(out, header)
+        for vectors, area in zip(chain([first], parts), _areas(folder, group), strict=True):
+            for start in range(0, len(vectors), AT_ONCE):
+                some = np.s_[start : start + AT_ONCE]
+                rows = np.empty(len(area[some]), kind)
+                rows["vector"], rows["area"] = features.scaled(vectors[some]), area[some]
+                rows.tofile(out)
     note_table(path)
 
 
-def read_vectors(file: pq.ParquetFile, row_group: int) -> np.ndarray:
-    """A row group of what ``write_vectors`` wrote, (n, D) float32."""
-    column = file.read_row_group(row_group).column(COLUMN).combine_chunks()
-    shape = len(column), column.type.byte_width // np.dtype(np.float16).itemsize
-    start = column.offset * column.type.byte_width
-    flat = np.frombuffer(column.buffers()[1] or b"", "<f2", shape[0] * shape[1], start)
-    return flat.reshape(shape).astype(np.float32)
+class VectorFile:
+    """What ``write_vectors`` wrote, read in parts from any place.
+
+    A plain array on the disk: fits ask for a few hundred rows here and there, for which a Parquet
+    file would have to be decoded, or its row groups be so many that finding one takes longer.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Raises RunFolderError where it is not there, or not as long as it says."""
+        self._path = path
+        try:
+            with open(path, "rb") as file:
+                if npy.read_magic(file) != (1, 0):
+                    raise ValueError("it is of another version")
+                shape, _, self._kind = npy.read_array_header_1_0(file)
+                self._start = file.tell()
+            (self.count,) = shape
+            size = self._start + self.count * self._kind.itemsize
+            if self._kind.names != ("vector", "area") or path.stat().st_size != size:
+                raise ValueError("it does not hold what it says")
+        except (OSError, ValueError, EOFError) as error:
+            raise _unreadable(path, error) from error
+
+    @property
+    def width(self) -> int:
+        """Values of a vector."""
+        return int(self._kind["vector"].shape[0])
+
+    def read(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """Rows from ``first`` on: vectors (count, D) float32, and pixels (count,) float32."""
+        offset = self._start + first * self._kind.itemsize
+        try:
+            rows = np.fromfile(self._path, self._kind, count, offset=offset)
+        except OSError as error:
+            raise _unreadable(self._path, error) from error
+        if len(rows) != count:
+            raise _unreadable(self._path, "it ends early")
+        return rows["vector"].astype(np.float32), rows["area"].astype(np.float32)
+
+
+def _unreadable(path: Path, why: object) -> RunFolderError:
+    return RunFolderError(f"cannot read {path}: {why}; make it anew with: alps cluster OUT")
+
+
+def _areas(folder: RunFolder, group: int) -> Iterator[np.ndarray]:
+    """Pixels of the regions of a group, (n,) int32, row group by row group."""
+    with open_table(folder.regions(group)) as file:
+        for number in range(file.num_row_groups):
+            yield file.read_row_group(number, ["area"]).column(0).to_numpy()
 
 
 def _own_vectors(

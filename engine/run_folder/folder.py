@@ -101,7 +101,7 @@ class RunFolder:
 
     def region_vectors(self, group: int) -> Path:
         """The vector of each row of a group's regions, that its class was found by."""
-        return self.root / "vectors" / f"part-{group:05d}.parquet"
+        return self.root / "vectors" / f"part-{group:05d}.npy"
 
     def object_map(self, label: str) -> Path:
         """The number of each pixel's object, where asked for."""

@@ -18,7 +18,7 @@ from alps.engine.base.records import Count, Name, Sha256
 from alps.engine.run_folder.folder import RunFolder
 
 CHECKED_MOST = 1 << 16  # files that are remembered as checked by this process
-_NUMBERED = re.compile(r".*-(\d{5,9})\.parquet")
+_NUMBERED = re.compile(r".*-(\d{5,9})\.(?:parquet|npy)")
 _checked: dict[Path, tuple[int, int]] = {}
 
 

@@ -21,9 +21,9 @@ from alps.engine.clusters.fit import ClusterModel, fit_clusters
 from alps.engine.clusters.region_data import RunRegions
 from alps.engine.clusters.region_reader import REGION_COLUMNS, RegionReader
 from alps.engine.clusters.seeding import move_centroids, plus_plus
-from alps.engine.clusters.vectors import read_vectors, write_vectors
+from alps.engine.clusters.vectors import VectorFile, write_vectors
 from alps.engine.images.windows import Window
-from alps.engine.run_folder.tables import open_table, read_table, write_table
+from alps.engine.run_folder.tables import read_table, write_table
 from alps.engine.settings import ClusterSettings
 from alps.kernels.base.threads import set_threads
 
@@ -336,9 +336,8 @@ PLAIN = ClusterSettings(
 
 
 def vectors_of(folder, group):
-    with open_table(folder.region_vectors(group)) as file:
-        rows = [read_vectors(file, number) for number in range(file.num_row_groups)]
-    return np.concatenate(rows)
+    file = VectorFile(folder.region_vectors(group))
+    return file.read(0, file.count)[0]
 
 
 @pytest.fixture
@@ -349,6 +348,7 @@ def run(tmp_path, monkeypatch):
     """
     monkeypatch.setattr("alps.engine.run_folder.plan.SHARD_TILES", 2)
     monkeypatch.setattr("alps.engine.stages.regions.ROW_GROUP", 1)
+    monkeypatch.setattr("alps.engine.clusters.assign.AT_ONCE", 5)
     rng = np.random.default_rng(0)
     vectors = [rng.normal(size=(count, 4)).astype(np.float16) for count in (9, 0, 0, 0, 14, 7)]
     segments = [[{"embedding": v.tolist()} for v in tile] for tile in vectors]
@@ -451,14 +451,15 @@ def test_batches_hold_every_region_once_and_mixed(run, monkeypatch, rows):
     kept = RunRegions(folder, settings)
     monkeypatch.setattr(run_vectors, "KEEP_BYTES", 0)
     monkeypatch.setattr(run_vectors, "POOL_ROWS", 18)
+    monkeypatch.setattr(run_vectors, "PIECE_ROWS", 10)
     streamed = RunRegions(folder, settings)
     assert streamed.count == kept.count == 30
-    assert [piece.rows for piece in streamed.pieces if piece.rows] == [9, 14, 7]
-    assert any(piece.rows == 0 for piece in streamed.pieces)
+    assert [len(streamed._piece(n)[0]) for n in range(4)] == [9, 10, 10, 1]
     everything = np.arange(30)
     expected = kept.take(everything)
     areas = [read_table(folder.regions(group), ["area"])["area"].to_numpy() for group in range(3)]
     assert (expected.weights == np.concatenate(areas)).all()
+    monkeypatch.setattr(run_vectors, "READ_ROWS", 8)
     for chosen in (everything, np.array([0, 8, 9, 29]), np.array([7])):
         batch = streamed.take(chosen)
         assert (batch.vectors == expected.vectors[chosen]).all()
@@ -471,6 +472,11 @@ def test_batches_hold_every_region_once_and_mixed(run, monkeypatch, rows):
     assert not (found == whole).all()
     again = np.concatenate([b.vectors for b in streamed.batches(rows, np.random.default_rng(0))])
     assert (again == found[:, :-1]).all()
+
+
+def test_a_pool_mixes_many_pieces():
+    """Or each batch would be of one place, and centroids would follow it."""
+    assert run_vectors.POOL_ROWS >= 500 * run_vectors.PIECE_ROWS
 
 
 def test_the_gpu_clusters_a_run_folder_too(run, small_blocks):

@@ -11,7 +11,7 @@ from PIL import Image
 from alps.engine.base.errors import RunFolderError
 from alps.engine.clusters.features import FeatureModel
 from alps.engine.clusters.region_reader import REGION_COLUMNS, RegionReader
-from alps.engine.clusters.vectors import COLUMN, FADES, HALF, Touching, mixed, write_vectors
+from alps.engine.clusters.vectors import FADES, HALF, Touching, mixed, write_vectors
 from alps.engine.images.windows import Window
 from alps.engine.run_folder.region_schemas import BORDER_SCHEMA
 from alps.engine.run_folder.tables import note_table, read_table, write_table
@@ -96,8 +96,7 @@ def folder(request, tmp_path, monkeypatch):
 
 
 def vectors_of(folder):
-    rows = read_table(folder.region_vectors(0))[COLUMN].to_pylist()
-    return np.array([np.frombuffer(row, "<f2") for row in rows])
+    return np.load(folder.region_vectors(0))["vector"]
 
 
 def test_vectors_take_up_what_lies_around(folder):

@@ -216,19 +216,24 @@ MUTANTS = [
         "engine/clusters/region_data.py",
         CLUSTERING,
         (
-            "rows[low:high] - piece.first",
-            "rows[low:high] - low",
+            "own = rows[low:high] - start",
+            "own = rows[low:high] - rows[low]",
             "rows of a later piece are those of another",
         ),
         (
-            "return vectors, area[chosen].astype(np.float32)",
-            "return vectors, np.ones(len(vectors), np.float32)",
+            "return vectors, area if self._weigh else None",
+            "return vectors, area * 0 + 1 if self._weigh else None",
             "regions weigh alike",
         ),
         (
             "whole = held if index == order[-1] else held // rows * rows",
             "whole = held // rows * rows",
             "the rest of the last pool is never seen",
+        ),
+        (
+            "start = (int(index) - before) * PIECE_ROWS",
+            "start = int(index) * PIECE_ROWS % max(file.count, 1)",
+            "pieces of later files are others",
         ),
         (
             "rest = mixed[whole:]\n",
@@ -281,8 +286,8 @@ MUTANTS = [
         ),
         ("        first += known\n", "", "rows of later row groups are those of others"),
         (
-            "_in_parts(vectors, features.scaled, np.float16)",
-            "vectors.astype(np.float16)",
+            "features.scaled(vectors[some])",
+            "vectors[some]",
             "mixed embeddings are short",
         ),
     ),
@@ -295,10 +300,8 @@ MUTANTS = [
             "inertia counts regions alike",
         ),
         (
-            "found = kmeans.assign(own, model.centroids, weights)\n"
             "            if tally is not None:\n",
-            "found = kmeans.assign(own, model.centroids, weights)\n"
-            "            if tally is not None and number == 0:\n",
+            "            if tally is not None and start == 0:\n",
             "of each group only the first rows are counted",
         ),
     ),
