@@ -94,9 +94,7 @@ def _open(path: str, access: Access, depth: int) -> tuple[DatasetReader, float]:
             "Remove that, or convert it again."
         )
     size = named + sum(map(_size, {path, *dataset.files, *_data_of_mrf(path, dataset)}))
-    with errors_of(path, "open"):
-        is_false = lacks_pixels(dataset, path, size)
-    if is_false:
+    if lacks_pixels(dataset, path, size):
         dataset.close()
         raise SourceError(
             f"Cannot open {printable(path)}: its header says {dataset.width} x {dataset.height} "
