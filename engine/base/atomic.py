@@ -1,5 +1,6 @@
 """Files that are whole or not there: written beside their name, synced, renamed."""
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator
@@ -73,6 +74,8 @@ def remove(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ENOTDIR):  # where nothing can be
+            return
         raise RunFolderError(
             f"cannot remove {path}: {error.strerror or error}; check its permissions, or remove it "
             "by hand where it is a folder"

@@ -105,3 +105,12 @@ def test_what_cannot_be_removed_is_named(tmp_path):
     (tmp_path / "folder").mkdir()
     with pytest.raises(RunFolderError, match=r"cannot remove .*folder: .*by hand"):
         remove(tmp_path / "folder")
+
+
+def test_where_nothing_can_be_there_is_nothing_to_remove(tmp_path):
+    (tmp_path / "file").touch()
+    remove(tmp_path / ("x" * 300))
+    remove(tmp_path / "file" / "below")
+    remove(tmp_path / "none")
+    with pytest.raises(RunFolderError, match="cannot remove"):
+        remove(tmp_path)
