@@ -49,14 +49,18 @@ def note_table(path: Path) -> None:
 
 
 @contextmanager
-def open_table(path: Path) -> Iterator[pq.ParquetFile]:
+def open_table(path: Path, columns: Sequence[str] = ()) -> Iterator[pq.ParquetFile]:
     """A Parquet file of the run folder, to be read in parts; memory is what is asked for.
+
+    columns: that must be there.
 
     Raises RunFolderError where it cannot be read, or is not what was written.
     """
     refuse_damaged(path)
     try:
         with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
+            if lacking := sorted(set(columns) - set(file.schema_arrow.names)):
+                raise _unreadable(path, f"it has no column {lacking[0]}")
             _refuse_strange(path, file.schema_arrow)
             _refuse_absent(path, file.metadata)
             yield file

@@ -38,7 +38,7 @@ def masks_of_tiles(parts: list[Path], tile_ids: Iterable[int]) -> dict[int, list
     wanted = np.array(sorted(set(tile_ids)), np.int64)
     found: dict[int, list[MaskRow]] = {int(tile_id): [] for tile_id in wanted}
     for part in parts:
-        with open_table(part) as file:
+        with open_table(part, COLUMNS) as file:
             for group in range(file.num_row_groups):
                 if _may_hold(file, group, wanted):
                     for row in _rows(file, group, wanted):

@@ -146,3 +146,11 @@ def test_names_that_are_no_text_are_refused(tmp_path):
     path.write_bytes(content)
     with pytest.raises(RunFolderError, match=r"cannot read .*a\.parquet"):
         read_table(path)
+
+
+def test_a_table_of_another_kind_is_named_as_it_is_opened(tmp_path):
+    write_table(TABLE, tmp_path / "part-00000.parquet")
+    with open_table(tmp_path / "part-00000.parquet", ["a"]) as file:
+        assert file.read().equals(TABLE)
+    with pytest.raises(RunFolderError, match=r"part-00000\.parquet: it has no column tile_id"):
+        open_table(tmp_path / "part-00000.parquet", ["a", "tile_id"]).__enter__()
