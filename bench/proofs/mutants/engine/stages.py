@@ -215,7 +215,7 @@ MUTANTS = [
             "segments that the next group needs are dropped",
         ),
         (
-            "                self._folder.region_raster(tiles[0].label).unlink(missing_ok=True)\n",
+            "                remove(self._folder.region_raster(tiles[0].label))\n",
             "                pass\n",
             "rasters of regions stay when all is painted",
         ),
