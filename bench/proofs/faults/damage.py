@@ -25,8 +25,8 @@ from alps.bench.proofs.faults.spoil import DAMAGES, OTHERS, spoil
 
 # Made anew by every command, or of no content.
 NO_RESULTS = ("journal/lock", "report/index.html")
-# Says how far the run is, and changes with every command: no checksum can be kept of it.
-UNSUMMED = ("run.json",)
+# Change while a run goes on: no checksum is kept of them, their content is checked when it is read.
+UNSUMMED = ("run.json", "journal/stamps.parquet")
 COMMANDS = ("label", "again", "report", "verify", "repair")
 _again: dict[str, bytes] = {}
 
