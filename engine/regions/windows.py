@@ -4,6 +4,7 @@ from collections import OrderedDict
 
 import numpy as np
 
+from alps.engine.base.errors import RunFolderError
 from alps.engine.images.windows import Window, cores
 from alps.engine.run_folder.plan import PlannedTile
 from alps.engine.run_folder.segment_store import SegmentStore
@@ -25,7 +26,10 @@ class SourceWindows:
     def __init__(
         self, tiles: list[PlannedTile], store: SegmentStore, origin: tuple[int, int] = (0, 0)
     ) -> None:
-        """``origin``: x and y in the source of what the windows cover, if not all of it."""
+        """``origin``: x and y in the source of what the windows cover, if not all of it.
+
+        Raises RunFolderError where the tiles are no grid: the plan lacks some.
+        """
         self.tiles, self._store = tiles, store
         left, top = origin
         self.windows = [
@@ -34,6 +38,11 @@ class SourceWindows:
         owned = cores(self.windows)
         self._lefts = np.array(sorted({core.x for core in owned}))
         self._tops = np.array(sorted({core.y for core in owned}))
+        if len(tiles) != len(self._lefts) * len(self._tops):
+            raise RunFolderError(
+                f"the plan of this run has not all windows of {tiles[0].source}; alps verify OUT "
+                "--repair makes it again"
+            )
         counts = [store.of_tile(tile.tile_id).num_rows for tile in tiles]
         self.first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         self._kept: OrderedDict[int, np.ndarray] = OrderedDict()

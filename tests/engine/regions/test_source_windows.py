@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from made_run import make_run
 
+from alps.engine.base.errors import RunFolderError
 from alps.engine.images.windows import Window, cores, plan_windows
 from alps.engine.regions.windows import COLUMNS, NONE, SourceWindows
 from alps.engine.run_folder.plan import sources_of
@@ -102,3 +103,10 @@ def test_the_masks_of_many_windows_are_not_all_kept(tmp_path, monkeypatch):
     for index in (0, 1, 0, 2, 0, 1):
         assert (own.top(index) == 0).all()
     assert painted == [0, 1, 2, 1]
+
+
+def test_a_plan_that_lacks_a_window_is_refused(tmp_path):
+    folder = make_run(tmp_path / "run", WINDOWS, [[]] * len(WINDOWS))
+    (tiles,) = sources_of(read_table(folder.plan))
+    with pytest.raises(RunFolderError, match="has not all windows of"):
+        SourceWindows(tiles[:-1], SegmentStore(folder, COLUMNS))
