@@ -88,7 +88,9 @@ def read_table(
             table.validate(full=True)  # lengths, offsets, UTF-8
     except READING as error:
         raise _unreadable(path, error) from error
-    if lacking := sorted(set(columns or ()) - set(table.column_names)):
+    known = _schema_of(path)
+    needed = columns or (known.names if known in (PLAN_SCHEMA, OBJECT_SCHEMA) else ())
+    if lacking := sorted(set(needed) - set(table.column_names)):
         raise _unreadable(path, f"it has no column {lacking[0]}")
     _refuse_strange(path, table.schema)
     for name in table.column_names:
@@ -112,11 +114,15 @@ def rows_by_source(path: Path) -> dict[int, range]:
     return found
 
 
+def _schema_of(path: Path) -> pa.Schema:
+    """What a run writes under a name; no fields for what is none of its tables."""
+    name, nothing = f"{path.parent.name}/{path.name}", pa.schema([])
+    return next((known for pattern, known in SCHEMAS if re.fullmatch(pattern, name)), nothing)
+
+
 def _refuse_strange(path: Path, found: pa.Schema) -> None:
     """Raise RunFolderError for a column that is of another type than what a run writes."""
-    name = f"{path.parent.name}/{path.name}"
-    nothing = pa.schema([])
-    schema = next((known for pattern, known in SCHEMAS if re.fullmatch(pattern, name)), nothing)
+    schema = _schema_of(path)
     for field in found:
         at = schema.get_field_index(field.name)
         if at < 0:  # of another version, and read by nobody

@@ -105,6 +105,7 @@ def inside(tmp_path):
         (changed(PLAN, "height", [9, 2**31 - 1, 0]), "outside its source, by y and height"),
         (changed(PLAN, "tile_id", [0, 1, 1]), "not numbered one after the other"),
         (pa.concat_tables([PLAN, PLAN]), "not numbered one after the other"),
+        (PLAN.drop_columns(["path"]), "it has no column path"),
     ],
 )
 def test_a_plan_that_cannot_be(inside, table, said):
