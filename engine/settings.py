@@ -242,6 +242,13 @@ class PaintSettings:
         "Minimum mapping unit: patches of one class with fewer pixels join the neighbour most like "
         "them; an area, 25m2 say, where the source has a scale.",
     )
+    agreement: float = setting(
+        3.0,
+        "How much dearer, in squared distance to the centroid, a class may be that a patch takes "
+        "over from a neighbour where no border can be seen between them; 0: none.",
+        0,
+        1000,
+    )
     objects: bool = setting(
         False, "Write OUT/objects too: the number of each pixel's object, 32 bits."
     )

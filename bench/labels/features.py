@@ -76,7 +76,7 @@ def count_truth(run: RunFolder, truth: Path, rules: TruthRules, classes: int) ->
     for group, sources in groups_of(read_table(run.plan)):
         tables = GroupTables(run, group, ())
         for first, *_ in sources:
-            count = tables.count_of(first.source_index)
+            count = len(tables.rows_of(first.source_index))
             found = np.zeros((count + 1, classes), np.int64)
             with (
                 LabelFile(files[Path(first.label).stem]) as real,

@@ -21,31 +21,38 @@ from alps.engine.base.digests import fingerprint as digest_of
 from alps.engine.base.errors import RunFolderError, SourceError
 from alps.engine.base.failures import of_source
 from alps.engine.base.progress import Progress
+from alps.engine.clusters.features import lists
+from alps.engine.clusters.fit import ClusterModel
+from alps.engine.clusters.region_reader import RegionReader
+from alps.engine.clusters.vectors import VectorFile, write_vectors
 from alps.engine.images.tiff import whole_tiff
+from alps.engine.labels.agreement import LEAST_PIXELS, agree, patches_of
 from alps.engine.labels.journal import Counted, PaintedJournal
 from alps.engine.labels.palette import palette
-from alps.engine.labels.patches import join_small_patches, pixels_of
+from alps.engine.labels.patches import join_small_patches, patches_of_classes, pixels_of
 from alps.engine.labels.writer import LabelMapWriter, label_dtype, unlabelled_value
 from alps.engine.regions.build import NOWHERE
 from alps.engine.regions.raster import RegionRaster, open_regions
 from alps.engine.regions.tables import GroupTables
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.plan import PlannedTile, group_of, groups_of
-from alps.engine.run_folder.sums import refuse_damaged
+from alps.engine.run_folder.region_schemas import BORDER_SCHEMA
+from alps.engine.run_folder.sums import is_right, refuse_damaged
 from alps.engine.run_folder.tables import read_table
 from alps.engine.settings import PaintSettings
+from alps.kernels.regions import areas_up_to
 
 AT_ONCE = 1 << 20  # regions that are counted at once
 
 
 def paint_archive(
-    folder: RunFolder, clusters: int, fingerprint: str, settings: PaintSettings
+    folder: RunFolder, model: ClusterModel, fingerprint: str, settings: PaintSettings
 ) -> dict[str, str]:
     """Paint every source that is not painted with these clusters yet, and write classes.json.
 
     Args:
         folder: a run folder whose regions have their classes.
-        clusters: how many there are.
+        model: the clusters that the classes are of.
         fingerprint: of all that decides the labels; a label map made under another is redone.
         settings: what of the classes is shown.
 
@@ -56,7 +63,7 @@ def paint_archive(
     total = sum(len(sources) for _, sources in groups)
     with (
         Progress(total, "sources", "painting") as progress,
-        Painter(folder, clusters, fingerprint, settings) as painter,
+        Painter(folder, model, fingerprint, settings) as painter,
     ):
         for _, sources in groups:
             for tiles in sources:
@@ -79,10 +86,12 @@ class Painter:
     """
 
     def __init__(
-        self, folder: RunFolder, clusters: int, fingerprint: str, settings: PaintSettings
+        self, folder: RunFolder, model: ClusterModel, fingerprint: str, settings: PaintSettings
     ) -> None:
-        self._folder, self._clusters, self._settings = folder, clusters, settings
+        self._folder, self._model, self._settings = folder, model, settings
+        self._clusters = clusters = len(model.centroids)
         self._journal = PaintedJournal(folder, clusters, fingerprint)
+        self._reader = RegionReader(folder)
         self._group: tuple[int, GroupTables] | None = None
         self.unpainted: dict[str, str] = {}
 
@@ -180,7 +189,44 @@ class Painter:
             return tables.borders_of(first.source_index)
 
         least = pixels_of(self._settings.min_patch, raster.place)
-        return join_small_patches(classes, area, borders, least)
+        classes = join_small_patches(classes, area, borders, least)
+        if self._settings.agreement > 0:
+            classes = self._agreed(first, tables, classes, area)
+        return classes
+
+    def _agreed(
+        self, first: PlannedTile, tables: GroupTables, classes: np.ndarray, area: np.ndarray
+    ) -> np.ndarray:
+        """Classes (R,) after patches without a visible border took one class."""
+        source = first.source_index
+        patch = patches_of_classes(classes, lambda: tables.borders_of(source))
+        size = areas_up_to(LEAST_PIXELS, patch, area)
+        has_say = (classes >= 0) & (size[patch] >= LEAST_PIXELS)
+        names, numbers = np.unique(patch[has_say], return_inverse=True)
+        number = np.full(len(classes), -1, np.int32)
+        number[has_say] = numbers
+        borders = (
+            tuple(table.column(name).to_numpy() for name in BORDER_SCHEMA.names[1:])
+            for table in tables.borders_of(source)
+        )
+        patches = patches_of(number, area, self._rows_of(first, tables), borders)
+        agreed = agree(patches, classes[names], self._model.centroids, self._settings.agreement)
+        classes[has_say] = agreed[number[has_say]]
+        return classes
+
+    def _rows_of(
+        self, first: PlannedTile, tables: GroupTables
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Vectors (n, D) and mean colours (n, 3) of a source's regions, part by part."""
+        group = group_of([first])
+        path = self._folder.region_vectors(group)
+        if not is_right(self._folder, path):
+            write_vectors(self._folder, group, self._model.known_features(), self._reader)
+        vectors = VectorFile(path)
+        start = tables.rows_of(first.source_index).start
+        for table in tables.columns_of(first.source_index, ["colour"]):
+            yield vectors.read(start, table.num_rows)[0], lists(table, "colour")[:, :3]
+            start += table.num_rows
 
     def _counted(self, classes: np.ndarray, area: np.ndarray, pixels: int) -> Counted:
         """What a map of ``pixels`` shows of regions whose classes and areas these are."""

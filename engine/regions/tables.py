@@ -26,19 +26,23 @@ class GroupTables:
         if classes:
             self._tables.append(self._class_table(classes))
 
-    def count_of(self, source_index: int) -> int:
-        """How many regions a source has."""
-        return len(self._rows.get(source_index, ()))
+    def rows_of(self, source_index: int) -> range:
+        """The rows of a source's regions in the group's tables."""
+        return self._rows.get(source_index, range(0))
 
     def of_source(self, source_index: int) -> pa.Table:
         """The regions of one source, in the order of their numbers."""
-        rows = self._rows.get(source_index, range(0))
+        rows = self.rows_of(source_index)
         parts = [table.slice(rows.start, len(rows)) for table in self._tables]
         return pa.table({name: part[name] for part in parts for name in part.column_names})
 
     def borders_of(self, source_index: int) -> Iterator[pa.Table]:
         """Which regions of a source touch, table by table."""
         return _rows_of(self._folder.borders(self._group), source_index, BORDER_SCHEMA.names[1:])
+
+    def columns_of(self, source_index: int, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Other columns of a source's regions, table by table in the order of their numbers."""
+        return _rows_of(self._folder.regions(self._group), source_index, columns)
 
     def _class_table(self, names: Sequence[str]) -> pa.Table:
         table = read_table(self._folder.region_classes(self._group), list(names))

@@ -250,8 +250,7 @@ def paint_stage(folder: RunFolder, settings: PaintSettings | None = None) -> dic
     # Clusters that had to be fitted again may be others, on another machine.
     shown = paint_fingerprint(fingerprint(wanted, clusters.sha256), settings)
     with timed(folder, "paint"):
-        count = len(clusters.model.centroids)
-        unpainted = paint_archive(folder, count, shown, settings)
+        unpainted = paint_archive(folder, clusters.model, shown, settings)
     mark(folder, "paint", wanted)
     return unpainted
 

@@ -91,7 +91,7 @@ def one_pass_stage(
     wanted = fingerprint(run["config_hash"], "one pass")
     shown = paint_fingerprint(wanted, settings.paint)
     cutting = CutSettings(Reading.of_run(run), loaded.settings.segment.superpixels)
-    with Painter(folder, len(clusters.model.centroids), shown, settings.paint) as painter:
+    with Painter(folder, clusters.model, shown, settings.paint) as painter:
         keeper = _Keeper(folder, clusters, painter, one_pass.keep_segments, cutting)
         update = to_update(folder, options.update, options.share)
         again = keeper.try_again(update.tiles)

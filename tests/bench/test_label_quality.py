@@ -22,6 +22,7 @@ from alps.bench.labels.quality import (
     label_by_superpixels,
     table,
 )
+from alps.engine.clusters.fit import ClusterModel
 from alps.engine.images.windows import plan_windows
 from alps.engine.labels.paint import paint_archive
 from alps.engine.quality.measure import QualitySettings, measure_quality
@@ -30,7 +31,7 @@ from alps.engine.run_folder.tables import read_table
 from alps.engine.settings import ClusterSettings, PaintSettings
 
 SIZE = (40, 70)
-CLUSTERS = 4
+CLUSTERS = ClusterModel(np.zeros((4, 1), np.float32), np.zeros(4, np.int64), 0.0, 0)
 CLASSES = 3
 
 
@@ -67,7 +68,7 @@ def test_counts_score_as_painted_label_maps_do(run, tmp_path):
     truth = count_truth(run, tmp_path / "truth", TruthRules((255,), None), CLASSES)
     clusters = read_table(run.region_classes(0)).column("cluster").to_numpy()
     assert len(truth.counts) == len(clusters) == len(columns_of(run))
-    paint_archive(run, CLUSTERS, "now", PaintSettings(min_patch="0"))
+    paint_archive(run, CLUSTERS, "now", PaintSettings(min_patch="0", agreement=0))
     painted = measure_quality(run.root, tmp_path / "truth", QualitySettings())
     same, _ = score(clusters, 4, truth)
     assert same == pytest.approx(painted.miou)

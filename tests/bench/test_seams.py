@@ -17,13 +17,14 @@ from alps.bench.seams import (
     pooled,
 )
 from alps.engine.base.errors import RunFolderError
+from alps.engine.clusters.fit import ClusterModel
 from alps.engine.images.windows import cores, plan_windows
 from alps.engine.labels.paint import paint_archive
 from alps.engine.run_folder.tables import read_table, write_table
 from alps.engine.settings import PaintSettings
 
 NOTHING = 255
-CLUSTERS = 4
+CLUSTERS = ClusterModel(np.zeros((4, 1), np.float32), np.zeros(4, np.int64), 0.0, 0)
 WINDOWS = plan_windows(500, 400, 200, 40)
 
 
@@ -164,7 +165,7 @@ def run(tmp_path):
         everything = np.ones((40, 40), bool)
         segments.append([{"mask": everything, "cluster": cluster}])
     folder = make_run(tmp_path / "run", windows, segments)
-    paint_archive(folder, CLUSTERS, "now", PaintSettings(min_patch="0"))
+    paint_archive(folder, CLUSTERS, "now", PaintSettings(min_patch="0", agreement=0))
     return folder
 
 
@@ -185,7 +186,7 @@ def test_what_is_left_unlabelled_is_no_class_of_an_object(run):
     table = read_table(run.region_classes(0))
     margins = np.where(table["cluster"].to_numpy() == 1, 1, 0).astype(np.float32)
     write_table(table.set_column(1, "margin", pa.array(margins)), run.region_classes(0))
-    settings = PaintSettings(min_patch="0", min_margin=0.5)
+    settings = PaintSettings(min_patch="0", agreement=0, min_margin=0.5)
     paint_archive(run, CLUSTERS, "sure", settings)
     ((_, found),) = measure_run(run)
     assert found.labelled == 70 * 40 / 2 and found.objects == pytest.approx([1])
@@ -199,7 +200,7 @@ def test_the_last_row_of_a_run_is_all_of_its_images(tmp_path):
         for name, clusters in (("a.png", (1, 2)), ("b.png", (3, 3)))
     }
     folder = make_archive(tmp_path / "run", sources)
-    paint_archive(folder, CLUSTERS, "now", PaintSettings(min_patch="0"))
+    paint_archive(folder, CLUSTERS, "now", PaintSettings(min_patch="0", agreement=0))
     target = tmp_path / "found.json"
     assert CliRunner().invoke(main, [str(folder.root), "--json", str(target)]).exit_code == 0
     rows = json.loads(target.read_text())

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from alps.engine.clusters.fit import ClusterModel
 from alps.engine.labels.paint import paint_archive
 from alps.engine.regions.build import NOWHERE
 from alps.engine.regions.cut import CutBlock
@@ -129,8 +130,9 @@ def class_regions(folder, of_source):
 
 def paint_run(folder, clusters, fingerprint="now", **settings):
     """Paint a run's regions as they are classed, every one of them where nothing else is said."""
-    plain = {"min_patch": "0"}
-    return paint_archive(folder, clusters, fingerprint, PaintSettings(**(plain | settings)))
+    model = ClusterModel(np.zeros((clusters, 1), np.float32), np.zeros(clusters, int), 0.0, 0)
+    plain = {"min_patch": "0", "agreement": 0.0}
+    return paint_archive(folder, model, fingerprint, PaintSettings(**(plain | settings)))
 
 
 def _planned(root, index, name, windows):

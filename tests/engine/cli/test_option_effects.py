@@ -281,6 +281,9 @@ PAINT = {
     "min_patch": Effect(
         ("--min-patch", "1000000"), lambda g, p: (g.labels == 255).all() and (p.labels < 255).any()
     ),
+    "agreement": Effect(
+        ("--agreement", "30"), lambda g, p: len(np.unique(g.labels)) == 1 < len(np.unique(p.labels))
+    ),
     "objects": Effect(("--objects",), lambda g, p: has_objects(g) and not has_objects(p)),
     "min_margin": Effect(
         ("--min-margin", "1"),

@@ -11,10 +11,13 @@ from made_run import cut_as, make_archive, make_run, paint_run
 from PIL import Image
 
 from alps.engine.base.errors import RunFolderError
+from alps.engine.clusters.features import FeatureModel
+from alps.engine.clusters.fit import ClusterModel
 from alps.engine.images.windows import Window, plan_windows
-from alps.engine.labels.paint import Painter
+from alps.engine.labels.paint import Painter, paint_archive
 from alps.engine.regions.build import NOWHERE
 from alps.engine.run_folder.sums import record
+from alps.engine.settings import PaintSettings
 from alps.kernels.masks import coco
 from alps.kernels.paint import paint, paint_order
 
@@ -204,6 +207,31 @@ def test_sources_of_several_groups_are_painted_by_their_own_tables(tmp_path, mon
     assert paint_run(folder, CLUSTERS) == {}
     rows = [shown(folder, name)[0].tolist() for name in names]
     assert rows == [[1] * 4 + [2] * 4, [0] * 8, [4, 4, 3, 3, 2, 2, 1, 1]]
+
+
+def test_large_patches_agree_and_details_have_no_say(tmp_path):
+    """Two halves whose vectors lie between their classes, and a small thing of a third between."""
+    masks = np.zeros((3, 30, 60), bool)
+    masks[0, :, :30], masks[1, :, 30:], masks[2, 10:20, 25:35] = True, True, True
+    vectors = (0.4, 0.55, 0.45)
+    segments = [{"mask": m, "embedding": [v] * 4} for m, v in zip(masks, vectors, strict=True)]
+    folder = make_run(tmp_path / "run", [Window(0, 0, 60, 30)], [segments])
+    numbers = np.where(masks[2], 2, masks[1])
+    cut_as(folder, {0: numbers}, {0: [0, 1, 2]})
+    none = np.zeros(0, np.float32)
+    features = FeatureModel(False, False, None, None, none, none)
+    centroids = np.array([[0.0] * 4, [1] * 4, [2] * 4], np.float32)
+    model = ClusterModel(centroids, np.zeros(3, np.int64), 0.0, 0, features)
+
+    def painted_with(agreement):
+        settings = PaintSettings(min_patch="0", agreement=agreement)
+        assert paint_archive(folder, model, str(agreement), settings) == {}
+        return shown(folder)
+
+    np.testing.assert_array_equal(painted_with(0), numbers)
+    # The right half loses 4 (0.55² - 0.45²) = 0.4 a pixel in class 0.
+    np.testing.assert_array_equal(painted_with(0.35), numbers)
+    np.testing.assert_array_equal(painted_with(0.45), np.where(masks[2], 2, 0))
 
 
 def test_regions_of_another_size_are_not_painted(run):

@@ -32,18 +32,21 @@ def test_each_source_has_its_own_regions(folder):
     tables = GroupTables(folder, 0, ["area"], ["cluster"])
     for source, classes in enumerate(CLASSES):
         table = tables.of_source(source)
-        assert tables.count_of(source) == len(classes)
+        assert len(tables.rows_of(source)) == len(classes)
         assert table["cluster"].to_pylist() == classes
         area = np.bincount(NUMBERS[source].ravel())
         assert table["area"].to_pylist() == area.tolist()
-    assert tables.of_source(7).num_rows == tables.count_of(7) == 0
+    assert tables.of_source(7).num_rows == len(tables.rows_of(7)) == 0
 
 
-def test_each_source_has_its_own_borders(folder):
+def test_each_source_has_its_own_borders_and_other_columns(folder):
     tables = GroupTables(folder, 0, ["area"])
     for source, count in enumerate((4, 1, 3)):
         pairs = [pair for table in tables.borders_of(source) for pair in _pairs(table)]
         assert pairs == [(n, n + 1) for n in range(count - 1)]
+        x = [x for table in tables.columns_of(source, ["x"]) for x in table["x"].to_pylist()]
+        first = [np.nonzero((NUMBERS[source] == n).any(0))[0][0] for n in range(count)]
+        assert x == first
 
 
 def _pairs(table):

@@ -376,7 +376,7 @@ def test_wide_labels_beyond_255_clusters(archive, tmp_path, options):
         segment=SegmentSettings(points_per_side=8, superpixels=20_000),
         source=SourceSettings(tile=24, overlap=4),
         cluster=ClusterSettings(clusters=260),
-        paint=PaintSettings(min_patch="1"),
+        paint=PaintSettings(min_patch="1", agreement=0),
     )
     label_archive(archive / "a.png", out, finer, options)
     with Image.open(out / "labels" / "a.png") as labels:

@@ -9,6 +9,7 @@ import teaching
 from made_run import make_run
 
 from alps.engine.base.errors import RunFolderError, SourceError
+from alps.engine.clusters.fit import ClusterModel
 from alps.engine.images.windows import Window
 from alps.engine.labels.paint import paint_archive
 from alps.engine.run_folder.tables import read_table, write_table
@@ -19,9 +20,9 @@ from alps.trainer.data.find import find_data
 from alps.trainer.data.settings import DataSettings, PseudoSettings
 
 SIZE = (40, 70)
-CLUSTERS = 4
+CLUSTERS = ClusterModel(np.zeros((4, 1), np.float32), np.zeros(4, np.int64), 0.0, 0)
 NOTHING = DataSettings(hold_out=0)
-AS_IT_IS = PaintSettings(min_patch="0")
+AS_IT_IS = PaintSettings(min_patch="0", agreement=0)
 
 
 def square(y, x, height, width):

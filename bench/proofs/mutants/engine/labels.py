@@ -7,6 +7,7 @@ JOURNAL = ("tests/engine/labels/test_journal.py",)
 WRITER = ("tests/engine/labels/test_label_writer.py",)
 ONE_PASS = "tests/engine/stages/test_one_pass.py"
 PALETTE = ("tests/engine/labels/test_palette.py",)
+AGREEMENT = ("tests/engine/labels/test_agreement.py",)
 PATCHES = ("tests/engine/labels/test_patches.py",)
 OPTION = "tests/engine/cli/test_option_effects.py::test_an_option_has_its_effect"
 
@@ -158,6 +159,84 @@ MUTANTS = [
             "            size = area[start : start + AT_ONCE]\n",
             "            size = area[: len(some)]\n",
             "later regions have the areas of the first",
+        ),
+    ),
+    Mutant(
+        "engine/labels/paint.py",
+        old="        if self._settings.agreement > 0:\n",
+        new="        if self._settings.agreement < 0:\n",
+        tests=(f"{OPTION}[paint-agreement]",),
+        why="--agreement does nothing",
+    ),
+    Mutant(
+        "engine/labels/paint.py",
+        old="has_say = (classes >= 0) & (size[patch] >= LEAST_PIXELS)",
+        new="has_say = (classes >= 0) & (size[patch] > 0)",
+        tests=PAINT,
+        why="details have a say in what neighbours are",
+    ),
+    *changes_of(
+        "engine/labels/agreement.py",
+        AGREEMENT,
+        (
+            "chosen = (ratio <= 1) & (ratio <= best[a])",
+            "chosen = (ratio <= best[a])",
+            "neighbours agree whatever it costs",
+        ),
+        (
+            "(ratio <= best[a]) & (ratio <= best[b])",
+            "(ratio <= best[a])",
+            "a patch is taken by a neighbour that it has a better one than",
+        ),
+        (
+            "        np.minimum.at(best, a, ratio)\n",
+            "        np.minimum.at(best, a, np.where(classes[a] == classes[b], np.inf, ratio))\n",
+            "a patch that touches one of its class goes on",
+        ),
+        (
+            "np.exp(-(excess + apart / 2) / FADES)",
+            "np.exp(-excess / FADES)",
+            "patches of unlike colour agree",
+        ),
+        (
+            "patches.outer[:, 1] / patches.outer[:, 0] - usual, 0)",
+            "patches.outer[:, 1] / patches.outer[:, 0], 0)",
+            "the grain of a surface passes for a border",
+        ),
+        (
+            "        inner += _sums(pairs[within, 0], self.outer[within], count)\n",
+            "",
+            "a border that went is forgotten",
+        ),
+        (
+            "keeps_first = second < first",
+            "keeps_first = second > first",
+            "the dearer class stays",
+        ),
+        (
+            "/ patches.area[mover], keeps_first",
+            "/ patches.area[np.where(keeps_first, a, b)], keeps_first",
+            "what a change costs is shared by the pixels that do not change",
+        ),
+        (
+            "        weight = area[part, None]\n",
+            "        weight = np.ones_like(area[part, None])\n",
+            "small regions count as much as large ones",
+        ),
+        (
+            "        classes[first] = np.where(keeps, classes[first], classes[second])\n",
+            "",
+            "the class of the first patch always stays",
+        ),
+        (
+            "patches, classes, place = patches.merged(into), classes[names], into[place]",
+            "patches, classes, place = patches.merged(into), classes[names], into[into]",
+            "patches that became one early lose their class",
+        ),
+        (
+            "        free = ~np.isin(second, first)\n",
+            "        free = np.ones(len(second), bool)\n",
+            "a chain of equals is joined in one round",
         ),
     ),
     *changes_of(
