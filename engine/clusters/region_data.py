@@ -104,6 +104,7 @@ class RunRegions:
             if held < max(POOL_ROWS, rows) and index != order[-1]:
                 continue
             vectors, weights = self._batch(waiting)
+            waiting = []
             mixed = rng.permutation(held)
             whole = held if index == order[-1] else held // rows * rows
             for start in range(0, whole, rows):

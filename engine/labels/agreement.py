@@ -13,6 +13,7 @@ import numpy as np
 LEAST_PIXELS = 256  # of a patch that has a say; smaller ones are details, and many
 FADES = 1.5  # L*a*b* units by which colour steps more across a border, at which 1/e is allowed
 MOST_ROUNDS = 100
+AT_ONCE = 1 << 13  # borders whose costs are found at once
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,11 @@ def _loss(
 ) -> np.ndarray:
     """Sum over a patch's pixels of squared distance to another centroid less that to its own."""
     squared = (centroids**2).sum(1)
-    step = ((centroids[other] - centroids[own]) * patches.vectors[which]).sum(1)
+    step = np.empty(len(which))
+    for start in range(0, len(which), AT_ONCE):
+        some = np.s_[start : start + AT_ONCE]
+        towards = centroids[other[some]] - centroids[own[some]]
+        step[some] = (towards * patches.vectors[which[some]]).sum(1)
     return patches.area[which] * (squared[other] - squared[own]) - 2 * step
 
 

@@ -1,6 +1,7 @@
 """Patches between which no border can be seen take one class."""
 
 from itertools import pairwise
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -111,7 +112,8 @@ def by_definition(patches, classes, centroids, tolerance):
 def test_each_round_by_definition(seed, count, tolerance):
     patches, centroids = random_patches(seed, count)
     classes = np.arange(count)
-    found = agree(patches, classes, centroids, tolerance)
+    with mock.patch("alps.engine.labels.agreement.AT_ONCE", 3):
+        found = agree(patches, classes, centroids, tolerance)
     np.testing.assert_array_equal(found, by_definition(patches, classes, centroids, tolerance))
     assert (classes == np.arange(count)).all()  # what was given stays
 
