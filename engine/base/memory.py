@@ -34,7 +34,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 def _short_of_memory(error: BaseException) -> BaseException | None:
     """The first of ``error`` and what caused it that is about memory."""
     cause: BaseException | None = error
-    while cause is not None:
+    seen: set[int] = set()
+    while cause is not None and id(cause) not in seen:  # an error may have caused itself
+        seen.add(id(cause))
         if (
             any(cls.__name__ in CLASSES for cls in type(cause).__mro__)
             or (isinstance(cause, OSError) and cause.errno == errno.ENOMEM)

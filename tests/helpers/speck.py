@@ -1,36 +1,16 @@
 """A SAM of a few thousand random weights: all of the pipeline's paths in milliseconds a tile."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from alps.bench.proofs.faults.smallest import CONFIG
+from alps.bench.proofs.faults.smallest import DEFAULTS as SMALLEST
 from alps.engine.models.checkpoints import save_sam
-from alps.engine.sam import ModelDefaults, Sam, SamConfig
+from alps.engine.sam import Sam
 
-CONFIG = SamConfig(
-    image_size=128,
-    patch_size=16,
-    encoder_width=32,
-    encoder_depth=1,
-    encoder_heads=2,
-    window_size=0,
-    global_blocks=(),
-    relative_positions=False,
-    embedding_channels=16,
-    decoder_heads=2,
-    decoder_hidden=32,
-    iou_head_hidden=16,
-)
-# Random weights are sure of nothing, so everything passes.
-DEFAULTS = ModelDefaults(
-    points_per_side=6,
-    pred_iou_thresh=0.0,
-    stability_score_thresh=0.0,
-    box_nms_thresh=0.95,
-    max_area=1.0,
-    tile=128,
-    overlap=16,
-)
+DEFAULTS = replace(SMALLEST, points_per_side=6)
 
 
 def save_speck(path: Path, seed: int = 5) -> Path:

@@ -15,40 +15,16 @@ from PIL import Image
 from rasterio.transform import from_origin
 
 from alps.bench.proofs.faults.child import Ended, Limits, run_alps
+from alps.bench.proofs.faults.smallest import CONFIG, DEFAULTS
 from alps.engine.cli.main import commands
 from alps.engine.demo.scenes import SceneSettings, make_scene
 from alps.engine.models.checkpoints import save_sam
 from alps.engine.run_folder import plan
-from alps.engine.sam import ModelDefaults, Sam, SamConfig
+from alps.engine.sam import Sam
 from alps.kernels.base.threads import set_threads
 
 SIDE = 160  # pixels; four windows of the model's
 SHARD = 4  # tiles; a source has a shard of its own
-# The smallest SAM that has all parts, with random weights.
-CONFIG = SamConfig(
-    image_size=128,
-    patch_size=16,
-    encoder_width=32,
-    encoder_depth=1,
-    encoder_heads=2,
-    window_size=0,
-    global_blocks=(),
-    relative_positions=False,
-    embedding_channels=16,
-    decoder_heads=2,
-    decoder_hidden=32,
-    iou_head_hidden=16,
-)
-# Random weights are sure of nothing, so everything passes.
-DEFAULTS = ModelDefaults(
-    points_per_side=4,
-    pred_iou_thresh=0.0,
-    stability_score_thresh=0.0,
-    box_nms_thresh=0.95,
-    max_area=1.0,
-    tile=128,
-    overlap=16,
-)
 
 
 @dataclass(frozen=True)

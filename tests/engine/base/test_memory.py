@@ -72,6 +72,12 @@ def test_an_error_that_it_caused_is_one():
         assert is_out_of_memory(error)
 
 
+def test_an_error_may_be_its_own_cause():
+    error = ValueError("no")
+    error.__cause__ = error
+    assert not is_out_of_memory(error)
+
+
 def test_it_says_what_where_and_how_to_mend_it():
     text = str(out_of_memory(MemoryError("asked for\n9 GB" + 300 * "!"), "cutting", "lower --x 3"))
     assert text.startswith("out of memory while cutting: free some, or lower --x 3; then run")
