@@ -25,6 +25,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 if not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("NUMBA_ENABLE_CUDASIM", "1")
 
+# Shells start what goes on in the background with Ctrl-C ignored, nohup with hang-ups; tests, and the
+# commands that they start, are as in a terminal.
+for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, usual)
+
 # The same examples on each run, and no verdict that depends on how busy the machine is.
 settings.register_profile("alps", derandomize=True, deadline=None, database=None, max_examples=60)
 settings.load_profile("alps")
