@@ -25,8 +25,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 if not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("NUMBA_ENABLE_CUDASIM", "1")
 
-# Shells start what goes on in the background with Ctrl-C ignored, nohup with hang-ups; tests, and the
-# commands that they start, are as in a terminal.
+# Shells start what goes on in the background with Ctrl-C ignored, nohup with hang-ups. Tests, and
+# the commands that they start, are as in a terminal.
 for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
     if signal.getsignal(number) == signal.SIG_IGN:
         signal.signal(number, usual)
