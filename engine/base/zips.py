@@ -5,6 +5,7 @@ before a byte is read; here both come first.
 """
 
 import math
+import os
 import zipfile
 from collections.abc import Collection
 from pathlib import Path
@@ -30,7 +31,7 @@ def refuse_damaged_zip(path: Path) -> None:
         raise BadRecordError(f"the checksum of {bad} in it is wrong")
 
 
-def read_arrays(path: Path, only: Collection[str] | None = None) -> dict[str, np.ndarray]:
+def read_arrays(path: str | Path, only: Collection[str] | None = None) -> dict[str, np.ndarray]:
     """The arrays of an .npz file as ``numpy.savez`` writes it, by name; read only.
 
     only: names of those that are wanted; None: all.
@@ -40,7 +41,7 @@ def read_arrays(path: Path, only: Collection[str] | None = None) -> dict[str, np
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            size, entries = path.stat().st_size, archive.infolist()
+            size, entries = os.stat(path).st_size, archive.infolist()
             if len(entries) > MOST_ENTRIES:
                 raise BadRecordError(f"it holds {len(entries)} entries")
             found = {}

@@ -62,7 +62,7 @@ def save_clusters(model: ClusterModel, path: Path, made_with: Mapping[str, Any])
         np.savez(file, **arrays)
 
 
-def load_clusters(path: Path) -> ClusterFile:
+def load_clusters(path: str | Path) -> ClusterFile:
     """Read clusters.npz. Raises RunFolderError where it is none, or its parts do not fit."""
     try:
         arrays = read_arrays(path)
