@@ -51,7 +51,7 @@ def check_beside(path: str) -> None:
     """Raise SourceError for a file beside an image that GDAL would open for it, and should not."""
     folder, name = os.path.split(path)
     stem = os.path.splitext(name)[0]
-    for pipe in _pipes(folder):
+    for pipe in _pipes(folder, _changed(folder)):
         if pipe.startswith(stem) or pipe.lower().endswith(METADATA):
             raise SourceError(
                 f"Cannot open {printable(path)}: {printable(pipe)} beside it is a pipe, which may "
@@ -66,9 +66,19 @@ def check_beside(path: str) -> None:
             )
 
 
+def _changed(folder: str) -> int:
+    """When a folder last got or lost a file; 0 where that cannot be told."""
+    try:
+        return os.stat(folder or ".").st_mtime_ns
+    except OSError:
+        return 0
+
+
 @lru_cache(maxsize=256)
-def _pipes(folder: str) -> tuple[str, ...]:
-    """Names of a folder's pipes; it is listed once a process, however many images it has."""
+def _pipes(folder: str, changed: int) -> tuple[str, ...]:
+    """Names of a folder's pipes; it is listed once while it stays as it is, however many images it
+    has.
+    """
     try:
         with os.scandir(folder or ".") as entries:
             return tuple(entry.name for entry in entries if _is_pipe(entry))

@@ -20,6 +20,7 @@ from rasterio.vrt import WarpedVRT
 
 from alps.engine.base.errors import SourceError
 from alps.engine.images.archive import Survey
+from alps.engine.images.beside import check_beside
 from alps.engine.images.raster import RasterReader
 from alps.engine.images.reading import Reading
 from alps.engine.images.references import Access
@@ -312,6 +313,17 @@ for path in sys.argv[1:]:
     except Exception as error:
         print(type(error).__name__, error)
 """
+
+
+def test_a_pipe_that_came_later_is_seen_too(place):
+    """A folder's listing is kept only while the folder stays as it is."""
+    path = place / "later" / "a.tif"
+    path.parent.mkdir()
+    path.write_bytes(b"no image")
+    check_beside(str(path))
+    os.mkfifo(path.with_name("a.tif.ovr"))
+    with pytest.raises(SourceError, match=r"a\.tif\.ovr beside it is a pipe"):
+        check_beside(str(path))
 
 
 def test_pipes_are_not_waited_for(place):
