@@ -1,5 +1,6 @@
 """Signals that end a command, wherever the main thread happens to be."""
 
+import _thread
 import os
 import signal
 import subprocess
@@ -51,15 +52,20 @@ def test_in_a_compiled_kernel_too():
     pixels = 100 * 100
     runs = Runs((100, 100), np.ones(32 * pixels, np.int32), np.arange(0, 33 * pixels, pixels))
     place(runs, (101, 101), 0, 0)  # two arrays, boxed by a callback that takes no exception
+
+    def interrupt_soon():
+        time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGINT)
+
     for _ in range(8):
         listen()
-        timer = threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGINT))
         with pytest.raises(Stopped):
-            timer.start()  # on a busy machine it comes before this is over
+            # Not a threading.Timer: on a busy machine the signal comes before its start is over.
+            _thread.start_new_thread(interrupt_soon, ())
             while True:  # as work is counted: what is raised in a callback of gc is lost
                 place(runs, (101, 101), 0, 0)
                 raise_if_stopped()
-        timer.join()
+        time.sleep(0.05)  # one that was put off is sent again, and is no news by now
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
