@@ -7,14 +7,12 @@ Tables are read row group by row group; regions that touch lie in one row group 
 in two that follow each other, so memory is a few of them, whatever a scene's size.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.lib import format as npy
 
 from alps.engine.base.atomic import whole
@@ -26,8 +24,8 @@ from alps.engine.run_folder.tables import note_table, open_table, rows_by_source
 from alps.kernels.regions import add_neighbours
 
 FADES = 4.0  # L*a*b* units across a border at which a neighbour counts 1/e
-# Weight of a pixel of border, on average over a region's, at which it takes up half as much as one
-# whose borders cannot be seen would: a region that is clear on all sides keeps to itself.
+# Mean weight of a pixel of a region's borders at which it takes up half of the most: 1 where none
+# can be seen, near 0 where it is clear on all sides and keeps to itself.
 HALF = 0.1
 AT_ONCE = 1 << 14  # regions that are described at once
 
@@ -55,7 +53,7 @@ def write_vectors(
     if features.neighbours > 0:
         parts = mixed(folder, group, parts, _touching(folder, group), features.neighbours)
     first = next(parts)
-    kind = np.dtype([("vector", "<f2", (first.shape[1],)), ("area", "<i4")])
+    kind = _kind(first.shape[1])
     with open_table(folder.regions(group)) as file:
         header = {"descr": kind.descr, "fortran_order": False, "shape": (file.metadata.num_rows,)}
     with whole(path) as part, open(part, "wb") as out:
@@ -87,15 +85,11 @@ class VectorFile:
                 self._start = file.tell()
             (self.count,) = shape
             size = self._start + self.count * self._kind.itemsize
-            if self._kind.names != ("vector", "area") or path.stat().st_size != size:
+            self.width = self._kind["vector"].shape[0]  # values of a vector
+            if self._kind != _kind(self.width) or path.stat().st_size != size:
                 raise ValueError("it does not hold what it says")
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError, LookupError) as error:
             raise _unreadable(path, error) from error
-
-    @property
-    def width(self) -> int:
-        """Values of a vector."""
-        return int(self._kind["vector"].shape[0])
 
     def read(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Rows from ``first`` on: vectors (count, D) float32, and pixels (count,) float32."""
@@ -107,6 +101,10 @@ class VectorFile:
         if len(rows) != count:
             raise _unreadable(self._path, "it ends early")
         return rows["vector"].astype(np.float32), rows["area"].astype(np.float32)
+
+
+def _kind(width: int) -> np.dtype:
+    return np.dtype([("vector", "<f2", (width,)), ("area", "<i4")])
 
 
 def _unreadable(path: Path, why: object) -> RunFolderError:
@@ -127,20 +125,10 @@ def _own_vectors(
     with open_table(folder.regions(group)) as file:
         for number in range(file.num_row_groups):
             rows = file.read_row_group(number, list(REGION_COLUMNS))
-            yield _in_parts(rows, lambda part: features.transform(reader.columns(part)), np.float32)
-
-
-def _in_parts(
-    rows: pa.Table | np.ndarray, change: Callable[[Any], np.ndarray], dtype: type
-) -> np.ndarray:
-    """Rows (n, …) changed AT_ONCE at a time, so that of what is made in between little is there."""
-    found: np.ndarray = np.zeros((0, 0), dtype)
-    for start in range(0, max(len(rows), 1), AT_ONCE):
-        part = change(rows[start : start + AT_ONCE])
-        if not start:
-            found = np.empty((len(rows), part.shape[1]), dtype)
-        found[start : start + AT_ONCE] = part
-    return found
+            # In parts, so that of what is made in between little is there; one also of no rows,
+            # for the width.
+            parts = (rows[start : start + AT_ONCE] for start in range(0, len(rows) or 1, AT_ONCE))
+            yield np.concatenate([features.transform(reader.columns(part)) for part in parts])
 
 
 def _touching(folder: RunFolder, group: int) -> Iterator[Touching]:

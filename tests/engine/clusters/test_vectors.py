@@ -11,7 +11,7 @@ from PIL import Image
 from alps.engine.base.errors import RunFolderError
 from alps.engine.clusters.features import FeatureModel
 from alps.engine.clusters.region_reader import REGION_COLUMNS, RegionReader
-from alps.engine.clusters.vectors import FADES, HALF, Touching, mixed, write_vectors
+from alps.engine.clusters.vectors import FADES, HALF, Touching, VectorFile, mixed, write_vectors
 from alps.engine.images.windows import Window
 from alps.engine.run_folder.region_schemas import BORDER_SCHEMA
 from alps.engine.run_folder.tables import note_table, read_table, write_table
@@ -154,3 +154,18 @@ def test_borders_in_other_row_groups_are_refused(folder):
     note_table(folder.borders(0))
     with pytest.raises(RunFolderError, match=r"damaged: its borders were written otherwise"):
         write_vectors(folder, 0, FEATURES, RegionReader(folder))
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "text", "cut", "long", "flat", "objects"])
+def test_vectors_that_cannot_be_read_are_named(folder, damage):
+    write_vectors(folder, 0, FEATURES, RegionReader(folder))
+    path = folder.region_vectors(0)
+    good = path.read_bytes()
+    assert VectorFile(path).count == 8
+    if damage in ("flat", "objects"):
+        np.save(path, np.zeros(8, [("vector", "f2" if damage == "flat" else "O"), ("area", "i4")]))
+    else:
+        bad = {"empty": b"", "text": b"vectors", "cut": good[:-1], "long": good + b"0"}
+        path.unlink() if damage == "missing" else path.write_bytes(bad[damage])
+    with pytest.raises(RunFolderError, match=r"cannot read .*part-00000\.npy.*alps cluster OUT"):
+        VectorFile(path)
