@@ -4,7 +4,6 @@
 what came out, as tables and as JSON.
 """
 
-import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +27,7 @@ from alps.bench.everything.sides import (
     run_in_fresh_process,
 )
 from alps.engine.base.device import choose_device
+from alps.engine.base.digests import file_sha256
 from alps.engine.base.errors import AlpsError, SettingsError
 from alps.engine.demo.scenes import SceneSettings, make_scene
 from alps.engine.images.raster import RasterReader
@@ -80,7 +80,7 @@ class Setup:
         """What must be the same for two results to be compared; no paths of this machine."""
         return {
             "model": self.model,
-            "weights": _digest(Path(self.checkpoint)),
+            "weights": file_sha256(Path(self.checkpoint)),
             "tiles": [[Path(path).name, *window] for path, *window in self.tiles],
             "settings": self.settings,
             "threads": self.threads,
@@ -391,8 +391,3 @@ def _short(value: Any) -> str:
 
 def _share(value: float) -> str:
     return "-" if value != value else f"{value:.2%}"
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -84,10 +84,9 @@ def references(path: str) -> Iterator[Reference]:
     Raises SourceError where that cannot be told.
     """
     head = read_head(path)
-    text = head.split(b"\0")[0]
-    if b"<VRTDataset" in text or text.lstrip().startswith(b"<MRF_META"):
+    if is_described(head):
         yield from _Xml.of(path).found
-    elif b"DatasetHeader" in text:
+    elif b"DatasetHeader" in head.split(b"\0")[0]:
         yield from _of_ers(path)
     elif head.startswith(b"PCIDSK"):
         yield from _of_pcidsk(path)

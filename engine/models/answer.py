@@ -20,13 +20,8 @@ from alps.engine.base.errors import FetchError
 MOST_REDIRECTS = 10
 REDIRECTS = {301, 302, 303, 307, 308}
 PIECES_AHEAD = 2
-PACKED = {
-    "",
-    "identity",
-    "gzip",
-    "x-gzip",
-    "deflate",
-}  # of several in a row a kilobyte can hold terabytes
+# One of these; of several in a row a kilobyte can hold terabytes.
+PACKED = {"", "identity", "gzip", "x-gzip", "deflate"}
 LOOK_SECONDS = 0.2  # between two looks whether anybody still wants what was read
 
 

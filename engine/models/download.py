@@ -1,6 +1,5 @@
 """Fetches one file over HTTP: resumable, verified by SHA-256, under its name only when whole."""
 
-import hashlib
 import re
 import shutil
 import sys
@@ -14,6 +13,7 @@ from urllib.parse import urlsplit
 import filelock
 import requests
 
+from alps.engine.base.digests import file_sha256
 from alps.engine.base.errors import FetchError
 from alps.engine.base.progress import Progress, format_bytes
 from alps.engine.models.answer import Answer, InterruptedAnswer, Patience
@@ -86,7 +86,7 @@ def fetch(
         if target.is_dir():
             raise FetchError(f"{target}: a folder has the file's name; move it away")
         if target.exists():
-            if sha256_of(target) == sha256:
+            if file_sha256(target) == sha256:
                 return Fetched(target, already_there=True, received_bytes=0)
             print(f"{target}: not the file with SHA-256 {sha256}; fetching it", file=sys.stderr)
         with PartFile(target, shown, sha256) as part:
@@ -94,12 +94,6 @@ def fetch(
             download.run()
             part.publish()
         return Fetched(target, already_there=False, received_bytes=download.received_bytes)
-
-
-def sha256_of(path: Path) -> str:
-    """Return a file's SHA-256 as 64 lower-case hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass
