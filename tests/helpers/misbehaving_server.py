@@ -2,8 +2,11 @@
 
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -77,3 +80,18 @@ class Server(ThreadingHTTPServer):
 
     def handle_error(self, request, client_address):
         pass  # clients that hang up are part of the game
+
+
+@contextmanager
+def serving(content) -> Iterator[Server]:
+    """A server that answers, past any proxy, until the end of the block."""
+    with pytest.MonkeyPatch.context() as patch, Server(content) as server:
+        patch.setenv("NO_PROXY", "127.0.0.1")
+        thread = threading.Thread(target=server.serve_forever, args=(0.005,), daemon=True)
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.stop_waiting.set()
+            server.shutdown()
+            thread.join()

@@ -12,7 +12,7 @@ from functools import partial
 from random import Random
 
 import pytest
-from misbehaving_server import Server, good_server, rangeless_server, status
+from misbehaving_server import good_server, rangeless_server, serving, status
 
 from alps.engine.base.errors import FetchError
 from alps.engine.models import download, part_file
@@ -31,16 +31,9 @@ whole = partial(rangeless_server, CONTENT)
 
 @pytest.fixture
 def server(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(download, "CHUNK", CHUNK)
-    server = Server(CONTENT)
-    thread = threading.Thread(target=server.serve_forever, args=(0.005,), daemon=True)
-    thread.start()
-    yield server
-    server.stop_waiting.set()
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(CONTENT) as server:
+        yield server
 
 
 @pytest.fixture

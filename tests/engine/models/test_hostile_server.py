@@ -2,12 +2,11 @@
 
 import gzip
 import hashlib
-import threading
 import time
 
 import pytest
 from click.testing import CliRunner
-from misbehaving_server import Server, good_server, status
+from misbehaving_server import good_server, serving, status
 
 from alps.engine.base.errors import FetchError
 from alps.engine.cli import models as models_cli
@@ -19,16 +18,9 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
 @pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    server = Server(CONTENT)
-    thread = threading.Thread(target=server.serve_forever, args=(0.005,), daemon=True)
-    thread.start()
-    yield server
-    server.stop_waiting.set()
-    server.shutdown()
-    server.server_close()
-    thread.join()
+def server():
+    with serving(CONTENT) as server:
+        yield server
 
 
 @pytest.fixture

@@ -5,12 +5,11 @@ import json
 import struct
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from misbehaving_server import Server
+from misbehaving_server import serving
 
 from alps.engine.base.errors import FetchError, ModelError
 from alps.engine.cli import models as model_commands
@@ -50,13 +49,9 @@ def shipped(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    server = Server(CONTENT)
-    threading.Thread(target=server.serve_forever, args=(0.005,), daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
+def server():
+    with serving(CONTENT) as server:
+        yield server
 
 
 def run(*arguments):
