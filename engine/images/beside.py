@@ -2,6 +2,7 @@
 
 import os
 import stat
+import time
 from functools import lru_cache
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from alps.engine.images.references import is_service, read_head
 # What the makers of scenes deliver beside them has names of all kinds.
 METADATA = (".xml", ".txt", ".imd", ".rpb", ".pvl", ".eph", ".pass")
 OVERVIEWS_AND_MASKS = (".ovr", ".msk")  # GDAL opens them with any driver
+# Times of files are as coarse on many systems: another change may bear the same one.
+TICK_NS = 50_000_000
 
 
 def check_file(path: str | Path) -> None:
@@ -67,11 +70,12 @@ def check_beside(path: str) -> None:
 
 
 def _changed(folder: str) -> int:
-    """When a folder last got or lost a file; 0 where that cannot be told."""
+    """When a folder last got or lost a file: a moment ago means now; 0 where it cannot be told."""
     try:
-        return os.stat(folder or ".").st_mtime_ns
+        changed, now = os.stat(folder or ".").st_mtime_ns, time.time_ns()
     except OSError:
         return 0
+    return changed if now - changed > TICK_NS else now
 
 
 @lru_cache(maxsize=256)

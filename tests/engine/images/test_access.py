@@ -7,6 +7,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -315,13 +316,22 @@ for path in sys.argv[1:]:
 """
 
 
-def test_a_pipe_that_came_later_is_seen_too(place):
-    """A folder's listing is kept only while the folder stays as it is."""
+@pytest.mark.parametrize("moment", [-60, 60])
+def test_a_pipe_that_came_later_is_seen_too(place, moment):
+    """A folder's listing is kept only while the folder stays as it is.
+
+    moment: the folder's last change, in seconds from now; clocks of file systems are coarse, so one
+    that is not over tells nothing.
+    """
     path = place / "later" / "a.tif"
     path.parent.mkdir()
     path.write_bytes(b"no image")
+    changed = time.time_ns() + moment * 10**9
+    os.utime(path.parent, ns=(changed, changed))
     check_beside(str(path))
     os.mkfifo(path.with_name("a.tif.ovr"))
+    if moment > 0:
+        os.utime(path.parent, ns=(changed, changed))
     with pytest.raises(SourceError, match=r"a\.tif\.ovr beside it is a pipe"):
         check_beside(str(path))
 
