@@ -51,12 +51,18 @@ LAYOUTS = {
 }
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("name", TAGS)
-@pytest.mark.parametrize("bit", [12, 20, 30])
+# A wider image has as many strips as before: none of them can be read, which takes no time.
+FLIPS = [
+    (layout, name, bit)
+    for layout, options in LAYOUTS.items()
+    for name in TAGS
+    for bit in (12, 20, 30)
+    if name == "height" or bit == 30 or "tiled" in options
+]
+
+
+@pytest.mark.parametrize(("layout", "name", "bit"), FLIPS)
 def test_a_flipped_bit_in_a_size(tmp_path, layout, name, bit):
-    if name == "width" and bit < 30 and "tile" not in str(LAYOUTS[layout]):
-        pytest.skip("as many strips as before: none of them can be read, which takes no time")
     path = save(tmp_path / "a.tif", **LAYOUTS[layout])
     probe(path)
     flip(path, name, bit)
