@@ -208,7 +208,7 @@ def test_a_silent_server_times_out(server, target, waits):
         server.stop_waiting.wait(10)
 
     server.script = [silent]
-    fetch(server.url, target, SHA256, policy=waits.policy(read_timeout=0.1))
+    fetch(server.url, target, SHA256, policy=waits.policy(read_timeout=0.5))
     check_whole(target)
     assert len(waits) == 1
 
