@@ -56,9 +56,10 @@ class PaintedJournal:
         self._file: IO[bytes] | None = None
 
     def __enter__(self) -> Self:
+        written = _changed(self._folder.painted)
         for number, line in self._read():
             self.forget(line.source_index)  # painted anew since, with other clusters perhaps
-            if line.of == self._fingerprint:
+            if line.of == self._fingerprint and self._stands(line, written):
                 self._note(number, line)
         with _writing(self._folder):
             self._file = open_journal(self._folder.painted)
@@ -150,11 +151,30 @@ class PaintedJournal:
             if line is not None:
                 yield number, line
 
+    def _stands(self, line: PaintedLine, written: int) -> bool:
+        """Whether what was painted is what the line says, as far as it changed since the journal
+        was ``written``: a line comes after its files, and only those are read again.
+        """
+        for one in line.files:
+            path = self._folder.root / one.file
+            # What is gone or of another size is not done either, says ``has``.
+            if path.is_file() and _changed(path) > written and sum_of(self._folder, path) != one:
+                return False
+        return True
+
     def _note(self, number: int, line: PaintedLine) -> None:
         if line.reason:
             self.refused[line.source_index] = line.reason
         elif line.counts(self._clusters):
             self.done[line.source_index] = Painted(number, tuple(one.bytes for one in line.files))
+
+
+def _changed(path: Path) -> int:
+    """When a file's content changed, in nanoseconds; 0 where it is not there."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 @contextmanager

@@ -42,6 +42,8 @@ def changed_sources(folder: RunFolder) -> dict[str, str]:
     """
     try:
         known = read_table(_path(folder)) if _path(folder).exists() else STAMPS.empty_table()
+        if known.schema != STAMPS:
+            raise folder.damaged(_path(folder), "its columns are others")
     except RunFolderError:
         print(
             f"{_path(folder)} is damaged: whether images changed since is not known; delete it",

@@ -1,6 +1,7 @@
 """Painting: the smaller mask on top; label maps and object maps of regions."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -269,6 +270,20 @@ def test_painted_again_only_with_other_clusters(run, monkeypatch):
     (run.root / "labels" / "a.png").unlink()
     paint_run(run, CLUSTERS, "one")
     assert len(calls) == 3 and (run.root / "labels" / "a.png").exists()
+
+
+def test_a_label_map_that_was_changed_since_is_painted_anew(run, monkeypatch):
+    paint_run(run, CLUSTERS)
+    path = run.root / "labels" / "a.png"
+    before = path.read_bytes()
+    path.write_bytes(bytes(len(before)))
+    later = run.painted.stat().st_mtime_ns + 10**9
+    os.utime(path, ns=(later, later))
+    paint_run(run, CLUSTERS)
+    assert path.read_bytes() == before
+    os.utime(run.painted, ns=(later, later))
+    monkeypatch.setattr("alps.engine.labels.journal.sum_of", None)  # nothing is read that stayed
+    paint_run(run, CLUSTERS)
 
 
 def test_neither_images_nor_segments_are_needed(run):
