@@ -43,15 +43,18 @@ class RegionReader:
         refuse_unusable(columns.embedding, "embeddings", tile_id)
         return columns
 
-    def columns(self, table: pa.Table) -> RegionColumns:
-        """Of rows of regions that have at least REGION_COLUMNS."""
+    def columns(self, table: pa.Table, shard: int = 0) -> RegionColumns:
+        """Of rows of regions that have at least REGION_COLUMNS.
+
+        shard: whose segments are there; one pass drops those of earlier groups.
+        """
         entries = {name: table.column(name).combine_chunks() for name in ("tiles", "segments")}
         shares = table.column("shares").combine_chunks()
         tiles = entries["tiles"].flatten().to_numpy()
         starts = entries["tiles"].offsets.to_numpy().astype(np.int64)
         names, which = np.unique(tiles, return_inverse=True)
         # What nobody saw has no vectors, but of the archive's width.
-        found = [self.of_tile(int(tile)) for tile in names] or [_none_of(self.of_tile(0))]
+        found = [self.of_tile(int(tile)) for tile in names] or [self._none_of(shard)]
         lengths = np.array([len(one.area) for one in found], np.int64)
         before = np.cumsum(lengths) - lengths
         sources, source = np.unique(self._source_of[names], return_inverse=True)
@@ -65,6 +68,10 @@ class RegionReader:
             lists(table, "colour"),
             table.column("area").to_numpy(),
         )
+
+    def _none_of(self, shard: int) -> SegmentColumns:
+        """No segment, of the width of a shard's."""
+        return segment_columns(self._store.of_shard(shard).slice(0, 0), 1)
 
     def _mean_of(self, source_index: int) -> SourceMeans:
         """What the segments of a source share."""
@@ -83,7 +90,3 @@ def _joined(parts: list[SegmentColumns]) -> SegmentColumns:
         np.concatenate([part.place for part in parts]),
         np.concatenate([part.area for part in parts]),
     )
-
-
-def _none_of(columns: SegmentColumns) -> SegmentColumns:
-    return SegmentColumns(columns.embedding[:0], columns.place[:0], columns.area[:0])

@@ -128,7 +128,9 @@ def _own_vectors(
             # In parts, so that of what is made in between little is there; one also of no rows,
             # for the width.
             parts = (rows[start : start + AT_ONCE] for start in range(0, len(rows) or 1, AT_ONCE))
-            yield np.concatenate([features.transform(reader.columns(part)) for part in parts])
+            yield np.concatenate(
+                [features.transform(reader.columns(part, group)) for part in parts]
+            )
 
 
 def _touching(folder: RunFolder, group: int) -> Iterator[Touching]:

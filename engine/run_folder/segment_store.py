@@ -22,12 +22,13 @@ class SegmentStore:
 
     def of_tile(self, tile_id: int) -> pa.Table:
         """The segments of one tile, in their order."""
-        table = self._shard(shard_of(tile_id))
+        table = self.of_shard(shard_of(tile_id))
         ids = table.column("tile_id").to_numpy()  # sorted: the shard was written in order
         start, end = np.searchsorted(ids, [tile_id, tile_id + 1])
         return table.slice(start, end - start)
 
-    def _shard(self, shard: int) -> pa.Table:
+    def of_shard(self, shard: int) -> pa.Table:
+        """The segments of all tiles of a shard, in their order."""
         if shard not in self._tables:
             if len(self._tables) >= self._kept:
                 self._tables.popitem(last=False)

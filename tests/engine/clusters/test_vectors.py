@@ -138,6 +138,18 @@ def test_a_region_that_is_clear_on_all_sides_keeps_to_itself():
     np.testing.assert_allclose(found.ravel(), expected, rtol=1e-5)
 
 
+def test_a_group_without_regions_needs_no_segments_of_others(tmp_path, monkeypatch):
+    """In one pass those are dropped by then."""
+    monkeypatch.setattr("alps.engine.run_folder.plan.SHARD_TILES", 1)
+    segment = {"mask": np.ones((4, 8), bool), "embedding": [1.0] * 4}
+    source = ([Window(0, 0, 8, 4)], [[segment]])
+    folder = make_archive(tmp_path / "run", {"a.png": source, "b.png": source})
+    cut_as(folder, [np.zeros((4, 8), int), np.full((4, 8), -1)])
+    folder.segments(0).unlink()
+    write_vectors(folder, 1, FEATURES, RegionReader(folder))
+    assert np.load(folder.region_vectors(1))["vector"].shape == (0, 10)
+
+
 def test_borders_of_other_regions_are_refused(folder):
     table = read_table(folder.borders(0))
     others = table.set_column(2, table.schema.field(2), [np.full(len(table), 99, np.int32)])
