@@ -113,19 +113,20 @@ class Painter:
     def paint(self, tiles: list[PlannedTile]) -> None:
         """Write a source's label map, and its object map where asked for, given all of its tiles.
 
-        Notes in ``unpainted`` why that cannot be.
+        Notes in ``unpainted`` why that cannot be; of a source that the plan could not open nothing.
         """
         first = tiles[0]
+        if first.reason:
+            return
         counted, reason, files = Counted.of(self._clusters), "", self._files(first)
-        if not first.reason:
-            try:
-                with of_source(first.source, "painting"):
-                    counted = self._paint(tiles)
-            except SourceError as error:
-                remove(self._folder.label(first.label))
-                self.unpainted[first.source] = reason = str(error)
-                print(f"{first.source}: no label map: {reason}", file=sys.stderr)
-        files = [] if first.reason or reason else files
+        try:
+            with of_source(first.source, "painting"):
+                counted = self._paint(tiles)
+        except SourceError as error:
+            remove(self._folder.label(first.label))
+            self.unpainted[first.source] = reason = str(error)
+            print(f"{first.source}: no label map: {reason}", file=sys.stderr)
+            files = []
         self._journal.add(first.source_index, counted, reason, files)
 
     def forget(self, tile: PlannedTile) -> None:

@@ -18,6 +18,7 @@ from alps.engine.images.windows import Window, plan_windows
 from alps.engine.labels.paint import Painter, paint_archive
 from alps.engine.regions.build import NOWHERE
 from alps.engine.run_folder.sums import record
+from alps.engine.run_folder.tables import read_table, write_table
 from alps.engine.settings import PaintSettings
 from alps.kernels.masks import coco
 from alps.kernels.paint import paint, paint_order
@@ -284,6 +285,16 @@ def test_a_label_map_that_was_changed_since_is_painted_anew(run, monkeypatch):
     os.utime(run.painted, ns=(later, later))
     monkeypatch.setattr("alps.engine.labels.journal.sum_of", None)  # nothing is read that stayed
     paint_run(run, CLUSTERS)
+
+
+def test_the_journal_grows_by_no_source_that_could_not_be_opened(run):
+    paint_run(run, CLUSTERS, "one")
+    before = run.painted.read_bytes()
+    plan = read_table(run.plan)
+    at = plan.schema.get_field_index("reason")
+    write_table(plan.set_column(at, "reason", [["no image"] * len(plan)]), run.plan)
+    assert paint_run(run, CLUSTERS, "two") == {}
+    assert run.painted.read_bytes() == before
 
 
 def test_neither_images_nor_segments_are_needed(run):
