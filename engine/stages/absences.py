@@ -69,8 +69,11 @@ def readable_again(folder: RunFolder, reading: Reading | None, shards: Collectio
 
 def forget_label_maps(folder: RunFolder, tiles: Collection[int]) -> None:
     """Remove the label maps of sources that have a hole where one of ``tiles`` is."""
+    if not tiles:
+        return
+    plan = read_table(folder.plan)
     for shard in {shard_of(tile) for tile in tiles}:
-        for planned in tiles_of_shard(read_table(folder.plan), shard):
+        for planned in tiles_of_shard(plan, shard):
             if planned.tile_id in tiles:
                 remove(folder.label(planned.label))
 
