@@ -8,7 +8,7 @@ import numpy as np
 
 from alps.engine.report.rows.dates import UNKNOWN, date_words
 from alps.engine.report.run_facts import Classes, LabelClass
-from alps.engine.run_folder.painted import painted_lines
+from alps.engine.run_folder.painted import last_lines
 
 MOST_DATES = 12
 MOST_PARTS = 24  # classes of a bar that are told apart
@@ -88,14 +88,8 @@ def classes_by_source(
 
 def _painted(journal: Path, classes: int) -> Iterator[tuple[int, np.ndarray]]:
     """Source index and pixels of each class (K,) int64, from each source's last line."""
-    last: dict[int, int] = {}
-    for number, line in enumerate(painted_lines(journal)):
-        if line is not None:
-            last[line.source_index] = number
-    for number, line in enumerate(painted_lines(journal)):
-        if line is None or last[line.source_index] != number or line.reason:
-            continue
-        if len(line.pixels) == classes + 1:
+    for line in last_lines(journal):
+        if not line.reason and len(line.pixels) == classes + 1:
             yield line.source_index, np.array(line.pixels[:classes], np.int64)
 
 

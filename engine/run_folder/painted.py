@@ -42,3 +42,15 @@ def painted_lines(journal: Path) -> Iterator[PaintedLine | None]:
         raise RunFolderError(
             f"cannot read {journal}: {error.strerror or error}; check its permissions"
         ) from error
+
+
+def last_lines(journal: Path) -> Iterator[PaintedLine]:
+    """The last line of each source, which counts. Raises RunFolderError."""
+    last: dict[int, int] = {}
+    for number, line in enumerate(painted_lines(journal)):
+        if line is not None:
+            last[line.source_index] = number
+    # Read twice: of many classes the lines are too long to be kept.
+    for number, line in enumerate(painted_lines(journal)):
+        if line is not None and last.get(line.source_index) == number:
+            yield line

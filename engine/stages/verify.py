@@ -22,7 +22,7 @@ from alps.engine.base.progress import Progress
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.inside import path_inside
 from alps.engine.run_folder.locks import locked
-from alps.engine.run_folder.painted import PaintedLine, painted_lines
+from alps.engine.run_folder.painted import PaintedLine, last_lines, painted_lines
 from alps.engine.run_folder.plan import shard_count, sources_of
 from alps.engine.run_folder.schemas import PLAN_SCHEMA
 from alps.engine.run_folder.sums import FileSum, known_sums
@@ -124,20 +124,9 @@ def _known(folder: RunFolder) -> Iterator[tuple[FileSum, int | None]]:
     for number in (None, *sorted(int(text) for text in numbers if text.isdigit())):
         for one in known_sums(folder, number).values():
             yield one, number
-    for line in _painted(folder):
+    for line in last_lines(folder.painted):
         for one in line.files:
             yield one, None
-
-
-def _painted(folder: RunFolder) -> Iterator[PaintedLine]:
-    """The last line of each source."""
-    last: dict[int, int] = {}
-    for number, line in enumerate(painted_lines(folder.painted)):
-        if line is not None:
-            last[line.source_index] = number
-    for number, line in enumerate(painted_lines(folder.painted)):
-        if line is not None and last[line.source_index] == number:
-            yield line
 
 
 def _check(folder: RunFolder, one: FileSum, number: int | None, keeps: bool) -> Finding | None:
@@ -179,7 +168,8 @@ def _missing(folder: RunFolder, run: dict[str, Any], spoken_of: set[str]) -> lis
         if not path.exists()
     ]
     if "paint" in run["done"]:
-        painted = {line.source_index for line in _painted(folder)}
+        lines = painted_lines(folder.painted)
+        painted = {line.source_index for line in lines if line is not None}
         found += [
             Finding(f"labels/{first.label}", "is in no journal")
             for first in (tiles[0] for tiles in sources_of(plan))
