@@ -135,7 +135,7 @@ def segment_stage(
     with alone(folder, options.share):
         run, loaded = open_run(folder, src, loaded)
         settle_shares(folder, options.share)
-        done = [s for s in shards_of(folder, options.share) if is_segmented(folder, s)]
+        done = {s for s in shards_of(folder, options.share) if is_segmented(folder, s)}
         again = readable_again(folder, reading_of(folder, loaded.settings), done)
         update = to_update(folder, options.update, options.share)
         again |= {tile for tile in update.tiles if shard_of(tile) in done}
