@@ -144,6 +144,8 @@ def _touching(folder: RunFolder, group: int) -> Iterator[Touching]:
             table = file.read_row_group(number, list(names))
             source, region, other, length, contrast = (table[name].to_numpy() for name in names)
             index, which = np.unique(source, return_inverse=True)
+            if not rows.keys() >= set(index.tolist()):
+                raise folder.damaged(folder.borders(group), "it is of other sources")
             # Regions are numbered source by source.
             start = np.array([rows[one].start for one in index.tolist()], np.int64)[which]
             weight = length * np.exp(contrast.astype(np.float64) / -FADES)

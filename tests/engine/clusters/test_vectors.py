@@ -159,6 +159,14 @@ def test_borders_of_other_regions_are_refused(folder):
     assert not folder.region_vectors(0).exists()
 
 
+def test_borders_of_a_source_without_regions_are_refused(folder):
+    table = read_table(folder.borders(0))
+    others = table.set_column(0, table.schema.field(0), [np.full(len(table), 7, np.int32)])
+    write_table(others, folder.borders(0))
+    with pytest.raises(RunFolderError, match=r"borders-00000.*of other sources; remove it"):
+        write_vectors(folder, 0, FEATURES, RegionReader(folder))
+
+
 def test_borders_in_other_row_groups_are_refused(folder):
     with pq.ParquetWriter(folder.borders(0), BORDER_SCHEMA) as writer:
         for _ in range(7):
