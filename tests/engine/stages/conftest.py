@@ -17,6 +17,12 @@ def options(speck):
 
 
 @pytest.fixture
+def shards_of_two(monkeypatch):
+    """Small shards, so that a small archive has several."""
+    monkeypatch.setattr("alps.engine.run_folder.plan.SHARD_TILES", 2)
+
+
+@pytest.fixture
 def stopped_after():
     """A context manager in which so many renames succeed; the next one raises KeyboardInterrupt."""
     real = os.replace

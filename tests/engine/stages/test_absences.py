@@ -10,6 +10,7 @@ import rasterio
 from click.testing import CliRunner
 from PIL import Image
 from rasterio.control import GroundControlPoint
+from small_runs import SIDE, draw, results
 
 from alps.engine.base.errors import SourceAwayError, SourceError, TooManyFailuresError
 from alps.engine.cli import main as cli
@@ -26,15 +27,9 @@ from alps.engine.stages.one_pass import OnePass
 from alps.engine.stages.opening import RunOptions
 
 SETTINGS = RunSettings(cluster=ClusterSettings(clusters=3))
-SIDE = 96
 NAMES = ("a.png", "b.png", "c.png", "d.png")
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(autouse=True)
-def shards_of_two(monkeypatch):
-    monkeypatch.setattr("alps.engine.run_folder.plan.SHARD_TILES", 2)
+pytestmark = pytest.mark.usefixtures("one_thread", "shards_of_two")
 
 
 @pytest.fixture
@@ -42,8 +37,7 @@ def images(tmp_path):
     folder = tmp_path / "images"
     folder.mkdir()
     for seed, name in enumerate(NAMES):
-        pixels = np.random.default_rng(seed).integers(0, 255, (SIDE // 8, SIDE // 8, 3), np.uint8)
-        Image.fromarray(pixels).resize((SIDE, SIDE)).save(folder / name)
+        draw(folder / name, seed)
     return folder
 
 
@@ -52,13 +46,6 @@ def expected(images, tmp_path, options):
     """What an undisturbed run writes."""
     label_archive(images, tmp_path / "undisturbed", SETTINGS, options)
     return results(tmp_path / "undisturbed")
-
-
-def results(out):
-    rooms = ("labels", "segments", "regions", "clusters")
-    paths = [path for room in rooms for path in sorted((out / room).rglob("*")) if path.is_file()]
-    paths += [out / "clusters.npz", out / "classes.json"]
-    return {path.relative_to(out).as_posix(): path.read_bytes() for path in paths}
 
 
 def labels(out):

@@ -2,9 +2,8 @@
 
 import os
 
-import numpy as np
 import pytest
-from PIL import Image
+from small_runs import draw, results
 
 from alps.engine.base.errors import SettingsError
 from alps.engine.run_folder.folder import RunFolder
@@ -17,14 +16,8 @@ from alps.engine.stages.one_pass import OnePass
 from alps.engine.stages.opening import RunOptions
 
 SETTINGS = RunSettings(cluster=ClusterSettings(clusters=3))
-SIDE = 96
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(autouse=True)
-def shards_of_two(monkeypatch):
-    monkeypatch.setattr("alps.engine.run_folder.plan.SHARD_TILES", 2)
+pytestmark = pytest.mark.usefixtures("one_thread", "shards_of_two")
 
 
 @pytest.fixture
@@ -39,18 +32,6 @@ def images(tmp_path):
 @pytest.fixture
 def updating(options):
     return RunOptions(model=options.model, device="cpu", max_failed=1.0, update=True)
-
-
-def draw(path, seed):
-    pixels = np.random.default_rng(seed).integers(0, 255, (12, 12, 3), np.uint8)
-    Image.fromarray(pixels).resize((SIDE, SIDE)).save(path)
-
-
-def results(out):
-    rooms = ("labels", "segments", "regions", "clusters")
-    paths = [path for room in rooms for path in sorted((out / room).rglob("*")) if path.is_file()]
-    paths += [out / "clusters.npz", out / "classes.json"]
-    return {path.relative_to(out).as_posix(): path.read_bytes() for path in paths}
 
 
 def test_what_changed_is_named_and_made_anew_where_asked(

@@ -55,12 +55,6 @@ def results(out):
     return {path.relative_to(out).as_posix(): path.read_bytes() for path in sorted(files)}
 
 
-@pytest.fixture
-def shards_of_two(monkeypatch):
-    """Small shards, so that a small archive has several."""
-    monkeypatch.setattr("alps.engine.run_folder.plan.SHARD_TILES", 2)
-
-
 def test_run_folder_is_readable_with_other_tools(archive, tmp_path, options):
     out = tmp_path / "out"
     summary = label_archive(archive, out, SETTINGS, options)
