@@ -7,7 +7,7 @@ needed; what is left damaged, `alps verify` must name.
 import os
 import random
 import stat
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from alps.bench.proofs.faults.attack import Attack
@@ -28,7 +28,6 @@ NO_RESULTS = ("journal/lock", "report/index.html")
 # Change while a run goes on: no checksum is kept of them, their content is checked when it is read.
 UNSUMMED = ("run.json", "journal/stamps.parquet")
 COMMANDS = ("label", "again", "report", "verify", "repair")
-_again: dict[str, bytes] = {}
 
 
 def draw(ground: Ground, rng: random.Random) -> Attack:
@@ -117,13 +116,12 @@ def _matters(name: str) -> bool:
     return not (name.startswith("journal/") and name.endswith(".jsonl"))
 
 
+@cache
 def _label_maps_again(ground: Ground) -> dict[str, bytes]:
     """Those of other clusters, of a run that nobody damaged."""
-    if not _again:
-        ground.restore()
-        for step in ground.again():
-            ended = ground.alps(*step)
-            if ended.code != 0:
-                raise SystemExit(f"the undamaged {step[0]} failed: {ended.said}")
-        _again.update(label_maps(ground.out))
-    return _again
+    ground.restore()
+    for step in ground.again():
+        ended = ground.alps(*step)
+        if ended.code != 0:
+            raise SystemExit(f"the undamaged {step[0]} failed: {ended.said}")
+    return label_maps(ground.out)

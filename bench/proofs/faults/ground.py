@@ -79,15 +79,18 @@ class Ground:
         """Run a command of ALPS, in a process of its own."""
         return run_alps(arguments, self.work / "log", limits)
 
-    def label(self, *more: str | Path, limits: Limits | None = None) -> Ended:
-        """Run ``alps label`` as the finished run was made."""
-        return self.alps(*self.label_command(), *more, limits=limits)
-
     def label_command(self) -> list[str | Path]:
         """How the finished run was made."""
         return [
             "label", self.archive, self.out, "--model", self.model, "--device", "cpu",
             "--clusters", "4", "--max-failed", "1",
+        ]  # fmt: skip
+
+    def one_pass_command(self, clusters: Path) -> list[str | Path]:
+        """How the archive is labelled with clusters that are there already."""
+        return [
+            "label", self.archive, self.out, "--model", self.model, "--device", "cpu",
+            "--clusters-from", clusters,
         ]  # fmt: skip
 
     def again(self) -> list[list[str | Path]]:

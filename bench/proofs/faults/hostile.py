@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alps.bench.proofs.faults.attack import Attack
-from alps.bench.proofs.faults.damage import kind_of
+from alps.bench.proofs.faults.damage import COMMANDS, kind_of
 from alps.bench.proofs.faults.ground import Ground, around, label_maps
 from alps.bench.proofs.faults.outcome import (
     SURVIVED,
@@ -38,7 +38,6 @@ NUMBERS = (-1, 0, 1, 2**31 - 1, 2**31, -(2**63), 2**63 - 1, 10**30, 1e308, 0.5, 
 VALUES: tuple[Any, ...] = (*WORDS, "\ud800", *NUMBERS, None, True, [], {}, [[]], {"a": 1})
 NOT_NUMBERS = ("NaN", "Infinity", "-Infinity")  # as Python writes and reads them in JSON
 DEPTH = 5000  # of lists in lists
-COMMANDS = ("label", "again", "report", "verify", "repair")
 MODEL = "model.safetensors"
 MANY = ("run.json", "clusters.npz")  # values lie in these; they are drawn more often
 

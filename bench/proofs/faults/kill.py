@@ -5,7 +5,7 @@ Survived is a run whose files end with the bytes of one that nobody disturbed.
 
 import random
 import signal
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from alps.bench.proofs.faults.attack import Attack
@@ -17,7 +17,6 @@ from alps.bench.proofs.kill_resume import results
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 MOST_STOPS = 4
 LONGEST = 3.0  # seconds; about what the longest command takes
-_undisturbed: dict[str, dict[str, bytes]] = {}
 
 
 def draw(ground: Ground, rng: random.Random) -> Attack:
@@ -62,19 +61,15 @@ def _begin(ground: Ground, command: str) -> list[str | Path]:
     if command == "label":
         return ground.label_command()
     if command == "one pass":
-        return [
-            "label", ground.archive, ground.out, "--model", ground.model, "--device", "cpu",
-            "--clusters-from", ground.clusters, "--keep-segments",
-        ]  # fmt: skip
+        return [*ground.one_pass_command(ground.clusters), "--keep-segments"]
     cluster, _ = ground.again()
     return cluster if command == "cluster" else ["paint", ground.out, "--min-patch", "5"]
 
 
+@cache
 def _results_of(ground: Ground, command: str) -> dict[str, bytes]:
     """What a command leaves that nobody disturbs."""
-    if command not in _undisturbed:
-        ended = ground.alps(*_begin(ground, command))
-        if ended.code != 0:
-            raise SystemExit(f"the undisturbed {command} failed: {ended.said}")
-        _undisturbed[command] = results(ground.out)
-    return _undisturbed[command]
+    ended = ground.alps(*_begin(ground, command))
+    if ended.code != 0:
+        raise SystemExit(f"the undisturbed {command} failed: {ended.said}")
+    return results(ground.out)

@@ -7,7 +7,7 @@ read all the same; one that is not is a row with a reason, a named error.
 
 import random
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +45,6 @@ VIRTUAL = f"""<VRTDataset rasterXSize="{SIDE}" rasterYSize="{SIDE}">
 </VRTDataset>
 """
 MODEL, CLUSTERS = "model.safetensors", "clusters.npz"
-_undisturbed: dict[str, bytes] = {}
 
 
 def _write_grey(path: Path) -> None:
@@ -110,18 +109,14 @@ def _noisy(ground: Ground, target: str, how: str, seed: float) -> Outcome:
 
 
 def _one_pass(ground: Ground, clusters: Path) -> list[str | Path]:
-    return [
-        "label", ground.archive, ground.out, "--model", ground.model, "--device", "cpu",
-        "--clusters-from", clusters, "--max-failed", "1",
-    ]  # fmt: skip
+    return [*ground.one_pass_command(clusters), "--max-failed", "1"]
 
 
+@cache
 def _label_maps(ground: Ground) -> dict[str, bytes]:
     """Those of an archive that nobody spoilt."""
-    if not _undisturbed:
-        ground.restore(finished=False)
-        ended = ground.alps(*_one_pass(ground, ground.clusters))
-        if ended.code != 0:
-            raise SystemExit(f"the undisturbed run failed: {ended.said}")
-        _undisturbed.update(label_maps(ground.out))
-    return _undisturbed
+    ground.restore(finished=False)
+    ended = ground.alps(*_one_pass(ground, ground.clusters))
+    if ended.code != 0:
+        raise SystemExit(f"the undisturbed run failed: {ended.said}")
+    return label_maps(ground.out)
