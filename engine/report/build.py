@@ -11,6 +11,7 @@ from markupsafe import Markup
 from alps.engine.base.atomic import whole
 from alps.engine.base.errors import RunFolderError
 from alps.engine.images.reading import Reading
+from alps.engine.labels.classes import Classes, LabelClass, read_classes
 from alps.engine.report import run_facts, words
 from alps.engine.report.cards import TileCard, draw_tile, mark_extremes
 from alps.engine.report.exemplars import Exemplar, draw_exemplars, pick_exemplars
@@ -24,7 +25,6 @@ from alps.engine.report.rows.tiles import (
     read_rows,
     survey_tiles,
 )
-from alps.engine.report.run_facts import Classes, LabelClass
 from alps.engine.report.scenes import SceneCard, draw_scene, planned_tiles
 from alps.engine.report.shares import Shares, classes_by_source
 from alps.engine.report.sources import ReadTile, SourcePixels
@@ -73,7 +73,7 @@ def build_report(run_folder: str | Path, read_tile: ReadTile | None = None) -> P
         raise RunFolderError(
             f"{folder.root} has no tiles.parquet yet; finish it with: alps label SRC OUT"
         )
-    classes = run_facts.read_classes(folder.classes)
+    classes = read_classes(folder.classes)
     figures, candidates = survey_tiles(folder.tiles)
     used = sorted((c for c in classes.classes if c.pixels or c.regions), key=_largest_first)
     started = run_facts.read_time(run.get("started"))

@@ -13,10 +13,10 @@ from rasterio.windows import Window as RasterWindow
 from alps.engine.base.errors import RunFolderError, SourceError
 from alps.engine.images.gdal import open_dataset
 from alps.engine.images.windows import Window
+from alps.engine.labels.classes import Classes, LabelClass
 from alps.engine.report import pictures
 from alps.engine.report.rows.masks import MaskRow
 from alps.engine.report.rows.tiles import TileRow
-from alps.engine.report.run_facts import Classes, LabelClass
 from alps.engine.report.sources import SourcePixels
 from alps.engine.run_folder.folder import RunFolder
 

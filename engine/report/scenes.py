@@ -6,11 +6,11 @@ import cv2
 import numpy as np
 
 from alps.engine.images.windows import Window
+from alps.engine.labels.classes import Classes, LabelClass
 from alps.engine.regions.windows import COLUMNS, SourceWindows
 from alps.engine.report import pictures
 from alps.engine.report.cards import labels_seen, read_labels
 from alps.engine.report.rows.sources import MOST_SIDE, SourceRow
-from alps.engine.report.run_facts import Classes, LabelClass
 from alps.engine.report.sources import SourcePixels
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.plan import PlannedTile, group_of, shard_of

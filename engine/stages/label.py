@@ -19,9 +19,9 @@ from alps.engine.base.errors import RunFolderError, TooManyFailuresError
 from alps.engine.clusters.assign import cluster_archive, usable_gpu
 from alps.engine.clusters.file import load_clusters
 from alps.engine.clusters.fit import check_enough
+from alps.engine.labels.classes import read_classes
 from alps.engine.labels.paint import paint_archive, paint_fingerprint
 from alps.engine.report import build_report
-from alps.engine.report.run_facts import read_classes
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.locks import alone, locked, settle_shares
 from alps.engine.run_folder.plan import groups_of, shard_of

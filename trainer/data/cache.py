@@ -20,7 +20,7 @@ from alps.engine.base.errors import SourceError
 from alps.engine.base.progress import Progress
 from alps.engine.base.records import read_record
 from alps.engine.images.archive import read_together
-from alps.engine.report.run_facts import read_classes
+from alps.engine.labels.classes import read_classes
 from alps.engine.run_folder.folder import RunFolder
 from alps.trainer.data.arrays import CachedPair, damaged, edges
 from alps.trainer.data.decode import DecodeRequest, PairRecord, decode_pair

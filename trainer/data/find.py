@@ -18,7 +18,7 @@ import numpy as np
 from alps.engine.base.errors import RunFolderError, SettingsError, SourceError
 from alps.engine.images.reading import Reading
 from alps.engine.images.sources import IMAGE_SUFFIXES
-from alps.engine.report.run_facts import read_classes
+from alps.engine.labels.classes import read_classes
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.tables import read_table
 from alps.engine.settings import ReadSettings

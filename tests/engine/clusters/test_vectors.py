@@ -14,6 +14,7 @@ from alps.engine.clusters.region_reader import REGION_COLUMNS, RegionReader
 from alps.engine.clusters.vectors import FADES, HALF, Touching, VectorFile, mixed, write_vectors
 from alps.engine.images.windows import Window
 from alps.engine.run_folder.region_schemas import BORDER_SCHEMA
+from alps.engine.run_folder.sums import record
 from alps.engine.run_folder.tables import note_table, read_table, write_table
 
 MOST = 0.7
@@ -160,9 +161,13 @@ def test_borders_of_other_regions_are_refused(folder):
 
 
 def test_borders_of_a_source_without_regions_are_refused(folder):
-    table = read_table(folder.borders(0))
-    others = table.set_column(0, table.schema.field(0), [np.full(len(table), 7, np.int32)])
-    write_table(others, folder.borders(0))
+    with pq.ParquetFile(folder.borders(0)) as file:
+        groups = [file.read_row_group(number) for number in range(file.num_row_groups)]
+    with pq.ParquetWriter(folder.borders(0), BORDER_SCHEMA) as writer:
+        for group in groups:
+            others = np.full(len(group), 7, np.int32)
+            writer.write_table(group.set_column(0, BORDER_SCHEMA.field(0), [others]))
+    record(folder, folder.borders(0))
     with pytest.raises(RunFolderError, match=r"borders-00000.*of other sources; remove it"):
         write_vectors(folder, 0, FEATURES, RegionReader(folder))
 

@@ -40,7 +40,7 @@ MUTANTS = [
         why="what lies under no mask is shown as one",
     ),
     Mutant(
-        "engine/report/run_facts.py",
+        "engine/labels/classes.py",
         old="return max(self.unlabelled_pixels - self.nodata_pixels, 0)",
         new="return self.unlabelled_pixels",
         tests=SUMMARY,

@@ -23,8 +23,8 @@ MUTANTS = [
     ),
     Mutant(
         "engine/labels/journal.py",
-        old="            if line.of == self._fingerprint:\n",
-        new="            if True:\n",
+        old="if line.of == self._fingerprint and self._stands(line, written):",
+        new="if self._stands(line, written):",
         tests=PAINT + JOURNAL,
         why="label maps of other clusters count as done",
     ),
