@@ -67,6 +67,11 @@ class RunFolder:
         return self.root / "classes.json"
 
     @property
+    def names(self) -> Path:
+        """What people said about classes: names, merges, splits, colours."""
+        return self.root / "names.json"
+
+    @property
     def painted(self) -> Path:
         """A line a finished label map."""
         return self.journal / "painted.jsonl"

@@ -1,0 +1,1 @@
+"""Names that people give to clusters, and what follows from them."""
