@@ -1,7 +1,8 @@
 """Where on Earth an image lies, handed on to what is made of it."""
 
 import math
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import Self
 
 import rasterio
@@ -37,6 +38,19 @@ class Georeference:
     def is_known(self) -> bool:
         """Whether anything says where it lies."""
         return self != Georeference()
+
+    def seen_from(self, x: int, y: int) -> Self:
+        """That of the part of the image whose top left pixel is (``x``, ``y``)."""
+        gcps = tuple(
+            GroundControlPoint(p.row - y, p.col - x, p.x, p.y, p.z, p.id, p.info) for p in self.gcps
+        )
+        rpcs = copy(self.rpcs)
+        if rpcs is not None:
+            rpcs.line_off -= y
+            rpcs.samp_off -= x
+        moved = rasterio.Affine.translation(x, y)
+        transform = None if self.transform is None else self.transform * moved
+        return replace(self, transform=transform, gcps=gcps, rpcs=rpcs)
 
     def pixel_area(self) -> float | None:
         """Square metres of a pixel; None where the image has no scale. In degrees, as on a sphere

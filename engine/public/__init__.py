@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # what type checkers and editors read; _HOMES below is what P
     )
     from alps.engine.masks.generator import MaskGenerator, Segments
     from alps.engine.models.load import load_model
+    from alps.engine.quality.measure import Quality, QualitySettings
     from alps.engine.run_folder.folder import RunFolder
     from alps.engine.settings import (
         ClusterSettings,
@@ -38,6 +39,8 @@ if TYPE_CHECKING:  # what type checkers and editors read; _HOMES below is what P
     from alps.engine.stages.one_pass import OnePass
     from alps.engine.stages.opening import RunOptions
     from alps.engine.stages.single import cluster, paint, segment
+    from alps.engine.views.maps import LabelMap
+    from alps.engine.views.run import Run, open_run
 
 _HOMES = {
     "engine.base.errors": (
@@ -53,6 +56,7 @@ _HOMES = {
     ),
     "engine.masks.generator": ("MaskGenerator", "Segments"),
     "engine.models.load": ("load_model",),
+    "engine.quality.measure": ("Quality", "QualitySettings"),
     "engine.run_folder.folder": ("RunFolder",),
     "engine.settings": (
         "ClusterSettings",
@@ -66,6 +70,8 @@ _HOMES = {
     "engine.stages.one_pass": ("OnePass",),
     "engine.stages.opening": ("RunOptions",),
     "engine.stages.single": ("cluster", "paint", "segment"),
+    "engine.views.maps": ("LabelMap",),
+    "engine.views.run": ("Run", "open_run"),
 }
 _HOME_OF = {name: f"alps.{home}" for home, names in _HOMES.items() for name in names}
 
@@ -74,11 +80,15 @@ __all__ = [
     "ArtefactError",
     "ClusterSettings",
     "FetchError",
+    "LabelMap",
     "MaskGenerator",
     "ModelError",
     "OnePass",
     "OutOfMemoryError",
     "PaintSettings",
+    "Quality",
+    "QualitySettings",
+    "Run",
     "RunFolder",
     "RunFolderError",
     "RunOptions",
@@ -95,6 +105,7 @@ __all__ = [
     "fit_clusters",
     "label_archive",
     "load_model",
+    "open_run",
     "paint",
     "segment",
 ]

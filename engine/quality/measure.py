@@ -16,6 +16,7 @@ import numpy as np
 from scipy.special import entr, rel_entr
 
 from alps.engine.base.errors import SettingsError, SourceError
+from alps.engine.base.html import html_table
 from alps.engine.quality.boundaries import BoundaryCounts, boundary_counts
 from alps.engine.quality.truth import (
     LabelPair,
@@ -98,6 +99,24 @@ class Quality:
     def as_dict(self) -> dict[str, Any]:
         """The same as plain values for JSON, which has no nan: None instead."""
         return _without_nan(asdict(self))
+
+    def _repr_html_(self) -> str:
+        """A table, in a notebook."""
+        rows = [
+            (c.name, f"{c.pixels / self.pixels:.3f}", f"{c.iou:.3f}", c.pseudo_classes)
+            for c in self.classes
+        ]
+        measures = {
+            "mIoU": self.miou,
+            "accuracy": self.accuracy,
+            "NMI": self.nmi,
+            "purity": self.purity,
+            "coverage": self.coverage,
+            "boundary F1": self.boundary_f1,
+        }
+        figures = [(name, f"{value:.3f}") for name, value in measures.items()]
+        head = ("class", "share of pixels", "IoU", "pseudo-classes")
+        return html_table(f"{self.images} images scored", figures) + html_table("", rows, head)
 
 
 class ContingencyTable:

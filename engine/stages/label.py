@@ -16,12 +16,13 @@ from alps.engine.base.atomic import remove
 from alps.engine.base.device import choose_device
 from alps.engine.base.digests import fingerprint
 from alps.engine.base.errors import RunFolderError, TooManyFailuresError
+from alps.engine.base.html import html_link, html_table
 from alps.engine.clusters.assign import cluster_archive, usable_gpu
 from alps.engine.clusters.file import load_clusters
 from alps.engine.clusters.fit import check_enough
 from alps.engine.labels.classes import read_classes
 from alps.engine.labels.paint import paint_archive, paint_fingerprint
-from alps.engine.report import build_report
+from alps.engine.report import build_report, words
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.locks import alone, locked, settle_shares
 from alps.engine.run_folder.plan import groups_of, shard_of
@@ -76,6 +77,7 @@ __all__ = [
     "segment_stage",
     "summarise",
 ]
+REASONS = 10  # of failures that a notebook shows
 
 
 @dataclass(frozen=True)
@@ -85,12 +87,29 @@ class RunSummary:
     folder: Path
     sources: int
     tiles: dict[str, int]  # number by status
-    segments: int  # masks, and cells of what lies under none
+    segments: int  # masks that passed the gate
     regions: int  # that have a class
     coverage: float  # share of valid pixels under at least one mask of SAM, over the archive
     labelled: float | None  # share of valid pixels that have a class; None before label maps
     seconds_per_tile: dict[str, float]  # by stage, over tiles that were segmented
     failed_reasons: dict[str, int]
+
+    def _repr_html_(self) -> str:
+        """A table, in a notebook."""
+        report = self.folder / "report" / "index.html"
+        rows: list[tuple[str, object]] = [
+            ("sources", words.count(self.sources)),
+            *((f"tiles: {status}", words.count(count)) for status, count in self.tiles.items()),
+            ("segments", words.count(self.segments)),
+            ("regions", words.count(self.regions)),
+            ("under SAM's masks", words.share(self.coverage)),
+            ("labelled", words.share(self.labelled)),
+            ("a tile took", words.seconds(sum(self.seconds_per_tile.values()))),
+        ]
+        rows += [(f"failed: {reason}", n) for reason, n in self.failed_reasons.items()][:REASONS]
+        if report.is_file():
+            rows.append(("report", html_link(report, report.name)))
+        return html_table(f"Run {self.folder}", rows)
 
 
 def label_archive(
@@ -314,7 +333,7 @@ def summarise(folder: RunFolder) -> RunSummary:
     return RunSummary(
         folder=folder.root,
         sources=len(np.unique(table.column("source_index").to_numpy())),
-        tiles={s: int((statuses == s).sum()) for s in sorted(set(statuses))},
+        tiles=dict(sorted(Counter(statuses.tolist()).items())),
         segments=int(table.column("segments").to_numpy().sum()),
         regions=classes.regions,
         coverage=float(table.column("covered_pixels").to_numpy().sum() / max(valid, 1)),

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import rasterio
 from PIL import Image
+from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
 from rasterio.rpc import RPC
-from rasterio.transform import from_origin
+from rasterio.transform import from_origin, get_transformer
 
 from alps.engine.base.errors import SourceError
 from alps.engine.images.georeference import Georeference
@@ -62,6 +63,29 @@ def test_rational_polynomials_travel(tmp_path):
         assert written.rpcs is not None
         assert written.rpcs.to_dict() == rasterio.open(path).rpcs.to_dict()
         assert Georeference.of(written).rpcs is not None
+
+
+def test_a_part_lies_where_it_does_in_the_whole():
+    """Whichever way that is said: a point on Earth is so many pixels nearer to its corner."""
+    corners = [(0, 0), (0, 32), (32, 0), (32, 32)]
+    points = [GroundControlPoint(row, col, 15 + col / 64, 47 - row / 64) for row, col in corners]
+    for whole in (
+        Georeference(rasterio.CRS.from_string(UTM), PLACE),
+        Georeference(rasterio.CRS.from_epsg(4326), gcps=tuple(points)),
+        Georeference(rpcs=POLYNOMIALS),
+    ):
+        part = whole.seen_from(9, 4)
+        seen = []
+        for place in (whole, part):
+            said = place.transform or list(place.gcps) or place.rpcs
+            with get_transformer(said) as transformer:
+                x, y = (500_010, 5_199_990) if place.transform else (15.003, 47.002)
+                seen.append(transformer.rowcol(x, y, op=float))
+        (row, col), (row_of_part, col_of_part) = seen
+        assert (row_of_part, col_of_part) == pytest.approx((row - 4, col - 9), abs=1e-3)
+        assert part.crs == whole.crs
+    assert POLYNOMIALS.line_off == 16  # what is handed on is a copy
+    assert Georeference().seen_from(3, 4) == Georeference()
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.bmp"])

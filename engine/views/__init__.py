@@ -1,0 +1,1 @@
+"""A run folder that is there, opened to be looked at from Python."""
