@@ -73,19 +73,28 @@ EXTRAS = {
         "scikit-image>=0.22,<1",  # SLIC and Felzenszwalb, the baselines of the quality table
         "segment-anything==1.0",  # the original; never released again
     ],
+    # What examples/ want, beside whatever notebooks are opened with.
+    "notebook": [
+        "ipykernel>=6.29,<8",  # 6.29: Python 3.12
+        "matplotlib>=3.9,<4",  # 3.9: the first with NumPy 2
+        "pandas>=2.2.2,<4",  # 2.2.2: the first with NumPy 2
+    ],
     # `make docs`. mkdocs 1.6: File.generated makes pages without a file; 9.6 asks for it too.
     "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6,<10"],
     "dev": [
         "hypothesis>=6.100,<7",
+        "ipykernel>=6.29,<8",  # the Python that runs notebooks of examples/
         "import-linter>=2.1,<3",  # 2.1: siblings that are independent, exhaustive layers
         "matplotlib>=3.9,<4",  # the plot of an experiment
         "mkdocs>=1.6,<2",  # tests build the documentation
         "mkdocs-material>=9.6,<10",
         "mypy>=1.11,<3",  # 1.11: generics as Python 3.12 writes them
+        "nbclient>=0.10,<1",  # 0.10: current kernels; runs notebooks of examples/ in a test
         "numba-cuda>=0.20,<1",  # the simulator in which CUDA kernels are tested without a GPU
         "onnx>=1.17,<2",  # the trainer's tests make a small file of the backbone's layout
         "onnxruntime>=1.20,<2",  # exports are verified by it
         "onnxscript>=0.5,<1",  # what PyTorch's exporter is written with
+        "pandas>=2.2.2,<4",  # notebooks have DataFrames
         "pre-commit>=3.5,<5",  # runs the checks at every commit, for whoever wants it
         "psutil>=5.9,<8",  # memory of a process, as the system counts it
         "pycocotools>=2.0.7,<3",  # the oracle for run-length codes

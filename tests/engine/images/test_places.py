@@ -78,7 +78,7 @@ def test_a_part_lies_where_it_does_in_the_whole():
         seen = []
         for place in (whole, part):
             said = place.transform or list(place.gcps) or place.rpcs
-            with get_transformer(said) as transformer:
+            with get_transformer(said)() as transformer:
                 x, y = (500_010, 5_199_990) if place.transform else (15.003, 47.002)
                 seen.append(transformer.rowcol(x, y, op=float))
         (row, col), (row_of_part, col_of_part) = seen
