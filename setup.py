@@ -143,6 +143,7 @@ setup(
             "report = alps.engine.cli.commands:report",
             "quality = alps.engine.cli.commands:quality",
             "verify = alps.engine.cli.commands:verify",
+            "export-labels = alps.engine.cli.commands:export_labels",
             "models = alps.engine.cli.commands:models",
             "export = alps.export.commands:export",
             "distill = alps.trainer.commands:distill",

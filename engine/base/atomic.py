@@ -43,17 +43,22 @@ def publish(part: Path, path: Path) -> None:
 
 
 def publish_folder(part: Path, path: Path) -> None:
-    """Give a written folder its name; one that has it already makes room until that is done.
-
-    Both are on one file system. A process that is killed in between leaves the older one as
-    ``spare_name(path)``.
-    """
+    """Give a written folder its name, as ``place_folder``; it lasts through a power cut."""
     for found in sorted(part.rglob("*")):
         if found.is_dir():
             sync_folder(found)
         else:
             with open(found, "rb+") as file:
                 os.fsync(file.fileno())
+    place_folder(part, path)
+
+
+def place_folder(part: Path, path: Path) -> None:
+    """Give a folder whose files are synced its name; one that has it makes room until that is done.
+
+    Both are on one file system. A process that is killed in between leaves the older one as
+    ``spare_name(path)``.
+    """
     sync_folder(part)
     spare = spare_name(path)
     shutil.rmtree(spare, ignore_errors=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from alps.engine.base.errors import SettingsError
+from alps.engine.cli.export_labels import export_labels
 from alps.engine.cli.inspect import inspect
 from alps.engine.cli.models import models
 from alps.engine.cli.options import (
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "cluster",
     "demo",
+    "export_labels",
     "fit_clusters",
     "inspect",
     "label",

@@ -1,0 +1,67 @@
+"""The command ``alps export-labels``: label maps as a data set of another tool."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from alps.engine.datasets.export import Exported
+
+FORMATS = ("coco",)
+
+
+@click.command("export-labels")
+@click.argument("out", type=click.Path(path_type=Path, file_okay=False))
+@click.argument("dir", type=click.Path(path_type=Path))
+@click.option(
+    "--format", required=True, type=click.Choice(FORMATS), help="What reads it: see below."
+)
+@click.option(
+    "--val",
+    default=0.0,
+    show_default=True,
+    metavar="SHARE",
+    type=click.FloatRange(0, 1, max_open=True),
+    help="Hold out this share of the scenes for validation.",
+)
+@click.option(
+    "--seed", default=0, show_default=True, type=click.IntRange(0), help="Which scenes these are."
+)
+@click.option(
+    "--scene",
+    metavar="REGEX",
+    help="What in an image's name is its scene, held out as a whole: the first group, or all that "
+    "matches. Default: each image is one.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace an export that DIR holds.")
+def export_labels(
+    out: Path, dir: Path, format: str, val: float, seed: int, scene: str | None, overwrite: bool
+) -> None:
+    """Write the label maps of OUT into DIR as a data set that other tools import.
+
+    coco: instances.json with a mask for each object, which pycocotools reads.
+
+    DIR appears once all of it is written; the same command goes on after an interruption.
+    """
+    from alps.engine.datasets.export import export_labels as export
+    from alps.engine.datasets.settings import ExportSettings, Splits
+
+    settings = ExportSettings(format, Splits(val, seed, scene))
+    _say(export(out, dir, settings, overwrite))
+
+
+def _say(found: "Exported") -> None:
+    click.echo(
+        f"{found.images} images, {found.annotations} annotations of {found.classes} classes: "
+        f"{found.root}"
+    )
+    if found.patched:
+        click.echo(
+            f"of {found.patched} images the run kept no objects: their annotations are patches of "
+            "a class"
+        )
+    if found.missing:
+        click.echo(f"{found.missing} images are named, and are not files of this machine")
+    if found.left_out:
+        click.echo(f"{found.left_out} sources are left out: {found.root / 'left_out.jsonl'}")

@@ -1,0 +1,1 @@
+"""Label maps as data sets that annotation tools and trainers import."""

@@ -1,0 +1,137 @@
+"""Writes the label maps of a finished run as a data set that tools and trainers import."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from alps.engine.base.digests import fingerprint
+from alps.engine.base.errors import RunFolderError, SettingsError, SourceError
+from alps.engine.base.progress import Progress
+from alps.engine.datasets.coco import CocoFormat
+from alps.engine.datasets.draft import LEFT_OUT, Done, Draft
+from alps.engine.datasets.images import LabelledImage, LabelledRun, LeftOut
+from alps.engine.datasets.settings import ExportSettings, Splits
+from alps.engine.run_folder.folder import RunFolder
+
+LAYOUT = 1  # of what is written; another one is not gone on with
+
+
+class Format(Protocol):
+    """A data set as it is written."""
+
+    def add(self, image: LabelledImage, number: int) -> int:
+        """Write an image and its annotations; ``number``: of annotations before it.
+
+        Returns how many there were. Raises SourceError for an image that it cannot hold.
+        """
+        ...
+
+    def finish(self, done: Done) -> None:
+        """Write what comes last."""
+        ...
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A format, and what it can be asked for."""
+
+    make: Callable[[LabelledRun, Draft, ExportSettings], Format]
+    splits: bool = False  # has a part for training and one for validation
+    objects: bool = True  # tells objects of a class apart
+
+
+KINDS: Mapping[str, Kind] = {"coco": Kind(CocoFormat, splits=True)}
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written."""
+
+    root: Path
+    format: str
+    images: int
+    annotations: int
+    patched: int  # images whose instances are patches, for want of objects
+    missing: int  # images that are named, and are not where they were read
+    left_out: int
+    classes: int
+
+    def about(self) -> dict[str, Any]:
+        """Plain values for export.json."""
+        return {name: value for name, value in asdict(self).items() if name != "root"}
+
+
+def export_labels(
+    run_folder: str | Path, target: str | Path, settings: ExportSettings, overwrite: bool = False
+) -> Exported:
+    """Write the label maps of a run into ``target``, which appears whole or not at all.
+
+    Killed and given again, it goes on. Sources without a label map, and images that the format
+    cannot hold, are rows of left_out.jsonl.
+
+    Raises:
+        SettingsError: ``target`` holds something, or settings cannot work.
+        RunFolderError: the run is not finished, or damaged; the disk is full.
+        SourceError: no image is left to write.
+    """
+    kind = KINDS[settings.format]
+    if settings.splits != Splits() and not kind.splits:
+        raise SettingsError(f"--val, --seed and --scene have no effect with {settings.format}")
+    run = LabelledRun(RunFolder(run_folder), settings.splits)
+    with Draft(target, _fingerprint(run, settings), overwrite=overwrite) as draft, draft.writing():
+        reason = _write(run, draft, settings)
+        done = draft.done
+        if not done.images:
+            raise SourceError(f"none of {len(run)} images can be written: {reason}")
+        _refuse_changed(run)
+        found = Exported(
+            draft.target, settings.format, done.images, done.annotations, done.patched,
+            done.missing, done.left_out, len(run.categories.items),
+        )  # fmt: skip
+        draft.publish({"run": str(run.folder.root.absolute()), **found.about()})
+        return found
+
+
+def _write(run: LabelledRun, draft: Draft, settings: ExportSettings) -> str:
+    """All images; why the last one was left out, where one was."""
+    kind, reason = KINDS[settings.format], ""
+    format = kind.make(run, draft, settings)
+    with Progress(len(run), "images", "exporting", initial=draft.done.sources) as progress:
+        for source in run.sources(draft.done.sources):
+            done = replace(draft.done, sources=draft.done.sources + 1)
+            try:
+                if isinstance(source, LeftOut):
+                    raise SourceError(source.reason)
+                count = format.add(source, done.annotations)
+                done = replace(
+                    done,
+                    images=done.images + 1,
+                    annotations=done.annotations + count,
+                    patched=done.patched + (kind.objects and not run.has_objects(source)),
+                    missing=done.missing + (source.file is None),
+                )
+            except SourceError as error:
+                reason = str(error)
+                name = source.image if isinstance(source, LeftOut) else source.name
+                draft.leave_out(name, reason)
+                done = replace(done, left_out=done.left_out + 1)
+            draft.note(done)
+            progress.advance()
+    if draft.done.images:
+        format.finish(draft.done)
+    return reason or f"see {draft.root / LEFT_OUT}"
+
+
+def _fingerprint(run: LabelledRun, settings: ExportSettings) -> str:
+    items = [asdict(item) for item in run.categories.items]
+    decides = {"layout": LAYOUT, "run": run.run.get("config_hash"), "painted": run.painted}
+    return fingerprint(decides | {"settings": asdict(settings), "classes": items})
+
+
+def _refuse_changed(run: LabelledRun) -> None:
+    now = LabelledRun(run.folder, Splits())
+    if (now.painted, now.categories) != (run.painted, run.categories):
+        raise RunFolderError(
+            f"{run.folder.root} was painted anew meanwhile; run the same command again"
+        )

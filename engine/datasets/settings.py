@@ -1,0 +1,20 @@
+"""What is exported, and how."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Which images are held out: whole scenes, by lot."""
+
+    val: float = 0.0  # share of the scenes
+    seed: int = 0
+    scene: str | None = None  # regular expression of what in a name is its scene; None: all of it
+
+
+@dataclass(frozen=True)
+class ExportSettings:
+    """All that decides what is written of a run."""
+
+    format: str
+    splits: Splits = field(default_factory=Splits)
