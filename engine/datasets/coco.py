@@ -50,9 +50,7 @@ class CocoFormat:
                 )
             )
         images.add(
-            _json(
-                id=image.index + 1, file_name=image.name, width=image.width, height=image.height
-            )
+            _json(id=image.index + 1, file_name=image.name, width=image.width, height=image.height)
         )
         return len(found)
 

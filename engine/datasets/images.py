@@ -126,10 +126,9 @@ class LabelledRun:
     def has_objects(self, image: LabelledImage) -> bool:
         """Whether instances of an image are objects: the run kept its regions, or their map."""
         return (
-            self.folder.object_map(image.label).exists()
-            or self.folder.region_raster(image.label).exists()
+            self.folder.region_raster(image.label).exists()
             and self.folder.regions(image.group).exists()
-        )
+        ) or self.folder.object_map(image.label).exists()
 
     def _source(self, row: dict) -> LabelledImage | LeftOut:
         if row["reason"]:
@@ -153,7 +152,9 @@ class LabelledRun:
     def _refused(self) -> dict[int, str]:
         """Why sources have no label map, by source index."""
         return {
-            line.source_index: line.reason for line in last_lines(self.folder.painted) if line.reason
+            line.source_index: line.reason
+            for line in last_lines(self.folder.painted)
+            if line.reason
         }
 
     @cached_property
@@ -221,7 +222,7 @@ def _first_rows(plan: pa.Table) -> pa.Table:
 
 def _as_objects(numbers: np.ndarray) -> np.ndarray:
     """An object map's (h, W) uint32 as int32, -1 in none."""
-    assert NOWHERE == np.iinfo(np.uint32).max  # so that it is -1
+    assert np.iinfo(np.uint32).max == NOWHERE  # so that it is -1
     return numbers.view(np.int32)
 
 
@@ -240,7 +241,9 @@ def _held_out(names: list[str], splits: Splits) -> frozenset[int]:
     scenes = names if splits.scene is None else [_scene(name, splits.scene) for name in names]
     known = sorted(set(scenes))
     if len(known) < 2:
-        raise SettingsError(f"--val {splits.val:g} needs two scenes at least; there is {len(known)}")
+        raise SettingsError(
+            f"--val {splits.val:g} needs two scenes at least; there is {len(known)}"
+        )
     order = np.random.default_rng(splits.seed).permutation(len(known))
     count = min(max(1, round(splits.val * len(known))), len(known) - 1)
     drawn = {known[i] for i in order[:count]}

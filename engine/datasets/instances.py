@@ -163,9 +163,7 @@ def _joined(
     return first[at], np.add.reduceat(length, at), key[at]
 
 
-def _lowest_runs(
-    first: np.ndarray, length: np.ndarray, key: np.ndarray, height: int
-) -> np.ndarray:
+def _lowest_runs(first: np.ndarray, length: np.ndarray, key: np.ndarray, height: int) -> np.ndarray:
     """The lowest run of the instance that each run lies in, (R,) int64."""
     lowest = np.empty(len(key), np.int64)
     loose = key & ((1 << OBJECT_BITS) - 1) == 0
