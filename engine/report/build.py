@@ -10,12 +10,12 @@ from markupsafe import Markup
 
 from alps.engine.base.atomic import whole
 from alps.engine.base.errors import RunFolderError
+from alps.engine.images.dates import UNKNOWN, date_in_tags, date_words
 from alps.engine.images.reading import Reading
 from alps.engine.labels.classes import Classes, LabelClass, read_classes
 from alps.engine.report import run_facts, words
 from alps.engine.report.cards import TileCard, draw_tile, mark_extremes
 from alps.engine.report.exemplars import Exemplar, draw_exemplars, pick_exemplars
-from alps.engine.report.rows.dates import UNKNOWN, date_in_tags, date_words
 from alps.engine.report.rows.masks import masks_of_tiles, segment_parts
 from alps.engine.report.rows.regions import find_candidates, region_parts
 from alps.engine.report.rows.sources import SourceSurvey, read_sources, survey_sources

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from alps.engine.images.dates import UNKNOWN, date_words
 from alps.engine.labels.classes import Classes, LabelClass
-from alps.engine.report.rows.dates import UNKNOWN, date_words
 from alps.engine.run_folder.painted import last_lines
 
 MOST_DATES = 12

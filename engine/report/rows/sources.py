@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from alps.engine.base.errors import RunFolderError
 from alps.engine.base.records import one_line
-from alps.engine.report.rows.dates import UNKNOWN, date_in_name
+from alps.engine.images.dates import UNKNOWN, date_in_name
 from alps.engine.report.rows.shortlist import Shortlist, scatter
 from alps.engine.run_folder.tables import open_table
 

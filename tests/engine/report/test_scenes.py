@@ -10,11 +10,11 @@ import rasterio
 from made_run import make_archive, paint_run
 from PIL import Image
 
+from alps.engine.images.dates import UNKNOWN, date_in_name, date_in_tags, date_words
 from alps.engine.images.windows import Window, plan_windows
 from alps.engine.labels.classes import Classes, LabelClass
 from alps.engine.regions.raster import open_regions
 from alps.engine.report import build_report, exemplars, scenes
-from alps.engine.report.rows.dates import UNKNOWN, date_in_name, date_in_tags, date_words
 from alps.engine.report.rows.regions import RegionRow
 from alps.engine.report.rows.sources import read_sources, survey_sources
 from alps.engine.report.scenes import draw_scene, planned_tiles
