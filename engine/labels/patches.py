@@ -19,29 +19,31 @@ SINGLE_STEPS = 64  # rounds after which chains of small patches are followed to 
 NO_CLASS = -1
 
 
-def pixels_of(text: str, place: Georeference) -> int:
+def pixels_of(text: str, place: Georeference, option: str = "--min-patch") -> int:
     """A minimum mapping unit in pixels: ``64``, or ``25m2`` where the source has a scale.
+
+    option: where it was given.
 
     Raises:
         SettingsError: it is neither, or in m² while the source has no scale.
     """
-    number, unit = parse_unit(text)
+    number, unit = parse_unit(text, option)
     if not unit:
         return math.ceil(number)
     area = place.pixel_area()
     if area is None:
         raise SettingsError(
-            f"--min-patch {text}: the image has no scale in metres; give a number of pixels"
+            f"{option} {text}: the image has no scale in metres; give a number of pixels"
         )
     return max(math.ceil(number / area), 0)
 
 
-def parse_unit(text: str) -> tuple[float, str]:
+def parse_unit(text: str, option: str = "--min-patch") -> tuple[float, str]:
     """``25m2`` -> (25.0, "m2"), ``64`` -> (64.0, ""). Raises SettingsError for anything else."""
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(px|m2|m²)?\s*", text)
     if not found:
         raise SettingsError(
-            f"--min-patch {text}: give a number of pixels, 64 say, or an area, 25m2 say"
+            f"{option} {text}: give a number of pixels, 64 say, or an area, 25m2 say"
         )
     return float(found[1]), "m2" if (found[2] or "").startswith("m") else ""
 

@@ -52,10 +52,10 @@ class RegionRaster:
         except RasterioError as error:
             raise _unreadable(self._path, error) from error
 
-    def values(self, of_region: np.ndarray, nothing: int) -> Iterator[tuple[int, np.ndarray]]:
+    def values(self, of_region: np.ndarray, nothing: float) -> Iterator[tuple[int, np.ndarray]]:
         """A value of each region in its place: (y, (h, width)), ``nothing`` where there is none.
 
-        of_region: (R,) of any integer type, which the strips have too.
+        of_region: (R,) of any type, which the strips have too.
         """
         width = self.size[0]
         for y, rows in self._tops():

@@ -99,21 +99,26 @@ def refuse_damaged(path: Path, number: int | None = None, folder: RunFolder | No
     known = None if folder is None else _known(folder, path, number)
     if folder is None or known is None:
         return False
+    refuse_changed(folder, path, known)
+    return True
+
+
+def refuse_changed(folder: RunFolder, path: Path, known: FileSum) -> None:
+    """Raise RunFolderError for a file that is there and is not what ``known`` says of it."""
     try:
         status = path.stat()
         stamp = status.st_size, status.st_mtime_ns
         if _checked.get(path) == stamp:
-            return True
+            return
         if status.st_size != known.bytes:
             raise folder.damaged(path, f"it has {status.st_size} bytes, not {known.bytes}")
         if file_sha256(path) != known.sha256:
             raise folder.damaged(path, "its SHA-256 is not that of what was written")
     except FileNotFoundError:
-        return True
+        return
     except OSError as error:
         raise folder.damaged(path, error.strerror or str(error)) from error
     _remember(path)
-    return True
 
 
 def folder_of(path: Path) -> RunFolder | None:
