@@ -65,6 +65,12 @@ EXTRAS = {
         "onnx>=1.17,<2",  # 1.17: the first with NumPy 2
         "scikit-image>=0.22,<1",
     ],
+    # `alps vectors`.
+    "vectors": [
+        "pyogrio>=0.8,<1",  # 0.8: streams of Arrow are written
+        "pyproj>=3.6,<4",  # 3.6: Python 3.12
+        "shapely>=2.1,<3",  # 2.1: borders that neighbours share are simplified together
+    ],
     # The peers that `alps bench` and `make bench` run beside ours.
     "bench": [
         "faiss-cpu>=1.8,<2",  # 1.8: NumPy 2
@@ -82,6 +88,7 @@ EXTRAS = {
     # `make docs`. mkdocs 1.6: File.generated makes pages without a file; 9.6 asks for it too.
     "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6,<10"],
     "dev": [
+        "geopandas>=1,<2",  # opens polygons that `alps vectors` wrote, as others will
         "hypothesis>=6.100,<7",
         "ipykernel>=6.29,<8",  # the Python that runs notebooks of examples/
         "import-linter>=2.1,<3",  # 2.1: siblings that are independent, exhaustive layers
@@ -98,6 +105,8 @@ EXTRAS = {
         "pre-commit>=3.5,<5",  # runs the checks at every commit, for whoever wants it
         "psutil>=5.9,<8",  # memory of a process, as the system counts it
         "pycocotools>=2.0.7,<3",  # the oracle for run-length codes
+        "pyogrio>=0.8,<1",  # the extra `vectors`
+        "pyproj>=3.6,<4",
         "pytest>=8,<10",
         "pytest-benchmark>=4,<6",
         "pytest-xdist>=3.6.1,<4",  # 3.6.1: tests run in the main thread, where signals arrive
@@ -105,6 +114,7 @@ EXTRAS = {
         # SLIC and Felzenszwalb, the baselines of the quality table; the trainer's regions
         "scikit-image>=0.22,<1",
         "segment-anything==1.0",  # the original that our masks are held against
+        "shapely>=2.1,<3",
         "tensorboard>=2.17,<3",  # what a training logs with --tensorboard
         # Engines for GPUs that are not there; only these systems have wheels.
         "tensorrt-rtx-cu13>=1.2,<2; sys_platform == 'linux' and platform_machine == 'x86_64'",
@@ -144,6 +154,7 @@ setup(
             "quality = alps.engine.cli.commands:quality",
             "verify = alps.engine.cli.commands:verify",
             "export-labels = alps.engine.cli.commands:export_labels",
+            "vectors = alps.engine.cli.commands:vectors",
             "models = alps.engine.cli.commands:models",
             "export = alps.export.commands:export",
             "distill = alps.trainer.commands:distill",

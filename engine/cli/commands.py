@@ -19,6 +19,7 @@ from alps.engine.cli.options import (
     settings_options,
 )
 from alps.engine.cli.quality import quality
+from alps.engine.cli.vectors import vectors
 from alps.engine.cli.verify import verify
 from alps.engine.settings import (
     ClusterSettings,
@@ -43,6 +44,7 @@ __all__ = [
     "quality",
     "report",
     "segment",
+    "vectors",
     "verify",
 ]
 

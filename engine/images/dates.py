@@ -55,6 +55,12 @@ def date_words(value: int) -> str:
     return " ".join([*words, str(year)])
 
 
+def date_iso(value: int) -> str:
+    """20120701 → 2012-07-01, 20120700 → 2012-07, 20120000 → 2012."""
+    year, month, day = value // 10_000, value // 100 % 100, value % 100
+    return f"{year:04d}" + f"-{month:02d}" * bool(month) + f"-{day:02d}" * bool(day)
+
+
 def _is_date(year: int, month: int, day: int) -> bool:
     try:
         date(year, month, day)

@@ -299,7 +299,7 @@ def _trace(
 @njit(nogil=True, cache=True)
 def _turn(arcs: int | np.integer, heading: int) -> int:
     """Where a ring goes on at a vertex that it comes to."""
-    joined = JOINED_RISING if heading == EAST or heading == WEST else JOINED_FALLING
+    joined = JOINED_RISING if heading in (EAST, WEST) else JOINED_FALLING
     if arcs & ALL_ARCS == ALL_ARCS and arcs & joined:
         return (heading + 3) & 3
     for turn in (1, 0):

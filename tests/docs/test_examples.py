@@ -147,6 +147,7 @@ RUNNABLE = [
 BEFORE = {
     "run-folder.md": "alps label TILES OUT --clusters 6",
     "quality.md": "alps label TILES OUT --clusters 6",
+    "vectors.md": "alps label TILES OUT --clusters 6 --objects",
 }
 
 

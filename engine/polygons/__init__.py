@@ -1,0 +1,1 @@
+"""Polygons of label maps, for maps and data bases: GeoPackage, GeoParquet, FlatGeobuf, GeoJSON."""
