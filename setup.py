@@ -150,6 +150,7 @@ setup(
             "cluster = alps.engine.cli.commands:cluster",
             "fit-clusters = alps.engine.cli.commands:fit_clusters",
             "paint = alps.engine.cli.commands:paint",
+            "name = alps.engine.cli.commands:name",
             "report = alps.engine.cli.commands:report",
             "quality = alps.engine.cli.commands:quality",
             "verify = alps.engine.cli.commands:verify",

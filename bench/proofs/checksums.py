@@ -18,6 +18,8 @@ import pyarrow as pa
 
 from alps.engine.base import digests
 from alps.engine.labels.journal import Counted, PaintedJournal
+from alps.engine.labels.palette import palette
+from alps.engine.naming.names import Names, shown_classes
 from alps.engine.run_folder import sums
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.plan import SHARD_TILES
@@ -74,7 +76,7 @@ def made_up_run(folder: RunFolder, tiles: int) -> None:
             counted = Counted.of(46)
             counted.pixels[:] = SIDE
             journal.add(number, counted, paths=[path])
-        journal.write_classes()
+        journal.write_classes(shown_classes(Names(), palette(46)))
     done = {"cluster": "a", "paint": "a"}
     folder.update_run(
         source="TILES", config_hash="0", settings={}, stages={}, done=done,

@@ -11,6 +11,7 @@ from alps.engine.base.errors import SettingsError
 from alps.engine.cli.export_labels import export_labels
 from alps.engine.cli.inspect import inspect
 from alps.engine.cli.models import models
+from alps.engine.cli.name import name
 from alps.engine.cli.options import (
     ShardOf,
     device_option,
@@ -40,6 +41,7 @@ __all__ = [
     "inspect",
     "label",
     "models",
+    "name",
     "paint",
     "quality",
     "report",

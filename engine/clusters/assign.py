@@ -1,6 +1,9 @@
-"""Cluster: fit k-means to the features of all regions of a run and write each one's class."""
+"""Cluster: fit k-means to the features of all regions of a run and write each one's class.
 
-from collections.abc import Callable
+A cluster that somebody splits is clustered by itself; nothing else changes class.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,26 +12,31 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alps.engine.base.atomic import whole
-from alps.engine.base.errors import RunFolderError
+from alps.engine.base.errors import RunFolderError, SettingsError
 from alps.engine.base.progress import Progress
 from alps.engine.clusters import cuml
+from alps.engine.clusters.data import MemoryVectors, to_host
 from alps.engine.clusters.file import save_clusters
 from alps.engine.clusters.fit import (
     ClusterModel,
+    SplitCluster,
     Tally,
     fit_centroids,
     margin_of,
 )
 from alps.engine.clusters.region_data import RunRegions
-from alps.engine.clusters.vectors import VectorFile
+from alps.engine.clusters.vectors import VectorFile, vectors_of
+from alps.engine.naming.names import Split
 from alps.engine.run_folder.folder import RunFolder
+from alps.engine.run_folder.plan import groups_of
 from alps.engine.run_folder.schemas import CLASS_SCHEMA
 from alps.engine.run_folder.sums import record
-from alps.engine.run_folder.tables import note_table
+from alps.engine.run_folder.tables import note_table, read_table
 from alps.engine.settings import ClusterSettings
 from alps.kernels import kmeans
 
 AT_ONCE = 1 << 16  # regions of a row group of classes
+SAMPLE_ROWS = 1 << 16  # regions of a cluster that its parts are fitted to
 Place = Callable[[np.ndarray], Any]  # puts an array where it is worked on
 
 
@@ -107,13 +115,89 @@ def assign_group(
         for start in range(0, vectors.count, AT_ONCE):
             own, area = vectors.read(start, min(AT_ONCE, vectors.count - start))
             weights = place(area) if weight_by_area else None
-            found = kmeans.assign(place(own), model.centroids, weights)
+            there = place(own)
+            found = kmeans.assign(there, model.centroids, weights)
             if tally is not None:
                 tally.add(found)
-            found = replace(found, nearest=_on_host(found.nearest), second=_on_host(found.second))
-            columns = {"cluster": _on_host(found.labels), "margin": margin_of(found)}
+            found = replace(found, nearest=to_host(found.nearest), second=to_host(found.second))
+            labels, margin = model.divided(there, to_host(found.labels), margin_of(found))
+            columns = {"cluster": labels, "margin": margin}
             writer.write_table(pa.table(columns, schema=CLASS_SCHEMA))
     note_table(path)
+
+
+def with_splits(
+    folder: RunFolder, model: ClusterModel, wanted: Sequence[Split], settings: ClusterSettings
+) -> ClusterModel:
+    """A model whose clusters are split as is wanted; what is split so already is taken over.
+
+    Args:
+        folder: whose regions the parts of a cluster are fitted to.
+        model: of the clusters.
+        wanted: in order; a part may be split again.
+        settings: that the clusters were fitted with.
+
+    Raises SettingsError where a cluster has fewer regions than it is to have parts.
+    """
+    known = {split.numbers: split for split in model.splits}
+    found = replace(model, splits=())
+    new: set[int] = set()  # parts of what is fitted anew, and whose own parts are so too
+    for one in wanted:
+        split = None if one.cluster in new else known.get(one.into)
+        if split is None:
+            split = _fitted(folder, found, one, settings)
+            new.update(one.into)
+        found = replace(found, splits=(*found.splits, split))
+    return found
+
+
+def assign_archive(folder: RunFolder, model: ClusterModel) -> None:
+    """Write cluster and margin of every region of a run anew."""
+    groups = _groups(folder)
+    with Progress(len(groups), "groups", "assigning") as progress:
+        for group in groups:
+            vectors_of(folder, group, model.known_features())
+            assign_group(folder, group, model)
+            progress.advance(1)
+
+
+def _groups(folder: RunFolder) -> list[int]:
+    return [group for group, _ in groups_of(read_table(folder.plan))]
+
+
+def _fitted(
+    folder: RunFolder, model: ClusterModel, split: Split, settings: ClusterSettings
+) -> SplitCluster:
+    parts = len(split.into)
+    vectors, area = _sample(folder, model, split.cluster)
+    if len(vectors) < parts:
+        raise SettingsError(
+            f"cluster {split.cluster} has {len(vectors)} regions, and cannot be split into {parts}"
+        )
+    data = MemoryVectors(vectors, area if settings.weight_by_area else None)
+    return SplitCluster(split.into, fit_centroids(data, replace(settings, clusters=parts)))
+
+
+def _sample(folder: RunFolder, model: ClusterModel, cluster: int) -> tuple[np.ndarray, np.ndarray]:
+    """Vectors (n, D) float32 and areas (n,) of a cluster's regions, drawn over the archive."""
+    rng = np.random.default_rng(model.seed)
+    width = model.centroids.shape[1]
+    lots, vectors, area = np.zeros(0), np.zeros((0, width), np.float32), np.zeros(0, np.float32)
+    groups = _groups(folder)
+    with Progress(len(groups), "groups", f"cluster {cluster}") as progress:
+        for group in groups:
+            file = vectors_of(folder, group, model.known_features())
+            for start in range(0, file.count, AT_ONCE):
+                some, pixels = file.read(start, min(AT_ONCE, file.count - start))
+                own = np.flatnonzero(model.assign(some)[0] == cluster)
+                # Those of the lowest lots of all are an even draw, wherever they lie.
+                lots = np.concatenate([lots, rng.random(len(own))])
+                lowest = np.sort(np.argsort(lots, kind="stable")[:SAMPLE_ROWS])
+                lots = lots[lowest]
+                vectors = np.concatenate([vectors, some[own]])[lowest]
+                area = np.concatenate([area, pixels[own]])[lowest]
+            progress.advance(1)
+    return vectors, area
 
 
 def usable_gpu() -> bool:
@@ -130,7 +214,3 @@ def _gpu_place() -> Place:
     from numba import cuda
 
     return lambda array: cuda.to_device(np.ascontiguousarray(array))
-
-
-def _on_host(array: Any) -> np.ndarray:
-    return array if isinstance(array, np.ndarray) else array.copy_to_host()

@@ -24,10 +24,10 @@ class Batch:
 
     def on_host(self) -> tuple[np.ndarray, np.ndarray]:
         """Vectors (n, D) float32 and weights (n,) float64, as NumPy's."""
-        vectors = _to_host(self.vectors)
+        vectors = to_host(self.vectors)
         if self.weights is None:
             return vectors.astype(np.float32), np.ones(len(vectors))
-        return vectors.astype(np.float32), _to_host(self.weights).astype(np.float64)
+        return vectors.astype(np.float32), to_host(self.weights).astype(np.float64)
 
 
 class Vectors(Protocol):
@@ -88,7 +88,8 @@ class MemoryVectors:
         return np.take(array, rows, axis=0)
 
 
-def _to_host(array: Any) -> np.ndarray:
+def to_host(array: Any) -> np.ndarray:
+    """An array of this machine or of its GPU, as NumPy's."""
     if isinstance(array, np.ndarray):
         return array
     from alps.kernels.base.gpu import on_host

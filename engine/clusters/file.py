@@ -13,13 +13,23 @@ from alps.engine.base.atomic import whole
 from alps.engine.base.errors import RunFolderError, SettingsError
 from alps.engine.base.records import BadRecordError, as_record
 from alps.engine.base.zips import read_arrays
-from alps.engine.clusters.file_checks import PREFIX, clusters_in, made_with_in
+from alps.engine.clusters.file_checks import (
+    PREFIX,
+    clusters_in,
+    made_with_in,
+    names_of,
+    split_arrays,
+)
 from alps.engine.clusters.fit import ClusterModel
+from alps.engine.naming.names import Names
 from alps.engine.settings import ClusterSettings
 
 # Settings, besides the model, that decide what an embedding is; the gate only decides which there
 # are.
 DECIDING = {"source": ("tile", "bands"), "segment": ("precision", "superpixels")}
+
+
+NOBODYS = Names()
 
 
 @dataclass(frozen=True)
@@ -30,6 +40,7 @@ class ClusterFile:
     # What segments and regions were made with: {"model": {"name", "sha256"}, "settings":
     # {"source", "segment", "cluster"}, "config_hash"}; empty where it is not known.
     made_with: Mapping[str, Any]
+    names: Names = NOBODYS  # what people called them
 
     def settings(self) -> ClusterSettings:
         """Those that they were fitted with. Raises ValueError where that is not known."""
@@ -40,14 +51,27 @@ class ClusterFile:
     @property
     def sha256(self) -> str:
         """Of all that decides an assignment."""
+        digest = self._unsplit()
+        for split in self.model.splits:
+            digest.update(repr(split.numbers).encode() + split.centroids.tobytes())
+        return digest.hexdigest()
+
+    @property
+    def unsplit_sha256(self) -> str:
+        """The same, but for what people split: of what they named."""
+        return self._unsplit().hexdigest()
+
+    def _unsplit(self) -> "hashlib._Hash":
         digest = hashlib.sha256(self.model.centroids.tobytes())
         if self.model.features is not None:
             for name, values in sorted(self.model.features.arrays().items()):
                 digest.update(name.encode() + np.asarray(values).tobytes())
-        return digest.hexdigest()
+        return digest
 
 
-def save_clusters(model: ClusterModel, path: Path, made_with: Mapping[str, Any]) -> None:
+def save_clusters(
+    model: ClusterModel, path: Path, made_with: Mapping[str, Any], names: Names | None = None
+) -> None:
     """Write clusters.npz whole or not at all; the same clusters give the same bytes."""
     features = {} if model.features is None else model.features.arrays()
     arrays: dict[str, Any] = {
@@ -58,6 +82,10 @@ def save_clusters(model: ClusterModel, path: Path, made_with: Mapping[str, Any])
         "made_with": np.array(json.dumps(made_with, sort_keys=True)),
     }
     arrays |= {PREFIX + name: values for name, values in features.items()}
+    if names is not None and names != NOBODYS:
+        arrays["names"] = np.array(names.text())
+    if model.splits:
+        arrays |= split_arrays(model.splits)
     with whole(path) as part, open(part, "wb") as file:
         np.savez(file, **arrays)
 
@@ -67,7 +95,7 @@ def load_clusters(path: str | Path) -> ClusterFile:
     try:
         arrays = read_arrays(path)
         made_with = made_with_in(arrays)
-        return ClusterFile(clusters_in(arrays, made_with), made_with)
+        return ClusterFile(clusters_in(arrays, made_with), made_with, names_of(arrays))
     except (OSError, BadRecordError) as error:
         why = getattr(error, "strerror", None) or error
         raise RunFolderError(

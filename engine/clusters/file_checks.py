@@ -1,6 +1,6 @@
 """What clusters.npz must be like: every array's type and shape, and that all fit each other."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +9,9 @@ import numpy as np
 from alps.engine.base.errors import SettingsError
 from alps.engine.base.records import BadRecordError, Name, as_record, parse_record
 from alps.engine.clusters.features import FeatureModel
-from alps.engine.clusters.fit import ClusterModel
+from alps.engine.clusters.fit import ClusterModel, SplitCluster
 from alps.engine.clusters.position import MOST_FREQUENCIES
+from alps.engine.naming.names import Names, names_in
 from alps.engine.settings import ClusterSettings, check_ranges
 
 PREFIX = "feature_"
@@ -84,10 +85,53 @@ def clusters_in(arrays: Mapping[str, np.ndarray], made_with: Mapping[str, Any]) 
         colours = len(features.colour_scale)
         if parts is not None and width != parts + colours:
             raise BadRecordError(f"centroids of {width} values, features of {parts + colours}")
-    model = ClusterModel(centroids, counts, float(inertia), int(seed), features)
+    splits = _splits(arrays, width)
+    model = ClusterModel(centroids, counts, float(inertia), int(seed), features, splits)
     if made_with:
         _refuse_unlike(model, made_with["settings"]["cluster"])
     return model
+
+
+def names_of(arrays: Mapping[str, np.ndarray]) -> Names:
+    """What people called a file's clusters. Raises BadRecordError."""
+    if "names" not in arrays:
+        return Names()
+    names = names_in(str(_array(arrays, "names", "U", ())))
+    try:
+        names.refuse_unknown(len(_array(arrays, "centroids", "f", (None, None))))
+    except SettingsError as error:
+        raise BadRecordError(str(error)) from error
+    return names
+
+
+def split_arrays(splits: Sequence[SplitCluster]) -> dict[str, np.ndarray]:
+    """How clusters that are split stand in a file: a row a part, split after split."""
+    parts = [len(split.numbers) for split in splits]
+    return {
+        "split_index": np.arange(len(splits), dtype=np.int32).repeat(parts),
+        "split_number": np.concatenate([split.numbers for split in splits]).astype(np.int32),
+        "split_centroids": np.concatenate([split.centroids for split in splits]),
+    }
+
+
+def _splits(arrays: Mapping[str, np.ndarray], width: int) -> tuple[SplitCluster, ...]:
+    if "split_centroids" not in arrays:
+        return ()
+    centroids = _array(arrays, "split_centroids", "f", (None, width))
+    index = _array(arrays, "split_index", "i", (len(centroids),))
+    numbers = _array(arrays, "split_number", "i", (len(centroids),))
+    known = set(range(len(_array(arrays, "centroids", "f", (None, width)))))
+    splits = []
+    for one in np.unique(index):
+        own = tuple(numbers[index == one].tolist())
+        new = set(own[1:])
+        if own[0] not in known or new & known or not 1 <= len(new) == len(own) - 1:
+            raise BadRecordError(f"cluster {own[0]} is split into {own}")
+        if not 0 <= min(own) <= max(own) < MOST_CLUSTERS:
+            raise BadRecordError(f"cluster {own[0]} is split into {own}")
+        known |= new
+        splits.append(SplitCluster(own, centroids[index == one]))
+    return tuple(splits)
 
 
 def _refuse_unlike(model: ClusterModel, settings: Mapping[str, Any]) -> None:

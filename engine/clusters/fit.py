@@ -8,12 +8,13 @@ are moved to badly served vectors. Whether it pays to go on is asked of the samp
 taken whenever the number of vectors seen has doubled, and once a pass.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from alps.engine.base.errors import SettingsError
-from alps.engine.clusters.data import Vectors
+from alps.engine.clusters.data import MemoryVectors, Vectors, to_host
 from alps.engine.clusters.features import FeatureModel
 from alps.engine.clusters.seeding import move_centroids, plus_plus
 from alps.engine.settings import ClusterSettings
@@ -31,6 +32,19 @@ ENOUGH, SETTLED, FEW = 2e-3, 1e-4, 1 << 16
 
 
 @dataclass(frozen=True)
+class SplitCluster:
+    """A cluster that somebody split: its parts, which it alone is divided among."""
+
+    numbers: tuple[int, ...]  # of the parts; the first is the cluster's own
+    centroids: np.ndarray  # (parts, D) float32
+
+    @property
+    def cluster(self) -> int:
+        """The number of what is split."""
+        return self.numbers[0]
+
+
+@dataclass(frozen=True)
 class ClusterModel:
     """Centroids, and how regions are brought to them."""
 
@@ -39,6 +53,22 @@ class ClusterModel:
     inertia: float  # mean squared distance to the own centroid there, by weight
     seed: int
     features: FeatureModel | None = None  # makes the vectors that ``assign`` is given
+    splits: tuple[SplitCluster, ...] = ()  # in order: a part may be split again
+
+    @property
+    def classes(self) -> int:
+        """How many numbers ``assign`` may give, 0…N-1; with splits some may be unused."""
+        parts = (number for split in self.splits for number in split.numbers)
+        return max([len(self.centroids) - 1, *parts]) + 1
+
+    @property
+    def class_centroids(self) -> np.ndarray:
+        """Where each number lies, (N, D) float32; 0 for unused ones."""
+        found = np.zeros((self.classes, self.centroids.shape[1]), np.float32)
+        found[: len(self.centroids)] = self.centroids
+        for split in self.splits:
+            found[list(split.numbers)] = split.centroids
+        return found
 
     def known_features(self) -> FeatureModel:
         """``features``. Raises ValueError where the clusters came without."""
@@ -53,7 +83,27 @@ class ClusterModel:
         Raises ValueError for NaN and infinity.
         """
         found = kmeans.assign(vectors, self.centroids)
-        return np.asarray(found.labels), margin_of(found)
+        return self.divided(vectors, np.asarray(found.labels), margin_of(found))
+
+    def divided(
+        self, vectors: Any, labels: np.ndarray, margin: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Clusters (N,) int32 and margins (N,) float32 after those that are split were divided.
+
+        vectors: (N, D), on a GPU too. The margin of a part is no larger than its cluster's.
+        """
+        if not self.splits:
+            return labels, margin
+        labels, margin = labels.copy(), margin.copy()
+        for split in self.splits:
+            rows = np.flatnonzero(labels == split.cluster)
+            if len(rows):
+                found = kmeans.assign(MemoryVectors(vectors).take(rows).vectors, split.centroids)
+                labels[rows] = np.array(split.numbers, np.int32)[to_host(found.labels)]
+                nearest, second = to_host(found.nearest), to_host(found.second)
+                found = replace(found, nearest=nearest, second=second)
+                margin[rows] = np.minimum(margin[rows], margin_of(found))
+        return labels, margin
 
 
 def margin_of(found: kmeans.Assignment) -> np.ndarray:

@@ -20,6 +20,7 @@ from alps.engine.base.errors import RunFolderError
 from alps.engine.clusters.features import FeatureModel
 from alps.engine.clusters.region_reader import REGION_COLUMNS, RegionReader
 from alps.engine.run_folder.folder import RunFolder
+from alps.engine.run_folder.sums import is_right
 from alps.engine.run_folder.tables import note_table, open_table, rows_by_source
 from alps.kernels.regions import add_neighbours
 
@@ -101,6 +102,14 @@ class VectorFile:
         if len(rows) != count:
             raise _unreadable(self._path, "it ends early")
         return rows["vector"].astype(np.float32), rows["area"].astype(np.float32)
+
+
+def vectors_of(folder: RunFolder, group: int, features: FeatureModel) -> VectorFile:
+    """The vectors of a group's regions, which are written where they are not there."""
+    path = folder.region_vectors(group)
+    if not is_right(folder, path):
+        write_vectors(folder, group, features, RegionReader(folder))
+    return VectorFile(path)
 
 
 def _kind(width: int) -> np.dtype:

@@ -23,6 +23,8 @@ class ClassEntry:
     pixels: Count | None = None
     regions: Count | None = None
     segments: Count | None = None
+    ignored: bool = False
+    part_of: Annotated[int, Meta(ge=0, lt=65_535)] | None = None
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class LabelClass:
     colour: tuple[int, int, int]
     pixels: int
     regions: int
+    ignored: bool = False  # label maps leave it unlabelled
+    part_of: int | None = None  # the class that it was made part of, whose number its pixels have
 
     @property
     def css(self) -> str:
@@ -111,6 +115,8 @@ def read_classes(path: Path) -> Classes:
             pixels=entry.pixels or 0,
             # Older versions called them segments.
             regions=entry.regions or entry.segments or 0,
+            ignored=entry.ignored,
+            part_of=entry.part_of,
         )
         for entry in record.classes
     ]

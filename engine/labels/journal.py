@@ -12,8 +12,8 @@ import numpy as np
 from alps.engine.base.atomic import write_text
 from alps.engine.base.errors import RunFolderError
 from alps.engine.base.lines import append_line, open_journal
-from alps.engine.labels.palette import palette
 from alps.engine.labels.writer import unlabelled_value
+from alps.engine.naming.names import ShownClasses
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.painted import PaintedLine, painted_lines
 from alps.engine.run_folder.sums import record, sum_of
@@ -115,7 +115,7 @@ class PaintedJournal:
         self.refused.pop(source_index, None)
         self.done.pop(source_index, None)
 
-    def write_classes(self) -> None:
+    def write_classes(self, shown: ShownClasses) -> None:
         """Write classes.json: id, name, colour, pixels and regions of each class."""
         total = Counted.of(self._clusters)
         for number, line in self._read():
@@ -127,12 +127,14 @@ class PaintedJournal:
         classes = [
             {
                 "id": index,
-                "name": f"cluster {index}",
-                "colour": colour.tolist(),
+                "name": shown.names[index],
+                "colour": shown.colours[index].tolist(),
                 "pixels": int(total.pixels[index]),
                 "regions": int(total.regions[index]),
+                **({"ignored": True} if shown.ignored[index] else {}),
+                **({"part_of": value} if value not in (index, -1) else {}),
             }
-            for index, colour in enumerate(palette(self._clusters))
+            for index, value in enumerate(shown.values.tolist())
         ]
         content = {
             "classes": classes,

@@ -23,21 +23,22 @@ from alps.engine.base.failures import of_source
 from alps.engine.base.progress import Progress
 from alps.engine.clusters.features import lists
 from alps.engine.clusters.fit import ClusterModel
-from alps.engine.clusters.region_reader import RegionReader
-from alps.engine.clusters.vectors import VectorFile, write_vectors
+from alps.engine.clusters.vectors import vectors_of
 from alps.engine.images.tiff import whole_tiff
+from alps.engine.labels import categories
 from alps.engine.labels.agreement import LEAST_PIXELS, agree, patches_of
 from alps.engine.labels.journal import Counted, PaintedJournal
 from alps.engine.labels.palette import palette
 from alps.engine.labels.patches import join_small_patches, patches_of_classes, pixels_of
 from alps.engine.labels.writer import LabelMapWriter, label_dtype, unlabelled_value
+from alps.engine.naming.names import Names, shown_classes
 from alps.engine.regions.build import NOWHERE
 from alps.engine.regions.raster import RegionRaster, open_regions
 from alps.engine.regions.tables import GroupTables
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.plan import PlannedTile, group_of, groups_of
 from alps.engine.run_folder.region_schemas import BORDER_SCHEMA
-from alps.engine.run_folder.sums import is_right, refuse_damaged
+from alps.engine.run_folder.sums import refuse_damaged
 from alps.engine.run_folder.tables import read_table
 from alps.engine.settings import PaintSettings
 from alps.kernels.regions import areas_up_to
@@ -46,7 +47,11 @@ AT_ONCE = 1 << 20  # regions that are counted at once
 
 
 def paint_archive(
-    folder: RunFolder, model: ClusterModel, fingerprint: str, settings: PaintSettings
+    folder: RunFolder,
+    model: ClusterModel,
+    fingerprint: str,
+    settings: PaintSettings,
+    names: Names | None = None,
 ) -> dict[str, str]:
     """Paint every source that is not painted with these clusters yet, and write classes.json.
 
@@ -55,6 +60,7 @@ def paint_archive(
         model: the clusters that the classes are of.
         fingerprint: of all that decides the labels; a label map made under another is redone.
         settings: what of the classes is shown.
+        names: of the classes, where people gave any.
 
     Returns:
         Sources that have no label map although they could be opened when planned, with reasons.
@@ -63,7 +69,7 @@ def paint_archive(
     total = sum(len(sources) for _, sources in groups)
     with (
         Progress(total, "sources", "painting") as progress,
-        Painter(folder, model, fingerprint, settings) as painter,
+        Painter(folder, model, fingerprint, settings, names) as painter,
     ):
         for _, sources in groups:
             for tiles in sources:
@@ -74,8 +80,10 @@ def paint_archive(
     return painter.unpainted
 
 
-def paint_fingerprint(clusters: str, settings: PaintSettings) -> str:
+def paint_fingerprint(clusters: str, settings: PaintSettings, names: Names) -> str:
     """Of all that decides label maps: the clusters' own, and how they are shown."""
+    if names.classes:
+        clusters = digest_of(clusters, names.sha256)
     return digest_of(clusters, asdict(settings))
 
 
@@ -86,12 +94,18 @@ class Painter:
     """
 
     def __init__(
-        self, folder: RunFolder, model: ClusterModel, fingerprint: str, settings: PaintSettings
+        self,
+        folder: RunFolder,
+        model: ClusterModel,
+        fingerprint: str,
+        settings: PaintSettings,
+        names: Names | None = None,
     ) -> None:
         self._folder, self._model, self._settings = folder, model, settings
-        self._clusters = clusters = len(model.centroids)
-        self._journal = PaintedJournal(folder, clusters, fingerprint)
-        self._reader = RegionReader(folder)
+        self._clusters = model.classes
+        self._is_named = bool(names and names.classes)
+        self._as = shown_classes(names or Names(), palette(self._clusters))
+        self._journal = PaintedJournal(folder, self._clusters, fingerprint)
         self._group: tuple[int, GroupTables] | None = None
         self.unpainted: dict[str, str] = {}
 
@@ -155,12 +169,12 @@ class Painter:
 
     def write_classes(self) -> None:
         """Write classes.json, of all label maps there are."""
-        self._journal.write_classes()
+        self._journal.write_classes(self._as)
 
     def _files(self, tile: PlannedTile) -> list[Path]:
         """What is painted of the source of a tile."""
-        files = [self._folder.label(tile.label)]
-        return files + [self._folder.object_map(tile.label)] * self._settings.objects
+        label = self._folder.label(tile.label)
+        return [label] + [self._folder.object_map(tile.label)] * self._settings.objects
 
     def _tables(self, group: int) -> GroupTables:
         """Tables of a group, which its sources share."""
@@ -193,7 +207,8 @@ class Painter:
         classes = join_small_patches(classes, area, borders, least)
         if self._settings.agreement > 0:
             classes = self._agreed(first, tables, classes, area)
-        return classes
+        # The unlabelled, -1, take the last value.
+        return np.append(self._as.values, np.int32(-1))[classes]
 
     def _agreed(
         self, first: PlannedTile, tables: GroupTables, classes: np.ndarray, area: np.ndarray
@@ -211,7 +226,9 @@ class Painter:
             for table in tables.borders_of(source)
         )
         patches = patches_of(number, area, self._rows_of(first, tables), borders)
-        agreed = agree(patches, classes[names], self._model.centroids, self._settings.agreement)
+        agreed = agree(
+            patches, classes[names], self._model.class_centroids, self._settings.agreement
+        )
         classes[has_say] = agreed[number[has_say]]
         return classes
 
@@ -220,10 +237,7 @@ class Painter:
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Vectors (n, D) and mean colours (n, 3) of a source's regions, part by part."""
         group = group_of([first])
-        path = self._folder.region_vectors(group)
-        if not is_right(self._folder, path):
-            write_vectors(self._folder, group, self._model.known_features(), self._reader)
-        vectors = VectorFile(path)
+        vectors = vectors_of(self._folder, group, self._model.known_features())
         start = tables.rows_of(first.source_index).start
         for table in tables.columns_of(first.source_index, ["colour"]):
             yield vectors.read(start, table.num_rows)[0], lists(table, "colour")[:, :3]
@@ -249,12 +263,13 @@ class Painter:
         writer = LabelMapWriter(
             self._folder.label(first.label),
             *raster.size,
-            palette(self._clusters),
+            self._as.colours,
             georeference=raster.place,
         )
         with writer:
             for y, strip in raster.values(values, empty):
                 writer.write_rows(y, strip)
+        categories.write(writer.path, self._as if self._is_named else None)
 
     def _write_objects(self, first: PlannedTile, raster: RegionRaster, objects: np.ndarray) -> None:
         values = objects.astype(np.uint32)  # -1 is NOWHERE

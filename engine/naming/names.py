@@ -17,7 +17,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import numpy as np
 from msgspec import Meta
@@ -99,6 +99,7 @@ class Names:
     def text(self) -> str:
         """The content of names.json, a line a class and a split."""
         about = {"clusters": self.clusters} if self.clusters else {}
+        lists: dict[str, tuple[Named | Split, ...]]
         lists = {"classes": self.classes, "splits": self.splits}
         parts = [f'"{name}": {json.dumps(value)}' for name, value in about.items()]
         for name, entries in lists.items():
@@ -222,10 +223,7 @@ def _both(first: Named, second: Named) -> Named:
     )
 
 
-T = TypeVar("T", Named, Split)
-
-
-def _line(entry: T) -> str:
+def _line(entry: Named | Split) -> str:
     """An entry without what is as by default."""
     values = asdict(entry)
     wanted = {

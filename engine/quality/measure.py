@@ -205,9 +205,7 @@ def measure_quality(
     unused = tuple(m for m in matching.without_labels if _is_scored(m.name, settings))
     if not scored:
         raise SourceError(_nothing_scored(matching.pairs, missing, settings))
-    rules = TruthRules(
-        settings.ignored, settings.truth_threshold, believes_header=settings.truth_ignore is None
-    )
+    rules = _rules(settings)
     check_pairs([*scored, *fitted], rules)
     parts = _parts(scored, settings)
     tables = [count_pixels(part, rules) for part in parts]
@@ -263,6 +261,36 @@ def measure_quality(
         boundary_precision=outlines.precision,
         boundary_recall=outlines.recall,
         boundary_f1=outlines.f1,
+    )
+
+
+def truth_of_classes(
+    label_folder: Path, truth_folder: Path, settings: QualitySettings
+) -> dict[int, tuple[str, float]]:
+    """What most pixels of each pseudo-class are, by its number: a truth class's name, a share.
+
+    Shares are of the class's pixels that have truth, in 0…1; classes without such are left out.
+    Errors as ``measure_quality``.
+    """
+    matching = match_truth(Path(label_folder), Path(truth_folder))
+    if not matching.pairs:
+        raise SourceError(_nothing_scored(matching.pairs, matching.without_truth, settings))
+    rules = _rules(settings)
+    check_pairs(matching.pairs, rules)
+    table = count_pixels(matching.pairs, rules)
+    _refuse_blind_truth(table, settings)
+    found = {}
+    for number, row in enumerate(majority_mapping(table.counts).tolist()):
+        if row >= 0:
+            name = _class_name(int(table.values[row]), settings.class_names)
+            own = table.counts[:, number]
+            found[number] = name, float(own[row] / own.sum())
+    return found
+
+
+def _rules(settings: QualitySettings) -> TruthRules:
+    return TruthRules(
+        settings.ignored, settings.truth_threshold, believes_header=settings.truth_ignore is None
     )
 
 

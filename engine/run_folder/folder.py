@@ -4,6 +4,7 @@ A shard of tiles is committed by its journal file, which is written last; a shar
 done again. Whatever has a name is whole: files are written beside it, synced and renamed.
 """
 
+import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 
 from alps.engine.base.atomic import write_text
 from alps.engine.base.errors import RunFolderError, SettingsError, printable
-from alps.engine.base.records import BadRecordError, read_record
+from alps.engine.base.records import BadRecordError, read_record, read_small
 from alps.engine.run_folder.inside import path_inside
 from alps.engine.run_folder.run_record import check_run, with_sum
 
@@ -149,12 +150,26 @@ class RunFolder:
         """Raise RunFolderError where label maps are of older clusters than the segments."""
         if not self.run_json.exists():  # a folder of somebody's label maps
             return
-        done = self.read_run().get("done", {})
+        run = self.read_run()
+        done = run.get("done", {})
         if done.get("paint") != done.get("cluster"):
-            raise RunFolderError(
-                f"the label maps of {self.root} are older than its clusters; "
-                f"run: alps paint {self.root}"
-            )
+            older = "clusters"
+        elif self.names_digest() != run.get("names", ""):
+            older = "names of classes"
+        else:
+            return
+        raise RunFolderError(
+            f"the label maps of {self.root} are older than its {older}; run: alps paint {self.root}"
+        )
+
+    def names_digest(self) -> str:
+        """Of names.json as it is; empty where nobody gave names."""
+        try:
+            return hashlib.sha256(read_small(self.names)).hexdigest()
+        except FileNotFoundError:
+            return ""
+        except (OSError, BadRecordError) as error:
+            raise RunFolderError(f"cannot read {self.names}: {error}; mend or remove it") from error
 
     def update_run(self, **values: Any) -> dict[str, Any]:
         """Set keys of run.json and return its new content."""

@@ -22,12 +22,13 @@ from alps.engine.clusters.file import load_clusters
 from alps.engine.clusters.fit import check_enough
 from alps.engine.labels.classes import read_classes
 from alps.engine.labels.paint import paint_archive, paint_fingerprint
+from alps.engine.naming.names import read_names
 from alps.engine.report import build_report, words
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.locks import alone, locked, settle_shares
 from alps.engine.run_folder.plan import groups_of, shard_of
 from alps.engine.run_folder.schemas import STAGES
-from alps.engine.run_folder.sums import is_right, refuse_damaged
+from alps.engine.run_folder.sums import is_right
 from alps.engine.run_folder.tables import read_table
 from alps.engine.settings import (
     ClusterSettings,
@@ -37,6 +38,7 @@ from alps.engine.settings import (
 )
 from alps.engine.stages.absences import forget_label_maps, readable_again, shards_of
 from alps.engine.stages.changes import to_update
+from alps.engine.stages.naming import SPLIT, carry_names, keep_named, split_stage
 from alps.engine.stages.one_pass import OnePass, one_pass_stage, refuse_dropped
 from alps.engine.stages.opening import (
     RunOptions,
@@ -160,6 +162,7 @@ def segment_stage(
         again |= {tile for tile in update.tiles if shard_of(tile) in done}
         forget_label_maps(folder, again)
         if again or shards_missing(folder):
+            keep_named(folder)
             forget_regions(folder)  # of segments that were deleted since, where there are any
             if run["done"] or folder.clusters.exists():
                 folder.update_run(done={})
@@ -209,13 +212,16 @@ def cluster_stage(folder: RunFolder, settings: ClusterSettings, device: str = "a
     if not read_table(folder.tiles, ["segments"]).column("segments").to_numpy().any():
         raise RunFolderError(_why_no_mask(folder))
     check_enough(regions_cut(folder), settings.clusters)
+    keep_named(folder)
     # From here on clusters are in doubt until all regions have the new ones.
-    run["done"].pop("cluster", None)
+    for stage in ("cluster", SPLIT):
+        run["done"].pop(stage, None)
     run["settings"]["cluster"] = asdict(settings)
     folder.update_run(done=run["done"], settings=run["settings"], seed=settings.seed)
     with timed(folder, "cluster"):
         on_gpu = choose_device(device).type == "cuda" and usable_gpu()
         cluster_archive(folder, settings, on_gpu)
+    carry_names(folder)
     mark(folder, "cluster", wanted)
 
 
@@ -264,13 +270,14 @@ def paint_stage(folder: RunFolder, settings: PaintSettings | None = None) -> dic
         raise RunFolderError(f"{folder.root} has no clusters yet; run: alps cluster OUT")
     run["settings"]["paint"] = asdict(settings)
     folder.update_run(settings=run["settings"])
-    refuse_damaged(folder.clusters)
-    clusters = load_clusters(folder.clusters)
+    names, digest = read_names(folder), folder.names_digest()
+    clusters = split_stage(folder, names)
     # Clusters that had to be fitted again may be others, on another machine.
-    shown = paint_fingerprint(fingerprint(wanted, clusters.sha256), settings)
+    shown = paint_fingerprint(fingerprint(wanted, clusters.sha256), settings, names)
     with timed(folder, "paint"):
-        unpainted = paint_archive(folder, clusters.model, shown, settings)
+        unpainted = paint_archive(folder, clusters.model, shown, settings, names)
     mark(folder, "paint", wanted)
+    folder.update_run(names=digest)
     return unpainted
 
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from alps.engine.base.atomic import remove, whole
+from alps.engine.base.atomic import remove, whole, write_text
 from alps.engine.base.digests import fingerprint
 from alps.engine.base.errors import RunFolderError
 from alps.engine.clusters.assign import assign_group
@@ -21,6 +21,7 @@ from alps.engine.clusters.region_reader import RegionReader
 from alps.engine.clusters.vectors import write_vectors
 from alps.engine.images.reading import Reading
 from alps.engine.labels.paint import Painter, paint_fingerprint
+from alps.engine.naming.names import read_names
 from alps.engine.regions.windows import COLUMNS
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.locks import WHOLE
@@ -36,6 +37,7 @@ from alps.engine.stages.absences import (
     shards_of,
 )
 from alps.engine.stages.changes import to_update
+from alps.engine.stages.naming import SPLIT
 from alps.engine.stages.opening import (
     RunOptions,
     mark,
@@ -78,20 +80,27 @@ def one_pass_stage(
     model = {"name": loaded.info.name, "sha256": loaded.info.sha256}
     refuse_others(clusters, one_pass.clusters_from, model, loaded.settings.to_dict())
     loaded = replace(loaded, settings=replace(loaded.settings, cluster=clusters.settings()))
+    names = read_names(folder) if folder.names.exists() else clusters.names
+    names.refuse_unknown(len(clusters.model.centroids))
     also = {
         "clusters": clusters.sha256,
         **asdict(settings.paint),
         "keep_segments": one_pass.keep_segments,
     }
+    if names.classes and not one_pass.keep_segments:  # label maps could not be painted anew
+        also["names"] = names.sha256
     run, loaded = open_run(folder, src, loaded, also=also)
     if not is_right(folder, folder.clusters):
         with whole(folder.clusters) as part:
             shutil.copyfile(one_pass.clusters_from, part)
         record(folder, folder.clusters)
+    if names.classes and not folder.names.exists():
+        write_text(folder.names, names.text())
+    digest = folder.names_digest()
     wanted = fingerprint(run["config_hash"], "one pass")
-    shown = paint_fingerprint(wanted, settings.paint)
+    shown = paint_fingerprint(wanted, settings.paint, names)
     cutting = CutSettings(Reading.of_run(run), loaded.settings.segment.superpixels)
-    with Painter(folder, clusters.model, shown, settings.paint) as painter:
+    with Painter(folder, clusters.model, shown, settings.paint, names) as painter:
         keeper = _Keeper(folder, clusters, painter, one_pass.keep_segments, cutting)
         update = to_update(folder, options.update, options.share)
         again = keeper.try_again(update.tiles)
@@ -111,6 +120,9 @@ def one_pass_stage(
     collect_tiles(folder)
     mark(folder, "cluster", wanted)
     mark(folder, "paint", wanted)
+    if clusters.model.splits:
+        mark(folder, SPLIT, clusters.sha256)
+    folder.update_run(names=digest)
     return painter.unpainted
 
 

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from alps.engine.labels.journal import Counted, PaintedJournal
+from alps.engine.labels.palette import palette
+from alps.engine.naming.names import Names, shown_classes
 from alps.engine.run_folder.folder import RunFolder
 
 CLUSTERS = 2
@@ -34,7 +36,7 @@ def done(folder, of="one"):
 
 def classes(folder, of="one"):
     with PaintedJournal(folder, CLUSTERS, of) as journal:
-        journal.write_classes()
+        journal.write_classes(shown_classes(Names(), palette(2)))
     content = json.loads(folder.classes.read_text())
     pixels, regions = ([c[n] for c in content["classes"]] for n in ("pixels", "regions"))
     return pixels, regions, content["unlabelled_pixels"]
