@@ -98,5 +98,4 @@ def _merged(names: Names, clusters: Iterable[int]) -> Named:
 def _with(names: Names, changed: Named) -> Names:
     """Names in which a class takes the place of those it shares clusters with."""
     others = [one for one in names.classes if not set(one.clusters) & set(changed.clusters)]
-    is_said = bool(changed.name or changed.colour or changed.ignore or len(changed.clusters) > 1)
-    return replace(names, classes=(*others, *([changed] if is_said else [])))
+    return replace(names, classes=(*others, changed))

@@ -50,6 +50,11 @@ class Named:
         """What its pixels have in label maps."""
         return min(self.clusters)
 
+    @property
+    def says_nothing(self) -> bool:
+        """Whether all of it is as if nobody had named it."""
+        return not (self.name or self.colour or self.ignore or len(self.clusters) > 1)
+
 
 @dataclass(frozen=True)
 class Split:
@@ -209,7 +214,8 @@ def _joined(classes: Iterable[Named]) -> list[Named]:
         if key in found:
             clean = _both(found[key], clean)
         found[key] = clean
-    return sorted(found.values(), key=lambda one: one.value)
+    said = (one for one in found.values() if not one.says_nothing)
+    return sorted(said, key=lambda one: one.value)
 
 
 def _both(first: Named, second: Named) -> Named:
