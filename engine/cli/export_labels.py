@@ -8,15 +8,15 @@ import click
 if TYPE_CHECKING:
     from alps.engine.datasets.export import Exported
 
-FORMATS = ("coco",)
+from alps.engine.datasets.settings import LOCAL_FILES
+
+FORMATS = ("coco", "yolo", "mmseg", "labelstudio", "cvat")
 
 
 @click.command("export-labels")
 @click.argument("out", type=click.Path(path_type=Path, file_okay=False))
 @click.argument("dir", type=click.Path(path_type=Path))
-@click.option(
-    "--format", required=True, type=click.Choice(FORMATS), help="What reads it: see below."
-)
+@click.option("--format", required=True, type=click.Choice(FORMATS), help="What reads it.")
 @click.option(
     "--val",
     default=0.0,
@@ -34,24 +34,48 @@ FORMATS = ("coco",)
     help="What in an image's name is its scene, held out as a whole: the first group, or all that "
     "matches. Default: each image is one.",
 )
+@click.option(
+    "--copy", is_flag=True, help="yolo, mmseg: copy images. Default: links to where they are."
+)
+@click.option(
+    "--url",
+    default=LOCAL_FILES,
+    show_default=True,
+    metavar="PREFIX",
+    help="labelstudio: what stands before the path of an image below SRC.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace an export that DIR holds.")
 def export_labels(
-    out: Path, dir: Path, format: str, val: float, seed: int, scene: str | None, overwrite: bool
+    out: Path,
+    dir: Path,
+    format: str,
+    val: float,
+    seed: int,
+    scene: str | None,
+    copy: bool,
+    url: str,
+    overwrite: bool,
 ) -> None:
     """Write the label maps of OUT into DIR as a data set that other tools import.
 
-    coco: instances.json with a mask for each object, which pycocotools reads.
+    coco: annotations/, a mask for each object, exact by pycocotools. yolo: images/, labels/ with
+    an outline for each object, data.yaml, as Ultralytics trains on. mmseg: img_dir/, ann_dir/ with
+    an index image each, as mmsegmentation and alps pretrain train on. labelstudio: tasks.json with
+    a brush mask for each class of an image, config.xml. cvat: annotations.xml of CVAT for images
+    1.1, a mask for each object, labels.json.
 
     DIR appears once all of it is written; the same command goes on after an interruption.
     """
     from alps.engine.datasets.export import export_labels as export
     from alps.engine.datasets.settings import ExportSettings, Splits
 
-    settings = ExportSettings(format, Splits(val, seed, scene))
+    settings = ExportSettings(format, Splits(val, seed, scene), copy, url)
     _say(export(out, dir, settings, overwrite))
 
 
 def _say(found: "Exported") -> None:
+    for doubt in found.doubts:
+        click.echo(f"warning: {doubt}", err=True)
     click.echo(
         f"{found.images} images, {found.annotations} annotations of {found.classes} classes: "
         f"{found.root}"

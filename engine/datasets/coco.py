@@ -1,4 +1,4 @@
-"""COCO's instances: one JSON, masks as compressed run lengths, which pycocotools reads.
+"""COCO's instances: a JSON a split, masks as compressed run lengths, which pycocotools reads.
 
     {"info": …, "licenses": [], "categories": […], "annotations": […], "images": […]}
 
@@ -16,12 +16,11 @@ from alps.kernels.masks.runs import PIXEL_LIMIT
 
 
 class CocoFormat:
-    """Writes instances.json, or instances_train.json and instances_val.json."""
+    """Writes annotations/instances_train.json, and instances_val.json where scenes are held out."""
 
     def __init__(self, run: LabelledRun, draft: Draft, settings: ExportSettings) -> None:
         self._run, self._draft = run, draft
         self._splits = (TRAIN, VAL) if settings.splits.val else (TRAIN,)
-        self._is_split = len(self._splits) > 1
 
     def add(self, image: LabelledImage, number: int) -> int:
         """An image, and an annotation for each of its instances."""
@@ -63,7 +62,7 @@ class CocoFormat:
             annotations.end("\n]}\n", self._draft.path(self._name_of_images(split)))
 
     def _files(self, split: str) -> tuple[Stream, Stream]:
-        name = f"instances_{split}.json" if self._is_split else "instances.json"
+        name = f"annotations/instances_{split}.json"
         annotations = self._draft.stream(name, self._head(), ",\n")
         return annotations, self._draft.stream(self._name_of_images(split), "", ",\n")
 

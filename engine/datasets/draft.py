@@ -16,7 +16,7 @@ from typing import IO, Any, Self
 
 from filelock import FileLock, Timeout
 
-from alps.engine.base.atomic import place_folder, spare_name, write_text
+from alps.engine.base.atomic import clear, place_folder, publish, spare_name, write_text
 from alps.engine.base.errors import RunFolderError, SettingsError, printable
 from alps.engine.base.lines import append_line, open_journal, read_lines
 from alps.engine.base.records import Count
@@ -155,6 +155,18 @@ class Draft:
         path = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
+
+    def take(self, file: Path, name: str, *, copy: bool) -> None:
+        """A link to a file, or a copy of it, at ``name`` below DIR."""
+        path = self.path(name)
+        part = path.with_name(f".{path.name}.part")
+        clear(part)
+        if copy:
+            shutil.copyfile(file, part)
+            publish(part, path)
+        else:
+            part.symlink_to(file)
+            os.replace(part, path)
 
     def note(self, done: Done) -> None:
         """Keep how far it has come; on the disk now and then."""

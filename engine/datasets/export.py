@@ -1,6 +1,6 @@
 """Writes the label maps of a finished run as a data set that tools and trainers import."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,9 +9,13 @@ from alps.engine.base.digests import fingerprint
 from alps.engine.base.errors import RunFolderError, SettingsError, SourceError
 from alps.engine.base.progress import Progress
 from alps.engine.datasets.coco import CocoFormat
+from alps.engine.datasets.cvat import CvatFormat
 from alps.engine.datasets.draft import LEFT_OUT, Done, Draft
 from alps.engine.datasets.images import LabelledImage, LabelledRun, LeftOut
-from alps.engine.datasets.settings import ExportSettings, Splits
+from alps.engine.datasets.labelstudio import LabelStudioFormat
+from alps.engine.datasets.mmseg import MmsegFormat
+from alps.engine.datasets.settings import LOCAL_FILES, ExportSettings, Splits
+from alps.engine.datasets.yolo import YoloFormat
 from alps.engine.run_folder.folder import RunFolder
 
 LAYOUT = 1  # of what is written; another one is not gone on with
@@ -39,9 +43,20 @@ class Kind:
     make: Callable[[LabelledRun, Draft, ExportSettings], Format]
     splits: bool = False  # has a part for training and one for validation
     objects: bool = True  # tells objects of a class apart
+    files: bool = False  # holds the images
+    urls: bool = False  # names images by address
+    shows: tuple[str, ...] = ()  # GDAL's names of formats that its tool opens; (): whichever
 
 
-KINDS: Mapping[str, Kind] = {"coco": Kind(CocoFormat, splits=True)}
+BROWSERS = ("PNG", "JPEG", "GIF", "WEBP", "BMP")
+KINDS: Mapping[str, Kind] = {
+    "coco": Kind(CocoFormat, splits=True),
+    "yolo": Kind(YoloFormat, splits=True, files=True, shows=(*BROWSERS, "GTiff", "JP2OpenJPEG")),
+    "mmseg": Kind(MmsegFormat, splits=True, objects=False, files=True),
+    "labelstudio": Kind(LabelStudioFormat, objects=False, urls=True, shows=BROWSERS),
+    "cvat": Kind(CvatFormat, shows=(*BROWSERS, "GTiff")),
+}
+SHOWN_BANDS = (1, 3, 4)
 
 
 @dataclass(frozen=True)
@@ -56,6 +71,7 @@ class Exported:
     missing: int  # images that are named, and are not where they were read
     left_out: int
     classes: int
+    doubts: tuple[str, ...]  # about images that the format's tool will not show
 
     def about(self) -> dict[str, Any]:
         """Plain values for export.json."""
@@ -76,8 +92,7 @@ def export_labels(
         SourceError: no image is left to write.
     """
     kind = KINDS[settings.format]
-    if settings.splits != Splits() and not kind.splits:
-        raise SettingsError(f"--val, --seed and --scene have no effect with {settings.format}")
+    _refuse_idle(kind, settings)
     run = LabelledRun(RunFolder(run_folder), settings.splits)
     with Draft(target, _fingerprint(run, settings), overwrite=overwrite) as draft, draft.writing():
         reason = _write(run, draft, settings)
@@ -87,7 +102,7 @@ def export_labels(
         _refuse_changed(run)
         found = Exported(
             draft.target, settings.format, done.images, done.annotations, done.patched,
-            done.missing, done.left_out, len(run.categories.items),
+            done.missing, done.left_out, len(run.categories.items), tuple(_doubts(run, settings)),
         )  # fmt: skip
         draft.publish({"run": str(run.folder.root.absolute()), **found.about()})
         return found
@@ -121,6 +136,34 @@ def _write(run: LabelledRun, draft: Draft, settings: ExportSettings) -> str:
     if draft.done.images:
         format.finish(draft.done)
     return reason or f"see {draft.root / LEFT_OUT}"
+
+
+def _refuse_idle(kind: Kind, settings: ExportSettings) -> None:
+    """Raise SettingsError for what would have no effect."""
+    idle = {
+        "--val, --seed and --scene have": settings.splits != Splits() and not kind.splits,
+        "--seed and --scene have": settings.splits != Splits() and not settings.splits.val,
+        "--copy has": settings.copy and not kind.files,
+        "--url has": settings.url != LOCAL_FILES and not kind.urls,
+    }
+    for options, is_idle in idle.items():
+        if is_idle:
+            without = "" if not kind.splits or "seed" not in options else " and no --val"
+            raise SettingsError(f"{options} no effect with --format {settings.format}{without}")
+
+
+def _doubts(run: LabelledRun, settings: ExportSettings) -> Iterator[str]:
+    """Images that the format's tool does not show, by what run.json says of their headers."""
+    shows = KINDS[settings.format].shows
+    kinds = run.run.get("read")
+    for kind in kinds if shows and isinstance(kinds, list) else ():
+        driver, dtype, bands = (kind.get(name) for name in ("driver", "dtype", "band_count"))
+        if driver not in shows or dtype != "uint8" or bands not in SHOWN_BANDS:
+            yield (
+                f"{kind.get('sources')} images are {driver}, {dtype}, {bands} bands "
+                f"({kind.get('first')}, say), which {settings.format} does not show: give it 8-bit "
+                "PNG or JPEG copies of the same size"
+            )
 
 
 def _fingerprint(run: LabelledRun, settings: ExportSettings) -> str:

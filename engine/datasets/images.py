@@ -65,6 +65,15 @@ class LabelledImage:
         path = Path(self.path)
         return None if self.path.startswith(VIRTUAL) or not path.is_file() else path
 
+    def file_or_refuse(self) -> Path:
+        """The file. Raises SourceError where it is not there."""
+        if (found := self.file) is None:
+            raise SourceError(
+                f"{self.path} is no file of this machine, to be linked or copied; bring it back, "
+                "or label a copy that is here"
+            )
+        return found
+
 
 @dataclass(frozen=True)
 class LeftOut:

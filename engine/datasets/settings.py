@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+LOCAL_FILES = "/data/local-files/?d="  # how Label Studio serves files of its own machine
+
 
 @dataclass(frozen=True)
 class Splits:
@@ -18,3 +20,5 @@ class ExportSettings:
 
     format: str
     splits: Splits = field(default_factory=Splits)
+    copy: bool = False  # images are copied, not linked
+    url: str = LOCAL_FILES  # before the path of an image, where a tool fetches it

@@ -70,5 +70,9 @@ class MadeRun:
         content = json.loads(self.folder.classes.read_text())
         for entry, name in zip(content["classes"], names, strict=False):
             entry["name"] = name
+        self.write_classes(content)
+
+    def write_classes(self, content):
+        """Another classes.json, as if the run had written it."""
         self.folder.classes.write_text(json.dumps(content))
         record(self.folder, self.folder.classes)

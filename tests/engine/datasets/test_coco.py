@@ -11,8 +11,8 @@ from alps.engine.base.errors import SourceError
 from alps.engine.datasets import coco as module
 
 
-def read(target, name="instances.json"):
-    return COCO(str(target / name))
+def read(target, split="train"):
+    return COCO(str(target / "annotations" / f"instances_{split}.json"))
 
 
 def test_masks_are_the_label_maps_objects(finished, tmp_path, export):
@@ -43,7 +43,7 @@ def test_masks_are_the_label_maps_objects(finished, tmp_path, export):
 def test_categories_are_the_classes_that_occur(own_run, tmp_path, export):
     own_run.name_classes(HOSTILE)
     export(own_run, tmp_path / "d", "--format", "coco")
-    content = json.loads((tmp_path / "d" / "instances.json").read_text())
+    content = json.loads((tmp_path / "d" / "annotations" / "instances_train.json").read_text())
     classes = json.loads(own_run.folder.classes.read_text())["classes"]
     used = [one for one in classes if one["pixels"]]
     assert [one["id"] for one in content["categories"]] == [one["id"] + 1 for one in used]
@@ -57,22 +57,19 @@ def test_a_part_of_the_scenes_is_held_out(finished, tmp_path, export):
     export(finished, tmp_path / "a", "--format", "coco")
     export(finished, tmp_path / "b", "--format", "coco", "--val", 0.4)
     whole = read(tmp_path / "a")
-    train, val = (read(tmp_path / "b", f"instances_{split}.json") for split in ("train", "val"))
+    train, val = (read(tmp_path / "b", split) for split in ("train", "val"))
     assert len(val.imgs) == 2 and train.imgs | val.imgs == whole.imgs
     assert train.anns.keys() | val.anns.keys() == whole.anns.keys()
     assert len(train.anns) + len(val.anns) == len(whole.anns)
     export(finished, tmp_path / "c", "--format", "coco", "--val", 0.4, "--seed", 1)
-    assert read(tmp_path / "c", "instances_val.json").imgs != val.imgs
+    assert read(tmp_path / "c", "val").imgs != val.imgs
 
 
 def test_images_of_one_scene_stay_together(finished, tmp_path, export):
     options = ("--format", "coco", "--val", 0.5, "--scene", "^(images/|)")
     export(finished, tmp_path / "d", *options)
     for split in ("train", "val"):
-        names = [
-            one["file_name"]
-            for one in read(tmp_path / "d", f"instances_{split}.json").imgs.values()
-        ]
+        names = [one["file_name"] for one in read(tmp_path / "d", split).imgs.values()]
         assert len({name.startswith("images/") for name in names}) == 1
 
 

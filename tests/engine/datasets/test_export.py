@@ -66,7 +66,7 @@ def test_an_export_is_replaced_where_that_is_asked_for(finished, tmp_path, expor
     with pytest.raises(SettingsError, match="--overwrite"):
         export(finished, target, *COCO_FORMAT)
     export(finished, target, *COCO_FORMAT, "--overwrite")
-    assert sorted(contents(target)) == ["export.json", "instances.json"]
+    assert sorted(contents(target)) == ["annotations/instances_train.json", "export.json"]
     assert [path.name for path in target.parent.iterdir()] == ["d"]
 
 
@@ -81,7 +81,7 @@ def test_a_stopped_export_goes_on_where_it_was(
         export(finished, tmp_path / "d", *COCO_FORMAT, "--val", 0.4)
     assert not (tmp_path / "d").exists()
     (part,) = tmp_path.glob(".d.part")
-    for path in part.glob("*.json"):  # what came after the last note
+    for path in part.glob("annotations/*.json"):  # what came after the last note
         path.write_bytes(path.read_bytes() + b"torn")
     export(finished, tmp_path / "d", *COCO_FORMAT, "--val", 0.4)
     assert added == [0, 1, 2, 3, 3, 4]
@@ -100,7 +100,7 @@ def test_a_draft_of_something_else_is_begun_anew(
     with pytest.raises(Stopped):
         export(finished, tmp_path / "d", *COCO_FORMAT)
     if change != "options":
-        name = "instances.json" if change == "lost bytes" else ".journal"
+        name = "annotations/instances_train.json" if change == "lost bytes" else ".journal"
         path = tmp_path / ".d.part" / name
         path.write_bytes(path.read_bytes()[:20])
     export(finished, tmp_path / "d", *COCO_FORMAT, *options)
@@ -132,7 +132,7 @@ def test_without_regions_instances_are_patches_and_that_is_said(own_run, tmp_pat
     said = export(own_run, tmp_path / "d", *COCO_FORMAT)
     assert "of 5 images the run kept no objects: their annotations are patches of a class" in said
     assert json.loads((tmp_path / "d" / "export.json").read_text())["patched"] == 5
-    found = COCO(str(tmp_path / "d" / "instances.json"))
+    found = COCO(str(tmp_path / "d/annotations/instances_train.json"))
     row = own_run.rows()[0]
     none = np.full(own_run.label(row["label"]).shape, -1)
     own = found.loadAnns(found.getAnnIds(imgIds=[1]))
@@ -154,7 +154,7 @@ def test_an_object_map_says_what_objects_are(own_run, tmp_path, export):
         writer.write(0, numbers)
     said = export(own_run, tmp_path / "d", *COCO_FORMAT)
     assert "of 4 images" in said
-    found = COCO(str(tmp_path / "d" / "instances.json"))
+    found = COCO(str(tmp_path / "d/annotations/instances_train.json"))
     own = found.loadAnns(found.getAnnIds(imgIds=[2]))
     masks = {np.packbits(found.annToMask(one)).tobytes() for one in own}
     expected = own_run.expected(row, numbers.view(np.int32))
