@@ -2,6 +2,7 @@
 
 from alps.bench.proofs.mutants.engine import (
     clusters,
+    datasets,
     face,
     images,
     labels,
@@ -21,5 +22,6 @@ MUTANTS = [
     *stages.MUTANTS,
     *run_folder.MUTANTS,
     *quality.MUTANTS,
+    *datasets.MUTANTS,
     *face.MUTANTS,
 ]

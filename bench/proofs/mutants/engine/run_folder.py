@@ -95,8 +95,8 @@ MUTANTS = [
     ),
     Mutant(
         "engine/base/atomic.py",
-        old="                os.fsync(file.fileno())\n    sync_folder(part)\n",
-        new="                pass\n    sync_folder(part)\n",
+        old="                os.fsync(file.fileno())\n    place_folder(part, path)\n",
+        new="                pass\n    place_folder(part, path)\n",
         tests=ATOMIC,
         why="a folder gets its name before its files are on the disk",
     ),
