@@ -1,23 +1,23 @@
 """How the kernels' benchmarks are written and shown: `make bench`, or `pytest bench`.
 
-A benchmark is a test in ``bench/test_NAME.py`` that uses pytest-benchmark. All that do the same
-work on the same input share a group; one of them, an independent library or the naive version, is
-the baseline. What each moves through memory at the least is told to ``bytes_moved``:
+A benchmark is a test in ``bench/kernels/test_NAME.py`` that uses pytest-benchmark. All that do the
+same work on the same input share a group; one of them, an independent library or the naive version,
+is the baseline. ``timed`` is the benchmark, and is told what a call moves at the least:
 
     GROUP = "runs of 64 masks of 1024 x 1024"
 
     @pytest.mark.benchmark(group=GROUP)
-    def test_pycocotools(benchmark, bytes_moved, masks):
-        bytes_moved(benchmark, masks.nbytes, baseline=True)
-        benchmark(lambda: [cocoapi.encode(np.asfortranarray(mask)) for mask in masks])
+    def test_pycocotools(timed, masks):
+        timed.moves(masks.nbytes, baseline=True)
+        timed(lambda: [cocoapi.encode(np.asfortranarray(mask)) for mask in masks])
 
     @pytest.mark.benchmark(group=GROUP)
-    def test_ours(benchmark, bytes_moved, masks):
+    def test_ours(timed, masks):
         runs_of(masks[:1])  # compile, or load what was compiled, before the clock runs
-        bytes_moved(benchmark, masks.nbytes)
-        benchmark(runs_of, masks)
+        timed.moves(masks.nbytes)
+        timed(runs_of, masks)
 
-``n_bytes`` is the same formula for all of a group, the one in the kernel's docstring: input read
+The bytes are the same formula for all of a group, the one in the kernel's docstring: input read
 once, output written once, so that GB/s compares. Assert nothing about time: the numbers depend on
 the machine. Do assert that both gave the same, outside the clock.
 
@@ -27,14 +27,17 @@ data stayed in the cache). The same numbers are in ``extra_info`` of ``--benchma
 pytest-benchmark's own table is shown too, unless ``--benchmark-quiet`` is given.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from typing import Any
 
 import numpy as np
 import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
 
 from alps.bench import machine
 from alps.bench.kernels.blobs import blobs
+from alps.bench.kernels.timed import Timed
+from alps.kernels.base.threads import set_threads
 
 Row = dict[str, Any]  # a benchmark as pytest-benchmark flattens it: name, median, extra_info, …
 
@@ -57,28 +60,19 @@ def copy_bandwidth(pytestconfig: pytest.Config) -> float:
 
 
 @pytest.fixture
-def bytes_moved(copy_bandwidth: float) -> Generator[Callable[..., None], None, None]:
-    """A function (benchmark, n_bytes, baseline=False): note what a benchmark moves through memory.
+def timed(benchmark: BenchmarkFixture, copy_bandwidth: float) -> Generator[Timed, None, None]:
+    """The benchmark of a test. After it ``extra_info`` has ``bytes_per_second`` too."""
+    made = Timed(benchmark)
+    yield made
+    made.note_rate(copy_bandwidth)
 
-    benchmark: pytest-benchmark's fixture; n_bytes: read and written at the least by one call;
-    baseline: whether the others of the group are compared with this one.
-    Call it anywhere in the test. After the test ``benchmark.extra_info`` also holds
-    ``bytes_per_second`` and ``share_of_copy``.
-    """
-    noted = []
 
-    def note(benchmark: Any, n_bytes: int, *, baseline: bool = False) -> None:
-        benchmark.extra_info |= {"bytes": int(n_bytes), "baseline": baseline}
-        noted.append(benchmark)
-
-    yield note
-    for benchmark in noted:
-        if benchmark.stats:  # none where benchmarks are disabled
-            rate = benchmark.extra_info["bytes"] / benchmark.stats.stats.median
-            benchmark.extra_info |= {
-                "bytes_per_second": rate,
-                "share_of_copy": rate / copy_bandwidth,
-            }
+@pytest.fixture(params=[None, 1], ids=["all threads", "one thread"])
+def threads(request: pytest.FixtureRequest) -> Generator[None, None, None]:
+    """On all threads of the machine, and on one."""
+    set_threads(request.param)
+    yield
+    set_threads(None)
 
 
 @pytest.hookimpl(wrapper=True, optionalhook=True)

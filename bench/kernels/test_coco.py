@@ -1,14 +1,13 @@
 """Run lengths and COCO codes of masks, and back."""
 
-from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 from pycocotools import mask as cocoapi
-from pytest_benchmark.fixture import BenchmarkFixture
 
 from alps.bench.kernels.blobs import blobs
-from alps.kernels.base.threads import set_threads
+from alps.bench.kernels.timed import Timed
 from alps.kernels.masks import coco
 from alps.kernels.masks.pixels import masks_of, reference_runs_of, runs_of
 
@@ -18,33 +17,25 @@ FROM_COLUMNS = f"codes of {COUNT} masks of 1024 x 1024, column-major"
 TO_MASKS = f"{COUNT} masks of 1024 x 1024, C order, from codes"
 
 
-@pytest.fixture(scope="module")
-def masks() -> np.ndarray:
-    return blobs(COUNT)
+@dataclass(frozen=True)
+class Given:
+    """64 masks, and what they come to."""
+
+    masks: np.ndarray  # (64, 1024, 1024) bool
+    columns: np.ndarray  # the same, each column-major
+    codes: list[bytes]
+
+    @property
+    def n_bytes(self) -> int:
+        """Masks once, codes once, whichever comes in."""
+        return self.masks.nbytes + sum(len(code) for code in self.codes)
 
 
 @pytest.fixture(scope="module")
-def columns(masks: np.ndarray) -> np.ndarray:
-    """The same masks, (64, 1024, 1024), each column-major."""
-    return masks.transpose(0, 2, 1).copy().transpose(0, 2, 1)
-
-
-@pytest.fixture(scope="module")
-def codes(masks: np.ndarray) -> list[bytes]:
-    return [code["counts"] for code in in_pycocotools(masks)]
-
-
-@pytest.fixture(scope="module")
-def n_bytes(masks: np.ndarray, codes: list[bytes]) -> int:
-    """Masks once, codes once, whichever comes in."""
-    return masks.nbytes + sum(len(code) for code in codes)
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    set_threads(1)
-    yield
-    set_threads(None)
+def given() -> Given:
+    masks = blobs(COUNT)
+    columns = masks.transpose(0, 2, 1).copy().transpose(0, 2, 1)
+    return Given(masks, columns, [code["counts"] for code in in_pycocotools(masks)])
 
 
 def in_pycocotools(masks: np.ndarray) -> list[dict]:
@@ -62,98 +53,50 @@ def in_numpy(masks: np.ndarray) -> list[bytes]:
 
 
 @pytest.mark.benchmark(group=TO_CODES)
-def test_pycocotools(
-    benchmark: BenchmarkFixture, bytes_moved: Callable[..., None], masks: np.ndarray, n_bytes: int
-) -> None:
-    bytes_moved(benchmark, n_bytes, baseline=True)
-    benchmark(in_pycocotools, masks)
+def test_pycocotools(timed: Timed, given: Given) -> None:
+    timed.moves(given.n_bytes, baseline=True)
+    timed(in_pycocotools, given.masks)
 
 
 @pytest.mark.benchmark(group=TO_CODES)
-def test_numpy(
-    benchmark: BenchmarkFixture,
-    bytes_moved: Callable[..., None],
-    masks: np.ndarray,
-    codes: list[bytes],
-    n_bytes: int,
-) -> None:
-    bytes_moved(benchmark, n_bytes)
-    assert benchmark.pedantic(in_numpy, (masks,)) == codes
+def test_numpy(timed: Timed, given: Given) -> None:
+    timed.moves(given.n_bytes)
+    assert timed(in_numpy, given.masks, rounds=1) == given.codes
 
 
 @pytest.mark.benchmark(group=TO_CODES)
-def test_ours(
-    benchmark: BenchmarkFixture,
-    bytes_moved: Callable[..., None],
-    masks: np.ndarray,
-    codes: list[bytes],
-    n_bytes: int,
-) -> None:
-    assert ours(masks) == codes
-    bytes_moved(benchmark, n_bytes)
-    benchmark(ours, masks)
-
-
-@pytest.mark.benchmark(group=TO_CODES)
-def test_ours_with_one_thread(
-    benchmark: BenchmarkFixture,
-    bytes_moved: Callable[..., None],
-    masks: np.ndarray,
-    codes: list[bytes],
-    n_bytes: int,
-    one_thread: None,
-) -> None:
-    assert ours(masks) == codes
-    bytes_moved(benchmark, n_bytes)
-    benchmark(ours, masks)
+def test_ours(timed: Timed, given: Given, threads: None) -> None:
+    assert ours(given.masks) == given.codes
+    timed.moves(given.n_bytes)
+    timed(ours, given.masks)
 
 
 @pytest.mark.benchmark(group=FROM_COLUMNS)
-def test_pycocotools_from_columns(
-    benchmark: BenchmarkFixture, bytes_moved: Callable[..., None], columns: np.ndarray, n_bytes: int
-) -> None:
-    bytes_moved(benchmark, n_bytes, baseline=True)
-    benchmark(in_pycocotools, columns)
+def test_pycocotools_from_columns(timed: Timed, given: Given) -> None:
+    timed.moves(given.n_bytes, baseline=True)
+    timed(in_pycocotools, given.columns)
 
 
 @pytest.mark.benchmark(group=FROM_COLUMNS)
-def test_ours_from_columns(
-    benchmark: BenchmarkFixture,
-    bytes_moved: Callable[..., None],
-    columns: np.ndarray,
-    codes: list[bytes],
-    n_bytes: int,
-) -> None:
-    assert ours(columns) == codes
-    bytes_moved(benchmark, n_bytes)
-    benchmark(ours, columns)
+def test_ours_from_columns(timed: Timed, given: Given) -> None:
+    assert ours(given.columns) == given.codes
+    timed.moves(given.n_bytes)
+    timed(ours, given.columns)
 
 
 @pytest.mark.benchmark(group=TO_MASKS)
-def test_pycocotools_decode(
-    benchmark: BenchmarkFixture,
-    bytes_moved: Callable[..., None],
-    masks: np.ndarray,
-    codes: list[bytes],
-    n_bytes: int,
-) -> None:
+def test_pycocotools_decode(timed: Timed, given: Given) -> None:
     """Column-major masks, as it gives them, put in C order."""
-    records = [{"size": [1024, 1024], "counts": code} for code in codes]
-    bytes_moved(benchmark, n_bytes, baseline=True)
-    benchmark(lambda: np.stack([cocoapi.decode(record) for record in records]))
+    records = [{"size": [1024, 1024], "counts": code} for code in given.codes]
+    timed.moves(given.n_bytes, baseline=True)
+    timed(lambda: np.stack([cocoapi.decode(record) for record in records]))
 
 
 @pytest.mark.benchmark(group=TO_MASKS)
-def test_ours_decode(
-    benchmark: BenchmarkFixture,
-    bytes_moved: Callable[..., None],
-    masks: np.ndarray,
-    codes: list[bytes],
-    n_bytes: int,
-) -> None:
+def test_ours_decode(timed: Timed, given: Given) -> None:
     def decode() -> np.ndarray:
-        return masks_of(coco.decode(codes, (1024, 1024)))
+        return masks_of(coco.decode(given.codes, (1024, 1024)))
 
-    np.testing.assert_array_equal(decode(), masks)
-    bytes_moved(benchmark, n_bytes)
-    benchmark(decode)
+    np.testing.assert_array_equal(decode(), given.masks)
+    timed.moves(given.n_bytes)
+    timed(decode)

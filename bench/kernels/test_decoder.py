@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 from torch.nn import functional as F
 
+from alps.bench.kernels.timed import Timed
 from alps.engine.runtimes.protocol import DecodedMasks
 from alps.engine.runtimes.pytorch import TorchRuntime
 from alps.engine.sam import Sam
@@ -39,19 +39,17 @@ def attend_with_all_offsets(
     "attend", [attend_with_all_offsets, attend_with_positions, attend_compiled]
 )
 def test_attention(
-    benchmark: BenchmarkFixture,
-    bytes_moved: Callable[..., None],
+    timed: Timed,
     attended: list[Tensor],
     attend: Callable[..., Tensor],
 ) -> None:
-    bytes_moved(
-        benchmark,
+    timed.moves(
         6 * attended[0].nbytes,  # five read, one written
         baseline=attend is attend_with_all_offsets,
     )
     attend_compiled(*(part[..., :64, :] for part in attended[:3]), *[torch.zeros(1, 12, 64, 8)] * 2)
     with torch.inference_mode():
-        got = benchmark.pedantic(attend, attended, rounds=5)
+        got = timed(attend, *attended, rounds=5)
         torch.testing.assert_close(got, attend_with_positions(*attended), atol=1e-5, rtol=0)
 
 
@@ -64,9 +62,7 @@ def sam() -> Sam:
 
 @pytest.mark.benchmark(group=DECODER)
 @pytest.mark.parametrize("decoder", ["plain", "absorbed", "compiled"])
-def test_decoder(
-    benchmark: BenchmarkFixture, bytes_moved: Callable[..., None], sam: Sam, decoder: str
-) -> None:
+def test_decoder(timed: Timed, sam: Sam, decoder: str) -> None:
     generator = torch.Generator().manual_seed(1)
     embedding = torch.randn(256, 64, 64, generator=generator)
     points = 1024 * torch.rand(POINTS, 2, generator=generator)
@@ -77,8 +73,8 @@ def test_decoder(
         return masks
 
     decode()  # compile, or load what was compiled, before the clock runs
-    got = benchmark.pedantic(decode, rounds=3)
+    got = timed(decode, rounds=3)
     # What any decoder must: the embedding read, the logits written.
-    bytes_moved(benchmark, embedding.nbytes + got.logits.nbytes, baseline=decoder == "plain")
+    timed.moves(embedding.nbytes + got.logits.nbytes, baseline=decoder == "plain")
     (plain,) = TorchRuntime(sam, decoder="plain").decode(embedding, points, 0.0, POINTS)
     torch.testing.assert_close(got.logits, plain.logits, atol=1e-4, rtol=0)

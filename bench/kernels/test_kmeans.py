@@ -1,13 +1,11 @@
 """One pass of k-means over 100,000 vectors: labels, both distances, sums and counts."""
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
-from pytest_benchmark.fixture import BenchmarkFixture
 from sklearn.cluster import MiniBatchKMeans
 
 from alps.bench.kernels.mixture import mixture
+from alps.bench.kernels.timed import Timed
 from alps.engine.clusters.data import MemoryVectors
 from alps.engine.clusters.fit import fit_centroids
 from alps.engine.settings import ClusterSettings
@@ -56,49 +54,37 @@ def moved(halves: np.ndarray, clusters: int) -> int:
 
 
 @pytest.mark.parametrize("clusters", [46, 512])
-def test_numpy(
-    benchmark: BenchmarkFixture,
-    bytes_moved: Callable[..., None],
-    halves: np.ndarray,
-    floats: np.ndarray,
-    clusters: int,
-) -> None:
-    benchmark.group = group(clusters)
-    bytes_moved(benchmark, moved(halves, clusters), baseline=True)
+def test_numpy(timed: Timed, halves: np.ndarray, floats: np.ndarray, clusters: int) -> None:
+    timed.benchmark.group = group(clusters)
+    timed.moves(moved(halves, clusters), baseline=True)
     centroids = floats[:clusters].copy()
-    labels, inertia = benchmark.pedantic(in_numpy, (halves, centroids), rounds=2)
+    labels, inertia = timed(in_numpy, halves, centroids, rounds=2)
     found = kmeans.assign(halves, centroids)
     assert (labels == found.labels).mean() > 0.999
     assert inertia == pytest.approx(found.inertia, rel=1e-4)
 
 
 @pytest.mark.parametrize("clusters", [46, 512])
-def test_ours(
-    benchmark: BenchmarkFixture,
-    bytes_moved: Callable[..., None],
-    halves: np.ndarray,
-    floats: np.ndarray,
-    clusters: int,
-) -> None:
-    benchmark.group = group(clusters)
+def test_ours(timed: Timed, halves: np.ndarray, floats: np.ndarray, clusters: int) -> None:
+    timed.benchmark.group = group(clusters)
     centroids = floats[:clusters].copy()
     kmeans.assign(halves[:1000], centroids)
-    bytes_moved(benchmark, moved(halves, clusters))
-    benchmark(kmeans.assign, halves, centroids)
+    timed.moves(moved(halves, clusters))
+    timed(kmeans.assign, halves, centroids)
 
 
 FIT = f"fitting 46 centroids to {ROWS:,} x {CHANNELS}"
 
 
 @pytest.mark.benchmark(group=FIT)
-def test_mini_batch_k_means(benchmark: BenchmarkFixture, floats: np.ndarray) -> None:
-    benchmark.extra_info["baseline"] = True
+def test_mini_batch_k_means(timed: Timed, floats: np.ndarray) -> None:
+    timed.benchmark.extra_info["baseline"] = True
     model = MiniBatchKMeans(46, batch_size=4096, n_init=1, random_state=0, compute_labels=False)
-    benchmark.pedantic(model.fit, (floats,), rounds=1)
+    timed(model.fit, floats, rounds=1)
 
 
 @pytest.mark.benchmark(group=FIT)
-def test_our_fit(benchmark: BenchmarkFixture, halves: np.ndarray) -> None:
+def test_our_fit(timed: Timed, halves: np.ndarray) -> None:
     settings = ClusterSettings(clusters=46)
     fit_centroids(MemoryVectors(halves[:5000]), settings)
-    benchmark.pedantic(fit_centroids, (MemoryVectors(halves), settings), rounds=3)
+    timed(fit_centroids, MemoryVectors(halves), settings, rounds=3)

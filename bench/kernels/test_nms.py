@@ -1,6 +1,5 @@
 """Box NMS of the masks of a tile: 1024 points, 3 masks each."""
 
-from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -8,6 +7,7 @@ import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from alps.bench.kernels.timed import Timed
 from alps.kernels.nms import box_nms, reference_box_nms
 
 POINTS = 1024
@@ -55,34 +55,19 @@ class TestNms:
         benchmark.group = f"box NMS of 3072 boxes, {name}"
         return request.getfixturevalue(name)
 
-    def test_opencv(
-        self,
-        benchmark: BenchmarkFixture,
-        bytes_moved: Callable[..., None],
-        boxes: tuple[np.ndarray, np.ndarray],
-    ) -> None:
-        kept = benchmark(by_opencv, *boxes)
+    def test_opencv(self, timed: Timed, boxes: tuple[np.ndarray, np.ndarray]) -> None:
+        kept = timed(by_opencv, *boxes)
         # In double; in float32 an IoU may come to lie on the other side of the threshold.
         assert len(np.setxor1d(kept, box_nms(*boxes, THRESHOLD))) <= 2
-        bytes_moved(benchmark, bytes_of(boxes[0], kept), baseline=True)
+        timed.moves(bytes_of(boxes[0], kept), baseline=True)
 
-    def test_numpy(
-        self,
-        benchmark: BenchmarkFixture,
-        bytes_moved: Callable[..., None],
-        boxes: tuple[np.ndarray, np.ndarray],
-    ) -> None:
-        kept = benchmark(reference_box_nms, *boxes, THRESHOLD)
-        bytes_moved(benchmark, bytes_of(boxes[0], kept), baseline=True)
+    def test_numpy(self, timed: Timed, boxes: tuple[np.ndarray, np.ndarray]) -> None:
+        kept = timed(reference_box_nms, *boxes, THRESHOLD)
+        timed.moves(bytes_of(boxes[0], kept), baseline=True)
 
-    def test_ours(
-        self,
-        benchmark: BenchmarkFixture,
-        bytes_moved: Callable[..., None],
-        boxes: tuple[np.ndarray, np.ndarray],
-    ) -> None:
+    def test_ours(self, timed: Timed, boxes: tuple[np.ndarray, np.ndarray]) -> None:
         np.testing.assert_array_equal(
             box_nms(*boxes, THRESHOLD), reference_box_nms(*boxes, THRESHOLD)
         )
-        kept = benchmark(box_nms, *boxes, THRESHOLD)
-        bytes_moved(benchmark, bytes_of(boxes[0], kept))
+        kept = timed(box_nms, *boxes, THRESHOLD)
+        timed.moves(bytes_of(boxes[0], kept))

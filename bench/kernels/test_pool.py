@@ -1,16 +1,16 @@
 """Mean embeddings of 100 masks of a tile."""
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 from torch.nn import functional
 
 from alps.bench import machine
+from alps.bench.kernels.timed import Timed
 from alps.kernels.masks.pixels import runs_of
 from alps.kernels.masks.runs import Runs
 from alps.kernels.pool import cell_shares, pool_embeddings
@@ -19,25 +19,35 @@ CELLS, PATCH = (64, 64), 16
 GROUP = "pooling 100 masks of 1024 x 1024 over an embedding of 256 x 64 x 64"
 
 
-@pytest.fixture(scope="module")
-def runs(masks: np.ndarray) -> Runs:
-    return runs_of(masks)
+@dataclass(frozen=True)
+class Given:
+    """100 masks and an embedding, and their means."""
+
+    masks: np.ndarray  # (100, 1024, 1024) bool
+    runs: Runs
+    embedding: np.ndarray  # (256, 64, 64) float32
+    means: np.ndarray  # (100, 256) float32
+
+    @property
+    def shares_bytes(self) -> int:
+        """Of the share of each mask in each cell."""
+        return 4 * len(self.runs) * CELLS[0] * CELLS[1]
+
+    @property
+    def n_bytes(self) -> int:
+        """Run lengths and embedding in, shares between, means out."""
+        ends = self.runs.lengths.nbytes + self.embedding.nbytes + self.means.nbytes
+        return ends + self.shares_bytes
 
 
 @pytest.fixture(scope="module")
-def embedding() -> np.ndarray:
-    return np.random.default_rng(0).normal(size=(256, *CELLS)).astype(np.float32)
+def given(masks: np.ndarray) -> Given:
+    runs = runs_of(masks)
+    embedding = np.random.default_rng(0).normal(size=(256, *CELLS)).astype(np.float32)
+    return Given(masks, runs, embedding, pooled(embedding, runs))
 
 
-@pytest.fixture(scope="module")
-def n_bytes(runs: Runs, embedding: np.ndarray) -> int:
-    """Run lengths and embedding in, shares between, means out."""
-    shares = 4 * len(runs) * CELLS[0] * CELLS[1]
-    return runs.lengths.nbytes + embedding.nbytes + shares + 4 * len(runs) * len(embedding)
-
-
-@pytest.fixture(scope="module")
-def expected(runs: Runs, embedding: np.ndarray) -> np.ndarray:
+def pooled(embedding: np.ndarray, runs: Runs) -> np.ndarray:
     return pool_embeddings(embedding, cell_shares(runs, CELLS, PATCH))
 
 
@@ -62,68 +72,37 @@ def resized(masks: np.ndarray, embedding: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.benchmark(group=GROUP)
-def test_torch_interpolate_each(
-    benchmark: BenchmarkFixture,
-    bytes_moved: Callable[..., None],
-    masks: np.ndarray,
-    embedding: np.ndarray,
-    n_bytes: int,
-    expected: np.ndarray,
-) -> None:
+def test_torch_interpolate_each(timed: Timed, given: Given) -> None:
     torch.set_num_threads(machine.threads())
-    bytes_moved(benchmark, n_bytes, baseline=True)
-    means = benchmark(interpolated, torch.from_numpy(masks), torch.from_numpy(embedding))
-    np.testing.assert_allclose(means.numpy(), expected, atol=1e-5)
+    timed.moves(given.n_bytes, baseline=True)
+    means = timed(interpolated, torch.from_numpy(given.masks), torch.from_numpy(given.embedding))
+    np.testing.assert_allclose(means.numpy(), given.means, atol=1e-5)
 
 
 @pytest.mark.benchmark(group=GROUP)
-def test_opencv_resize_each(
-    benchmark: BenchmarkFixture,
-    bytes_moved: Callable[..., None],
-    masks: np.ndarray,
-    embedding: np.ndarray,
-    n_bytes: int,
-    expected: np.ndarray,
-) -> None:
-    bytes_moved(benchmark, n_bytes)
-    means = benchmark(resized, masks, embedding)
-    np.testing.assert_allclose(means, expected, atol=1e-5)
+def test_opencv_resize_each(timed: Timed, given: Given) -> None:
+    timed.moves(given.n_bytes)
+    means = timed(resized, given.masks, given.embedding)
+    np.testing.assert_allclose(means, given.means, atol=1e-5)
 
 
 @pytest.mark.benchmark(group=GROUP)
-def test_ours_from_masks(
-    benchmark: BenchmarkFixture,
-    bytes_moved: Callable[..., None],
-    masks: np.ndarray,
-    embedding: np.ndarray,
-    n_bytes: int,
-    expected: np.ndarray,
-) -> None:
+def test_ours_from_masks(timed: Timed, given: Given) -> None:
     """Run lengths made on the way, which the engine has already."""
-    bytes_moved(benchmark, n_bytes)
-    means = benchmark(lambda: pool_embeddings(embedding, cell_shares(runs_of(masks), CELLS, PATCH)))
-    np.testing.assert_array_equal(means, expected)
+    timed.moves(given.n_bytes)
+    means = timed(lambda: pooled(given.embedding, runs_of(given.masks)))
+    np.testing.assert_array_equal(means, given.means)
 
 
 @pytest.mark.benchmark(group=GROUP)
-def test_ours(
-    benchmark: BenchmarkFixture,
-    bytes_moved: Callable[..., None],
-    runs: Runs,
-    embedding: np.ndarray,
-    n_bytes: int,
-    expected: np.ndarray,
-) -> None:
-    bytes_moved(benchmark, n_bytes)
-    means = benchmark(lambda: pool_embeddings(embedding, cell_shares(runs, CELLS, PATCH)))
-    np.testing.assert_array_equal(means, expected)
+def test_ours(timed: Timed, given: Given) -> None:
+    timed.moves(given.n_bytes)
+    np.testing.assert_array_equal(timed(pooled, given.embedding, given.runs), given.means)
 
 
 @pytest.mark.parametrize("scale", [16, 13.7], ids=["16", "13.7 pixels"])
 @pytest.mark.benchmark(group="of that, shares of cells")
-def test_shares(
-    benchmark: BenchmarkFixture, bytes_moved: Callable[..., None], runs: Runs, scale: float
-) -> None:
-    cell_shares(runs, CELLS, scale)
-    bytes_moved(benchmark, runs.lengths.nbytes + 4 * len(runs) * CELLS[0] * CELLS[1])
-    benchmark(cell_shares, runs, CELLS, scale)
+def test_shares(timed: Timed, given: Given, scale: float) -> None:
+    cell_shares(given.runs, CELLS, scale)
+    timed.moves(given.runs.lengths.nbytes + given.shares_bytes)
+    timed(cell_shares, given.runs, CELLS, scale)

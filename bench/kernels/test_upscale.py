@@ -1,7 +1,7 @@
 """From a tile's low-resolution logits to run lengths of its masks, stability and box included."""
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import cv2
 import numpy as np
@@ -12,7 +12,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torch.nn import functional as F
 
 from alps.bench.kernels.blobs import LEAST, MOST, WOBBLE
-from alps.kernels.base.threads import set_threads
+from alps.bench.kernels.timed import Timed
 from alps.kernels.masks import coco
 from alps.kernels.upscale import UpscaledMasks, upscale_masks
 
@@ -64,13 +64,6 @@ def work(request: pytest.FixtureRequest) -> Work:
     return Work(blob_logits(*shape.logits.shape[:2]), shape.square)
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    set_threads(1)
-    yield
-    set_threads(None)
-
-
 def resize(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     if logits.shape[1:] == size:
         return logits
@@ -97,19 +90,14 @@ def ours(work: Work) -> tuple[UpscaledMasks, list[bytes]]:
     return found, coco.encode(found.runs)
 
 
-def check_and_note(
-    benchmark: BenchmarkFixture,
-    bytes_moved: Callable[..., None],
-    work: Work,
-    baseline: bool = False,
-) -> None:
+def check_and_note(timed: Timed, work: Work, baseline: bool = False) -> None:
     """Both give the same; logits in, run lengths out are what must move."""
     found, codes = ours(work)
     stability, expected, _ = zip(*in_torch(work), strict=True)
     same = sum(code == other for code, other in zip(codes, expected, strict=True))
     assert same >= len(codes) - 1  # a pixel right at the threshold may fall either way
     np.testing.assert_allclose(found.stability, stability, rtol=1e-3)
-    bytes_moved(benchmark, work.logits.nbytes + found.runs.lengths.nbytes, baseline=baseline)
+    timed.moves(work.logits.nbytes + found.runs.lengths.nbytes, baseline=baseline)
 
 
 @pytest.fixture(autouse=True)
@@ -117,28 +105,17 @@ def group(benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> None:
     benchmark.group = f"runs of {COUNT} masks: {request.node.callspec.params['work']}"
 
 
-def test_torch_and_pycocotools(
-    benchmark: BenchmarkFixture, bytes_moved: Callable[..., None], work: Work
-) -> None:
-    check_and_note(benchmark, bytes_moved, work, baseline=True)
-    benchmark.pedantic(in_torch, (work,), rounds=3)
+def test_torch_and_pycocotools(timed: Timed, work: Work) -> None:
+    check_and_note(timed, work, baseline=True)
+    timed(in_torch, work, rounds=3)
 
 
-def test_ours(benchmark: BenchmarkFixture, bytes_moved: Callable[..., None], work: Work) -> None:
-    check_and_note(benchmark, bytes_moved, work)
-    benchmark(ours, work)
+def test_ours(timed: Timed, work: Work, threads: None) -> None:
+    check_and_note(timed, work)
+    timed(ours, work)
 
 
-def test_ours_with_one_thread(
-    benchmark: BenchmarkFixture, bytes_moved: Callable[..., None], work: Work, one_thread: None
-) -> None:
-    check_and_note(benchmark, bytes_moved, work)
-    benchmark(ours, work)
-
-
-def test_ours_where_most_are_dropped(
-    benchmark: BenchmarkFixture, bytes_moved: Callable[..., None], work: Work
-) -> None:
+def test_ours_where_most_are_dropped(timed: Timed, work: Work) -> None:
     """As a tile has it: stability of 0.95 asked for."""
-    check_and_note(benchmark, bytes_moved, work)
-    benchmark(upscale_masks, work.logits, *work.sizes, min_stability=0.95)
+    check_and_note(timed, work)
+    timed(partial(upscale_masks, min_stability=0.95), work.logits, *work.sizes)
