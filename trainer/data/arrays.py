@@ -12,20 +12,12 @@ from msgspec import Meta
 from numpy.lib.format import open_memmap
 
 from alps.engine.base.atomic import whole
-from alps.engine.base.digests import file_sha256
+from alps.engine.base.digests import FileDigest
 from alps.engine.base.errors import SourceError
-from alps.engine.base.records import Count, Sha256, Side
+from alps.engine.base.records import Count, Side
 
 OPEN_ARRAYS = 512
 Stem = Annotated[str, Meta(pattern="^[0-9]{6,}$")]
-
-
-@dataclass(frozen=True)
-class ArraySum:
-    """What a file of arrays was when it was written."""
-
-    bytes: Count
-    sha256: Sha256
 
 
 @dataclass(frozen=True)
@@ -41,7 +33,7 @@ class CachedPair:
     class_pixels: tuple[Count, ...]
     labelled: tuple[tuple[Count, ...], ...]  # pixels with a class in each cell, row by row
     stem: Stem  # of its files
-    sums: dict[str, ArraySum] = field(default_factory=dict)  # of its files, by their kind
+    sums: dict[str, FileDigest] = field(default_factory=dict)  # of its files, by their kind
 
     def pixels(self, root: Path) -> np.ndarray:
         """(H, W, 3) uint8, mapped."""
@@ -61,20 +53,16 @@ class CachedPair:
         for kind, known in self.sums.items():
             path = root / f"{self.stem}.{kind}.npy"
             try:
-                if path.stat().st_size != known.bytes or file_sha256(path) != known.sha256:
+                if not known.is_of(path):
                     raise damaged(path, "it is not what was written")
             except OSError as error:
                 raise damaged(path, error.strerror or str(error)) from error
 
 
-def sums_of(root: Path, stem: str) -> dict[str, ArraySum]:
+def sums_of(root: Path, stem: str) -> dict[str, FileDigest]:
     """Of the files of a pair that are written."""
     paths = ((kind, root / f"{stem}.{kind}.npy") for kind in ("pixels", "labels", "weights"))
-    return {
-        kind: ArraySum(path.stat().st_size, file_sha256(path))
-        for kind, path in paths
-        if path.exists()
-    }
+    return {kind: FileDigest.of(path) for kind, path in paths if path.exists()}
 
 
 def damaged(path: Path, why: object) -> SourceError:

@@ -7,9 +7,9 @@ from pathlib import Path, PurePath
 from typing import Any, ClassVar
 
 from alps.engine.base.atomic import publish_folder
-from alps.engine.base.digests import file_sha256
+from alps.engine.base.digests import FileDigest
 from alps.engine.base.errors import ModelError, RunFolderError
-from alps.engine.base.records import Count, Name, Sha256, read_record
+from alps.engine.base.records import Name, read_record
 from alps.trainer.work_folder import WorkFolder
 
 
@@ -62,10 +62,7 @@ class TrainingFolder(WorkFolder):
         try:
             part.mkdir()
             write(part)
-            files = {
-                path.name: {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
-                for path in sorted(part.iterdir())
-            }
+            files = {path.name: vars(FileDigest.of(path)) for path in sorted(part.iterdir())}
             publish_folder(part, self.model)
             self.update(model_files=files)
         except OSError as error:
@@ -76,18 +73,10 @@ class TrainingFolder(WorkFolder):
 
 
 @dataclass(frozen=True)
-class ModelFile:
-    """What a file of the model was when it was written."""
-
-    bytes: Count
-    sha256: Sha256
-
-
-@dataclass(frozen=True)
 class ModelFiles:
     """What training.json says of OUT/model."""
 
-    model_files: dict[Name, ModelFile] = field(default_factory=dict)
+    model_files: dict[Name, FileDigest] = field(default_factory=dict)
 
 
 def refuse_changed_model(where: Path) -> None:
@@ -101,7 +90,7 @@ def refuse_changed_model(where: Path) -> None:
     for name, was in known.model_files.items():
         path = out / "model" / PurePath(name).name
         try:
-            same = path.stat().st_size == was.bytes and file_sha256(path) == was.sha256
+            same = was.is_of(path)
         except OSError:
             same = False
         if not same:
