@@ -8,6 +8,7 @@ from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
 from rasterio.rpc import RPC
 from rasterio.transform import from_origin, get_transformer
+from rasters import save_raster
 
 from alps.engine.base.errors import SourceError
 from alps.engine.images.georeference import Georeference
@@ -34,14 +35,6 @@ def pixels(bands=3, side=32, dtype=np.uint8):
     return np.random.default_rng(1).integers(1, 250, (bands, side, side)).astype(dtype)
 
 
-def save(path, bands, driver="GTiff", **options):
-    count, height, width = bands.shape
-    size = {"count": count, "height": height, "width": width, "dtype": bands.dtype}
-    with rasterio.open(path, "w", driver=driver, **size, **options) as file:
-        file.write(bands)
-    return path
-
-
 def labels_of(folder):
     """Label map of each source, as planned."""
     rows = make_plan(find_sources(folder), SETTINGS).to_pylist()
@@ -56,7 +49,7 @@ def painted_like(path, out):
 
 
 def test_rational_polynomials_travel(tmp_path):
-    path = save(tmp_path / "l1b.tif", pixels(), rpcs=POLYNOMIALS)
+    path = save_raster(tmp_path / "l1b.tif", pixels(), rpcs=POLYNOMIALS)
     with RasterReader(path) as reader:
         assert reader.is_georeferenced and reader.header.place == "RPCs"
     with painted_like(path, tmp_path / "out.tif") as written:
@@ -106,7 +99,7 @@ def test_world_files_make_label_maps_geotiff(tmp_path, name):
 def test_labels_of_two_files_never_share_a_name_once_one_lies_somewhere(tmp_path):
     Image.fromarray(pixels(1)[0]).save(tmp_path / "a.png")
     (tmp_path / "a.pgw").write_text("1\n0\n0\n-1\n0\n0\n")
-    save(tmp_path / "a.tif", pixels())
+    save_raster(tmp_path / "a.tif", pixels())
     assert labels_of(tmp_path) == {"a.png": "a.png.tif", "a.tif": "a.tif.tif"}
 
 
@@ -119,7 +112,7 @@ FORMATS = {"a.img": "HFA", "a.dat": "ENVI", "a": "ENVI", "a.bil": "EHdr", "a.ntf
 def test_every_format_that_is_read_is_found(tmp_path, name, how):
     """None of the files beside it is taken for an image: headers, indices, statistics."""
     place = {} if FORMATS[name] == "NITF" else {"crs": UTM, "transform": PLACE}
-    save(tmp_path / name, pixels(), driver=FORMATS[name], **place)
+    save_raster(tmp_path / name, pixels(), driver=FORMATS[name], **place)
     sources = find_sources(tmp_path if how == "folder" else str(tmp_path / "*"))
     assert [source.name for source in sources] == [name]
     with RasterReader(sources[0].path) as reader:
@@ -146,7 +139,7 @@ NAMED = {
 @pytest.mark.parametrize("names", NAMED)
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_descriptions_name_the_colours(tmp_path, names, dtype):
-    path = save(tmp_path / "a.tif", pixels(4, dtype=dtype))
+    path = save_raster(tmp_path / "a.tif", pixels(4, dtype=dtype))
     with rasterio.open(path, "r+") as file:
         file.descriptions = names
     with RasterReader(path) as reader:
@@ -162,7 +155,7 @@ def test_descriptions_name_the_colours(tmp_path, names, dtype):
     [("red edge", "green", "blue", "x"), ("red", "red", "green", "blue"), ("r", "g", "b", "n")],
 )
 def test_descriptions_that_name_no_colours_decide_nothing(tmp_path, names):
-    path = save(tmp_path / "a.tif", pixels(4, dtype=np.uint16), photometric="minisblack")
+    path = save_raster(tmp_path / "a.tif", pixels(4, dtype=np.uint16), photometric="minisblack")
     with rasterio.open(path, "r+") as file:
         file.descriptions = names
     with RasterReader(path) as reader:
@@ -184,7 +177,7 @@ def test_pages_are_spoken_of(tmp_path):
 
 
 def test_what_decides_validity_and_place_is_named(tmp_path):
-    path = save(tmp_path / "a.tif", pixels(4), nodata=0, crs=UTM, transform=PLACE)
+    path = save_raster(tmp_path / "a.tif", pixels(4), nodata=0, crs=UTM, transform=PLACE)
     with rasterio.open(path, "r+") as file:
         file.colorinterp = [ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha]
     with RasterReader(path) as reader:

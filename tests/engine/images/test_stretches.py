@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import rasterio
+from rasters import save_raster
 
 from alps.engine.base.errors import SettingsError
 from alps.engine.images.archive import Survey, plain_limits, read_together, survey
@@ -20,13 +21,7 @@ def save(tmp_path):
     """A function that writes bands (B, H, W) below the test's folder."""
 
     def write(name, pixels, **options):
-        path = tmp_path / name
-        path.parent.mkdir(exist_ok=True)
-        count, height, width = pixels.shape
-        size = {"count": count, "height": height, "width": width, "dtype": pixels.dtype}
-        with rasterio.open(path, "w", driver="GTiff", **size, **options) as file:
-            file.write(pixels)
-        return path
+        return save_raster(tmp_path / name, pixels, **options)
 
     return write
 

@@ -5,6 +5,7 @@ import pytest
 import rasterio
 from PIL import Image
 from rasterio.enums import ColorInterp
+from rasters import save_raster
 
 from alps.engine.images.facts.validity import find_fills
 from alps.engine.images.raster import RasterReader
@@ -31,14 +32,7 @@ def save(tmp_path):
     """A function that writes bands (B, H, W) as a GeoTIFF."""
 
     def write(pixels, colours=None, **options):
-        path = tmp_path / "a.tif"
-        count, height, width = pixels.shape
-        size = {"count": count, "height": height, "width": width, "dtype": pixels.dtype}
-        with rasterio.open(path, "w", driver="GTiff", **size, **options) as file:
-            if colours:
-                file.colorinterp = colours
-            file.write(pixels)
-        return path
+        return save_raster(tmp_path / "a.tif", pixels, colours, **options)
 
     return write
 

@@ -7,6 +7,7 @@ from PIL import Image
 from rasterio.rpc import RPC
 from rasterio.transform import from_origin
 from rasterio.windows import Window
+from rasters import save_raster
 
 from alps.engine.base.errors import AlpsError, SettingsError, SourceError
 from alps.engine.images.georeference import Georeference
@@ -28,24 +29,13 @@ def classes():
     return kinds
 
 
-def save(path, bands, **options):
-    bands = np.atleast_3d(np.moveaxis(bands, 0, -1)) if bands.ndim == 3 else bands[..., None]
-    bands = np.moveaxis(bands, -1, 0)
-    path.parent.mkdir(exist_ok=True)
-    count, height, width = bands.shape
-    size = {"count": count, "height": height, "width": width, "dtype": bands.dtype}
-    with rasterio.open(path, "w", driver="GTiff", **size, **options) as file:
-        file.write(bands)
-    return path
-
-
 @pytest.fixture
 def score(tmp_path, classes):
     """A function that scores label maps that are right against labels saved as asked."""
-    save(tmp_path / "labels" / "a.tif", classes, crs=UTM, transform=PLACE, nodata=255)
+    save_raster(tmp_path / "labels" / "a.tif", classes, crs=UTM, transform=PLACE, nodata=255)
 
     def run(values, settings=None, **options):
-        save(tmp_path / "truth" / "a.tif", values, **options)
+        save_raster(tmp_path / "truth" / "a.tif", values, **options)
         return measure_quality(tmp_path / "labels", tmp_path / "truth", settings)
 
     return run
@@ -114,7 +104,7 @@ def test_labels_that_say_nothing_of_their_place_go_by_pixels(score, classes):
 
 
 def test_labels_and_an_image_placed_in_two_ways(tmp_path, classes):
-    path = save(tmp_path / "a.tif", classes, crs=UTM, transform=PLACE)
+    path = save_raster(tmp_path / "a.tif", classes, crs=UTM, transform=PLACE)
     rpc = RPC(
         height_off=1.0, height_scale=1.0, lat_off=1.0, lat_scale=1.0, line_off=1.0, line_scale=1.0,
         long_off=1.0, long_scale=1.0, samp_off=1.0, samp_scale=1.0, line_den_coeff=[1.0] * 20,
@@ -123,7 +113,7 @@ def test_labels_and_an_image_placed_in_two_ways(tmp_path, classes):
     )  # fmt: skip
     with pytest.raises(SourceError, match="two ways"):
         LabelFile(path, Grid("image", SIDE, SIDE, Georeference(rpcs=rpc)))
-    plain = save(tmp_path / "b.tif", classes)
+    plain = save_raster(tmp_path / "b.tif", classes)
     with LabelFile(plain, Grid("image", SIDE, SIDE, Georeference(rpcs=rpc))) as labels:
         pixels, reached = labels.read([1], Window(3, 4, 20, 10))
     assert (pixels[0] == classes[4:14, 3:23]).all() and reached.all()

@@ -8,6 +8,7 @@ import rasterio
 from PIL import Image, ImageOps
 from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
+from rasters import save_raster
 
 from alps.engine.base.errors import RunFolderError
 from alps.engine.demo.scenes import SceneSettings, make_scene
@@ -46,15 +47,6 @@ def label(tmp_path, options):
     return run
 
 
-def save(path, pixels, colours=None, **options):
-    count, height, width = pixels.shape
-    size = {"count": count, "height": height, "width": width, "dtype": pixels.dtype}
-    with rasterio.open(path, "w", driver="GTiff", **size, **options) as file:
-        if colours:
-            file.colorinterp = colours
-        file.write(pixels)
-
-
 def labels_of(path):
     with rasterio.open(path) as file:
         return file.read(1)
@@ -70,7 +62,7 @@ def test_a_lake_in_infrared_that_is_called_alpha(tmp_path, image, label, capsys)
     infrared = np.where(lake, 0, image[..., 1] // 2 + 60).astype(np.uint8)
     names = [ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.alpha]
     bands = np.concatenate([np.moveaxis(image, -1, 0), infrared[None]])
-    save(tmp_path / "in" / "m.tif", bands, names, **PLACE)
+    save_raster(tmp_path / "in" / "m.tif", bands, names, **PLACE)
     out = label()
     assert (labels_of(out / "labels" / "m.tif") != 255).all()
     said = capsys.readouterr().err
@@ -86,7 +78,7 @@ def test_a_lake_in_infrared_that_is_called_alpha(tmp_path, image, label, capsys)
 def test_fill_that_nobody_declared_is_not_labelled(tmp_path, image, label):
     pixels = np.moveaxis(image, -1, 0).astype(np.float32) / 255 * 0.4
     pixels[:, :, :30] = -9999
-    save(tmp_path / "in" / "r.tif", pixels, **PLACE)
+    save_raster(tmp_path / "in" / "r.tif", pixels, **PLACE)
     labels = labels_of(label() / "labels" / "r.tif")
     assert (labels[:, :30] == 255).all() and (labels[:, 30:] != 255).all()
 
@@ -94,7 +86,7 @@ def test_fill_that_nobody_declared_is_not_labelled(tmp_path, image, label):
 def test_pieces_share_a_stretch_from_the_plan_to_the_regions(tmp_path, image, label):
     whole = np.moveaxis(image, -1, 0).astype(np.uint16) * 40
     for number, columns in enumerate((np.s_[:48], np.s_[48:])):
-        save(tmp_path / "in" / f"t{number}.tif", whole[:, :, columns].copy(), **PLACE)
+        save_raster(tmp_path / "in" / f"t{number}.tif", whole[:, :, columns].copy(), **PLACE)
     out = label()
     run = facts(out)
     (limits,) = run["stretches"].values()
@@ -128,7 +120,7 @@ def test_a_photograph_that_is_stored_sideways_has_its_labels_as_it_is_shown(tmp_
 
 
 def test_an_archive_without_a_valid_pixel_is_not_told_to_lower_the_gate(tmp_path, label):
-    save(tmp_path / "in" / "n.tif", np.zeros((3, 64, 64), np.uint8), nodata=0)
+    save_raster(tmp_path / "in" / "n.tif", np.zeros((3, 64, 64), np.uint8), nodata=0)
     with pytest.raises(RunFolderError, match="no pixel of the archive is valid") as caught:
         label()
     assert "pred-iou" not in str(caught.value) and "--nodata none" in str(caught.value)

@@ -15,6 +15,7 @@ from pages import small_archive
 from PIL import Image
 from pycocotools import mask as coco
 from rasterio.transform import from_origin
+from rasters import save_raster
 
 import alps
 from alps.engine.demo.scenes import SceneSettings, make_scene
@@ -33,19 +34,8 @@ def out(tmp_path_factory, speck):
     folder = tmp_path_factory.mktemp("opened")
     small_archive(folder / "images")
     image = make_scene(9, SceneSettings(size=230)).image
-    (folder / "images" / "north").mkdir()
-    with rasterio.open(
-        folder / "images" / PLACED,
-        "w",
-        driver="GTiff",
-        width=230,
-        height=230,
-        count=3,
-        dtype="uint8",
-        crs="EPSG:32631",
-        transform=from_origin(500_000, 4_000_000, 0.5, 0.5),
-    ) as file:
-        file.write(image.transpose(2, 0, 1))
+    place = {"crs": "EPSG:32631", "transform": from_origin(500_000, 4_000_000, 0.5, 0.5)}
+    save_raster(folder / "images" / PLACED, image.transpose(2, 0, 1), **place)
     (folder / "images" / "torn.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     settings = alps.RunSettings(
         source=alps.SourceSettings(tile=160, overlap=32),

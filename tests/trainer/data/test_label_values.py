@@ -5,6 +5,7 @@ import pytest
 import rasterio
 from PIL import Image
 from rasterio.transform import from_origin
+from rasters import save_raster
 
 from alps.engine.base.errors import AlpsError, SettingsError, SourceError
 from alps.trainer.data.cache import build_cache
@@ -94,12 +95,7 @@ def test_as_many_values_as_classes(cached, kinds):
 
 
 def save(path, bands, transform, **options):
-    path.parent.mkdir(exist_ok=True)
-    count, height, width = bands.shape
-    size = {"count": count, "height": height, "width": width, "dtype": bands.dtype}
-    place = {"crs": "EPSG:32633", "transform": transform}
-    with rasterio.open(path, "w", driver="GTiff", **size, **place, **options) as file:
-        file.write(bands)
+    save_raster(path, bands, crs="EPSG:32633", transform=transform, **options)
 
 
 @pytest.fixture
