@@ -12,15 +12,7 @@ from pathlib import Path
 
 from alps.bench.proofs.faults.attack import Attack
 from alps.bench.proofs.faults.ground import Ground, around, label_maps
-from alps.bench.proofs.faults.outcome import (
-    SURVIVED,
-    Outcome,
-    Verdict,
-    fault,
-    judge,
-    judge_place,
-    worst,
-)
+from alps.bench.proofs.faults.outcome import SURVIVED, Outcome, Verdict, fault, judge, with_place
 from alps.bench.proofs.faults.spoil import DAMAGES, OTHERS, spoil
 
 # Made anew by every command, or of no content.
@@ -64,7 +56,7 @@ def _damaged(ground: Ground, name: str, how: str, command: str, seed: float) -> 
     # Vectors are made anew where they are needed; who keeps a run for long may do without.
     is_harmless = _state(path) == right or (name.startswith("vectors/") and not path.exists())
     damaged = None if is_harmless else _state(path)
-    return worst(_follow(ground, name, command, wanted, damaged), judge_place(ground, before))
+    return with_place(_follow(ground, name, command, wanted, damaged), ground, before)
 
 
 def _state(path: Path) -> tuple[int, bytes]:

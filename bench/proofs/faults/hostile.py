@@ -20,15 +20,7 @@ import pyarrow.parquet as pq
 from alps.bench.proofs.faults.attack import Attack
 from alps.bench.proofs.faults.damage import COMMANDS, kind_of
 from alps.bench.proofs.faults.ground import Ground, around, label_maps
-from alps.bench.proofs.faults.outcome import (
-    SURVIVED,
-    Outcome,
-    Verdict,
-    fault,
-    judge,
-    judge_place,
-    worst,
-)
+from alps.bench.proofs.faults.outcome import SURVIVED, Outcome, Verdict, fault, judge, with_place
 from alps.engine.run_folder import sums
 from alps.engine.run_folder.folder import RunFolder
 
@@ -72,7 +64,7 @@ def _hostile(ground: Ground, name: str, command: str, seal: bool, seed: float) -
     if seal and name not in (MODEL, "run.json") and path.suffix != ".jsonl":
         sums.record(RunFolder(ground.out), path)
     before = around(ground)
-    outcome = worst(_follow(ground, name, command, seal), judge_place(ground, before))
+    outcome = with_place(_follow(ground, name, command, seal), ground, before)
     if outcome.verdict is Verdict.FAULT:
         return fault(f"{what}: {outcome.why}")
     return outcome

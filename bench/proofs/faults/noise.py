@@ -16,15 +16,7 @@ import rasterio
 
 from alps.bench.proofs.faults.attack import Attack
 from alps.bench.proofs.faults.ground import SIDE, Ground, around, label_maps
-from alps.bench.proofs.faults.outcome import (
-    SURVIVED,
-    Outcome,
-    Verdict,
-    fault,
-    judge,
-    judge_place,
-    worst,
-)
+from alps.bench.proofs.faults.outcome import SURVIVED, Outcome, Verdict, fault, judge, with_place
 from alps.bench.proofs.faults.spoil import NOISES, OTHERS, spoil
 
 IMAGES = ("a.png", "b.jpg", "north/c.tif", "north/d.tif")
@@ -87,7 +79,7 @@ def _noisy(ground: Ground, target: str, how: str, seed: float) -> Outcome:
     spoil(path, how, random.Random(seed), ground.victim)
     before = around(ground)
     ended = ground.alps(*_one_pass(ground, clusters))
-    outcome = worst(judge(ended), judge_place(ground, before))
+    outcome = with_place(judge(ended), ground, before)
     if outcome.verdict is not Verdict.SURVIVED or target in (MODEL, CLUSTERS):
         return outcome
     own = BESIDE[target][0] if target in BESIDE else target

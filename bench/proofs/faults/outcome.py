@@ -66,3 +66,8 @@ def worst(*outcomes: Outcome) -> Outcome:
     """A fault before a named error before what survived; the first of equals."""
     order = [Verdict.FAULT, Verdict.NAMED, Verdict.SURVIVED]
     return min(outcomes, key=lambda outcome: order.index(outcome.verdict))
+
+
+def with_place(outcome: Outcome, ground: Ground, before: dict[str, str]) -> Outcome:
+    """Of an attack, and of all that lies outside OUT, which it must leave as it was ``before``."""
+    return worst(outcome, judge_place(ground, before))
