@@ -1,7 +1,9 @@
 """A source of a run as arrays: its pixels, its label map, its regions."""
 
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import rasterio
@@ -18,8 +20,9 @@ from alps.engine.labels.classes import Classes
 from alps.engine.regions.raster import open_regions
 from alps.engine.report import pictures
 from alps.engine.run_folder.folder import RunFolder
-from alps.engine.run_folder.painted import last_lines
+from alps.engine.run_folder.painted import painted_lines
 from alps.engine.run_folder.plan import PlannedTile, check_size
+from alps.engine.run_folder.sums import FileSum, refuse_changed
 
 THUMBNAIL_SIDE = 360  # pixels of a label map's longer side, in a notebook
 THUMBNAIL_BYTES = 60_000
@@ -91,8 +94,13 @@ def read_label_map(
     Raises RunFolderError where it is damaged, SourceError where the source could not be painted.
     """
     path = folder.label(planned.label)
+    painted = _painted(folder).get(planned.source_index, Painted())
+    if painted.reason:
+        raise SourceError(f"{planned.source} has no label map: {painted.reason}")
     if not path.is_file():
-        raise _unpainted(folder, planned)
+        raise RunFolderError(f"{path} is not there; run: alps paint {folder.root}")
+    if painted.label_map is not None:
+        refuse_changed(folder, path, painted.label_map)
     try:
         with errors_of(path, "read"), open_dataset(path) as file:
             size = file.width, file.height
@@ -119,10 +127,26 @@ def read_region_map(folder: RunFolder, planned: PlannedTile, window: Window) -> 
         return raster.read(window.x, window.y, window.width, window.height)
 
 
-def _unpainted(folder: RunFolder, planned: PlannedTile) -> Exception:
-    for line in last_lines(folder.painted):
-        if line.source_index == planned.source_index and line.reason:
-            return SourceError(f"{planned.source} has no label map: {line.reason}")
-    return RunFolderError(
-        f"{folder.label(planned.label)} is not there; run: alps paint {folder.root}"
-    )
+class Painted(NamedTuple):
+    """What is noted of a source that was painted."""
+
+    reason: str = ""  # why it has no label map
+    label_map: FileSum | None = None  # None in lines of older versions
+
+
+def _painted(folder: RunFolder) -> dict[int, Painted]:
+    """By the index of the source; read anew where the journal has grown."""
+    try:
+        status = folder.painted.stat()
+    except OSError:
+        return {}
+    return _painted_in(folder.painted, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=2)
+def _painted_in(path: Path, size: int, changed_ns: int) -> dict[int, Painted]:
+    return {
+        line.source_index: Painted(line.reason, line.files[0] if line.files else None)
+        for line in painted_lines(path)
+        if line is not None
+    }

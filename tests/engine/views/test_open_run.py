@@ -358,7 +358,19 @@ def test_tables_that_belong_elsewhere_are_named(copied):
         copied.segments(["area"])
 
 
+def test_a_label_map_that_was_changed_is_named(copied):
+    path = copied.folder.label("a.png")
+    data = bytearray(path.read_bytes())
+    data[60] ^= 1  # of the palette: it can be read all the same
+    path.write_bytes(data)
+    with pytest.raises(alps.RunFolderError, match=r"a\.png is damaged: its SHA-256 is not"):
+        copied.label_map("a.png")
+
+
 def test_a_label_map_of_another_size_is_named(copied):
+    """Of a run whose journal has no checksums yet."""
+    lines = map(json.loads, copied.folder.painted.read_text().splitlines())
+    copied.folder.painted.write_text("".join(f"{json.dumps(x | {'files': []})}\n" for x in lines))
     Image.new("L", (9, 8)).save(copied.folder.label("a.png"))
     with pytest.raises(alps.RunFolderError, match=r"a\.png is damaged: it has 9 x 8 pixels"):
         copied.label_map("a.png")
