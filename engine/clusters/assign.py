@@ -55,10 +55,16 @@ def cluster_archive(
             "read (tiles.parquet has the reasons)"
         )
     theirs = cuml.kmeans_class() if on_gpu else None
-    if theirs is None:
-        centroids = fit_centroids(vectors, settings)
-    else:
-        centroids = cuml.fit_centroids(vectors, settings, theirs)
+    try:
+        if theirs is None:
+            centroids = fit_centroids(vectors, settings)
+        else:
+            centroids = cuml.fit_centroids(vectors, settings, theirs)
+    except ValueError as error:
+        raise RunFolderError(
+            f"the regions of {folder.root} cannot be clustered: {error}; alps verify "
+            f"{folder.root} --repair finds what is damaged"
+        ) from error
     model = ClusterModel(
         centroids, np.zeros(len(centroids), np.int64), 0.0, settings.seed, vectors.model
     )

@@ -11,6 +11,7 @@ from alps.engine.images.references import is_service, read_head
 
 # What the makers of scenes deliver beside them has names of all kinds.
 METADATA = (".xml", ".txt", ".imd", ".rpb", ".pvl", ".eph", ".pass")
+STATISTICS = ".aux.xml"  # GDAL's own, which has its image's name
 OVERVIEWS_AND_MASKS = (".ovr", ".msk")  # GDAL opens them with any driver
 # Times of files are as coarse on many systems: another change may bear the same one.
 TICK_NS = 50_000_000
@@ -55,7 +56,9 @@ def check_beside(path: str) -> None:
     folder, name = os.path.split(path)
     stem = os.path.splitext(name)[0]
     for pipe in _pipes(folder, _changed(folder)):
-        if pipe.startswith(stem) or pipe.lower().endswith(METADATA):
+        low = pipe.lower()
+        is_anyones = low.endswith(METADATA) and not low.endswith(STATISTICS)
+        if pipe.startswith(stem) or is_anyones:
             raise SourceError(
                 f"Cannot open {printable(path)}: {printable(pipe)} beside it is a pipe, which may "
                 "never say anything. Remove it."

@@ -42,6 +42,21 @@ def count_windows(width: int, height: int, tile: int, overlap: int) -> int:
     return math.prod(_count(size, tile, overlap) for size in (width, height))
 
 
+def are_grid(windows: list[Window]) -> bool:
+    """Whether windows are a whole grid without gaps, each of them once, in whatever order."""
+    columns = sorted({(window.x, window.width) for window in windows})
+    rows = sorted({(window.y, window.height) for window in windows})
+    return (
+        len(windows) == len(set(windows)) == len(columns) * len(rows) > 0
+        and all(length > 0 for _, length in (*columns, *rows))
+        and all(
+            start < next_start <= start + length < next_start + next_length
+            for spans in (columns, rows)
+            for (start, length), (next_start, next_length) in pairwise(spans)
+        )
+    )
+
+
 def cores(windows: list[Window]) -> list[Window]:
     """For each window of a whole grid, the rectangle of the image that it owns.
 

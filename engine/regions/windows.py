@@ -1,11 +1,13 @@
 """The windows of one source: who owns which ground, and which mask lies on top where."""
 
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
 from alps.engine.base.errors import RunFolderError
-from alps.engine.images.windows import Window, cores
+from alps.engine.images.windows import Window, are_grid, cores
 from alps.engine.run_folder.plan import PlannedTile
 from alps.engine.run_folder.segment_store import SegmentStore
 from alps.kernels.masks import coco
@@ -35,14 +37,14 @@ class SourceWindows:
         self.windows = [
             Window(tile.x - left, tile.y - top, tile.width, tile.height) for tile in tiles
         ]
+        if not are_grid(self.windows):
+            raise RunFolderError(
+                f"the windows of {tiles[0].source} in the plan of this run are no grid; alps "
+                "verify OUT --repair makes it again"
+            )
         owned = cores(self.windows)
         self._lefts = np.array(sorted({core.x for core in owned}))
         self._tops = np.array(sorted({core.y for core in owned}))
-        if len(tiles) != len(self._lefts) * len(self._tops):
-            raise RunFolderError(
-                f"the plan of this run has not all windows of {tiles[0].source}; alps verify OUT "
-                "--repair makes it again"
-            )
         counts = [store.of_tile(tile.tile_id).num_rows for tile in tiles]
         self.first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         self._kept: OrderedDict[int, np.ndarray] = OrderedDict()
@@ -97,7 +99,8 @@ class SourceWindows:
         which = np.flatnonzero(table.column("mask").to_numpy() >= 0)
         window = self.windows[index]
         counts = table.column("counts").take(which).to_pylist()
-        return which, coco.decode(counts, (window.height, window.width))
+        with self._fitting(index):
+            return which, coco.decode(counts, (window.height, window.width))
 
     def _painted(self, index: int) -> np.ndarray:
         table, window = self._store.of_tile(self.tiles[index].tile_id), self.windows[index]
@@ -105,12 +108,25 @@ class SourceWindows:
         if not number:
             return np.full((window.height, window.width), NONE, np.int32)
         area, iou = (table.column(name).to_numpy() for name in ("area", "predicted_iou"))
-        top = paint(
-            table.column("counts").to_pylist(),
-            np.arange(number, dtype=np.uint32),
-            paint_order(area, iou),
-            (window.height, window.width),
-            number,
-        ).astype(np.int32)
+        with self._fitting(index):
+            top = paint(
+                table.column("counts").to_pylist(),
+                np.arange(number, dtype=np.uint32),
+                paint_order(area, iou),
+                (window.height, window.width),
+                number,
+            ).astype(np.int32)
         top[top == number] = NONE
         return top
+
+    @contextmanager
+    def _fitting(self, index: int) -> Iterator[None]:
+        """Raise RunFolderError where the segments of a window are of a window of another size."""
+        try:
+            yield
+        except ValueError as error:
+            tile = self.tiles[index]
+            raise RunFolderError(
+                f"the segments of tile {tile.tile_id} of {tile.source} do not fit the plan of this "
+                f"run: {error}; alps verify OUT --repair finds what is damaged"
+            ) from error

@@ -23,6 +23,7 @@ from alps.engine.clusters.region_reader import REGION_COLUMNS, RegionReader
 from alps.engine.clusters.seeding import move_centroids, plus_plus
 from alps.engine.clusters.vectors import VectorFile, write_vectors
 from alps.engine.images.windows import Window
+from alps.engine.run_folder.sums import record
 from alps.engine.run_folder.tables import read_table, write_table
 from alps.engine.settings import ClusterSettings
 from alps.kernels.base.threads import set_threads
@@ -531,3 +532,26 @@ def test_nothing_to_cluster(tmp_path):
     folder = make_run(tmp_path / "run", [Window(0, 0, 10, 10)], [[]])
     with pytest.raises(RunFolderError, match="holds no region to cluster"):
         cluster_archive(folder, ClusterSettings(clusters=4))
+
+
+def test_vectors_that_are_none_are_damage_of_the_run(tmp_path, monkeypatch):
+    segments = [{"embedding": [float(n), 1.0, 0.0, 0.0]} for n in range(8)]
+    folder = make_run(tmp_path / "run", [Window(0, 0, 8, 8)], [segments])
+    monkeypatch.setattr(
+        "alps.engine.clusters.assign.RunRegions",
+        lambda *_: MemoryVectors(np.full((8, 4), np.nan, np.float32)),
+    )
+    with pytest.raises(RunFolderError, match="cannot be clustered: vectors hold NaN"):
+        cluster_archive(folder, ClusterSettings(clusters=2))
+
+
+def test_colours_that_are_not_there_are_damage_of_the_run(tmp_path):
+    segments = [{"embedding": [float(n), 1.0, 0.0, 0.0]} for n in range(8)]
+    folder = make_run(tmp_path / "run", [Window(0, 0, 8, 8)], [segments])
+    table = read_table(folder.regions(0))
+    at = table.schema.get_field_index("colour")
+    column = pa.array([None] * table.num_rows, table.schema.field(at).type)
+    pq.write_table(table.set_column(at, table.schema.field(at), column), folder.regions(0))
+    record(folder, folder.regions(0))
+    with pytest.raises(RunFolderError, match="the column colour of a table of this run lacks"):
+        cluster_archive(folder, ClusterSettings(clusters=2))

@@ -348,6 +348,7 @@ def test_pipes_are_not_waited_for(place):
         paths.append(place / ending / "a.tif")
     save(place / "sub" / "a.tif")
     os.mkfifo(place / "sub" / "b.ovr")
+    os.mkfifo(place / "sub" / "b.tif.aux.xml")
     done = subprocess.run(
         [sys.executable, "-c", READ, *map(str, paths), str(place / "sub" / "a.tif")],
         capture_output=True, text=True, timeout=60, check=True,

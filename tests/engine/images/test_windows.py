@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from alps.engine.base.errors import SettingsError
-from alps.engine.images.windows import Window, cores, plan_windows
+from alps.engine.images.windows import Window, are_grid, cores, plan_windows
 
 
 @st.composite
@@ -31,6 +31,19 @@ def test_cores_partition_the_image_and_lie_in_their_windows(grid):
         assert window.y <= core.y and core.y + core.height <= window.y + window.height
         owners[area(core)] += 1
     assert (owners == 1).all()
+
+
+@given(grids(), st.randoms())
+def test_a_plan_is_a_grid_and_no_longer_one_when_changed(grid, random):
+    windows = plan_windows(*grid)
+    random.shuffle(windows)
+    assert are_grid(windows)
+    one = windows.pop()
+    assert not are_grid([*windows, Window(one.x, one.y, one.width + 1000, one.height)] * 2)
+    assert not are_grid([*windows, one, one])
+    assert not are_grid([*windows, Window(one.x, one.y, 0, one.height)])
+    if len({w.x for w in windows}) > 1 < len({w.y for w in windows}):
+        assert not are_grid(windows)
 
 
 @given(grids())

@@ -1,5 +1,7 @@
 """The windows of a source: who owns which pixel, which are near, and the mask on top."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from made_run import make_run
@@ -108,5 +110,15 @@ def test_the_masks_of_many_windows_are_not_all_kept(tmp_path, monkeypatch):
 def test_a_plan_that_lacks_a_window_is_refused(tmp_path):
     folder = make_run(tmp_path / "run", WINDOWS, [[]] * len(WINDOWS))
     (tiles,) = sources_of(read_table(folder.plan))
-    with pytest.raises(RunFolderError, match="has not all windows of"):
+    with pytest.raises(RunFolderError, match="are no grid"):
         SourceWindows(tiles[:-1], SegmentStore(folder, COLUMNS))
+
+
+@pytest.mark.parametrize("read", [SourceWindows.top, SourceWindows.masks])
+def test_segments_of_a_window_of_another_size_are_refused(tmp_path, read):
+    window = Window(0, 0, 8, 4)
+    folder = make_run(tmp_path / "run", [window], [[{"mask": np.ones((4, 8), bool)}]])
+    ((tile,),) = sources_of(read_table(folder.plan))
+    other = SourceWindows([replace(tile, height=3)], SegmentStore(folder, COLUMNS))
+    with pytest.raises(RunFolderError, match=r"tile 0 of a\.png do not fit the plan"):
+        read(other, 0)
