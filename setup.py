@@ -162,6 +162,7 @@ setup(
             "pretrain = alps.trainer.commands:pretrain",
             "finetune = alps.trainer.commands:finetune",
             "evaluate = alps.trainer.commands:evaluate",
+            "predict = alps.trainer.commands:predict",
             "experiment = alps.trainer.commands:experiment",
             "prepare = alps.trainer.commands:prepare",
             "train-tiny = alps.trainer.commands:train_tiny",

@@ -220,7 +220,7 @@ def segment(
     options = RunOptions(model, device, max_failed, share, artefacts, update)
     done = single.segment(src, out, pick(RunSettings, values), options)
     click.echo(f"tiles: {', '.join(f'{count} {status}' for status, count in done.tiles.items())}")
-    _say_failures(done.failed_reasons, out)
+    say_failures(done.failed_reasons, out)
     rest = f"; {done.missing} shards are left to other machines" if done.missing else ""
     click.echo(f"segmented into {out}{rest}; next: alps cluster {out}")
 
@@ -298,17 +298,17 @@ def _say(summary: "RunSummary") -> None:
         f"{summary.segments} segments, {summary.regions} regions"
     )
     if summary.labelled is not None:
-        click.echo(f"labelled: {_share(summary.labelled)} of valid pixels have a class")
-    click.echo(f"under SAM's masks: {_share(summary.coverage)} of valid pixels")
+        click.echo(f"labelled: {say_share(summary.labelled)} of valid pixels have a class")
+    click.echo(f"under SAM's masks: {say_share(summary.coverage)} of valid pixels")
     if summary.seconds_per_tile:
         stages = ", ".join(f"{s} {v:.2f}" for s, v in summary.seconds_per_tile.items())
         click.echo(f"seconds a tile: {stages}")
-    _say_failures(summary.failed_reasons, summary.folder)
+    say_failures(summary.failed_reasons, summary.folder)
     click.echo(f"label maps: {summary.folder / 'labels'}")
     click.echo(f"report: {summary.folder / 'report' / 'index.html'}")
 
 
-def _say_failures(failed: dict[str, int], out: Path) -> None:
+def say_failures(failed: dict[str, int], out: Path) -> None:
     """The commonest reasons of tiles that failed."""
     reasons = sorted(failed.items(), key=lambda item: -item[1])
     for reason, count in reasons[:MOST_REASONS]:
@@ -317,7 +317,7 @@ def _say_failures(failed: dict[str, int], out: Path) -> None:
         click.echo(f"{len(reasons) - MOST_REASONS} more reasons: {out / 'tiles.parquet'}")
 
 
-def _share(value: float) -> str:
+def say_share(value: float) -> str:
     """As in the report, where nearly all does not read as all."""
     from alps.engine.report.words import share
 

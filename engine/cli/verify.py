@@ -7,6 +7,7 @@ import click
 
 from alps.engine.base.errors import RunFolderError
 from alps.engine.base.progress import format_bytes
+from alps.engine.run_folder.run_record import LABEL, PREDICT
 
 if TYPE_CHECKING:
     from alps.engine.stages.verify import Verification
@@ -47,10 +48,12 @@ def verify(out: Path, repair: bool) -> None:
             "label into another OUT"
         )
     if not found.is_right:
-        source = folder.read_run()["source"]
+        run = folder.read_run()
+        model = f"{run['model']['name']} " if run.get("kind") == PREDICT else ""
+        command = f"alps {run.get('kind', LABEL)} {model}{run['source']} {out}"
         click.echo(
             f"repaired: {_count(found)} removed; to make it again give the command that made "
-            f"{out}: alps label {source} {out}, with its options"
+            f"{out}: {command}, with its options"
         )
 
 

@@ -3,6 +3,7 @@
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,19 @@ from alps.engine.images.georeference import Georeference
 TILE = 512  # a TIFF tile's side: strips of so many rows write no tile twice
 
 
+@dataclass(frozen=True)
+class Bands:
+    """What a TIFF says of its bands."""
+
+    names: tuple[str, ...]
+    scale: float = 1.0  # times which a value is what it stands for
+
+
 class TiffWriter:
     """A tiled, deflated GeoTIFF through GDAL, which reports a full disk late, to its log alone.
 
-    colours: (K, 3) uint8, a colour table; the nodata value is black in it.
+    colours: (K, 3) uint8, a colour table; the nodata value is black in it. bands: what the bands
+    are called, where there is more than one, or their values are shares.
     """
 
     def __init__(
@@ -33,11 +43,15 @@ class TiffWriter:
         dtype: np.dtype,
         place: Georeference,
         colours: np.ndarray | None = None,
+        bands: Bands | None = None,
     ) -> None:
         """Open a file of ``size`` (width, height) for its rows."""
         self._path = path
         self._sums: list[tuple[int, int, int]] = []  # first row, rows, CRC-32
-        options: dict[str, Any] = {}
+        count, options = 1, dict[str, Any]()
+        if bands is not None:
+            count = len(bands.names)
+            options["interleave"] = "band"
         if place.transform is not None:
             options["transform"] = place.transform
         if place.gcps:
@@ -47,26 +61,29 @@ class TiffWriter:
         # Points without a CRS are a place all the same; rasterio wants one to write them.
         crs = rasterio.CRS() if place.gcps and place.crs is None else place.crs
         self._dataset = rasterio.open(
-            path, "w", driver="GTiff", width=size[0], height=size[1], count=1, dtype=dtype,
+            path, "w", driver="GTiff", width=size[0], height=size[1], count=count, dtype=dtype,
             nodata=nodata, crs=crs, tiled=True, blockxsize=TILE, blockysize=TILE,
             compress="deflate", BIGTIFF="IF_SAFER", **options,
         )  # fmt: skip
         if colours is not None:
             table = {i: (*map(int, rgb), 255) for i, rgb in enumerate(colours)}
             self._dataset.write_colormap(1, table | {nodata: (0, 0, 0, 255)})
+        if bands is not None:
+            self._dataset.descriptions = bands.names
+            self._dataset.scales = [bands.scale] * count
 
     def write(self, y: int, rows: np.ndarray) -> None:
-        """Write rows from ``y`` on, (h, width)."""
-        rows = np.ascontiguousarray(rows)
-        self._dataset.write(rows, 1, window=Window(0, y, rows.shape[1], len(rows)))
-        self._sums.append((y, len(rows), zlib.crc32(rows.data)))
+        """Write rows from ``y`` on, (h, width), or (bands, h, width)."""
+        rows = np.ascontiguousarray(rows if rows.ndim == 3 else rows[None])
+        self._dataset.write(rows, window=Window(0, y, rows.shape[2], rows.shape[1]))
+        self._sums.append((y, rows.shape[1], zlib.crc32(rows.data)))
 
     def finish(self) -> None:
         """Close the file and read it back. Raises OSError where it is not what was written."""
         self._dataset.close()
         with rasterio.open(self._path) as written:
             for y, height, expected in self._sums:
-                rows = written.read(1, window=Window(0, y, written.width, height))
+                rows = written.read(window=Window(0, y, written.width, height))
                 if zlib.crc32(rows.data) != expected:
                     raise OSError(f"rows {y} to {y + height - 1} read back differently")
 
@@ -78,13 +95,18 @@ class TiffWriter:
 
 @contextmanager
 def whole_tiff(
-    path: Path, size: tuple[int, int], nodata: int, dtype: np.dtype, place: Georeference
+    path: Path,
+    size: tuple[int, int],
+    nodata: int,
+    dtype: np.dtype,
+    place: Georeference,
+    bands: Bands | None = None,
 ) -> Iterator[TiffWriter]:
     """A GeoTIFF that appears under its name whole, or not at all; its folder is made."""
     with writing("raster", path):
         path.parent.mkdir(parents=True, exist_ok=True)
     with whole(path) as part, writing("raster", path):
-        writer = TiffWriter(part, size, nodata, dtype, place)
+        writer = TiffWriter(part, size, nodata, dtype, place, bands=bands)
         try:
             yield writer
             writer.finish()

@@ -7,6 +7,7 @@ done again. Whatever has a name is whole: files are written beside it, synced an
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from alps.engine.base.atomic import write_text
 from alps.engine.base.errors import RunFolderError, SettingsError, printable
 from alps.engine.base.records import BadRecordError, read_record, read_small
 from alps.engine.run_folder.inside import path_inside
-from alps.engine.run_folder.run_record import check_run, with_sum
+from alps.engine.run_folder.run_record import LABEL, PREDICT, check_run, with_sum
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,18 @@ class RunFolder:
         """The number of each pixel's object, where asked for."""
         return path_inside(self.root, "objects", f"{label}.tif")
 
+    def predicted(self, shard: int) -> Path:
+        """Lines of pixels that a model predicted, until their label maps are written."""
+        return self.root / "predicted" / f"part-{shard:05d}.parquet"
+
+    def confidence(self, label: str) -> Path:
+        """How sure a model is of each pixel, where asked for."""
+        return path_inside(self.root, "confidence", f"{label}.tif")
+
+    def probabilities(self, label: str) -> Path:
+        """A band a class, where asked for."""
+        return path_inside(self.root, "probabilities", f"{label}.tif")
+
     def shard_tiles(self, shard: int) -> Path:
         """The rows of one shard of tiles; there once the shard is done."""
         return self.journal / f"tiles-{shard:05d}.parquet"
@@ -136,6 +149,17 @@ class RunFolder:
         except BadRecordError as error:
             raise RunFolderError(f"cannot read {self.run_json}: {error}; {mend}") from error
 
+    def refuse_kind(self, wanted: str, run: Mapping[str, Any]) -> None:
+        """Raise RunFolderError where ``run``, the content of run.json, is not of ``wanted``."""
+        kind = run.get("kind", LABEL)
+        if kind == wanted:
+            return
+        known = f"alps {kind}" if kind in (LABEL, PREDICT) else "another version"
+        raise RunFolderError(
+            f"{self.root} is a run of {known}, and what this command makes is none; give another "
+            "OUT"
+        )
+
     def damaged(self, path: Path, why: str) -> RunFolderError:
         """The error that says how a damaged file is made again."""
         return RunFolderError(f"{path} is damaged: {why}; {self.how_made_again(path)}")
@@ -152,6 +176,13 @@ class RunFolder:
             return
         run = self.read_run()
         done = run.get("done", {})
+        if run.get("kind") == PREDICT:
+            if "paint" not in done:
+                raise RunFolderError(
+                    f"not all label maps of {self.root} are predicted yet; give its `alps predict` "
+                    "again"
+                )
+            return
         if done.get("paint") != done.get("cluster"):
             older = "clusters"
         elif self.names_digest() != run.get("names", ""):

@@ -40,16 +40,19 @@ class Holder:
 
 
 @contextmanager
-def locked(folder: RunFolder, share: tuple[int, int] = WHOLE) -> Iterator[None]:
+def locked(
+    folder: RunFolder, share: tuple[int, int] = WHOLE, room: str = "segments"
+) -> Iterator[None]:
     """Hold the folder, which is made where it is not there, for this process.
 
     share: (i, n), this machine's of the shards. With n > 1 only that share is held, so that other
-    machines can work on theirs; files that all of them write are written ``alone``.
+    machines can work on theirs; files that all of them write are written ``alone``. room: the
+    folder inside it for what is made of each shard.
 
     Raises RunFolderError where another run holds it, it cannot be written, or has links to outside.
     """
     refuse_links(folder.root)
-    _make(folder)
+    _make(folder, room)
     machines = share[1]
     name = "lock" if machines == 1 else _name_of(share)
     with _hold(folder, name):
@@ -175,10 +178,10 @@ def _name_of(share: tuple[int, int]) -> str:
     return f"lock-{share[0] + 1}-of-{share[1]}"
 
 
-def _make(folder: RunFolder) -> None:
+def _make(folder: RunFolder, room: str) -> None:
     try:
         folder.journal.mkdir(parents=True, exist_ok=True)
-        (folder.root / "segments").mkdir(exist_ok=True)
+        (folder.root / room).mkdir(exist_ok=True)
     except OSError as error:
         raise _unwritable(folder.root, error) from error
 

@@ -12,6 +12,8 @@ from alps.engine.base.records import BadRecordError, Count, as_record
 from alps.engine.settings import RunSettings, check_ranges
 
 SUM = "sum"
+# What a run folder is of: the command that makes it. Runs of before do not say, and are label's.
+LABEL, PREDICT = "label", "predict"
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class RunRecord:
 
     source: str = ""
     config_hash: str = ""
+    kind: str = LABEL
     model: ModelRecord | None = None
     settings: RunSettings = field(default_factory=RunSettings)
     also: dict[str, Any] = field(default_factory=dict)

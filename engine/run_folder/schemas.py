@@ -33,6 +33,16 @@ TILE_SCHEMA = pa.schema(
         *[(f"{stage}_seconds", pa.float32()) for stage in STAGES],
     ]
 )
+# A line of pixels of a source that a model predicted, a byte (or two) a pixel and layer.
+PREDICTED_SCHEMA = pa.schema(
+    [
+        ("source_index", pa.int32()),
+        ("y", pa.int32()),
+        ("labels", pa.binary()),
+        ("confidence", pa.binary()),
+        ("probabilities", pa.binary()),
+    ]
+)
 
 
 def segment_schema(channels: int) -> pa.Schema:

@@ -17,7 +17,13 @@ from alps.engine.base.atomic import whole
 from alps.engine.base.errors import RunFolderError
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.region_schemas import BORDER_SCHEMA, OBJECT_SCHEMA, REGION_SCHEMA
-from alps.engine.run_folder.schemas import CLASS_SCHEMA, PLAN_SCHEMA, TILE_SCHEMA, segment_schema
+from alps.engine.run_folder.schemas import (
+    CLASS_SCHEMA,
+    PLAN_SCHEMA,
+    PREDICTED_SCHEMA,
+    TILE_SCHEMA,
+    segment_schema,
+)
 from alps.engine.run_folder.sums import folder_of, record, refuse_damaged
 
 READING = (OSError, pa.ArrowException, UnicodeDecodeError)
@@ -29,6 +35,7 @@ SCHEMAS: tuple[tuple[str, pa.Schema], ...] = (
     (r"regions/part-\d+\.parquet", REGION_SCHEMA),
     (r"regions/borders-\d+\.parquet", BORDER_SCHEMA),
     (r"regions/objects-\d+\.parquet", OBJECT_SCHEMA),
+    (r"predicted/part-\d+\.parquet", PREDICTED_SCHEMA),
     (r"clusters/part-\d+\.parquet", CLASS_SCHEMA),
 )
 # Windows, as others are counted and cut by them.

@@ -4,12 +4,13 @@ A run is known by all that its segments depend on; the same command finds it aga
 refused.
 """
 
+import json
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -31,6 +32,7 @@ from alps.engine.models.load import load_model
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.locks import alone
 from alps.engine.run_folder.plan import make_plan
+from alps.engine.run_folder.run_record import LABEL, PREDICT
 from alps.engine.run_folder.tables import read_table, write_table
 from alps.engine.runtimes.choose import (
     Model,
@@ -39,7 +41,13 @@ from alps.engine.runtimes.choose import (
     open_runtime,
 )
 from alps.engine.sam.config import ModelInfo
-from alps.engine.settings import ALLOWANCES, FilledSettings, RunSettings, deciding
+from alps.engine.settings import (
+    ALLOWANCES,
+    FilledSettings,
+    FilledSourceSettings,
+    RunSettings,
+    deciding,
+)
 from alps.engine.stages.changes import stamps_of, write_stamps
 
 MOST_KINDS = 8  # of sources that are read alike, which are printed
@@ -49,6 +57,7 @@ NEEDS = {
     "regions": ("cutting", "label into another OUT with fewer --superpixels, or smaller images"),
     "cluster": ("clustering", "give fewer --clusters"),
     "paint": ("painting", "label smaller images"),
+    "predict": ("predicting", "give a lower --batch, or another OUT and a smaller --tile"),
 }
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -96,7 +105,7 @@ def open_run(
     also: Mapping[str, Any] = NOTHING,
     choose_tiles: Callable[[pa.Table], pa.Table] = lambda plan: plan,
 ) -> tuple[dict[str, Any], LoadedModel]:
-    """Go on with the run in ``folder``, or plan a new one there.
+    """Go on with the labelling in ``folder``, or plan a new one there.
 
     Args:
         folder: held by this process.
@@ -108,44 +117,78 @@ def open_run(
     Returns run.json and the model with the run's own runtime.
     """
     settings, info = _with_runtime(folder, loaded.settings, loaded.model), loaded.info
-    loaded = replace(loaded, settings=settings)
-    decides = _what_decides(_as_known(folder, src), settings, info) | dict(also)
+    values = settings.to_dict()
+    record = {
+        "model": {"name": info.name, "sha256": info.sha256, "parameters": info.parameters},
+        "settings": values,
+        "also": dict(also),
+        "defaults": RunSettings().for_model(info.defaults).to_dict(),
+        "seed": settings.cluster.seed,
+    }
+    # Clusters may change without segmenting anew.
+    decides = {"model": info.sha256, **values["segment"], **also}
+    purpose = Purpose(LABEL, settings.source, decides, record)
+    return open_planned(folder, src, purpose, choose_tiles), replace(loaded, settings=settings)
+
+
+@dataclass(frozen=True)
+class Purpose:
+    """What a run is for, and what it is known by."""
+
+    kind: str
+    source: FilledSourceSettings
+    decides: Mapping[str, Any]  # all that the result depends on, SRC and ``source`` aside
+    record: Mapping[str, Any]  # keys of run.json of its kind: model and settings are among them
+
+
+def open_planned(
+    folder: RunFolder,
+    src: str | Path,
+    purpose: Purpose,
+    choose_tiles: Callable[[pa.Table], pa.Table] = lambda plan: plan,
+) -> dict[str, Any]:
+    """Go on with the run of any kind in ``folder``, which this process holds, or plan a new one.
+
+    Returns run.json. Raises RunFolderError where the folder holds a run of something else.
+    """
+    settings = purpose.source
+    decides = {
+        "SRC": _as_known(folder, src),
+        **deciding(json.loads(json.dumps(asdict(settings)))),
+        **purpose.decides,
+    }
     config_hash = fingerprint(decides)
     if folder.run_json.exists():
-        run = read_run(folder)
+        run = read_run(folder, purpose.kind)
         if run["config_hash"] != config_hash:
             raise RunFolderError(
                 f"{folder.root} holds a run with other settings ({_differences(run, decides)}); "
                 "give another OUT, or the settings in its run.json"
             )
-        _say_what_is_new(folder, src, Reading.of_archive(src, settings.source))
-        return run, loaded
+        _say_what_is_new(folder, src, Reading.of_archive(src, settings))
+        return run
     sources = find_sources(src, exclude=folder.root)
     stamps = stamps_of(sources)
-    survey = Survey(Reading.of_archive(src, settings.source))
-    plan = make_plan(sources, settings.source, survey)
+    survey = Survey(Reading.of_archive(src, settings))
+    plan = make_plan(sources, settings, survey)
     _refuse_unreadable(plan, src)
     _say_what_is_read(survey)
     write_table(choose_tiles(plan), folder.plan)
     write_stamps(folder, stamps)
     # Written after the plan: a folder with a run.json has a plan.
-    run = folder.update_run(
+    return folder.update_run(
+        kind=purpose.kind,
         source=_absolute(src),
         started=now(),
         config_hash=config_hash,
-        model={"name": info.name, "sha256": info.sha256, "parameters": info.parameters},
-        settings=settings.to_dict(),
-        also=dict(also),
-        defaults=RunSettings().for_model(info.defaults).to_dict(),
+        **purpose.record,
         versions=_versions(),
-        seed=settings.cluster.seed,
         read=survey.kinds(),
         stretches=plain_limits(survey.shared_limits()),
         warnings=survey.doubts,
         stages={},
         done={},
     )
-    return run, loaded
 
 
 def _say_what_is_read(survey: Survey) -> None:
@@ -192,9 +235,14 @@ def _opens(path: str, reading: Reading) -> bool:
     return True
 
 
-def read_run(folder: RunFolder) -> dict[str, Any]:
-    """run.json with all that the stages need."""
+def read_run(folder: RunFolder, kind: str | None = LABEL) -> dict[str, Any]:
+    """run.json with all that the stages need, of a run of ``kind``; None: of any.
+
+    Raises RunFolderError where it lacks something, or is of another kind.
+    """
     run = folder.read_run()
+    if kind is not None:
+        folder.refuse_kind(kind, run)
     needed = {"config_hash", "settings", "done", "stages", "model", "source"}
     if lacking := sorted(needed - run.keys()):
         raise RunFolderError(
@@ -202,17 +250,6 @@ def read_run(folder: RunFolder) -> dict[str, Any]:
             "give another OUT"
         )
     return run
-
-
-def _what_decides(src: str, settings: FilledSettings, info: ModelInfo) -> dict[str, Any]:
-    """All that the segments depend on; clusters may change without segmenting anew."""
-    values = settings.to_dict()
-    return {
-        "SRC": src,
-        "model": info.sha256,
-        **deciding(values["source"]),
-        **values["segment"],
-    }
 
 
 def _as_known(folder: RunFolder, src: str | Path) -> str:
@@ -229,11 +266,13 @@ def _absolute(src: str | Path) -> str:
 
 def _differences(run: dict[str, Any], decides: dict[str, Any]) -> str:
     """Name what differs between a run and what was asked for now."""
+    settings = run["settings"]
     was = {
         "SRC": run["source"],
         "model": run["model"]["sha256"],
-        **deciding(run["settings"]["source"]),
-        **run["settings"]["segment"],
+        **deciding(settings["source"]),
+        **settings.get("segment", {}),
+        **settings.get(PREDICT, {}),
         **run.get("also", {}),
     }
     names = decides.keys() | run.get("also", {}).keys() | set(ALLOWANCES)
@@ -245,9 +284,12 @@ def _differences(run: dict[str, Any], decides: dict[str, Any]) -> str:
     return "; ".join(differing) or "written by another version"
 
 
-def refuse_foreign(folder: RunFolder) -> None:
-    """Do not mix label maps into a folder that holds something else."""
-    if folder.run_json.exists() or not folder.root.is_dir():
+def refuse_foreign(folder: RunFolder, kind: str = LABEL) -> None:
+    """Do not mix label maps into a folder that holds something else, or a run of another kind."""
+    if folder.run_json.exists():
+        folder.refuse_kind(kind, folder.read_run())
+        return
+    if not folder.root.is_dir():
         return
     ours = {"journal", "segments"}  # what a run killed while planning leaves
     others = sorted(path.name for path in folder.root.iterdir() if path.name not in ours)

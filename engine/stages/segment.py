@@ -40,6 +40,7 @@ from alps.engine.stages.absences import Absences
 READ_AHEAD = 2
 # What lies under no mask has an embedding too: of cells, so many a side of a window.
 REST_CELLS = 4
+NO_PIXEL = {"status": "skipped", "reason": "no valid pixel"}  # of a row of tiles.parquet
 
 
 @dataclass
@@ -55,6 +56,19 @@ class ReadTile:
     def reason(self) -> str:
         """Why there are no pixels."""
         return self.planned.reason or str(self.error or "")
+
+    def row(self) -> dict[str, Any]:
+        """Its row of tiles.parquet as long as nothing was made of it: failed."""
+        return self.planned.row() | {
+            "status": "failed",
+            "reason": self.reason,
+            "segments": 0,
+            "points": 0,
+            "valid_pixels": 0,
+            "covered_pixels": 0,
+            **{f"{stage}_seconds": 0.0 for stage in STAGES},
+            "read_seconds": self.seconds,
+        }
 
 
 class Keeper(Protocol):
@@ -115,9 +129,9 @@ def segment_archive(
         ExitStack() as stack,
     ):
         reads = stack.enter_context(
-            _reading_ahead(tiles, reading_of(folder, settings), READ_AHEAD * at_once)
+            reading_ahead(tiles, reading_of(folder, settings), READ_AHEAD * at_once)
         )
-        absences = Absences(_root_of(folder))
+        absences = Absences(archive_root(folder))
         for shard in missing:
             made = kept.of_shard(shard)
             waiting = islice(reads.results, len(rows_of_shard(plan, shard)) - len(made))
@@ -174,7 +188,7 @@ class _KeptTiles:
         return found
 
 
-def _root_of(folder: RunFolder) -> str | None:
+def archive_root(folder: RunFolder) -> str | None:
     """The folder below which the run's images lie."""
     run = folder.read_run() if folder.run_json.exists() else {}
     return root_of(run["source"]) if "source" in run else None
@@ -249,22 +263,12 @@ def _segment_tile(
     schema: pa.Schema,
 ) -> tuple[dict, pa.Table]:
     """A tile's row and its segments."""
-    planned, tile = read.planned, read.tile
-    row = planned.row() | {
-        "status": "failed",
-        "reason": read.reason,
-        "segments": 0,
-        "points": 0,
-        "valid_pixels": 0,
-        "covered_pixels": 0,
-        **{f"{stage}_seconds": 0.0 for stage in STAGES},
-        "read_seconds": read.seconds,
-    }
+    planned, tile, row = read.planned, read.tile, read.row()
     if tile is None:
         return row, schema.empty_table()
     valid = int(tile.valid.sum())
     if valid == 0:
-        return row | {"status": "skipped", "reason": "no valid pixel"}, schema.empty_table()
+        return row | NO_PIXEL, schema.empty_table()
     segments = generator.segment(
         tile.rgb,
         tile.valid,
@@ -316,14 +320,14 @@ def _lists(values: np.ndarray) -> pa.Array:
     return pa.FixedSizeListArray.from_arrays(pa.array(flat), values.shape[1])
 
 
-class _reading_ahead:
+class reading_ahead:
     """Context manager: ``results`` yields tiles in order, read by one thread ahead of their use."""
 
     def __init__(self, tiles: Iterable[PlannedTile], reading: Reading, ahead: int) -> None:
         self._tiles, self._reading, self._ahead = tiles, reading, ahead
         self.doubts: dict[str, str] = {}  # what a sample of a source shows: the first such source
 
-    def __enter__(self) -> "_reading_ahead":
+    def __enter__(self) -> "reading_ahead":
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="alps-read")
         self._reader: tuple[str, RasterReader] | None = None
         self.results = self._run()

@@ -34,8 +34,9 @@ PLAN = "journal/plan.parquet"
 THREADS = 8  # that hash; each waits for the disk or has a core
 # What one pass drops when its label maps are there, and what is made when it is needed.
 DROPPED = ("segments", "regions", "vectors", "clusters")
-REMADE = "vectors"
-ROOMS = ("segments", "regions", "vectors", "clusters", "labels", "objects")
+REMADE = ("vectors", "predicted")
+PAINTED = ("labels", "objects", "confidence", "probabilities")
+ROOMS = (*DROPPED, "predicted", *PAINTED)
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def verify_archive(folder: RunFolder) -> Verification:
 
     Raises RunFolderError where the folder is none, or its run.json cannot be relied on.
     """
-    run = read_run(folder)
+    run = read_run(folder, None)
     known = list(_known(folder))
     keeps = run.get("also", {}).get("keep_segments", True)
     with (
@@ -100,8 +101,8 @@ def repair(folder: RunFolder) -> tuple[Verification, list[str]]:
 
     Raises RunFolderError as ``verify_archive``, and where another run is writing.
     """
-    read_run(folder)  # before a lock makes a folder of a mistyped path
-    with locked(folder):
+    read_run(folder, None)  # before a lock makes a folder of a mistyped path
+    with locked(folder, room="journal"):
         found = verify_archive(folder)
         names = {finding.name for finding in found.findings}
         # First: what it is put together of may be removed below.
@@ -141,7 +142,7 @@ def _check(folder: RunFolder, one: FileSum, number: int | None, keeps: bool) -> 
                 one.file, "is damaged: its SHA-256 is not that of what was written", number
             )
     except FileNotFoundError:
-        if room == REMADE or (room in DROPPED and not keeps):
+        if room in REMADE or (room in DROPPED and not keeps):
             return None
         return Finding(one.file, "is missing", number)
     except OSError as error:
@@ -220,8 +221,8 @@ def _remove(folder: RunFolder, finding: Finding) -> None:
     room, _, name = finding.name.partition("/")
     gone = [path_inside(folder.root, room, name) if name else folder.root / room]
     number = finding.number
-    if number is not None and (room == "segments" or name.startswith("tiles-")):
-        gone += [folder.segments(number), folder.shard_tiles(number)]
+    if number is not None and (room in ("segments", "predicted") or name.startswith("tiles-")):
+        gone += [folder.segments(number), folder.predicted(number), folder.shard_tiles(number)]
     if number is not None and room == "regions":
         gone += [folder.regions(number), folder.borders(number), folder.objects(number)]
     for path in gone:
@@ -253,10 +254,10 @@ def _plan_again(folder: RunFolder) -> bool:
 
 def _unmark(folder: RunFolder, names: Iterable[str]) -> None:
     """Take back the marks of stages whose results were removed."""
-    done = dict(read_run(folder)["done"])
+    done = dict(read_run(folder, None)["done"])
     rooms = {name.partition("/")[0] for name in names}
     if rooms & {"clusters", "clusters.npz"}:
         done.pop("cluster", None)
-    if rooms & {"clusters", "clusters.npz", "labels", "objects", "classes.json"}:
+    if rooms & {"clusters", "clusters.npz", *PAINTED, "classes.json"}:
         done.pop("paint", None)
     folder.update_run(done=done)

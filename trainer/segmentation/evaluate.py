@@ -2,13 +2,12 @@
 
 import tempfile
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from alps.engine.base.errors import ModelError
-from alps.engine.base.records import Side, read_record
 from alps.engine.images.georeference import Georeference
 from alps.engine.images.raster import RasterReader
 from alps.engine.images.sources import TIFF_SUFFIXES
@@ -19,26 +18,11 @@ from alps.trainer.data.cache import Cache
 from alps.trainer.data.find import find_data
 from alps.trainer.numerics import autocast_for, choose_precision
 from alps.trainer.processes import joined
+from alps.trainer.segmentation.card import read_card
 from alps.trainer.segmentation.metrics import Scores, scores
-from alps.trainer.segmentation.models import class_names, open_model
+from alps.trainer.segmentation.models import class_names, located, open_model
 from alps.trainer.segmentation.predict import measure
-from alps.trainer.segmentation.recipe import TrainSettings
 from alps.trainer.segmentation.run import Recipe, prepared
-
-
-@dataclass(frozen=True)
-class TrainedSettings:
-    """Of the settings in training.json those that measuring needs."""
-
-    crop: Side
-    precision: str
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What measuring needs of training.json."""
-
-    settings: TrainedSettings
 
 
 def evaluate(
@@ -68,7 +52,7 @@ def evaluate(
         ModelError: the checkpoint cannot be used, or has other classes than the data.
     """
     settings = settings or Recipe()
-    trained = _training_of(checkpoint)
+    trained = read_card(checkpoint, located(checkpoint))
     crop = crop or trained.crop
     with joined(device, None) as group, ExitStack() as stack:
         model = open_model(checkpoint).to(group.device).eval()
@@ -127,14 +111,3 @@ class _Predictions:
             return Georeference()  # its pixels are others than the source's
         with RasterReader(pair.source) as reader:
             return Georeference.of(reader)
-
-
-def _training_of(checkpoint: str | Path) -> TrainSettings:
-    """Crop and precision that a model of ours was trained with; else the defaults."""
-    record = Path(checkpoint) / "training.json"
-    if not record.exists():
-        return TrainSettings()
-    found = read_record(record, Trained, ModelError, "put back a copy, or name OUT/model")
-    # bfloat16 was chosen for another device, perhaps: here it is chosen anew.
-    precision = "float32" if found.settings.precision == "float32" else "auto"
-    return TrainSettings(crop=found.settings.crop, precision=precision)

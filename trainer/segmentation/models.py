@@ -4,6 +4,7 @@ What is saved here opens anywhere with ``AutoModelForSemanticSegmentation.from_p
 gives the same logits; the names of the classes travel in its config.
 """
 
+import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 
 from alps.engine.base.atomic import write_text
 from alps.engine.base.errors import AlpsError, ModelError, SettingsError
+from alps.trainer.segmentation.card import CARD, ModelCard
 from alps.trainer.segmentation.config_file import refuse_huge
 from alps.trainer.segmentation.folder import refuse_changed_model
 
@@ -131,11 +133,13 @@ def renew_head(model: Any, classes: int, seed: int) -> None:
     head.classifier = new
 
 
-def save_model(model: Any, folder: Path) -> None:
+def save_model(model: Any, folder: Path, card: ModelCard | None = None) -> None:
     """Write config, weights and what images must be like, as transformers wants them.
 
-    ``folder`` is new: the caller gives it its final name when all is written.
+    ``folder`` is new: the caller gives it its final name when all is written. ``card`` becomes a
+    key of config.json, which transformers keeps as it is.
     """
+    setattr(model.config, CARD, None if card is None else card.to_dict())
     model.save_pretrained(folder)
     # Written by hand: the classes for it import torchvision, where it is there.
     about = {
@@ -169,6 +173,15 @@ def logits(model: nn.Module, pixels: Tensor) -> Tensor:
 def encoder_of(model: Any) -> nn.Module:
     """The part that is not made for one task."""
     return model.base_model if hasattr(model, "segformer") else model.backbone
+
+
+def weights_sha256(model: nn.Module) -> str:
+    """SHA-256 of a model's weights, whatever files they came from."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)};".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def located(where: str | Path) -> str:

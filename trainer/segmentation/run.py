@@ -10,6 +10,9 @@ from torch import nn
 
 from alps.engine.base.memory import memory_named
 from alps.engine.base.records import BadRecordError, Count, as_record
+from alps.engine.labels.classes import read_classes
+from alps.engine.labels.palette import palette
+from alps.engine.run_folder.folder import RunFolder
 from alps.trainer.data.cache import Cache, build_cache
 from alps.trainer.data.decode import DecodeRequest
 from alps.trainer.data.find import find_data
@@ -26,6 +29,7 @@ from alps.trainer.numerics import autocast_for, choose_precision
 from alps.trainer.processes import Processes, joined
 from alps.trainer.segmentation import recipe
 from alps.trainer.segmentation.begin import begin
+from alps.trainer.segmentation.card import ModelCard
 from alps.trainer.segmentation.folder import TrainingFolder
 from alps.trainer.segmentation.lesson import Workshop, teach
 from alps.trainer.segmentation.loss import class_weights
@@ -171,7 +175,8 @@ def _carry_out(job: _Job, data: str | Path, splits: tuple[str, ...]) -> Result |
     if training.step < train_settings.steps:
         shop = Workshop(train_settings, options, folder, group, autocast, validate)
         teach(training, samples, weights, shop)
-    group.on_first(lambda: folder.put_model(lambda part: save_model(training.result, part)))
+    card = _card(job, data, cache)
+    group.on_first(lambda: folder.put_model(lambda part: save_model(training.result, part, card)))
     found = measured(training.result.eval())
     return _keep_result(job, training, len(cells), found) if group.is_first else None
 
@@ -196,6 +201,21 @@ def _first_model(settings: Recipe, names: tuple[str, ...]) -> nn.Module:
     if wanted.init is None:
         return build_model(wanted.model or DEFAULT, names, seed)
     return start_from(wanted.init, wanted.model, names, seed, keep=wanted.keep)
+
+
+def _card(job: _Job, data: str | Path, cache: Cache) -> ModelCard:
+    """What the model says of itself to whoever predicts with it."""
+    train, asked = job.recipe.train, job.recipe.data
+    found = find_data(data, asked)
+    colours = cache.rules.palette
+    if found.is_run and job.recipe.pseudo.targets == "classes":
+        known = read_classes(RunFolder(found.root).classes)
+        colours = tuple(one.colour for one in known.classes)
+    if colours is None or len(colours) != len(cache.rules.classes):
+        colours = tuple(map(tuple, palette(len(cache.rules.classes)).tolist()))
+    # What was chosen for this device by itself is chosen anew for another.
+    precision = "float32" if train.precision == "float32" else "auto"
+    return ModelCard(train.crop, precision, asked.shrink, found.reading.settings, colours)
 
 
 def _decides(job: _Job, data: str | Path, cache: Cache) -> dict[str, Any]:

@@ -1,0 +1,194 @@
+"""A run of predictions from beginning to end: plan, predict shard by shard, write, report.
+
+It is on the machinery of a labelling: OUT is a run folder, with a plan, a journal, locks and
+checksums, and goes on where it was stopped.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from alps.engine.base.progress import Progress
+from alps.engine.images.reading import Reading
+from alps.engine.run_folder.folder import RunFolder
+from alps.engine.run_folder.locks import WHOLE, alone, locked, settle_shares
+from alps.engine.run_folder.plan import rows_of_shard, shard_count
+from alps.engine.run_folder.run_record import PREDICT
+from alps.engine.run_folder.sums import is_whole
+from alps.engine.run_folder.tables import read_table
+from alps.engine.settings import FilledSourceSettings, SourceSettings
+from alps.engine.stages.absences import Absences, readable_again
+from alps.engine.stages.changes import to_update
+from alps.engine.stages.label import RunSummary, finish
+from alps.engine.stages.opening import (
+    Purpose,
+    RunOptions,
+    mark,
+    note_warnings,
+    open_planned,
+    refuse_foreign,
+    timed,
+)
+from alps.engine.stages.segment import archive_root, collect_tiles
+from alps.trainer.predict.maps import Maps
+from alps.trainer.predict.model import Predictor, open_predictor
+from alps.trainer.predict.recipe import PredictSettings, check, filled, plain
+from alps.trainer.predict.shards import Work
+
+
+def predict_archive(
+    src: str | Path,
+    out: str | Path,
+    source: SourceSettings | None = None,
+    settings: PredictSettings | None = None,
+    options: RunOptions | None = None,
+) -> RunSummary | int:
+    """Predict every image of ``src`` into the run folder ``out``.
+
+    Args:
+        src: as of ``label_archive``.
+        out: receives label maps, classes.json, tiles.parquet and a report.
+        source: how images are cut and read; what is left open, the model's card says.
+        settings: what is predicted.
+        options: ``model`` is an OUT of a training, a folder of transformers, or a name on the hub.
+
+    Started again with the same settings it goes on where it stopped, and ends with the files that
+    an undisturbed run writes.
+
+    Returns:
+        What the run came to; of one machine's share the number of shards left to others.
+
+    Raises:
+        ModelError: the model cannot be used.
+        SourceError: nothing found at ``src``.
+        SettingsError: a setting cannot work.
+        RunFolderError: ``out`` is in use, unwritable, or holds another run.
+        TooManyFailuresError: everything is written, but more than ``options.max_failed`` of the
+            tiles could not be read, or of the label maps not be written.
+    """
+    source, settings = source or SourceSettings(), settings or PredictSettings()
+    options = options or RunOptions()
+    check(settings)
+    folder = RunFolder(Path(out))
+    refuse_foreign(folder, PREDICT)
+    predictor = open_predictor(options.model, options.device, _precision(folder, settings))
+    settings = replace(settings, precision=predictor.precision)
+    with locked(folder, options.share, room="predicted"):
+        run = _Run(folder, predictor, filled(source, predictor.card), settings, options)
+        unpainted = run.predict(src)
+        if options.share[1] > 1:
+            return _missing(folder)
+        return finish(folder, options.max_failed, unpainted)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What all parts of a run need."""
+
+    folder: RunFolder
+    predictor: Predictor
+    source: FilledSourceSettings
+    settings: PredictSettings
+    options: RunOptions
+
+    def predict(self, src: str | Path) -> dict[str, str]:
+        """Predict and write what is missing of this machine's share.
+
+        Returns sources that have no label map, with reasons; of a share none is written.
+        """
+        folder, share = self.folder, self.options.share
+        with alone(folder, share):
+            run = open_planned(folder, src, self._purpose())
+            settle_shares(folder, share)
+        reading = Reading.of_run(run)
+        classes = self.predictor.classes
+        with Maps(folder, run["config_hash"], classes, self.settings, reading) as maps:
+            update = to_update(folder, self.options.update, share)
+            with alone(folder, share):
+                missing = self._to_do(maps, reading, set(update.tiles))
+            with timed(folder, "predict", share):
+                doubts = self._shards(maps, reading, missing)
+            note_warnings(folder, doubts, share)
+            update.note(folder)
+            if share[1] > 1:
+                return {}
+            maps.write_classes()
+        collect_tiles(folder)
+        mark(folder, "paint", run["config_hash"])
+        return maps.unpainted
+
+    def _purpose(self) -> Purpose:
+        predictor, settings = self.predictor, plain(self.settings)
+        usual = {
+            "source": plain(filled(SourceSettings(), predictor.card)),
+            PREDICT: plain(PredictSettings()),
+        }
+        record = {
+            "model": {
+                "name": predictor.name,
+                "sha256": predictor.sha256,
+                "parameters": predictor.parameters,
+            },
+            "settings": {"source": plain(self.source), PREDICT: settings},
+            "defaults": usual,
+        }
+        return Purpose(PREDICT, self.source, {"model": predictor.sha256, **settings}, record)
+
+    def _to_do(self, maps: Maps, reading: Reading, changed: set[int]) -> list[int]:
+        """Shards of this machine that are missing; what can be read again is among them."""
+        folder = self.folder
+        mine = _shards_of(folder, self.options.share)
+        done = [shard for shard in mine if is_whole(folder, folder.shard_tiles(shard))]
+        if self.options.share[1] == 1:
+            maps.forget(readable_again(folder, reading, done) | changed)
+        missing = [shard for shard in mine if not maps.is_done(shard)]
+        if folder.read_run()["done"]:
+            folder.update_run(done={})
+        return missing
+
+    def _shards(self, maps: Maps, reading: Reading, missing: list[int]) -> dict[str, str]:
+        """Predict shards, and write label maps as soon as can be; returns what is doubtful."""
+        folder, plan = self.folder, read_table(self.folder.plan)
+        writes = self.options.share[1] == 1
+        if writes:
+            maps.write_all()
+        absences = Absences(archive_root(folder))
+        work = Work(
+            folder, plan, self.predictor, self.settings, self.source.tile, reading, absences
+        )
+        tiles = sum(len(rows_of_shard(plan, shard)) for shard in missing)
+        total = sum(len(rows_of_shard(plan, s)) for s in _shards_of(folder, self.options.share))
+        with Progress(total, "tiles", "predicting", initial=total - tiles) as progress:
+            for some in _runs(missing):
+                for shard in work.predict(some, progress):
+                    if writes:
+                        maps.committed(shard)
+        return work.doubts
+
+
+def _precision(folder: RunFolder, settings: PredictSettings) -> str:
+    """What was settled when the run began, where that is left open."""
+    if settings.precision != "auto" or not folder.run_json.exists():
+        return settings.precision
+    return str(folder.read_run()["settings"][PREDICT]["precision"])
+
+
+def _shards_of(folder: RunFolder, share: tuple[int, int]) -> range:
+    """One machine's shards: neighbours, for windows where two machines meet are predicted twice."""
+    count = shard_count(read_table(folder.plan, ["tile_id"]))
+    return range(share[0] * count // share[1], (share[0] + 1) * count // share[1])
+
+
+def _missing(folder: RunFolder) -> int:
+    """How many shards are not predicted yet, by any machine."""
+    shards = _shards_of(folder, WHOLE)
+    return sum(not is_whole(folder, folder.shard_tiles(shard)) for shard in shards)
+
+
+def _runs(shards: list[int]) -> Iterator[range]:
+    """Ranges of shards that follow each other."""
+    start = 0
+    for at, shard in enumerate(shards):
+        if at + 1 == len(shards) or shards[at + 1] != shard + 1:
+            yield range(shards[start], shard + 1)
+            start = at + 1

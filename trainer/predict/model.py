@@ -1,0 +1,70 @@
+"""The model that predicts: its weights on a device, its card, its classes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from alps.engine.base.device import choose_device
+from alps.engine.base.errors import ModelError
+from alps.engine.labels.journal import ClassName
+from alps.engine.labels.palette import palette
+from alps.engine.labels.writer import label_dtype
+from alps.trainer.numerics import autocast_for, choose_precision
+from alps.trainer.segmentation.card import ModelCard, read_card
+from alps.trainer.segmentation.models import class_names, located, open_model, weights_sha256
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A model in a precision, ready to predict."""
+
+    name: str  # as it was given
+    model: nn.Module
+    card: ModelCard
+    classes: tuple[ClassName, ...]
+    sha256: str  # of its weights
+    parameters: int
+    precision: str
+    autocast: Callable[[], torch.autocast]
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        return next(self.model.parameters()).device
+
+
+def open_predictor(checkpoint: str | Path, device: str, precision: str) -> Predictor:
+    """Load a segmentation model.
+
+    checkpoint: an OUT of a training, a folder of transformers, or a name on the hub. precision:
+    ``auto`` is what its card says.
+
+    Raises:
+        ModelError: the checkpoint cannot be used.
+        SettingsError: there is no such device, or it does not compute in that precision.
+    """
+    where = choose_device(device)
+    card = read_card(checkpoint, located(checkpoint))
+    model = open_model(checkpoint).to(where).eval()
+    names = class_names(model)
+    label_dtype(len(names))
+    colours = card.colours or tuple(map(tuple, palette(len(names)).tolist()))
+    if len(colours) != len(names):
+        raise ModelError(
+            f"{checkpoint} knows {len(names)} classes and colours of {len(colours)}; put back a "
+            "copy of its config.json, or take the key alps out of it"
+        )
+    chosen = choose_precision(where, card.precision if precision == "auto" else precision)
+    return Predictor(
+        str(checkpoint),
+        model,
+        card,
+        tuple(ClassName(str(name), colour) for name, colour in zip(names, colours, strict=True)),
+        weights_sha256(model),
+        sum(parameter.numel() for parameter in model.parameters()),
+        chosen,
+        autocast_for(where, chosen),
+    )

@@ -1,0 +1,254 @@
+"""Predict shard by shard: windows, row by row of a source, until lines of pixels are final.
+
+A shard is 32 windows of the plan, as in a labelling. The lines that become final with the last
+window of a row are committed with the shard in which that one lies. Who begins in the midst of a
+source predicts the windows that reach into its first line anew, so that no line depends on where a
+run was stopped. Memory is one row of windows and its sums, whatever the height of a source.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from alps.engine.base.atomic import whole
+from alps.engine.base.progress import Progress
+from alps.engine.images.reading import Reading
+from alps.engine.labels.writer import label_dtype, unlabelled_value
+from alps.engine.run_folder.folder import RunFolder
+from alps.engine.run_folder.plan import PlannedTile, rows_of_shard, shard_of
+from alps.engine.run_folder.schemas import PREDICTED_SCHEMA, TILE_SCHEMA
+from alps.engine.run_folder.tables import note_table, write_table
+from alps.engine.stages.absences import Absences
+from alps.engine.stages.segment import NO_PIXEL, READ_AHEAD, ReadTile, reading_ahead
+from alps.trainer.predict.model import Predictor
+from alps.trainer.predict.recipe import PredictSettings
+from alps.trainer.segmentation.blend import RowSums, hann, parts, probabilities
+
+LINES = 64  # of pixels that are brought to bytes at once
+STEPS, NOTHING = 254, 255  # of a probability in 8 bits: that of 1, and no prediction
+PLANNED = 1024  # rows of the plan that are looked at together
+
+
+@dataclass(frozen=True)
+class Work:
+    """What shards are predicted with."""
+
+    folder: RunFolder
+    plan: pa.Table
+    predictor: Predictor
+    settings: PredictSettings
+    tile: int  # side of windows
+    reading: Reading
+    absences: Absences
+    doubts: dict[str, str] = field(default_factory=dict)  # about sources that were read, by kind
+
+    def predict(self, shards: range, progress: Progress) -> Iterator[int]:
+        """Predict shards, one after the other, and yield each when it is on the disk.
+
+        Raises SourceAwayError where image after image is away that was there when it was planned.
+        """
+        first = rows_of_shard(self.plan, shards[0]).start
+        end = rows_of_shard(self.plan, shards[-1]).stop
+        rows = _Rows(self.plan, first, end)
+        ahead = READ_AHEAD * self.settings.batch
+        with reading_ahead(rows.tiles(), self.reading, ahead) as reads:
+            found = _Predicting(self, rows, reads.results, progress).run()
+            for shard in shards:
+                path, seen = self.folder.predicted(shard), []
+                with whole(path) as part, _table_writer(part) as writer:
+                    for one in iter(lambda: next(found), None):
+                        if isinstance(one, pa.Table):
+                            writer.write_table(one)
+                        else:
+                            seen.append(one)
+                note_table(path)
+                # Written last: from here on the shard is done.
+                table = pa.Table.from_pylist(seen, schema=TILE_SCHEMA)
+                write_table(table, self.folder.shard_tiles(shard))
+                yield shard
+            self.doubts.update(reads.doubts)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A row of windows of a source."""
+
+    tiles: range  # those that are read: of the last row of a shard perhaps not all
+    is_whole: bool  # whether they are all of it
+    below: int  # the first line of the source that windows below it reach into
+
+
+class _Rows:
+    """Rows of windows of a plan, from the first that tiles ``first`` to ``end`` - 1 depend on."""
+
+    def __init__(self, plan: pa.Table, first: int, end: int) -> None:
+        self.first, self.end, self._plan = first, end, plan
+        self._index = index = plan.column("source_index").to_numpy()
+        self._y = y = plan.column("y").to_numpy()
+        self._starts = np.flatnonzero(
+            (np.diff(index, prepend=-1) != 0) | (np.diff(y, prepend=-1) != 0)
+        )
+        source = int(np.searchsorted(index, index[first]))
+        bottom = y[source : first + 1] + plan.column("height").to_numpy()[source : first + 1]
+        # The first tile itself where it has no line: of a source that could not be opened.
+        reach = np.append(bottom[:-1] > y[first], True)
+        self._begin = source + int(reach.argmax())
+
+    def tiles(self) -> Iterator[PlannedTile]:
+        """All windows that are read, in order."""
+        for start in range(self._begin, self.end, PLANNED):
+            some = self._plan.slice(start, min(PLANNED, self.end - start))
+            yield from (PlannedTile(**row) for row in some.to_pylist())
+
+    def __iter__(self) -> Iterator[_Row]:
+        at = int(np.searchsorted(self._starts, self._begin, side="right"))
+        start = self._begin
+        while start < self.end:
+            stop = int(self._starts[at]) if at < len(self._starts) else self._plan.num_rows
+            goes_on = stop < self._plan.num_rows and self._index[stop] == self._index[start]
+            height = self._plan.column("source_height")[start].as_py()
+            below = int(self._y[stop]) if goes_on else height
+            yield _Row(range(start, min(stop, self.end)), stop <= self.end, below)
+            start, at = stop, at + 1
+
+
+class _Predicting:
+    """What comes of rows of windows, in order: lines of pixels, rows of tiles.parquet, ends."""
+
+    def __init__(
+        self, work: Work, rows: _Rows, reads: Iterator[ReadTile], progress: Progress
+    ) -> None:
+        self._work, self._rows, self._reads, self._progress = work, rows, reads, progress
+        self._classes = len(work.predictor.classes)
+        self._device = work.predictor.device
+        self._weights = hann(work.tile, self._device)
+        self._source = -1
+
+    def run(self) -> Iterator[pa.Table | dict[str, Any] | None]:
+        """Tables of lines, rows of tiles; None when a shard has all of both."""
+        for row in self._rows:
+            for some in parts(list(row.tiles), self._work.settings.batch):
+                reads = list(islice(self._reads, len(some)))
+                self._begin(reads[0].planned)
+                seconds = self._add(reads) if row.is_whole else 0.0
+                for read in reads:
+                    tile = read.planned.tile_id
+                    if tile < self._rows.first:
+                        continue
+                    yield self._row_of(read, seconds / len(reads))
+                    self._progress.advance(1)
+                    if self._is_end(tile) and not (row.is_whole and tile == row.tiles[-1]):
+                        yield None
+            if row.is_whole:
+                if row.tiles[-1] >= self._rows.first:
+                    yield from self._lines(row.below)
+                    if self._is_end(row.tiles[-1]):
+                        yield None
+                self._drop(row.below)
+
+    def _is_end(self, tile: int) -> bool:
+        """Whether a tile is the last one of its shard."""
+        return tile + 1 == self._rows.end or shard_of(tile) != shard_of(tile + 1)
+
+    @torch.inference_mode()
+    def _begin(self, first: PlannedTile) -> None:
+        """Make room for the source of a row, unless there is."""
+        if first.source_index == self._source:
+            return
+        self._source = first.source_index
+        size = first.height, first.source_width, first.y
+        self._sums = RowSums(torch.empty(self._classes, device=self._device), *size)
+        self._seen = RowSums(torch.empty(1, dtype=torch.uint8), *size)
+
+    @torch.inference_mode()
+    def _add(self, reads: list[ReadTile]) -> float:
+        """Predict windows, those that have any data, and add them; returns seconds."""
+        began = time.perf_counter()
+        for read in reads:
+            if not read.planned.reason:
+                self._work.absences.note(read.planned.source, read.error)
+        some = [
+            (r.planned.window, r.tile) for r in reads if r.tile is not None and r.tile.valid.any()
+        ]
+        if not some:
+            return 0.0
+        predictor = self._work.predictor
+        found = probabilities(
+            predictor.model,
+            [tile.rgb for _, tile in some],
+            self._work.tile,
+            predictor.autocast,
+            predictor.card.shrink,
+        )
+        found *= self._weights
+        for (window, tile), share in zip(some, found, strict=True):
+            self._sums.add(window, share)
+            self._seen.add(window, torch.from_numpy(tile.valid)[None].to(torch.uint8))
+        return time.perf_counter() - began
+
+    def _row_of(self, read: ReadTile, seconds: float) -> dict[str, Any]:
+        row, tile = read.row(), read.tile
+        if tile is None:
+            return row
+        valid = int(tile.valid.sum())
+        if valid == 0:
+            return row | NO_PIXEL
+        return row | {
+            "status": "ok",
+            "reason": "",
+            "valid_pixels": valid,
+            "encode_seconds": seconds,
+        }
+
+    def _lines(self, below: int) -> Iterator[pa.Table]:
+        """The lines above line ``below``, which are final, some at a time."""
+        for start in range(self._sums.top, below, LINES):
+            yield self._some_lines(start, min(start + LINES, below))
+
+    @torch.inference_mode()
+    def _some_lines(self, start: int, end: int) -> pa.Table:
+        settings, top = self._work.settings, self._sums.top
+        sums = self._sums.above(end)[:, start - top :]
+        empty = self._seen.above(end)[0, start - top :].numpy() == 0
+        labels = sums.argmax(dim=0).cpu().numpy().astype(label_dtype(self._classes))
+        labels[empty] = unlabelled_value(self._classes)
+        columns = {"labels": labels, "confidence": None, "probabilities": None}
+        if settings.confidence or settings.probabilities:
+            # Weights of a pixel add up to the sum of what its classes have.
+            share = sums / sums.sum(dim=0).clamp(min=torch.finfo(sums.dtype).tiny)
+            steps = (share * STEPS + 0.5).to(torch.uint8).cpu().numpy()
+            steps[:, empty] = NOTHING
+            if settings.confidence:
+                columns["confidence"] = steps.max(axis=0)
+            if settings.probabilities:
+                columns["probabilities"] = steps.swapaxes(0, 1)
+        count = end - start
+        lines = {
+            name: [b""] * count if values is None else [line.tobytes() for line in values]
+            for name, values in columns.items()
+        }
+        where = {"source_index": [self._source] * count, "y": range(start, end)}
+        return pa.table(where | lines, schema=PREDICTED_SCHEMA)
+
+    @torch.inference_mode()
+    def _drop(self, below: int) -> None:
+        self._sums.drop(below)
+        self._seen.drop(below)
+
+
+def _table_writer(path: Path) -> pq.ParquetWriter:
+    return pq.ParquetWriter(
+        path,
+        PREDICTED_SCHEMA,
+        compression="zstd",
+        use_dictionary=False,
+        write_statistics=["source_index"],
+    )
