@@ -1,10 +1,13 @@
 """Fixtures shared by all tests: rasters of every kind, and the real data where it is at hand."""
 
+import itertools
 import os
 import signal
 import stat
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -225,3 +228,23 @@ def small_blocks(monkeypatch):
         shapes = {"PADDED": tile + 1, "NEAREST": 2 * across, "PARTS": 2 * sizes["SHARES"]}
         for name, value in (sizes | shapes).items():
             monkeypatch.setattr(on_gpu, name, value)
+
+
+@pytest.fixture
+def stopped_after():
+    """A context manager in which so many renames succeed; the next one raises KeyboardInterrupt."""
+    real = os.replace
+
+    @contextmanager
+    def stopping(renames):
+        left = itertools.count(renames, -1)
+
+        def replace(source, target):
+            if next(left) <= 0:
+                raise KeyboardInterrupt
+            real(source, target)
+
+        with mock.patch("alps.engine.base.atomic.os.replace", replace):
+            yield
+
+    return stopping

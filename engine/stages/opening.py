@@ -291,7 +291,7 @@ def refuse_foreign(folder: RunFolder, kind: str = LABEL) -> None:
         return
     if not folder.root.is_dir():
         return
-    ours = {"journal", "segments"}  # what a run killed while planning leaves
+    ours = {"journal", "segments", "predicted"}  # what a run killed while planning leaves
     others = sorted(path.name for path in folder.root.iterdir() if path.name not in ours)
     others = [name for name in others if not name.startswith(".run.json")]
     if others:

@@ -95,10 +95,11 @@ class Maps:
 
     def committed(self, shard: int) -> None:
         """Write what can be written now that a shard is on the disk."""
-        sources = self._sources_of(shard)
+        sources, shards = self._sources_of(shard), range(shard, shard + 1)
         if any([self._write_complete(source) for source in sources]):
             first, last = sources[0], sources[-1]
-            self._drop(range(self._shards_of(first).start, self._shards_of(last).stop))
+            shards = range(self._shards_of(first).start, self._shards_of(last).stop)
+        self._drop(shards)
 
     def write_all(self) -> None:
         """Write what earlier runs, or other machines, left to be written."""
