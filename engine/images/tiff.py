@@ -74,9 +74,11 @@ class TiffWriter:
 
     def write(self, y: int, rows: np.ndarray) -> None:
         """Write rows from ``y`` on, (h, width), or (bands, h, width)."""
-        rows = np.ascontiguousarray(rows if rows.ndim == 3 else rows[None])
-        self._dataset.write(rows, window=Window(0, y, rows.shape[2], rows.shape[1]))
-        self._sums.append((y, rows.shape[1], zlib.crc32(rows.data)))
+        rows = np.ascontiguousarray(rows)
+        height, width = rows.shape[-2:]
+        bands = 1 if rows.ndim == 2 else list(range(1, len(rows) + 1))
+        self._dataset.write(rows, bands, window=Window(0, y, width, height))
+        self._sums.append((y, height, zlib.crc32(rows.data)))
 
     def finish(self) -> None:
         """Close the file and read it back. Raises OSError where it is not what was written."""
