@@ -30,6 +30,7 @@ from alps.engine.report.shares import Shares, classes_by_source
 from alps.engine.report.sources import ReadTile, SourcePixels
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.inside import refuse_links
+from alps.engine.run_folder.run_record import LABEL
 from alps.engine.run_folder.schemas import STAGES
 
 SCENES_SHOWN = 4
@@ -60,7 +61,8 @@ def build_report(run_folder: str | Path, read_tile: ReadTile | None = None) -> P
     Whatever the archive's size the page stays below 6 MB and holds a sample: the same run gives
     the same bytes. Memory is bounded by a window and its masks.
 
-    run_folder: what ``alps label`` wrote; label maps and clusters may still be missing.
+    run_folder: what ``alps label`` wrote, where label maps and clusters may still be missing, or
+    what ``alps predict`` wrote.
     read_tile: reads a window of a source by the source's name; by default the files are opened
     that the run read. Where a source is gone the page says so.
 
@@ -71,7 +73,8 @@ def build_report(run_folder: str | Path, read_tile: ReadTile | None = None) -> P
     refuse_links(folder.root)
     if not folder.tiles.exists():
         raise RunFolderError(
-            f"{folder.root} has no tiles.parquet yet; finish it with: alps label SRC OUT"
+            f"{folder.root} has no tiles.parquet yet; finish it with the command that began it: "
+            f"alps {run.get('kind', LABEL)}"
         )
     classes = read_classes(folder.classes)
     figures, candidates = survey_tiles(folder.tiles)
@@ -89,6 +92,7 @@ def build_report(run_folder: str | Path, read_tile: ReadTile | None = None) -> P
         style=_asset("page.css"),
         script=_asset("page.js"),
         title=_title(run),
+        sam=run.get("kind", LABEL) == LABEL,
         run=_about(run),
         figures=figures,
         headline=_headline(run, figures),

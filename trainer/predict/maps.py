@@ -15,14 +15,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from alps.engine.base.atomic import remove
-from alps.engine.base.errors import SourceError, printable
+from alps.engine.base.errors import SourceError
 from alps.engine.base.failures import of_source
 from alps.engine.images.georeference import Georeference
 from alps.engine.images.raster import RasterReader
 from alps.engine.images.reading import Reading
 from alps.engine.images.tiff import TILE, Bands, TiffWriter, whole_tiff
-from alps.engine.labels.journal import ClassName, Counted, PaintedJournal
+from alps.engine.labels import categories
+from alps.engine.labels.journal import Counted, PaintedJournal
 from alps.engine.labels.writer import LabelMapWriter, label_dtype
+from alps.engine.naming.names import ShownClasses
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.plan import PlannedTile, check_size, rows_of_shard, shards_of_rows
 from alps.engine.run_folder.sums import is_whole
@@ -31,7 +33,6 @@ from alps.engine.stages.absences import can_be_read
 from alps.trainer.predict.recipe import PredictSettings
 from alps.trainer.predict.shards import NOTHING, STEPS
 
-MOST_LETTERS = 200  # of a class's name in a TIFF
 BYTE = np.dtype(np.uint8)
 
 
@@ -50,13 +51,14 @@ class Maps:
         self,
         folder: RunFolder,
         fingerprint: str,
-        classes: tuple[ClassName, ...],
+        classes: ShownClasses,
         settings: PredictSettings,
         reading: Reading,
     ) -> None:
         self._folder, self._classes, self._settings = folder, classes, settings
         self._reading = reading
-        self._journal = PaintedJournal(folder, len(classes), fingerprint, classes)
+        self._count = len(classes.values)
+        self._journal = PaintedJournal(folder, self._count, fingerprint)
         self._plan = read_table(folder.plan)
         index = self._plan.column("source_index").to_numpy()
         starts = np.flatnonzero(np.diff(index, prepend=-1))
@@ -123,11 +125,11 @@ class Maps:
 
     def write_classes(self) -> None:
         """Write classes.json, of all label maps there are."""
-        self._journal.write_classes()
+        self._journal.write_classes(self._classes)
 
     def _write(self, source: int) -> None:
         first = self._first(source)
-        counted, reason, files = Counted.of(len(self._classes)), "", self._files(first)
+        counted, reason, files = Counted.of(self._count), "", self._files(first)
         try:
             with of_source(first.source, "writing its label map"):
                 self._refuse_unread(source)
@@ -135,7 +137,7 @@ class Maps:
         except SourceError as error:
             for path in files:
                 remove(path)
-            reason, files, counted = str(error), [], Counted.of(len(self._classes))
+            reason, files, counted = str(error), [], Counted.of(self._count)
             print(f"{first.source}: no label map: {reason}", file=sys.stderr)
         self._journal.add(source, counted, reason, files)
 
@@ -144,9 +146,9 @@ class Maps:
             check_size(reader, first)
             place = Georeference.of(reader)
         size = first.source_width, first.source_height
-        colours = np.array([one.colour for one in self._classes], np.uint8)
         with ExitStack() as stack:
             label = self._folder.label(first.label)
+            colours = self._classes.colours
             writer = stack.enter_context(LabelMapWriter(label, *size, colours, georeference=place))
             layers = {}
             for name, (path, names) in self._layers(first).items():
@@ -160,6 +162,7 @@ class Maps:
                 for name, layer in layers.items():
                     layer.write(self._values(lines, name, (layer.bands, size[0]), source))
         counted.nodata[:] = counted.pixels[-1]
+        categories.write(label, self._classes)
 
     def _lines(self, source: int) -> Iterator[tuple[int, pa.Table]]:
         """Lines of a source from the top, some at a time, with the first one's number."""
@@ -176,7 +179,7 @@ class Maps:
         self, lines: pa.Table, name: str, shape: tuple[int, int], source: int
     ) -> np.ndarray:
         """A column of lines as (bands, lines, W); shape: bands, W."""
-        dtype = label_dtype(len(self._classes)) if name == "labels" else BYTE
+        dtype = label_dtype(self._count) if name == "labels" else BYTE
         content = b"".join(lines.column(name).to_pylist())
         if len(content) != lines.num_rows * shape[0] * shape[1] * dtype.itemsize:
             shard = self._shards_of(source)[0]
@@ -191,8 +194,8 @@ class Maps:
             path = self._folder.confidence(first.label)
             found["confidence"] = path, ("probability of the class shown",)
         if self._settings.probabilities:
-            names = tuple(printable(one.name)[:MOST_LETTERS] for one in self._classes)
-            found["probabilities"] = self._folder.probabilities(first.label), names
+            path = self._folder.probabilities(first.label)
+            found["probabilities"] = path, self._classes.names
         return found
 
     def _files(self, first: PlannedTile) -> list[Path]:

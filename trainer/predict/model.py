@@ -4,14 +4,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
 from alps.engine.base.device import choose_device
 from alps.engine.base.errors import ModelError
-from alps.engine.labels.journal import ClassName
 from alps.engine.labels.palette import palette
 from alps.engine.labels.writer import label_dtype
+from alps.engine.naming.names import ShownClasses, cleaned
 from alps.trainer.numerics import autocast_for, choose_precision
 from alps.trainer.segmentation.card import ModelCard, read_card
 from alps.trainer.segmentation.models import class_names, located, open_model, weights_sha256
@@ -24,7 +25,7 @@ class Predictor:
     name: str  # as it was given
     model: nn.Module
     card: ModelCard
-    classes: tuple[ClassName, ...]
+    classes: ShownClasses
     sha256: str  # of its weights
     parameters: int
     precision: str
@@ -50,11 +51,12 @@ def open_predictor(checkpoint: str | Path, device: str, precision: str) -> Predi
     card = read_card(checkpoint, located(checkpoint))
     model = open_model(checkpoint).to(where).eval()
     names = class_names(model)
-    label_dtype(len(names))
-    colours = card.colours or tuple(map(tuple, palette(len(names)).tolist()))
-    if len(colours) != len(names):
+    label_dtype(len(names))  # there must be room for them
+    count = len(names)
+    colours = palette(count) if card.colours is None else np.array(card.colours, np.uint8)
+    if len(colours) != count:
         raise ModelError(
-            f"{checkpoint} knows {len(names)} classes and colours of {len(colours)}; put back a "
+            f"{checkpoint} knows {count} classes and colours of {len(colours)}; put back a "
             "copy of its config.json, or take the key alps out of it"
         )
     chosen = choose_precision(where, card.precision if precision == "auto" else precision)
@@ -62,7 +64,12 @@ def open_predictor(checkpoint: str | Path, device: str, precision: str) -> Predi
         str(checkpoint),
         model,
         card,
-        tuple(ClassName(str(name), colour) for name, colour in zip(names, colours, strict=True)),
+        ShownClasses(
+            np.arange(count, dtype=np.int32),
+            tuple(cleaned(str(name)) or f"class {number}" for number, name in enumerate(names)),
+            colours,
+            np.zeros(count, bool),
+        ),
         weights_sha256(model),
         sum(parameter.numel() for parameter in model.parameters()),
         chosen,

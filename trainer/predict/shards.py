@@ -127,7 +127,7 @@ class _Predicting:
         self, work: Work, rows: _Rows, reads: Iterator[ReadTile], progress: Progress
     ) -> None:
         self._work, self._rows, self._reads, self._progress = work, rows, reads, progress
-        self._classes = len(work.predictor.classes)
+        self._classes = len(work.predictor.classes.values)
         self._device = work.predictor.device
         self._weights = hann(work.tile, self._device)
         self._source = -1
