@@ -4,6 +4,7 @@ from alps.bench.proofs.mutants import changes_of
 
 LOOP = ("tests/trainer/loop/test_loop.py",)
 PLANS = ("tests/trainer/loop/test_plans.py",)
+PREDICTIONS = ("tests/trainer/predict",)
 METRICS = ("tests/trainer/segmentation/test_segmentation_metrics.py",)
 DATA = ("tests/trainer/data/test_trainer_data.py",)
 DISTILL = ("tests/trainer/distill/test_distill.py",)
@@ -171,10 +172,28 @@ MUTANTS = [
         ),
     ),
     *changes_of(
-        "trainer/segmentation/predict.py",
+        "trainer/segmentation/blend.py",
         METRICS,
-        ("place += share", "place[:] = share", "overlap is overwritten, not averaged"),
+        ("place += values", "place[:] = values", "overlap is overwritten, not averaged"),
         ("found.float().softmax(dim=1)", "found.float()", "logits are averaged"),
+    ),
+    *changes_of(
+        "trainer/segmentation/blend.py",
+        PREDICTIONS,
+        ("torch.sin(at) ** 2", "torch.ones_like(at)", "windows meet in a seam"),
+        ("for start in range(step, rows, step):", "for start in ():", "rows in flight are lost"),
+    ),
+    *changes_of(
+        "trainer/predict/shards.py",
+        PREDICTIONS,
+        ("source + int(reach.argmax())", "first", "a shard's first lines lack windows above it"),
+        ("labels[empty] = ", "labels[:0] = ", "nodata has a class"),
+    ),
+    *changes_of(
+        "trainer/predict/maps.py",
+        PREDICTIONS,
+        ("remove(self._folder.shard_tiles(shard))", "pass", "changed images are not predicted"),
+        ("self._refuse_unread(source)", "pass", "an image that was not read has a map"),
     ),
     *changes_of(
         "trainer/segmentation/metrics.py",

@@ -1,6 +1,7 @@
 """Label maps of a model: what they hold, and that they are those of whole images."""
 
 import json
+import xml.etree.ElementTree as ET
 from dataclasses import replace
 
 import numpy as np
@@ -210,6 +211,9 @@ def test_a_model_that_saw_smaller_images_sees_smaller_ones_here(tmp_path, option
 HOSTILE = ("<script>alert(1)</script>", "a\nb\r\x1b[31m", "=1+2", "\u202eevil", "x" * 10_000, "")
 
 
+SHOWN = (HOSTILE[0], "a b [31m", "=1+2", "evil", "x" * 99 + "…", "class 2")
+
+
 def test_hostile_names_change_nothing_but_the_name_shown(scenes, tmp_path, options):
     model = make_model(tmp_path / "model", HOSTILE[:3], CARD)
     predict_archive(scenes, tmp_path / "plain", settings=BOTH, options=options)
@@ -218,16 +222,17 @@ def test_hostile_names_change_nothing_but_the_name_shown(scenes, tmp_path, optio
         out = tmp_path / f"out{number}"
         predict_archive(scenes, out, settings=BOTH, options=replace(options, model=str(named)))
         found = json.loads((out / "classes.json").read_text())["classes"]
-        assert [one["name"] for one in found] == list(HOSTILE[3 * number :][:3])
+        assert [one["name"] for one in found] == list(SHOWN[3 * number :][:3])
         page = (out / "report" / "index.html").read_text()
-        assert "<script>alert" not in page
+        assert "<script>alert" not in page and "\x1b" not in page
         plain = results(tmp_path / "plain")
         for name, content in results(out).items():
             if name.startswith("labels/") or name.startswith("confidence/"):
                 assert content == plain[name]
         with rasterio.open(out / "probabilities" / "a.tif.tif") as file:
             bands = "".join(name or "" for name in file.descriptions)
-        assert len(bands) < 300 and "\n" not in bands and "\x1b" not in bands
+        assert bands == "".join(SHOWN[3 * number :][:3])
+        assert ET.parse(out / "labels" / "a.tif.aux.xml").getroot().tag == "PAMDataset"
 
 
 # --- the model

@@ -187,14 +187,14 @@ MUTANTS = [
     ),
     Mutant(
         "engine/stages/opening.py",
-        old='        "model": info.sha256,\n',
-        new="",
+        old='decides = {"model": info.sha256, **values["segment"], **also}',
+        new='decides = {**values["segment"], **also}',
         tests=RESUME,
         why="a run goes on with another model",
     ),
     Mutant(
         "engine/stages/opening.py",
-        old='        **deciding(values["source"]),\n',
+        old="        **deciding(json.loads(json.dumps(asdict(settings)))),\n",
         new="",
         tests=RESUME,
         why="a run goes on with other bands",
