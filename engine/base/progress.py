@@ -5,17 +5,36 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Self, TextIO
 
 from tqdm import tqdm
 
 from alps.engine.base.stopping import raise_if_stopped
 
+# Told of progress: the work in a word or two, what is done, and how much there is where known.
+Watcher = Callable[[str, int, int | None], None]
 SECONDS_BETWEEN_LINES = 10.0
 # The rate behind "time left" looks back this many lines, about a minute: a slow first tile
 # (warm-up, compilation) is forgotten and a change of pace is noticed.
 LINES_LOOKED_BACK = 6
+
+
+_watchers: list[Watcher] = []
+
+
+@contextmanager
+def watched(watcher: Watcher) -> Iterator[None]:
+    """Let somebody else see meanwhile how far all pieces of work of this process are.
+
+    It is called often, by the threads that do the work, and must not take long.
+    """
+    _watchers.append(watcher)
+    try:
+        yield
+    finally:
+        _watchers.remove(watcher)
 
 
 class Progress:
@@ -96,6 +115,8 @@ class Progress:
         """Set what is done; less than before means that work starts over."""
         with self._lock:
             step, self.done = done - self.done, done
+            for watcher in _watchers:
+                watcher(self.description, done, self.total)
             now = self._clock()
             if step < 0:
                 # Time left comes from what was done since; the last line's time stays as it was,

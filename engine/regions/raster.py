@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import rasterio
+from rasterio.enums import Resampling
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
@@ -45,10 +46,19 @@ class RegionRaster:
         for y in range(0, height, TILE):
             yield y, min(TILE, height - y)
 
-    def read(self, x: int, y: int, width: int, height: int) -> np.ndarray:
-        """Numbers of regions of a rectangle, (height, width) uint32."""
+    def read(
+        self, x: int, y: int, width: int, height: int, size: tuple[int, int] | None = None
+    ) -> np.ndarray:
+        """Numbers of regions of a rectangle, (height, width) uint32.
+
+        size: (width, height) to pick so many pixels only, evenly.
+        """
+        shape = (height, width) if size is None else (size[1], size[0])
+        place = Window(x, y, width, height)
         try:
-            return self._dataset.read(1, window=Window(x, y, width, height))
+            return self._dataset.read(
+                1, window=place, out_shape=shape, resampling=Resampling.nearest
+            )
         except RasterioError as error:
             raise _unreadable(self._path, error) from error
 

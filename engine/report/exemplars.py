@@ -97,7 +97,11 @@ def _patch(
     labels = read_labels(folder, row.label, crop)
     if labels is None or not (labels[own] == class_id).any():
         return own
-    same = labels == class_id
+    return patch_around(own, labels == class_id)
+
+
+def patch_around(own: np.ndarray, same: np.ndarray) -> np.ndarray:
+    """What of ``same`` hangs together with ``own``, both (H, W) bool."""
     _, patches = cv2.connectedComponents(same.astype(np.uint8), connectivity=4)
     return np.isin(patches, np.unique(patches[own & same]))
 

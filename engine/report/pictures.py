@@ -94,13 +94,15 @@ def exemplar_window(region: RegionRow, width: int, height: int) -> Window:
     return Window(min(max(x, 0), width - across), min(max(y, 0), height - down), across, down)
 
 
-def exemplar_picture(rgb: np.ndarray | None, mask: np.ndarray) -> np.ndarray:
+def exemplar_picture(
+    rgb: np.ndarray | None, mask: np.ndarray, side: int = THUMBNAIL_SIDE
+) -> np.ndarray:
     """What ``mask`` (H, W) bool shows, outlined, (h, w, 3) uint8, the rest of it dimmed.
 
-    rgb: (H, W, 3) uint8, None where the source is gone.
+    rgb: (H, W, 3) uint8, None where the source is gone. side: of the picture, the longer one.
     """
     height, width = mask.shape
-    scale = THUMBNAIL_SIDE / max(width, height)
+    scale = side / max(width, height)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     grow = cv2.INTER_LINEAR if scale > 1 else cv2.INTER_AREA
     inside = cv2.resize(mask.astype(np.float32), size, interpolation=grow) >= 0.5
@@ -126,12 +128,17 @@ def nearest(values: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 def photo_uri(pixels: np.ndarray, most_bytes: int) -> str:
     """Pack RGB or RGBA pixels as WebP, as well as ``most_bytes`` allow."""
+    return _uri(photo(pixels, most_bytes))
+
+
+def photo(pixels: np.ndarray, most_bytes: int) -> bytes:
+    """RGB or RGBA pixels as a WebP file, as good as ``most_bytes`` allow."""
     image = Image.fromarray(pixels)
     while True:
         for quality in QUALITIES:
             data = _webp(image, quality=quality)
             if len(data) <= most_bytes:
-                return _uri(data)
+                return data
         image = image.resize(_halved(image), Image.Resampling.BOX)
 
 

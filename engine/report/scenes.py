@@ -65,7 +65,7 @@ def draw_scene(
     """Draw the three pictures of a scene at one scale; memory is a strip and a row of windows."""
     shown = _middle(row)
     size = pictures.shown_size(shown, SCENE_SIDE)
-    image = _image(row, shown, size, sources)
+    image = scene_image(row, shown, size, sources)
     numbers, objects = _masks(folder, tiles, shown, size)
     masks = None
     if numbers is not None:
@@ -93,7 +93,7 @@ def _middle(row: SourceRow) -> Window:
     return Window((row.width - width) // 2, (row.height - height) // 2, width, height)
 
 
-def _image(
+def scene_image(
     row: SourceRow, shown: Window, size: tuple[int, int], sources: SourcePixels
 ) -> np.ndarray | None:
     """A scene scaled strip by strip: RGB, or RGBA with pixels without data left out."""

@@ -25,6 +25,7 @@ from alps.engine.run_folder.inside import refuse_links
 PLANNING_SECONDS = 3600
 PATIENCE = 0.5  # seconds: others look for a moment whether a lock is held
 WHOLE = (0, 1)
+NAMING = "lock-naming"
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,16 @@ def locked(
         if machines == 1:
             for other in _shares_at_work(folder):
                 raise _busy(folder, other)
+        yield
+
+
+@contextmanager
+def alone_naming(folder: RunFolder) -> Iterator[None]:
+    """Be the one process that shows the classes of a folder to people; others may write to it.
+
+    Raises RunFolderError where another does.
+    """
+    with _hold(folder, NAMING):
         yield
 
 
@@ -156,6 +167,11 @@ def _wait(folder: RunFolder, name: str, lock: FileLock, most: float) -> None:
 
 
 def _busy(folder: RunFolder, name: str) -> RunFolderError:
+    if name == NAMING:
+        return RunFolderError(
+            f"a page for naming {folder.root} is open already: {_holder(folder, name)}; use that "
+            "one, or end it with Ctrl-C where it was started"
+        )
     return RunFolderError(
         f"another run is writing to {folder.root}: {_holder(folder, name)}; wait for it, or give "
         "another OUT"

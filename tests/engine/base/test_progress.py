@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from alps.engine.base.progress import Progress, format_bytes, format_seconds
+from alps.engine.base.progress import Progress, format_bytes, format_seconds, watched
 
 
 class Clock:
@@ -192,3 +192,19 @@ def test_durations_and_sizes():
         "375.0 MB",
         "2.6 GB",
     ]
+
+
+def test_others_may_watch_all_progress_for_a_while():
+    seen = []
+
+    def see(what, done, total):
+        seen.append((what, done, total))
+
+    with Progress(3, "tiles", "segmenting", stream=io.StringIO()) as progress:
+        progress.advance()
+        with watched(see):
+            progress.advance()
+            with Progress(None, "B", "reading", stream=io.StringIO()) as other:
+                other.advance(7)
+        progress.advance()
+    assert seen == [("segmenting", 2, 3), ("reading", 7, None)]

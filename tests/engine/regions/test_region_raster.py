@@ -67,6 +67,15 @@ def test_each_pixel_has_the_value_of_its_region(tmp_path):
     np.testing.assert_array_equal(found, expected)
 
 
+def test_a_few_pixels_of_a_part_are_picked(tmp_path):
+    content = numbers(600, 900)
+    with open_regions(written(tmp_path / "a.tif", content)) as raster:
+        found = raster.read(100, 50, 600, 400, (60, 40))
+    part = content[50:450, 100:700]
+    assert found.shape == (40, 60) and np.isin(found, part).all()
+    np.testing.assert_allclose(found.astype(int), part[5::10, 5::10].astype(int), atol=900)
+
+
 def test_regions_that_the_tables_do_not_know_are_no_silent_gap(tmp_path):
     content = numbers()
     known = int(content[content != NOWHERE].max()) + 1

@@ -145,7 +145,7 @@ def test_strips_make_one_picture(run, monkeypatch, rows):
     Image.fromarray(np.dstack([pixels] * 3)).save(run.root / NAMES[0])
     row = read_sources(run.tiles, [0])[0]
     with SourcePixels(None) as sources:
-        drawn = scenes._image(row, Window(0, 0, 100, 60), (50, 30), sources)
+        drawn = scenes.scene_image(row, Window(0, 0, 100, 60), (50, 30), sources)
     assert np.abs(drawn[..., 0].astype(int) - pixels[::2, ::2]).max() <= 1
 
 
