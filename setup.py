@@ -55,6 +55,9 @@ EXTRAS = {
     "tensorrt": ["tensorrt>=10.3,<12"],  # 10.3: strongly typed networks
     "tensorrt-rtx": ["tensorrt-rtx-cu13>=1.2,<2"],  # 1.2: builds for GPUs that are not there
     "cuml": ["cuml-cu13>=25.10,<27"],  # first wheels for CUDA 13
+    # The page of `alps name`. starlette 0.37: handlers of errors by their base class; uvicorn 0.29:
+    # signals are left to who starts it in another thread.
+    "name": ["starlette>=0.37,<2", "uvicorn>=0.29,<1"],
     "ray": ["ray>=2.30,<3"],  # 2.30: Python 3.12
     "train": [
         "matplotlib>=3.9,<4",  # 3.9: the first with NumPy 2; the plot of an experiment
@@ -104,6 +107,8 @@ EXTRAS = {
         "pandas>=2.2.2,<4",  # notebooks have DataFrames
         "pre-commit>=3.5,<5",  # runs the checks at every commit, for whoever wants it
         "psutil>=5.9,<8",  # memory of a process, as the system counts it
+        # A browser for the page of `alps name`; 1.40: Python 3.13. It takes the system's chromium.
+        "playwright>=1.40,<2",
         "pycocotools>=2.0.7,<3",  # the oracle for run-length codes
         "pyogrio>=0.8,<1",  # the extra `vectors`
         "pyproj>=3.6,<4",
@@ -111,6 +116,7 @@ EXTRAS = {
         "pytest-benchmark>=4,<6",
         "pytest-xdist>=3.6.1,<4",  # 3.6.1: tests run in the main thread, where signals arrive
         "ruff>=0.6,<1",
+        "starlette>=0.37,<2",  # the page of `alps name`
         # SLIC and Felzenszwalb, the baselines of the quality table; the trainer's regions
         "scikit-image>=0.22,<1",
         "segment-anything==1.0",  # the original that our masks are held against
@@ -118,6 +124,7 @@ EXTRAS = {
         "tensorboard>=2.17,<3",  # what a training logs with --tensorboard
         # Engines for GPUs that are not there; only these systems have wheels.
         "tensorrt-rtx-cu13>=1.2,<2; sys_platform == 'linux' and platform_machine == 'x86_64'",
+        "uvicorn>=0.29,<1",
         "transformers>=5,<6",  # the models that trainings are of, and what opens them again
     ],
 }
@@ -134,6 +141,7 @@ setup(
     package_dir=PACKAGES,
     package_data={
         "alps": ["py.typed"],
+        "alps.engine.browser": ["page/*.html", "page/*.css", "page/*.js"],
         "alps.engine.models": ["weights/*.safetensors", "weights/*.md"],
         "alps.engine.report": ["*.html", "*.css", "*.js"],
     },
