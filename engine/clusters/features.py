@@ -302,14 +302,20 @@ def refuse_unusable(values: np.ndarray, what: str, tile_id: int) -> None:
         )
 
 
-def lists(table: pa.Table, name: str) -> np.ndarray:
-    """A column of lists of one length as (n, length). Raises RunFolderError where it lacks some."""
+def present(table: pa.Table, name: str) -> pa.Array:
+    """A column of lists in one piece. Raises RunFolderError where it lacks some."""
     column = table.column(name).combine_chunks()
     if column.null_count:
         raise RunFolderError(
             f"the column {name} of a table of this run lacks values; alps verify OUT --repair "
             "finds what is damaged"
         )
+    return column
+
+
+def lists(table: pa.Table, name: str) -> np.ndarray:
+    """A column of lists of one length as (n, length). Errors as ``present``'s."""
+    column = present(table, name)
     values = column.flatten() if table.num_rows else pa.array([], column.type.value_type)
     width = table.schema.field(name).type.list_size
     return values.to_numpy(zero_copy_only=False).reshape(-1, width)

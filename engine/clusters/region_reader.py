@@ -4,13 +4,16 @@ from collections import OrderedDict
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from alps.engine.base.errors import RunFolderError
 from alps.engine.clusters.features import (
     SEGMENT_COLUMNS,
     RegionColumns,
     SegmentColumns,
     SourceMeans,
     lists,
+    present,
     refuse_unusable,
     segment_columns,
 )
@@ -48,10 +51,16 @@ class RegionReader:
 
         shard: whose segments are there; one pass drops those of earlier groups.
         """
-        entries = {name: table.column(name).combine_chunks() for name in ("tiles", "segments")}
-        shares = table.column("shares").combine_chunks()
-        tiles = entries["tiles"].flatten().to_numpy()
-        starts = entries["tiles"].offsets.to_numpy().astype(np.int64)
+        tiles, segments, shares = (present(table, name) for name in ("tiles", "segments", "shares"))
+        starts = tiles.offsets.to_numpy().astype(np.int64)
+        if any(
+            pc.list_value_length(one) != pc.list_value_length(tiles) for one in (segments, shares)
+        ):
+            raise RunFolderError(
+                "regions of this run are of more tiles than segments; alps verify OUT --repair "
+                "finds what is damaged"
+            )
+        tiles = tiles.flatten().to_numpy()
         names, which = np.unique(tiles, return_inverse=True)
         # What nobody saw has no vectors, but of the archive's width.
         found = [self.of_tile(int(tile)) for tile in names] or [self._none_of(shard)]
@@ -63,7 +72,7 @@ class RegionReader:
             np.repeat(source, lengths),
             SourceMeans.join([self._mean_of(int(index)) for index in sources] or [NO_MEANS]),
             starts - starts[0],
-            before[which] + entries["segments"].flatten().to_numpy(),
+            before[which] + segments.flatten().to_numpy(),
             shares.flatten().to_numpy(),
             lists(table, "colour"),
             table.column("area").to_numpy(),

@@ -545,13 +545,24 @@ def test_vectors_that_are_none_are_damage_of_the_run(tmp_path, monkeypatch):
         cluster_archive(folder, ClusterSettings(clusters=2))
 
 
-def test_colours_that_are_not_there_are_damage_of_the_run(tmp_path):
+@pytest.mark.parametrize("name", ["colour", "tiles", "segments", "shares"])
+def test_columns_that_are_not_there_are_damage_of_the_run(tmp_path, name):
     segments = [{"embedding": [float(n), 1.0, 0.0, 0.0]} for n in range(8)]
     folder = make_run(tmp_path / "run", [Window(0, 0, 8, 8)], [segments])
     table = read_table(folder.regions(0))
-    at = table.schema.get_field_index("colour")
+    at = table.schema.get_field_index(name)
     column = pa.array([None] * table.num_rows, table.schema.field(at).type)
     pq.write_table(table.set_column(at, table.schema.field(at), column), folder.regions(0))
     record(folder, folder.regions(0))
-    with pytest.raises(RunFolderError, match="the column colour of a table of this run lacks"):
+    with pytest.raises(RunFolderError, match=f"the column {name} of a table of this run lacks"):
         cluster_archive(folder, ClusterSettings(clusters=2))
+
+
+def test_regions_of_more_tiles_than_segments_are_damage_of_the_run(tmp_path):
+    segments = [{"embedding": [float(n), 1.0, 0.0, 0.0]} for n in range(8)]
+    folder = make_run(tmp_path / "run", [Window(0, 0, 8, 8)], [segments])
+    table = read_table(folder.regions(0), list(REGION_COLUMNS))
+    at = table.schema.get_field_index("segments")
+    none = pa.array([[]] * table.num_rows, table.schema.field(at).type)
+    with pytest.raises(RunFolderError, match="more tiles than segments"):
+        RegionReader(folder).columns(table.set_column(at, table.schema.field(at), none))
