@@ -16,7 +16,7 @@ import numpy as np
 
 from alps.engine.base.atomic import write_text
 from alps.engine.base.digests import fingerprint
-from alps.engine.base.errors import SourceError
+from alps.engine.base.errors import SettingsError, SourceError
 from alps.engine.base.progress import Progress
 from alps.engine.base.records import read_record
 from alps.engine.images.archive import read_together
@@ -149,6 +149,11 @@ def _targets(request: DecodeRequest) -> RegionTargets | None:
     if not request.data.is_run:
         raise SourceError(
             f"{request.data.root} is no run folder of alps label; margins and controls need one"
+        )
+    if request.pseudo.targets == "shuffled" and request.data.rules.values is not None:
+        raise SettingsError(
+            f"--targets shuffled draws among all clusters, but classes of {request.data.root} were "
+            "merged or are ignored; use a run without names.json"
         )
     folder = RunFolder(request.data.root)
     clusters = len(read_classes(folder.classes).classes)

@@ -98,7 +98,11 @@ def _run_folder(root: Path, settings: DataSettings) -> DataSet:
     folder.refuse_unpainted()
     if not folder.classes.exists() or not folder.tiles.exists():
         raise RunFolderError(f"the run in {root} is not finished; give its `alps label` again")
-    names = [one.name for one in read_classes(folder.classes).classes]
+    classes = read_classes(folder.classes)
+    shown = [one for one in classes.classes if one.part_of is None and not one.ignored]
+    # What people merged or left out is no class to learn.
+    values = None if len(shown) == len(classes.classes) else tuple(one.id for one in shown)
+    names = tuple(one.name for one in shown)
     columns = ["source_index", "source", "path", "label", "reason"]
     seen: dict[int, dict] = {}
     for row in read_table(folder.tiles, columns).to_pylist():
@@ -114,7 +118,7 @@ def _run_folder(root: Path, settings: DataSettings) -> DataSet:
         pairs.append(Pair(name, Path(row["path"]), label, "", "", index))
     return DataSet(
         root,
-        LabelRules(tuple(names), ignore=(255 if len(names) <= 255 else 65535,)),
+        LabelRules(names, values=values, ignore=(classes.unlabelled,)),
         tuple(pairs),
         tuple(problems),
         _reading(Reading.of_run(run), settings),
