@@ -71,6 +71,11 @@ def several(name: str, help: str, **more: Any) -> Callable:
     help="With --from-truth: names of truth class 0, 1, …",
 )
 @click.option(
+    "--review",
+    is_flag=True,
+    help="With --from-truth: show those names in the browser, to be taken one by one.",
+)
+@click.option(
     "--paint/--no-paint",
     "paints",
     default=True,
@@ -96,6 +101,7 @@ def name(
     out: Path,
     from_truth: Path | None,
     class_names: str,
+    review: bool,
     paints: bool,
     lists: bool,
     port: int,
@@ -117,6 +123,12 @@ def name(
     words = tuple(word.strip() for word in class_names.split(",")) if class_names else ()
     if words and from_truth is None:
         raise SettingsError("--class-names goes with --from-truth")
+    if review and (from_truth is None or any(changes.values())):
+        raise SettingsError("--review goes with --from-truth, and with no change")
+    if review:
+        suggest = partial(naming.suggested_names, folder, from_truth, words)
+        _serve(folder, port, opens_browser, suggest)
+        return
     edits = _edits(folder, changes)
     if from_truth is not None:
         edits += _after_truth(folder, from_truth, words)
@@ -196,7 +208,7 @@ def _say(folder: Any, names: "Names") -> None:
         click.echo(f"no class of {folder.root} has a name yet")
 
 
-def _serve(folder: Any, port: int, opens_browser: bool) -> None:
+def _serve(folder: Any, port: int, opens_browser: bool, suggest: Any = None) -> None:
     from alps.engine.browser import serve
 
-    serve(folder, port, opens_browser)
+    serve(folder, port, opens_browser, suggest)

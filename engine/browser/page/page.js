@@ -123,6 +123,7 @@ async function goTo(exemplar) {
 // What is shown.
 
 function show(next) {
+  if (state && next.version < state.version) return; // it was overtaken on its way
   const isNew = state?.survey !== next.survey;
   state = next;
   document.title = `${state.title} · naming`;

@@ -8,9 +8,12 @@ import sys
 import urllib.request
 
 import pytest
+from click.testing import CliRunner
+from named_page import CLUSTERS
 
 from alps.engine import browser
 from alps.engine.base.errors import RunFolderError, SettingsError
+from alps.engine.cli.name import name as command
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.locks import alone_naming, locked
 
@@ -61,9 +64,18 @@ def test_ctrl_c_ends_it_in_order(run):
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from alps.engine.cli.main import main; main()"
     )
-    command = [sys.executable, "-c", code, "name", str(run.root), "--no-browser", "--port", "0"]
+    line = [
+        sys.executable,
+        "-c",
+        code,
+        "name",
+        str(run.root),
+        "--no-browser",
+        "--port",
+        "0",
+    ]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, **pipes) as program:
+    with subprocess.Popen(line, **pipes) as program:
         try:
             address = program.stdout.readline().split()[-1]
             assert program.stdout.readline().startswith("Ctrl-C ends it")
@@ -77,3 +89,22 @@ def test_ctrl_c_ends_it_in_order(run):
     assert said.splitlines()[-1] == "alps: interrupted; run the same command again to go on"
     with alone_naming(run), locked(run):
         pass
+
+
+def test_names_after_real_labels_are_only_suggested_on_the_page(run, monkeypatch):
+    asked = {}
+
+    def serve(folder, port, open_browser, suggest):
+        asked.update(port=port, opens=open_browser, suggested=suggest())
+
+    monkeypatch.setattr(browser, "serve", serve)
+    labels = str(run.root / "labels")  # as good as any; each class is its own truth
+    call = CliRunner().invoke
+    options = ["--from-truth", labels, "--review", "--port", "7", "--no-browser"]
+    done = call(command, [str(run.root), *options], catch_exceptions=False)
+    assert done.exit_code == 0 and not run.names.exists()
+    assert (asked["port"], asked["opens"]) == (7, False)
+    assert asked["suggested"][2].share == 1 and len(asked["suggested"]) == CLUSTERS
+    for arguments in (["--review"], [*options, "--set", "1=water"]):
+        refused = call(command, [str(run.root), *arguments])
+        assert "goes with --from-truth" in str(refused.exception) and not run.names.exists()
