@@ -168,7 +168,8 @@ class Desk:
         self.version += 1
 
         def see(what: str, done: int, total: int | None) -> None:
-            self.busy = Progressing(what, done, total)
+            words = what if what == work else f"{work}, {what}"
+            self.busy = Progressing(words, done, total)
 
         return see
 

@@ -7,7 +7,6 @@ import { get, numbers } from "./server.js";
 const NONE = 65535;
 const MOST_SCALE = 40; // pixels of the screen for one of the picture
 const CLICK = 5; // pixels that a click may move
-const DIMMED = 0.12; // of classes that are not the chosen one
 
 export class SceneMap {
   // acts: picked(value of a class).
@@ -133,12 +132,11 @@ export class SceneMap {
     if (!this.ids) return;
     const table = new Uint32Array(NONE + 1); // colours as ABGR, the way a canvas holds them
     for (const [cluster, one] of this.ofCluster) {
-      if (one.ignore) continue;
+      const isOther = this.only && this.current !== null && one.value !== this.current;
+      if (one.ignore || isOther) continue;
       const colour = parseInt((this.tints.get(one.value) ?? one.colour).slice(1), 16);
-      const isDimmed = this.only && this.current !== null && one.value !== this.current;
-      const alpha = isDimmed ? Math.round(255 * DIMMED) : 255;
       const [red, green, blue] = [colour >> 16, (colour >> 8) & 255, colour & 255];
-      table[cluster] = ((alpha << 24) | (blue << 16) | (green << 8) | red) >>> 0;
+      table[cluster] = ((255 << 24) | (blue << 16) | (green << 8) | red) >>> 0;
     }
     const pixels = new Uint32Array(this.ids.length);
     for (let i = 0; i < pixels.length; i++) pixels[i] = table[this.ids[i]];
