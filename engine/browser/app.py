@@ -72,7 +72,7 @@ class _Page:
     def app(self) -> Starlette:
         static = [Route(f"/{name}", _file(*about)) for name, about in FILES.items()]
         pictures = [
-            Route("/exemplar/{survey:int}/{cluster:int}/{place:int}", self._exemplar),
+            Route("/exemplar/{since:int}/{cluster:int}/{place:int}", self._exemplar),
             Route("/scene/{scene:int}/{part:int}/image", self._scene),
             Route("/scene/{scene:int}/{part:int}/clusters/{survey:int}", self._clusters),
         ]
@@ -101,11 +101,10 @@ class _Page:
 
     async def _exemplar(self, request: Request) -> Response:
         numbers = request.path_params
-        if numbers["survey"] != self._desk.surveys:  # a split came in between; it asks again
+        survey, cluster = self._desk.survey, numbers["cluster"]
+        if numbers["since"] != survey.since.get(cluster):  # a split came in between
             return Response(status_code=204)
-        made = await run_in_threadpool(
-            self._gallery.exemplar, self._desk.survey, numbers["cluster"], numbers["place"]
-        )
+        made = await run_in_threadpool(self._gallery.exemplar, survey, cluster, numbers["place"])
         return Response(made, media_type=WEBP)
 
     async def _scene(self, request: Request) -> Response:

@@ -183,7 +183,8 @@ class Desk:
             self._redo.clear()
         self._names, self._clusters = names, len(file.model.centroids)
         if not self.version or file.sha256 != self.survey.sha256:
-            self.survey: Survey = survey_clusters(self.folder)
+            before = self.survey if self.version else None
+            self.survey: Survey = survey_clusters(self.folder, before)
             self.surveys += 1
         self.version += 1
         self._state = {

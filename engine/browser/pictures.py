@@ -86,7 +86,7 @@ class Gallery:
             )
             return pictures.photo(drawn, EXEMPLAR_BYTES)
 
-        return self._made(self._exemplars, (survey.sha256, cluster, place), make)
+        return self._made(self._exemplars, (survey.since[cluster], cluster, place), make)
 
     def scene(self, index: int, part: int) -> bytes:
         """A part of a source as the run reads it, as WebP; grey where the source is gone.

@@ -102,6 +102,7 @@ def _exemplars(one: Named, survey: Survey) -> list[dict[str, Any]]:
     ]
     return [
         {
+            "since": survey.since[number],
             "cluster": number,
             "place": place,
             "scene": region.source_index,

@@ -33,12 +33,16 @@ class Survey:
     rows: dict[int, SourceRow]  # of the sources of the sample
     dates: dict[int, int] = field(default_factory=dict)  # by source index, where known
     exemplars: dict[int, list[RegionRow]] = field(default_factory=dict)
+    # In which survey a cluster became what it is: a name for its pictures.
+    since: dict[int, int] = field(default_factory=dict)
     groups: int = 0  # that were looked at
     all_groups: int = 0
 
 
-def survey_clusters(folder: RunFolder) -> Survey:
+def survey_clusters(folder: RunFolder, before: Survey | None = None) -> Survey:
     """Look at the clusters of a run as they are now.
+
+    before: what was seen last; of a cluster that is still the same no picture has changed.
 
     Raises RunFolderError where it has none, or a file is damaged.
     """
@@ -59,7 +63,7 @@ def survey_clusters(folder: RunFolder) -> Survey:
     rows = read_sources(folder.tiles, np.unique(sources).tolist())
     latest = datetime.now().year + 1
     dates = {index: date_in_name(row.source, latest) for index, row in rows.items()}
-    return Survey(
+    survey = Survey(
         sha256=file.sha256,
         numbers=tuple(sorted(numbers)),
         centroids=file.model.class_centroids,
@@ -72,6 +76,26 @@ def survey_clusters(folder: RunFolder) -> Survey:
         exemplars={one: pick_exemplars(own, EXEMPLARS) for one, own in found.items()},
         groups=len(sample),
         all_groups=len(parts),
+    )
+    survey.since.update(_since(survey, before))
+    return survey
+
+
+def _since(now: Survey, before: Survey | None) -> dict[int, int]:
+    if before is None:
+        return dict.fromkeys(now.numbers, 1)
+    turn = max(before.since.values(), default=0) + 1
+    return {
+        number: before.since[number] if _is_same(now, before, number) else turn
+        for number in now.numbers
+    }
+
+
+def _is_same(now: Survey, before: Survey, number: int) -> bool:
+    return (
+        number in before.since
+        and now.area[number] == before.area[number]
+        and now.exemplars.get(number) == before.exemplars.get(number)
     )
 
 

@@ -123,9 +123,9 @@ def name(
     words = tuple(word.strip() for word in class_names.split(",")) if class_names else ()
     if words and from_truth is None:
         raise SettingsError("--class-names goes with --from-truth")
-    if review and (from_truth is None or any(changes.values())):
-        raise SettingsError("--review goes with --from-truth, and with no change")
     if review:
+        if from_truth is None or any(changes.values()):
+            raise SettingsError("--review goes with --from-truth, and with no change")
         suggest = partial(naming.suggested_names, folder, from_truth, words)
         _serve(folder, port, opens_browser, suggest)
         return

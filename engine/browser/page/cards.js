@@ -23,7 +23,7 @@ export class Cards {
   }
 
   // Show a state; cards stay where they are, new ones come after the one they were split from.
-  show(classes, survey) {
+  show(classes) {
     const before = this.classes;
     this.classes = new Map(classes.map((one) => [one.value, one]));
     const focused = this.box.contains(document.activeElement) ? this.current : null;
@@ -43,7 +43,7 @@ export class Cards {
         this.chosen.delete(value);
       }
     }
-    for (const one of classes) this.#fill(this.#card(one), one, survey);
+    for (const one of classes) this.#fill(this.#card(one), one);
     this.#arrange();
     if (focused !== null && !this.classes.has(focused)) {
       const visible = this.visible();
@@ -165,7 +165,7 @@ export class Cards {
     field.value = field.dataset.known = one.name;
   }
 
-  #fill(card, one, survey) {
+  #fill(card, one) {
     const part = (name) => card.querySelector(`.${name}`);
     const field = part("name");
     // What is being typed stays, whatever else comes in.
@@ -187,7 +187,7 @@ export class Cards {
     part("where").title = one.mainly.join("\n");
     this.#parts(part("parts"), one);
     this.#near(part("near"), one);
-    this.#pictures(part("pictures"), one, survey);
+    this.#pictures(part("pictures"), one);
   }
 
   #suggest(button, one) {
@@ -254,8 +254,9 @@ export class Cards {
     line.replaceChildren("like ", ...links);
   }
 
-  #pictures(box, one, survey) {
-    const wanted = one.exemplars.map((e) => `${survey}/${e.cluster}/${e.place}`).join(" ");
+  #pictures(box, one) {
+    const path = (e) => `exemplar/${e.since}/${e.cluster}/${e.place}`;
+    const wanted = one.exemplars.map(path).join(" ");
     if (box.dataset.shown === wanted) return;
     box.dataset.shown = wanted;
     const buttons = one.exemplars.map((exemplar) => {
@@ -268,7 +269,7 @@ export class Cards {
       image.fetchPriority = "low"; // the map does not wait for them
       image.decoding = "async";
       image.alt = "";
-      image.src = `exemplar/${survey}/${exemplar.cluster}/${exemplar.place}`;
+      image.src = path(exemplar);
       button.append(image);
       button.addEventListener("click", () => this.acts.goTo(exemplar));
       return button;

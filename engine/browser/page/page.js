@@ -128,7 +128,7 @@ function show(next) {
   state = next;
   document.title = `${state.title} · naming`;
   $("title").textContent = state.title;
-  cards.show(state.classes, state.survey);
+  cards.show(state.classes);
   map.tint(null, null);
   map.show(state.classes);
   if (isNew && list.size) load();

@@ -37,6 +37,10 @@ def page(run, serve_page):
     return serve_page(run)
 
 
+def picture_of(exemplar):
+    return f"exemplar/{exemplar['since']}/{exemplar['cluster']}/{exemplar['place']}"
+
+
 def untouched(folder):
     return not folder.names.exists()
 
@@ -88,7 +92,7 @@ def test_only_the_page_itself_changes_anything(page, run):
     [
         "../run.json", "..%2f..%2frun.json", "run.json", "/etc/passwd", "%2fetc%2fpasswd",
         "page/page.js", "page.js/../app.py", "app.py", "report.css%00", "exemplar/1/..%2f/0",
-        "scene/-1/0/image", "scene/0/99/image", "scene/99/0/image", "exemplar/1/99/0",
+        "scene/-1/0/image", "scene/0/99/image", "scene/99/0/image",
         "exemplar/1/0/99", "scene/0/0/image?x=1", "scene/" + "9" * 250 + "/0/image",
         "scene/" + "9" * 5000 + "/0/image", "scene/0.5/0/image",
     ],
@@ -369,7 +373,7 @@ def test_pictures_show_what_the_run_has(page, run, labelled):
     classes = page.get("state").json["classes"]
     one = next(one for one in classes if any(e["scene"] == 1 for e in one["exemplars"]))
     for exemplar in one["exemplars"]:
-        answer = page.get(f"exemplar/1/{exemplar['cluster']}/{exemplar['place']}")
+        answer = page.get(picture_of(exemplar))
         assert answer.headers["content-type"] == "image/webp"
         assert max(Image.open(io.BytesIO(answer.body)).size) == 224
     scenes = page.get("scenes/0").json
@@ -391,6 +395,23 @@ def test_pictures_show_what_the_run_has(page, run, labelled):
     assert here["cluster"] in near[:40, :40]
 
 
+def test_after_a_split_only_its_parts_have_other_pictures(page):
+    def pictures():
+        classes = page.get("state").json["classes"]
+        return {one["value"]: [picture_of(e) for e in one["exemplars"]] for one in classes}
+
+    before = pictures()
+    page.change("split", 3, parts=2)
+    split = pictures()
+    others = set(before) - {3}
+    assert {n: before[n] for n in others} == {n: split[n] for n in others}
+    assert not set(before[3]) & set(split[3]) and split[CLUSTERS]
+    page.post("undo", {"session": page.session})
+    gone = page.get(split[CLUSTERS][0])  # as a browser may ask that has not heard of it yet
+    assert (gone.status, gone.body) == (204, b"")
+    assert all(page.get(path).status == 200 for path in [pictures()[3][0], before[0][0]])
+
+
 def test_a_source_that_is_gone_is_grey(run, serve_page, labelled, tmp_path):
     kept = tmp_path / "away"
     shutil.move(labelled / "images" / "field-2018.png", kept)
@@ -404,7 +425,7 @@ def test_a_source_that_is_gone_is_grey(run, serve_page, labelled, tmp_path):
             for e in one["exemplars"]
             if not e["scene"]
         )
-        answer = page.get(f"exemplar/1/{exemplar['cluster']}/{exemplar['place']}")
+        answer = page.get(picture_of(exemplar))
         assert answer.status == 200
     finally:
         shutil.move(kept, labelled / "images" / "field-2018.png")
