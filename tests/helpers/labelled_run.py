@@ -7,12 +7,16 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import rasterio
+from PIL import Image
 from scipy import ndimage
 
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.sums import record
 
-IMAGES = ("a b.png", "line\nbreak.png", "images/ñ 雪.png", "images/x.jpg", "images/x.png")
+IMAGES = (
+    "a b.png", "line\nbreak.png", "images/ñ 雪.png", "images/x.jpg", "images/x.png",
+    "=1+1 &<b>'#?%20.png",
+)  # fmt: skip
 # What means something to a browser, a spreadsheet, YAML, XML, a shell, or turns text around.
 HOSTILE = (
     "</script><img src=x onerror=alert(1)> & \"quotes\" 'too'",
@@ -70,6 +74,17 @@ class MadeRun:
         content = json.loads(self.folder.classes.read_text())
         for entry, name in zip(content["classes"], names, strict=False):
             entry["name"] = name
+        self.write_classes(content)
+
+    def give_away(self, value, to):
+        """Show a class as another one, so that its value is in no label map."""
+        for row in self.rows().values():
+            labels = self.label(row["label"])
+            labels[labels == value] = to
+            Image.fromarray(labels).save(self.folder.label(row["label"]))
+        content = json.loads(self.folder.classes.read_text())
+        content["classes"][to]["pixels"] += content["classes"][value]["pixels"]
+        content["classes"][value]["pixels"] = 0
         self.write_classes(content)
 
     def write_classes(self, content):

@@ -35,9 +35,11 @@ def finished(tmp_path_factory, speck):
 
 @pytest.fixture
 def own_run(finished, tmp_path):
-    """The same run, to be changed."""
+    """The same run, to be changed; its first class is a part of the second, and has no pixel."""
     shutil.copytree(finished.folder.root, tmp_path / "out")
-    return MadeRun(RunFolder(tmp_path / "out"), finished.images)
+    run = MadeRun(RunFolder(tmp_path / "out"), finished.images)
+    run.give_away(0, 1)
+    return run
 
 
 @pytest.fixture

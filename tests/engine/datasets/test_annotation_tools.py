@@ -81,7 +81,7 @@ def test_the_interface_has_the_labels(own_run, tmp_path, export):
     region = tasks[0]["predictions"][0]["result"][0]
     assert (region["from_name"], region["to_name"]) == (brush.get("name"), image.get("name"))
     assert brush.get("toName") == image.get("name") and image.get("value") == "$image"
-    assert tasks[0]["data"]["image"] == "/data/local-files/?d=a%20b.png"
+    assert tasks[1]["data"]["image"] == "/data/local-files/?d=a%20b.png"
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 70)), min_size=1, max_size=40))

@@ -35,9 +35,9 @@ def test_masks_are_the_label_maps_objects(finished, tmp_path, export):
             y, x = np.nonzero(mask)
             box = [x.min(), y.min(), np.ptp(x) + 1, np.ptp(y) + 1]
             assert one["area"] == mask.sum() and one["bbox"] == box and one["iscrowd"] == 0
-    assert with_objects == 5 and len(found.anns) > 40
+    assert with_objects == 6 and len(found.anns) > 40
     assert sorted(found.anns) == list(range(1, len(found.anns) + 1))
-    assert f"5 images, {len(found.anns)} annotations" in said and "patches" not in said
+    assert f"6 images, {len(found.anns)} annotations" in said and "patches" not in said
 
 
 def test_categories_are_the_classes_that_occur(own_run, tmp_path, export):
@@ -78,9 +78,9 @@ def test_an_image_that_run_lengths_cannot_count_is_a_row(finished, tmp_path, exp
     said = export(finished, tmp_path / "d", "--format", "coco")
     assert [one["file_name"] for one in read(tmp_path / "d").imgs.values()] == ["a b.png"]
     rows = (tmp_path / "d" / "left_out.jsonl").read_text().splitlines()
-    assert len(rows) == 4 and "96 x 96 pixels" in json.loads(rows[0])["reason"]
-    assert "4 sources are left out" in said
+    assert len(rows) == 5 and "96 x 96 pixels" in json.loads(rows[0])["reason"]
+    assert "5 sources are left out" in said
     monkeypatch.setattr(module, "PIXEL_LIMIT", 1)
-    with pytest.raises(SourceError, match=r"none of 5 images can be written: .* pixels"):
+    with pytest.raises(SourceError, match=r"none of 6 images can be written: .* pixels"):
         export(finished, tmp_path / "e", "--format", "coco")
     assert not (tmp_path / "e").exists()

@@ -5,6 +5,7 @@ import json
 import shutil
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from pycocotools.coco import COCO
@@ -16,6 +17,7 @@ from alps.engine.datasets.coco import CocoFormat
 from alps.engine.images.georeference import Georeference
 from alps.engine.images.tiff import whole_tiff
 from alps.engine.regions.build import NOWHERE
+from alps.engine.run_folder.tables import write_table
 
 COCO_FORMAT = ("--format", "coco")
 
@@ -84,7 +86,7 @@ def test_a_stopped_export_goes_on_where_it_was(
     for path in part.glob("annotations/*.json"):  # what came after the last note
         path.write_bytes(path.read_bytes() + b"torn")
     export(finished, tmp_path / "d", *COCO_FORMAT, "--val", 0.4)
-    assert added == [0, 1, 2, 3, 3, 4]
+    assert added == [0, 1, 2, 3, 3, 4, 5]
     assert contents(tmp_path / "d") == contents(tmp_path / "whole")
     assert not part.exists()
 
@@ -104,7 +106,7 @@ def test_a_draft_of_something_else_is_begun_anew(
         path = tmp_path / ".d.part" / name
         path.write_bytes(path.read_bytes()[:20])
     export(finished, tmp_path / "d", *COCO_FORMAT, *options)
-    assert added[4:] == [0, 1, 2, 3, 4]
+    assert added[4:] == [0, 1, 2, 3, 4, 5]
     assert contents(tmp_path / "d") == contents(tmp_path / "whole")
 
 
@@ -130,8 +132,8 @@ def test_without_regions_instances_are_patches_and_that_is_said(own_run, tmp_pat
     """As after one pass."""
     shutil.rmtree(own_run.folder.root / "regions")
     said = export(own_run, tmp_path / "d", *COCO_FORMAT)
-    assert "of 5 images the run kept no objects: their annotations are patches of a class" in said
-    assert json.loads((tmp_path / "d" / "export.json").read_text())["patched"] == 5
+    assert "of 6 images the run kept no objects: their annotations are patches of a class" in said
+    assert json.loads((tmp_path / "d" / "export.json").read_text())["patched"] == 6
     found = COCO(str(tmp_path / "d/annotations/instances_train.json"))
     row = own_run.rows()[0]
     none = np.full(own_run.label(row["label"]).shape, -1)
@@ -153,7 +155,7 @@ def test_an_object_map_says_what_objects_are(own_run, tmp_path, export):
     ) as writer:
         writer.write(0, numbers)
     said = export(own_run, tmp_path / "d", *COCO_FORMAT)
-    assert "of 4 images" in said
+    assert "of 5 images" in said
     found = COCO(str(tmp_path / "d/annotations/instances_train.json"))
     own = found.loadAnns(found.getAnnIds(imgIds=[2]))
     masks = {np.packbits(found.annToMask(one)).tobytes() for one in own}
@@ -165,7 +167,7 @@ def test_a_source_without_label_map_is_a_row(own_run, tmp_path, export):
     row = own_run.rows()[2]
     own_run.folder.label(row["label"]).unlink()
     said = export(own_run, tmp_path / "d", *COCO_FORMAT)
-    assert "1 sources are left out" in said and "4 images" in said
+    assert "1 sources are left out" in said and "5 images" in said
     rows = (tmp_path / "d" / "left_out.jsonl").read_text()
     assert json.loads(rows)["image"] == row["source"] and "alps verify" in rows
 
@@ -228,3 +230,20 @@ def test_splits_that_cannot_be_are_refused(finished, tmp_path, export):
     ):
         with pytest.raises(SettingsError, match=why):
             export(finished, tmp_path / "d", *COCO_FORMAT, *options)
+
+
+def test_a_remote_image_is_named_as_it_is_there_and_is_no_file(own_run, tmp_path, export):
+    plan = pq.read_table(own_run.folder.plan)
+    names = {"source": "s3/bucket/a b.tif", "path": "/vsis3/bucket/a b.tif"}
+    for name, value in names.items():
+        column = [value, *plan.column(name).to_pylist()[1:]]
+        plan = plan.set_column(plan.schema.get_field_index(name), name, [column])
+    write_table(plan, own_run.folder.plan)
+    said = export(own_run, tmp_path / "d", *COCO_FORMAT)
+    assert "1 images are named, and are not files of this machine" in said
+    found = COCO(str(tmp_path / "d/annotations/instances_train.json"))
+    assert found.imgs[1]["file_name"] == "s3/bucket/a b.tif"
+    said = export(own_run, tmp_path / "e", "--format", "yolo")
+    assert "1 sources are left out" in said and "5 images" in said
+    rows = json.loads((tmp_path / "e" / "left_out.jsonl").read_text())
+    assert "/vsis3/bucket/a b.tif is no file of this machine" in rows["reason"]

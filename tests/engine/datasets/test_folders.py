@@ -40,7 +40,7 @@ def test_the_trainer_reads_mmsegs_layout(own_run, tmp_path, export):
     found = find_data(tmp_path / "d", DataSettings())
     items = Categories.of(own_run.folder).items
     assert found.rules.classes == tuple(item.name for item in items) and not found.problems
-    assert [len(found.split(name)) for name in ("train", "test")] == [3, 2]
+    assert [len(found.split(name)) for name in ("train", "test")] == [4, 2]
     values = np.array([*values_of(own_run), *[255] * 256])
     for pair in found.pairs:
         assert pair.image.is_symlink()
@@ -73,11 +73,11 @@ def test_an_image_that_is_gone_is_a_row(own_run, tmp_path, export, format, monke
     file = property(lambda self: None if self.path == gone else real.fget(self))
     monkeypatch.setattr(module.LabelledImage, "file", file)
     said = export(own_run, tmp_path / "d", "--format", format)
-    assert "4 images" in said and "1 sources are left out" in said
+    assert "5 images" in said and "1 sources are left out" in said
     row = json.loads((tmp_path / "d" / "left_out.jsonl").read_text())
     assert gone in row["reason"] and "no file of this machine" in row["reason"]
     monkeypatch.setattr(module.LabelledImage, "file", None)
-    with pytest.raises(SourceError, match="none of 5 images"):
+    with pytest.raises(SourceError, match="none of 6 images"):
         export(own_run, tmp_path / "e", "--format", format)
 
 
@@ -93,7 +93,7 @@ def test_label_maps_of_one_name_and_two_endings_are_told_apart(own_run, tmp_path
     export(own_run, tmp_path / "d", "--format", "mmseg")
     masks = sorted(path.name for path in (tmp_path / "d" / "ann_dir" / "train").glob("*.png"))
     assert {"x.png.png", "x.tif.png"} < set(masks)
-    assert len(find_data(tmp_path / "d", DataSettings()).pairs) == 5
+    assert len(find_data(tmp_path / "d", DataSettings()).pairs) == 6
 
 
 def test_more_classes_than_a_byte_tells_are_refused(own_run, tmp_path, export):
