@@ -40,7 +40,8 @@ class YoloFormat:
             for ring in rings_of(found.mask(index)):
                 points = ring + found.boxes[index, :2] + WITHIN
                 shares = points / (image.width, image.height)
-                lines.append(f"{own} " + " ".join(np.char.mod("%.6f", shares.ravel()).tolist()))
+                values = shares.ravel().tolist()
+                lines.append(f"{own} " + " ".join(["%.6f"] * len(values)) % tuple(values))
         stem = _IMAGES.sub(r"images\1_", image.stem)
         text = "\n".join(lines) + "\n" * bool(lines)
         write_text(self._draft.path(f"labels/{image.split}/{stem}.txt"), text)
