@@ -67,9 +67,9 @@ def export_labels(
     DIR appears once all of it is written; the same command goes on after an interruption.
     """
     from alps.engine.datasets.export import export_labels as export
-    from alps.engine.datasets.settings import ExportSettings, Splits
+    from alps.engine.datasets.settings import ExportSettings
 
-    settings = ExportSettings(format, Splits(val, seed, scene), copy, url)
+    settings = ExportSettings(format, val, seed, scene, copy, url)
     _say(export(out, dir, settings, overwrite))
 
 

@@ -81,18 +81,21 @@ class Exported:
 def export_labels(
     run_folder: str | Path, target: str | Path, settings: ExportSettings, overwrite: bool = False
 ) -> Exported:
-    """Write the label maps of a run into ``target``, which appears whole or not at all.
+    """Write the label maps of a run into ``target``, a folder that appears whole or not at all.
 
     Killed and given again, it goes on. Sources without a label map, and images that the format
-    cannot hold, are rows of left_out.jsonl.
+    cannot hold, are rows of left_out.jsonl. overwrite: an export that is there makes room.
 
     Raises:
         SettingsError: ``target`` holds something, or settings cannot work.
         RunFolderError: the run is not finished, or damaged; the disk is full.
         SourceError: no image is left to write.
     """
-    kind = KINDS[settings.format]
-    _refuse_idle(kind, settings)
+    if settings.format not in KINDS:
+        raise SettingsError(f"format {settings.format!r}: give one of {', '.join(KINDS)}")
+    if not 0 <= settings.val < 1:
+        raise SettingsError(f"val {settings.val:g}: give a share from 0 up to 1, 0.2 say")
+    _refuse_idle(settings)
     run = LabelledRun(RunFolder(run_folder), settings.splits)
     with Draft(target, _fingerprint(run, settings), overwrite=overwrite) as draft, draft.writing():
         reason = _write(run, draft, settings)
@@ -138,8 +141,9 @@ def _write(run: LabelledRun, draft: Draft, settings: ExportSettings) -> str:
     return reason or f"see {draft.root / LEFT_OUT}"
 
 
-def _refuse_idle(kind: Kind, settings: ExportSettings) -> None:
+def _refuse_idle(settings: ExportSettings) -> None:
     """Raise SettingsError for what would have no effect."""
+    kind = KINDS[settings.format]
     idle = {
         "--val, --seed and --scene have": settings.splits != Splits() and not kind.splits,
         "--seed and --scene have": settings.splits != Splits() and not settings.splits.val,

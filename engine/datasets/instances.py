@@ -143,7 +143,7 @@ def _sorted_runs(strips: Iterable[Strip], size: tuple[int, int], unlabelled: int
             order = np.argsort(array, kind="stable")  # of sorted parts: they are merged
         arrays.append(array[order])
     del order
-    heads = _heads(*arrays, size[0])
+    heads = _heads(arrays[0], arrays[1], arrays[2], size[0])
     if not heads.all():
         arrays[1] = np.add.reduceat(arrays[1], np.flatnonzero(heads), dtype=np.int32)
         arrays[0] = arrays[0][heads]

@@ -9,8 +9,6 @@ draw lines across what lies between. ``polygons`` says what becomes of holes.
 
 import re
 
-import numpy as np
-
 from alps.engine.base.atomic import write_text
 from alps.engine.datasets.draft import Done, Draft
 from alps.engine.datasets.images import TRAIN, VAL, LabelledImage, LabelledRun

@@ -23,6 +23,8 @@ if TYPE_CHECKING:  # what type checkers and editors read; _HOMES below is what P
         SourceError,
         TooManyFailuresError,
     )
+    from alps.engine.datasets.export import Exported, export_labels
+    from alps.engine.datasets.settings import ExportSettings
     from alps.engine.masks.generator import MaskGenerator, Segments
     from alps.engine.models.load import load_model
     from alps.engine.quality.measure import Quality, QualitySettings
@@ -54,6 +56,8 @@ _HOMES = {
         "SourceError",
         "TooManyFailuresError",
     ),
+    "engine.datasets.export": ("Exported", "export_labels"),
+    "engine.datasets.settings": ("ExportSettings",),
     "engine.masks.generator": ("MaskGenerator", "Segments"),
     "engine.models.load": ("load_model",),
     "engine.quality.measure": ("Quality", "QualitySettings"),
@@ -79,6 +83,8 @@ __all__ = [
     "AlpsError",
     "ArtefactError",
     "ClusterSettings",
+    "ExportSettings",
+    "Exported",
     "FetchError",
     "LabelMap",
     "MaskGenerator",
@@ -102,6 +108,7 @@ __all__ = [
     "TooManyFailuresError",
     "__version__",
     "cluster",
+    "export_labels",
     "fit_clusters",
     "label_archive",
     "load_model",

@@ -12,6 +12,7 @@ import yaml
 from labelled_run import HOSTILE, IMAGES
 from PIL import Image
 
+import alps
 from alps.engine.base.errors import SettingsError, SourceError
 from alps.engine.datasets import images as module
 from alps.engine.datasets.categories import Categories
@@ -199,3 +200,13 @@ def test_a_pixel_and_a_line_are_rings_of_three_points():
 def test_an_option_without_effect_is_refused(finished, tmp_path, export, format, options, why):
     with pytest.raises(SettingsError, match=why):
         export(finished, tmp_path / "d", "--format", format, *options)
+
+
+def test_in_python_too(finished, tmp_path):
+    out, target = finished.folder.root, tmp_path / "d"
+    with pytest.raises(SettingsError, match="give one of coco, yolo"):
+        alps.export_labels(out, target, alps.ExportSettings("voc"))
+    with pytest.raises(SettingsError, match="from 0 up to 1"):
+        alps.export_labels(out, target, alps.ExportSettings("coco", val=1))
+    found = alps.export_labels(out, target, alps.ExportSettings("mmseg"))
+    assert found.images == len(IMAGES) and found.root == target
