@@ -3,9 +3,10 @@
 
 Python raises KeyboardInterrupt wherever the main thread happens to be. In some places it is lost:
 Numba calls back into Python to box what a kernel returns and does not look for an exception
-(SystemError instead), and what is raised in a finaliser or in a callback from C is printed and
-forgotten. So a signal is noted first; it is raised where it can be, and noted it is asked for
-wherever work is counted.
+(SystemError instead), what is raised in a finaliser or in a callback from C is printed and
+forgotten, and a library of C++ that looks into Python while it is imported, as torch does, ends the
+process with a fault of memory. So a signal is noted first; it is raised where it can be, and noted
+it is asked for wherever work is counted.
 """
 
 import _thread
@@ -17,8 +18,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
-# Numba's compiled code calls this file and takes no exception from it.
-DEAF = os.path.join("numba", "core", "serialize.py")
+# Numba's compiled code calls this file and takes no exception from it; Python's own runs imports.
+DEAF = (os.path.join("numba", "core", "serialize.py"), "<frozen importlib._bootstrap>")
 AGAIN_SECONDS = 0.01
 # `timeout` and batch systems send a signal twice, to the process and to its group; a person who
 # has waited this long and presses again wants the end at once.

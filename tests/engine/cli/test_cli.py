@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -212,6 +213,24 @@ def test_a_signal_that_went_astray_ends_it_all_the_same(program, does):
     code, said = program(does)
     assert code == 130
     assert said == "alps: interrupted; run the same command again to go on\n"
+
+
+def test_a_signal_waits_for_the_end_of_an_import(program, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "slow_to_load.py").write_text(
+        "import pathlib, signal, time\n"
+        "signal.raise_signal(signal.SIGTERM)\n"
+        "pathlib.Path(__file__).with_suffix('.done').touch()\n"
+    )
+
+    def does():
+        import slow_to_load  # noqa: F401
+
+        time.sleep(5)
+        raise ZeroDivisionError  # it was never told
+
+    assert program(does)[0] == 143
+    assert (tmp_path / "slow_to_load.done").exists()
 
 
 def _damaged_for_want_of_memory():
