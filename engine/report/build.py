@@ -1,6 +1,7 @@
 """Writes OUT/report/index.html: reads the run, chooses what to show, and fills in the page."""
 
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.resources import files
 from pathlib import Path, PurePath
 from typing import Any
@@ -166,6 +167,7 @@ def _scene_dates(survey: SourceSurvey) -> dict[int, str]:
     return {i: date_words(d) for i in survey.scenes if (d := int(survey.dates[i])) != UNKNOWN}
 
 
+@cache
 def _page() -> Any:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True

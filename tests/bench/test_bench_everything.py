@@ -101,6 +101,7 @@ def test_the_stand_in_drops_the_boxes_that_ours_drops(threshold):
     assert none.shape == (0,) and none.dtype == torch.int64
 
 
+@pytest.mark.slow
 def test_a_clock_changes_no_mask(checkpoint, settings):
     sam, _ = load_sam(checkpoint)
     network = stock.stock_like(sam)
@@ -120,6 +121,7 @@ def test_a_clock_changes_no_mask(checkpoint, settings):
     assert everything.prompts_left == POINTS**2 and everything.masks_left == 3 * POINTS**2
 
 
+@pytest.mark.slow
 def test_pooling_one_by_one_gives_our_means():
     rng = np.random.default_rng(2)
     embedding = rng.normal(size=(5, 8, 8)).astype(np.float32)
@@ -132,6 +134,7 @@ def test_pooling_one_by_one_gives_our_means():
 # --- random weights and their thresholds
 
 
+@pytest.mark.slow
 def test_random_weights_give_masks_of_their_own(checkpoint):
     masks = everything_in(checkpoint)
     assert len(masks) > 2 * POINTS**2  # few are empty
@@ -161,6 +164,7 @@ def job(checkpoint, settings, tiles, builder, **options):
 EXACT = [name for name in ladder.STEPS if not name.startswith("ours,")]
 
 
+@pytest.mark.slow
 def test_every_step_of_the_ladder_finds_the_masks_of_the_original(checkpoint, settings, tiles):
     theirs = run(job(checkpoint, settings, tiles, "alps.bench.everything.stock:build"))
     assert theirs.masks > 3 and theirs.peak_bytes >= theirs.loaded_bytes > 1 << 20
@@ -196,6 +200,7 @@ def test_rows_of_the_ladder_are_chosen_by_name(checkpoint, settings, tiles):
         ladder.jobs_of(setup, ("fp8",))
 
 
+@pytest.mark.slow
 def test_a_side_that_fails_is_a_row_with_a_reason(checkpoint, settings, tiles):
     broken = job(checkpoint, settings, tiles, "alps.bench.everything.stock:no_such_function")
     result = run_in_fresh_process(broken)
@@ -299,6 +304,7 @@ def test_the_command_end_to_end(checkpoint, tiles, folder):
     assert isinstance(done.exception, SettingsError) and "other" in str(done.exception)
 
 
+@pytest.mark.slow
 def test_a_file_that_json_did_not_write(folder, tiles, checkpoint):
     wrong = folder / "wrong.json"
     wrong.write_text("{}")
@@ -306,6 +312,7 @@ def test_a_file_that_json_did_not_write(folder, tiles, checkpoint):
     assert isinstance(done.exception, SettingsError) and "--json" in str(done.exception)
 
 
+@pytest.mark.slow
 def test_a_failed_side_fails_the_command_after_its_table(checkpoint, tiles, folder, monkeypatch):
     def pretend(job):
         good = job.label == "stock AMG"

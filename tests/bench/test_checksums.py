@@ -1,5 +1,7 @@
 """The bench of checksums: a made-up run is one that can be verified, and hashing is counted."""
 
+import pytest
+
 from alps.bench.proofs.checksums import cost, verified
 from alps.engine.stages.opening import RunOptions
 
@@ -10,6 +12,7 @@ def test_a_made_up_run_is_right(tmp_path):
     assert found.files == 2 * (1 + 6) + 2 * 40 + 4 and found.bytes > 40 * 280_000
 
 
+@pytest.mark.slow
 def test_hashing_is_counted(archive, tmp_path, speck):
     options = RunOptions(model=str(speck), device="cpu")
     hashing, whole, tiles = cost(archive / "north", tmp_path, options)

@@ -50,6 +50,7 @@ def run(monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_each_mutant_has_its_verdict_and_the_checkout_stays_as_it_was(checkout, run):
     before = (checkout / "kernels/add.py").read_text()
     done = run([SEEN, UNSEEN, STALE, TWICE])
@@ -74,6 +75,7 @@ def test_a_mutant_that_never_ends_is_noticed(checkout, run):
     assert "noticed" in done.output and "not done after 15 s" in done.output
 
 
+@pytest.mark.slow
 def test_tests_that_fail_without_a_change_stop_it(checkout, run):
     (checkout / TEST).write_text("def test_add():\n    assert False\n")
     done = run([SEEN])

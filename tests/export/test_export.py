@@ -157,6 +157,7 @@ def test_only_products_are_computed_in_a_lower_precision(dtype):
     assert linear(x).dtype == torch.float32
 
 
+@pytest.mark.slow
 def test_a_half_precision_graph_keeps_halves_and_its_norms_in_float32(speck, tmp_path):
     sam, _ = load_sam(speck)
     encoder = graphs_of(sam.requires_grad_(False), "fp16")[0]
@@ -172,6 +173,7 @@ def test_a_half_precision_graph_keeps_halves_and_its_norms_in_float32(speck, tmp
     assert next(sam.parameters()).dtype == torch.float32  # the network itself is as it was
 
 
+@pytest.mark.slow
 def test_external_weights_and_a_stand_in_for_bfloat16(speck, exported_speck, tmp_path):
     sam, _ = load_sam(speck)
     encoder = graphs_of(sam.requires_grad_(False), "bf16")[0]

@@ -84,6 +84,7 @@ def test_any_masks(drawn):
     np.testing.assert_allclose(on_cpu(*drawn), reference_pool_colours(*drawn), rtol=1e-6, atol=1e-2)
 
 
+@pytest.mark.slow
 @settings(max_examples=12)  # the simulator is slow
 @given(images_and_masks())
 def test_any_masks_on_a_gpu_to_the_bit(drawn):

@@ -52,6 +52,7 @@ def test_an_edited_helper_is_another_folder(tmp_path):
     assert source_digest(tmp_path / "kernels") not in (before, source_digest())
 
 
+@pytest.mark.slow
 def test_kernels_run_from_a_passing_cache_that_is_removed():
     code = """
 import os
@@ -73,6 +74,7 @@ print(os.environ["NUMBA_CACHE_DIR"])
     assert not Path(done.stdout.strip()).parent.exists()
 
 
+@pytest.mark.slow
 def test_numba_that_was_imported_first_keeps_code_there_too(tmp_path):
     code = """
 import os

@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 WITHOUT = """
 import sys
 class Missing:
@@ -36,6 +38,7 @@ def test_an_array_on_a_gpu_says_what_to_install():
     assert "alps-engine[cuda12]" in last and "alps-engine[cuda13]" in last
 
 
+@pytest.mark.slow
 def test_arrays_of_numpy_need_no_such_package():
     done = run(
         "from alps.kernels.nms import box_nms\n"

@@ -75,6 +75,7 @@ def test_any_masks(drawn):
     check(reference_paint(*drawn), expected)
 
 
+@pytest.mark.slow
 @settings(max_examples=12)  # the simulator is slow
 @given(some_masks())
 def test_any_masks_on_a_gpu(drawn):

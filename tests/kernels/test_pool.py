@@ -97,6 +97,7 @@ def test_any_masks(drawn):
     np.testing.assert_array_equal(shares > 0, np.array(expected) > 1e-9)
 
 
+@pytest.mark.slow
 @settings(max_examples=12)  # the simulator is slow
 @given(masks_and_grid())
 def test_any_masks_on_a_gpu(drawn):

@@ -40,6 +40,7 @@ def test_any_image(drawn):
     np.testing.assert_array_equal(regions, reference_superpixels(*drawn))
 
 
+@pytest.mark.slow
 @settings(max_examples=6)  # the simulator is slow
 @given(images(most=9))
 def test_any_image_on_a_gpu_to_the_bit(drawn):

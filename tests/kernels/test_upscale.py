@@ -248,7 +248,7 @@ def test_pixels_that_only_reach_a_threshold_are_not_above_it(place, side, to_gpu
     np.testing.assert_array_equal(found.stability, high / low)
 
 
-@pytest.mark.parametrize("place", ["cpu", "gpu"])
+@pytest.mark.parametrize("place", ["cpu", pytest.param("gpu", marks=pytest.mark.slow)])
 def test_a_mask_as_stable_as_the_rule_is_kept(place, to_gpu):
     logits = smooth_logits(8, (6, 6))
     put = to_gpu if place == "gpu" else np.asarray

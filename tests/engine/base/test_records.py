@@ -81,6 +81,7 @@ anything = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(
     st.fixed_dictionaries({}, optional=dict.fromkeys(("name", "side", "share", "bands"), anything))
 )

@@ -20,7 +20,7 @@ from alps.engine.stages.opening import RunOptions
 CODES = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e]")
 SETTINGS = RunSettings(cluster=ClusterSettings(clusters=2))
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "without_reports")
 
 
 @pytest.fixture

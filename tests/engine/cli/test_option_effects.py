@@ -34,7 +34,7 @@ MOSAIC = (
     "</SourceBand></SimpleSource></VRTRasterBand></VRTDataset>"
 )
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "without_reports")
 
 
 @dataclass(frozen=True)

@@ -184,6 +184,7 @@ def test_clusters_that_do_not_fit_themselves_are_refused(clusters, tmp_path, cha
         load_clusters(path)
 
 
+@pytest.mark.slow
 def test_no_flipped_bit_gives_other_clusters(clusters, tmp_path):
     path = tmp_path / "clusters.npz"
     save_clusters(clusters.model, path, clusters.made_with)

@@ -32,6 +32,7 @@ def graphs(exported_speck, tmp_path):
     return tmp_path / "graphs"
 
 
+@pytest.mark.slow
 def test_engines_take_the_place_of_the_graphs(exported_speck, graphs, tmp_path, monkeypatch, speck):
     monkeypatch.setenv("ALPS_HOME", str(tmp_path / "home"))
     settings = ExportSettings(
@@ -68,6 +69,7 @@ def test_engines_take_the_place_of_the_graphs(exported_speck, graphs, tmp_path, 
         open_artefact(graphs, info)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_lower_precisions_build(precision, speck, tmp_path):
     sam, _ = load_sam(speck)

@@ -29,7 +29,7 @@ from alps.engine.stages.opening import RunOptions
 SETTINGS = RunSettings(cluster=ClusterSettings(clusters=3))
 NAMES = ("a.png", "b.png", "c.png", "d.png")
 
-pytestmark = pytest.mark.usefixtures("one_thread", "shards_of_two")
+pytestmark = pytest.mark.usefixtures("one_thread", "without_reports", "shards_of_two")
 
 
 @pytest.fixture
@@ -100,6 +100,7 @@ def test_an_image_that_comes_back_is_labelled(images, tmp_path, options, expecte
     assert set(statuses(out).values()) <= {"ok", "empty"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", [False, True])
 @pytest.mark.parametrize("times", [1, 2])
 def test_so_it_is_in_one_pass(images, tmp_path, options, expected, away, times, keep):

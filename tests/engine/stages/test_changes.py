@@ -17,7 +17,7 @@ from alps.engine.stages.opening import RunOptions
 
 SETTINGS = RunSettings(cluster=ClusterSettings(clusters=3))
 
-pytestmark = pytest.mark.usefixtures("one_thread", "shards_of_two")
+pytestmark = pytest.mark.usefixtures("one_thread", "without_reports", "shards_of_two")
 
 
 @pytest.fixture
@@ -55,6 +55,7 @@ def test_what_changed_is_named_and_made_anew_where_asked(
     assert results(out) == results(tmp_path / "new")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", [False, True])
 def test_so_it_is_in_one_pass(images, tmp_path, options, updating, keep):
     label_archive(images, tmp_path / "two", SETTINGS, options)
@@ -67,6 +68,7 @@ def test_so_it_is_in_one_pass(images, tmp_path, options, updating, keep):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "new" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_an_update_that_is_killed_is_not_forgotten(
     images, tmp_path, options, updating, monkeypatch
 ):

@@ -43,6 +43,8 @@ from alps.engine.stages.label import (
 from alps.engine.stages.segment import shards_missing
 from alps.kernels.masks import coco
 
+pytestmark = pytest.mark.usefixtures("without_reports")
+
 SETTINGS = RunSettings(cluster=ClusterSettings(clusters=4))
 
 
@@ -55,6 +57,7 @@ def results(out):
     return {path.relative_to(out).as_posix(): path.read_bytes() for path in sorted(files)}
 
 
+@pytest.mark.report
 def test_run_folder_is_readable_with_other_tools(archive, tmp_path, options):
     out = tmp_path / "out"
     summary = label_archive(archive, out, SETTINGS, options)

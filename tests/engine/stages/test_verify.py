@@ -18,6 +18,8 @@ from alps.engine.stages.opening import RunOptions
 from alps.engine.stages.single import cluster, paint
 from alps.engine.stages.verify import repair, verify_archive
 
+pytestmark = pytest.mark.usefixtures("without_reports")
+
 SETTINGS = RunSettings(cluster=ClusterSettings(clusters=3), paint=PaintSettings(objects=True))
 NAMES = ("a.png", "b.png", "c.png")
 
@@ -127,6 +129,7 @@ def test_damage_in_many_places_is_named_removed_and_made_again(run, damage):
     assert results(folder) == before
 
 
+@pytest.mark.report  # which reads segments
 @pytest.mark.parametrize("damage", ["emptied", "flipped"])
 @pytest.mark.parametrize(
     "name", ["clusters.npz", "segments/part-00001.parquet", "tiles.parquet",

@@ -21,7 +21,7 @@ from alps.engine.stages.label import label_archive
 SIDE = 96
 PLACE = {"crs": "EPSG:32633", "transform": from_origin(500_000, 5_200_000, 0.5, 0.5)}
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "without_reports")
 
 
 @pytest.fixture(scope="module")

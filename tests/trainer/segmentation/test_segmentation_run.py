@@ -225,6 +225,7 @@ def sober(monkeypatch):
     monkeypatch.setattr(models, "_segformer", without)
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_does(data, tmp_path, sober):
     """Batch norm included. Adam turns rounding into steps, so the losses are compared closely."""
     one = finetune(data, tmp_path / "one", SHORT, CPU)

@@ -263,6 +263,7 @@ def test_the_decoder_stage_leaves_the_encoder_alone(pool, tmp_path):
     assert "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix" not in changed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed_at", [(1, 3), (5, 7), (10,)])
 def test_killed_and_resumed_ends_with_the_same_weights(
     pool, undisturbed, tmp_path, monkeypatch, killed_at
@@ -346,6 +347,7 @@ def backbone(monkeypatch):
     return "a wheel"
 
 
+@pytest.mark.slow
 def test_from_images_to_weights(scene_sources, backbone, tmp_path):
     from alps.engine.models.checkpoints import load_sam
     from alps.trainer.tiny.make import MakeOptions, make_tiny
