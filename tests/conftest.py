@@ -144,12 +144,22 @@ def speck(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def exported_speck(speck, tmp_path_factory):
-    """The ONNX graphs of that SAM as `alps export` writes them; not to be changed."""
+    """The ONNX graphs of that SAM as `alps export` writes them; not to be changed.
+
+    Where several processes share the tests, one of them exports for all.
+    """
+    from filelock import FileLock
+
+    from alps.engine.runtimes.artefact import open_artefact
     from alps.export.job import export_model
     from alps.export.settings import ExportSettings
 
-    out = tmp_path_factory.mktemp("export") / "onnx-fp32"
-    return export_model(speck, out, ExportSettings(verify_tiles=2), say=lambda text: None)
+    base = tmp_path_factory.getbasetemp()
+    out = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "onnx-fp32"
+    with FileLock(out.with_name("onnx-fp32.lock")):
+        if out.exists():  # whole: it appears so
+            return open_artefact(out)
+        return export_model(speck, out, ExportSettings(verify_tiles=2), say=lambda text: None)
 
 
 @pytest.fixture
