@@ -246,16 +246,18 @@ def test_a_labelling_and_predictions_do_not_mix(scenes, copied, tmp_path, option
         lambda: single.cluster(copied),
         lambda: single.paint(copied),
     ):
-        with pytest.raises(RunFolderError, match="is a run of alps predict, and what this"):
+        with pytest.raises(
+            RunFolderError, match="is a run of alps predict, and this command is for"
+        ):
             work()
-    assert results(copied) == content
+    assert results(copied) == content and not (copied / "segments").exists()
     run = RunFolder(copied).read_run()
     for number, changed in enumerate((run | {"kind": "label"}, {**run, "kind": None})):
         folder = RunFolder(tmp_path / str(number))
         folder.root.mkdir()
         # Runs of before do not say what they are.
         folder.update_run(**{name: value for name, value in changed.items() if value is not None})
-        with pytest.raises(RunFolderError, match="is a run of alps label, and what this command"):
+        with pytest.raises(RunFolderError, match="is a run of alps label, and this command is for"):
             predict_archive(scenes, folder.root, options=options)
 
 
