@@ -156,8 +156,8 @@ class RunFolder:
             return
         known = f"alps {kind}" if kind in (LABEL, PREDICT) else "another version"
         raise RunFolderError(
-            f"{self.root} is a run of {known}, and this command is for those of alps {wanted}; give "
-            "another OUT"
+            f"{self.root} is a run of {known}, and this command is for those of alps "
+            f"{wanted}; give another OUT"
         )
 
     def damaged(self, path: Path, why: str) -> RunFolderError:

@@ -246,9 +246,7 @@ def test_a_labelling_and_predictions_do_not_mix(scenes, copied, tmp_path, option
         lambda: single.cluster(copied),
         lambda: single.paint(copied),
     ):
-        with pytest.raises(
-            RunFolderError, match="is a run of alps predict, and this command is for"
-        ):
+        with pytest.raises(RunFolderError, match="is a run of alps predict, and this"):
             work()
     assert results(copied) == content and not (copied / "segments").exists()
     run = RunFolder(copied).read_run()
