@@ -169,6 +169,12 @@ def run(tmp_path_factory, speck):
     )
     options = alps.RunOptions(model=str(speck), device="cpu")
     alps.label_archive(folder / "tiles", folder / "out", settings, options)
+    names = {
+        "classes": [{"clusters": [1], "name": "water"}],
+        "splits": [{"cluster": 0, "into": [0, 5]}],  # a number that no cluster has
+    }
+    (folder / "out" / "names.json").write_text(json.dumps(names))
+    alps.paint(folder / "out")
     return folder / "out"
 
 
@@ -192,7 +198,7 @@ def test_every_key_is_described(run, name):
 def test_every_array_is_described(run):
     described = {row[0] for row in table_under("clusters.npz")}
     with np.load(run / "clusters.npz", allow_pickle=False) as arrays:
-        found = {"feature_*" if name.startswith("feature_") else name for name in arrays}
+        found = {re.sub("^(feature|split)_.*", r"\1_*", name) for name in arrays}
     assert found == described
 
 
