@@ -84,7 +84,10 @@ class _Export:
         self._folder, self._settings, self._kind = folder, settings, kind
         self._latest = _year_of(folder.read_run())
         self._classes = read_classes(folder.classes)
-        self._known = {line.source_index: line.files for line in last_lines(folder.painted)}
+        # The rest of a line is long where there are many classes.
+        self._lines = {
+            line.source_index: (line.files, line.reason) for line in last_lines(folder.painted)
+        }
         self._plan = read_table(folder.plan)
         self._painted, missing = self._sources()
         self._crs = self._choose_crs()
@@ -115,7 +118,8 @@ class _Export:
             first = tiles[0]
             path = self._folder.label(first.label)
             if first.reason or not path.exists():
-                missing[first.source] = first.reason or "it has no label map"
+                _, reason = self._lines.get(first.source_index, ((), ""))
+                missing[first.source] = first.reason or reason or "its label map is gone"
                 continue
             painted[first.source_index] = _place_of(path)
         if not painted:
@@ -155,13 +159,17 @@ class _Export:
         return str(self._plan.column("source")[int(row)])
 
     def _batches(self, layer: Layer, progress: Progress) -> Iterator[pa.RecordBatch]:
-        reader = SceneReader(self._folder, self._classes.unlabelled, self._settings.objects)
+        is_simplified = self._settings.tolerance()[0] > 0
+        reader = SceneReader(
+            self._folder, self._classes.unlabelled, self._settings.objects, is_simplified
+        )
         for tiles in sources_of(self._plan):
             first = tiles[0]
             place = self._painted.get(first.source_index)
             if place is None:
                 continue
-            scene = reader.read(tiles, self._known.get(first.source_index, ()))
+            files, _ = self._lines.get(first.source_index, ((), ""))
+            scene = reader.read(tiles, files)
             ground = Ground(place, self._crs, first.source)
             if ground.crs is not None and ground.crs != self._crs:
                 words = crs_words(ground.crs)
@@ -176,12 +184,13 @@ class _Export:
     ) -> Iterator[dict[str, np.ndarray]]:
         """Columns of a scene's features, some at a time."""
         least = pixels_of(self._settings.min_area, scene.place, "--min-area")
-        kept = scene.pixels >= least
-        self._done.left_out += int((~kept).sum())
+        shown = scene.classes >= 0
+        kept = shown & (scene.pixels >= least)
+        self._done.left_out += int((shown & ~kept).sum())
         patches = np.flatnonzero(kept[scene.of_patch])
         patches = patches[np.argsort(scene.of_patch[patches], kind="stable")]
         features, of_patch = np.unique(scene.of_patch[patches], return_inverse=True)
-        simple = self._simplified(scene, patches)
+        simple = self._simplified(scene)
         corners = np.bincount(of_patch, corners_of(scene.outlines)[patches], len(features))
         for start, end in portions(corners):
             span = slice(*np.searchsorted(of_patch, [start, end]))
@@ -191,7 +200,7 @@ class _Export:
                 shapes = joined(shapes, own, end - start)
             areas = ground.areas(shapes, scene.pixels[some])
             if simple is not None:
-                shapes = shapely.transform(simple[span], ground.points)
+                shapes = shapely.transform(simple[patches[span]], ground.points)
                 if self._settings.objects:
                     shapes = joined(shapes, own, end - start)
             columns = {
@@ -205,10 +214,11 @@ class _Export:
                 columns["object"] = scene.objects[some]
             yield columns
 
-    def _simplified(self, scene: Scene, patches: np.ndarray) -> np.ndarray | None:
-        """Some patches with fewer corners, in pixels; None where all are to stay.
+    def _simplified(self, scene: Scene) -> np.ndarray | None:
+        """All patches of a scene with fewer corners, in pixels; None where all are to stay.
 
-        In pixels, because triangles are compared by their areas: those of pixels are alike.
+        In pixels, because triangles are compared by their areas: those of pixels are alike. The
+        frame of the scene stays as it is, or scenes beside each other would no longer meet.
         """
         tolerance, in_metres = self._settings.tolerance()
         if in_metres and tolerance:
@@ -221,9 +231,8 @@ class _Export:
             tolerance /= area**0.5
         if not tolerance:
             return None
-        found: np.ndarray = shapely.coverage_simplify(
-            polygons_of(scene.outlines, patches), tolerance
-        )
+        every = polygons_of(scene.outlines, np.arange(len(scene.outlines)))
+        found: np.ndarray = shapely.coverage_simplify(every, tolerance, simplify_boundary=False)
         return found
 
     def _batch(self, layer: Layer, columns: dict[str, Any], first: PlannedTile) -> pa.RecordBatch:
@@ -297,6 +306,10 @@ def _refuse_file(folder: RunFolder, path: Path, overwrite: bool) -> None:
     """Raise SettingsError where a file must not be written."""
     if path.is_dir():
         raise SettingsError(f"{path} is a folder; give a file")
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError:
+        raise SettingsError(f"{path} has bytes that are no UTF-8; give another name") from None
     root, real = folder.root.resolve(), path.resolve()
     if real.is_relative_to(root):
         within = real.relative_to(root).parts

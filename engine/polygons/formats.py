@@ -1,6 +1,7 @@
 """Files of polygons: which formats there are, and how a stream of features becomes one."""
 
 import json
+import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -32,6 +33,7 @@ FORMATS = {
     ".fgb": "FlatGeobuf",
     ".geojson": GEOJSON,
 }
+END_OF_JSON = b"\n]\n}\n"
 # What comes of a file that cannot be written; pyogrio's errors are all RuntimeErrors.
 WRITING = (OSError, pa.ArrowException, RuntimeError)
 # 9 decimals of a degree are 0.1 mm: pixels of drones keep their shape.
@@ -79,15 +81,20 @@ def write_file(path: Path, layer: Layer, batches: Iterable[pa.RecordBatch]) -> N
 
 
 class _Stream:
-    """Batches, and the error that ended them."""
+    """Batches, how many rows they had, and the error that ended them."""
 
     def __init__(self, batches: Iterable[pa.RecordBatch]) -> None:
         self._batches = batches
+        self.rows = 0
         self.error: BaseException | None = None
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         try:
-            yield from self._batches
+            for batch in self._batches:
+                self.rows += batch.num_rows
+                yield batch
+        except GeneratorExit:  # whoever writes wants no more
+            raise
         except BaseException as error:
             self.error = error
             raise
@@ -110,8 +117,26 @@ def _write_by_gdal(kind: str) -> Callable[[Path, Layer, _Stream], None]:
         if kind == GEOPACKAGE:
             table = style_table(layer.name, layer.legend)
             pyogrio.write_arrow(table, path, layer="layer_styles", driver=kind, FID="id")
+        if not _is_whole(path, layer, kind, stream.rows):
+            raise OSError("it reads back as less than was written")
 
     return write
+
+
+def _is_whole(path: Path, layer: Layer, kind: str, rows: int) -> bool:
+    """Whether all of a file is there; GDAL keeps quiet of what fails while it is closed."""
+    if kind == GEOJSON:
+        with path.open("rb") as file:
+            file.seek(-min(len(END_OF_JSON), path.stat().st_size), os.SEEK_END)
+            return file.read() == END_OF_JSON
+    if not rows:  # of none GDAL does not say how many there are
+        return True
+    found = pyogrio.read_info(path, layer=layer.name)
+    if found["features"] != rows:
+        return False
+    # The last of a FlatGeobuf lies at its end.
+    last = pyogrio.read_arrow(path, layer=layer.name, skip_features=rows - 1)[1]
+    return bool(found["capabilities"]["fast_spatial_filter"] and last.num_rows == 1)
 
 
 def _write_parquet(path: Path, layer: Layer, stream: _Stream) -> None:

@@ -21,6 +21,7 @@ from alps.engine.run_folder.plan import PlannedTile, group_of
 from alps.engine.run_folder.sums import FileSum, refuse_changed, refuse_damaged
 from alps.kernels.outlines import NOTHING, Outlines, OutlineTracer
 
+UNSHOWN = 2**31 - 1  # the value of pixels without a class, where their outlines are wanted too
 Strips = Iterator[tuple[int, np.ndarray]]  # first row, (h, width)
 
 
@@ -31,7 +32,7 @@ class Scene:
     Attributes:
         outlines: of its patches, in pixels.
         of_patch: (P,) int64 which of the F each patch belongs to.
-        classes: (F,) int32.
+        classes: (F,) int32; NOTHING of what has no class, which is there where that was asked for.
         objects: (F,) int32 numbers of the objects; None where they are patches of classes.
         pixels: (F,) int64.
         margins: (F,) float64 mean of the margins of their pixels' regions; NaN where none has one.
@@ -50,11 +51,18 @@ class Scene:
 class SceneReader:
     """Reads scenes of a run, one after the other; tables of a group are kept for its sources.
 
-    unlabelled: the value of pixels in label maps that have no class.
+    Args:
+        unlabelled: the value of pixels in label maps that have no class.
+        objects: whether objects are wanted, and not patches of classes.
+        filled: whether what has no class is to be among the patches too, so that nothing is
+            between them.
     """
 
-    def __init__(self, folder: RunFolder, unlabelled: int, objects: bool) -> None:
+    def __init__(
+        self, folder: RunFolder, unlabelled: int, objects: bool, filled: bool = False
+    ) -> None:
         self._folder, self._unlabelled, self._objects = folder, unlabelled, objects
+        self._empty = UNSHOWN if filled else NOTHING
         self._group: tuple[int, GroupTables | None] | None = None
 
     def read(self, tiles: list[PlannedTile], known: tuple[FileSum, ...]) -> Scene:
@@ -80,7 +88,7 @@ class SceneReader:
                 with open_regions(raster, size) as regions:
                     return self._with_regions(first, labels, regions, tables, place)
             if not self._objects:
-                return _patches(self._rows(labels), None, size[0], place)
+                return self._patches(labels, None, place)
             return self._with_object_map(first, labels, place)
 
     def _with_regions(
@@ -93,11 +101,10 @@ class SceneReader:
     ) -> Scene:
         table = tables.of_source(first.source_index)
         margins = regions.values(table.column("margin").to_numpy(), np.nan)
-        width = regions.size[0]
         if not self._objects:
-            return _patches(self._rows(labels), margins, width, place)
+            return self._patches(labels, margins, place)
         numbers = regions.values(table.column("object").to_numpy(), NOTHING)
-        return _objects(self._rows(labels), numbers, margins, width, place)
+        return self._objects_of(labels, numbers, margins, place)
 
     def _with_object_map(
         self, first: PlannedTile, labels: rasterio.DatasetReader, place: Georeference
@@ -110,12 +117,43 @@ class SceneReader:
             )
         with _open(path, (labels.width, labels.height)) as objects:
             numbers = ((y, _signed(rows)) for y, rows in _strips(objects))
-            return _objects(self._rows(labels), numbers, None, labels.width, place)
+            return self._objects_of(labels, numbers, None, place)
 
-    def _rows(self, labels: rasterio.DatasetReader) -> Strips:
-        """Classes of a label map, NOTHING where there is none."""
-        for y, rows in _strips(labels):
-            yield y, np.where(rows == self._unlabelled, np.int32(NOTHING), rows.astype(np.int32))
+    def _patches(
+        self, labels: rasterio.DatasetReader, margins: Strips | None, place: Georeference
+    ) -> Scene:
+        tracer = OutlineTracer(labels.width)
+        for _, rows in _strips(labels):
+            shown = np.where(rows == self._unlabelled, np.int32(self._empty), rows.astype(np.int32))
+            tracer.add(shown, None if margins is None else next(margins)[1])
+        found = tracer.finish()
+        own = np.arange(len(found))
+        classes = np.where(found.values == UNSHOWN, np.int32(NOTHING), found.values)
+        means = _means(found, own, len(own))
+        return Scene(found, own, classes, None, found.pixels, means, place)
+
+    def _objects_of(
+        self,
+        labels: rasterio.DatasetReader,
+        numbers: Strips,
+        margins: Strips | None,
+        place: Georeference,
+    ) -> Scene:
+        tracer, counts = OutlineTracer(labels.width), []
+        for (_, rows), (_, objects) in zip(_strips(labels), numbers, strict=True):
+            has_none = (rows == self._unlabelled) | (objects < 0)
+            shown = np.where(has_none, np.int32(self._empty), objects)
+            tracer.add(shown, None if margins is None else next(margins)[1])
+            counts.append(_runs_of(shown, rows))
+        found = tracer.finish()
+        names, of_patch = np.unique(found.values, return_inverse=True)
+        pixels = np.zeros(len(names), np.int64)
+        np.add.at(pixels, of_patch, found.pixels)
+        classes = _most(np.concatenate(counts), names)
+        classes[names == UNSHOWN] = NOTHING
+        return Scene(
+            found, of_patch, classes, names, pixels, _means(found, of_patch, len(names)), place
+        )
 
     def _tables(self, group: int) -> GroupTables | None:
         """Tables of a group; None where a run did not keep them."""
@@ -128,38 +166,6 @@ class SceneReader:
                 tables = GroupTables(self._folder, group, columns, ["margin"])
             self._group = group, tables
         return self._group[1]
-
-
-def _patches(labels: Strips, margins: Strips | None, width: int, place: Georeference) -> Scene:
-    tracer = OutlineTracer(width)
-    for _, rows in labels:
-        tracer.add(rows, None if margins is None else next(margins)[1])
-    found = tracer.finish()
-    own = np.arange(len(found))
-    return Scene(found, own, found.values, None, found.pixels, _means(found, own, len(own)), place)
-
-
-def _objects(
-    labels: Strips, numbers: Strips, margins: Strips | None, width: int, place: Georeference
-) -> Scene:
-    tracer, counts = OutlineTracer(width), []
-    for (_, rows), (_, objects) in zip(labels, numbers, strict=True):
-        shown = np.where(rows < 0, np.int32(NOTHING), objects)
-        tracer.add(shown, None if margins is None else next(margins)[1])
-        counts.append(_runs_of(shown, rows))
-    found = tracer.finish()
-    names, of_patch = np.unique(found.values, return_inverse=True)
-    pixels = np.zeros(len(names), np.int64)
-    np.add.at(pixels, of_patch, found.pixels)
-    return Scene(
-        found,
-        of_patch,
-        _most(np.concatenate(counts), names),
-        names,
-        pixels,
-        _means(found, of_patch, len(names)),
-        place,
-    )
 
 
 def _runs_of(objects: np.ndarray, classes: np.ndarray) -> np.ndarray:

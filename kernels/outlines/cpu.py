@@ -1,5 +1,7 @@
 """Outlines on a CPU: strips of rows are looked at once, then rings are walked along."""
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 
@@ -17,6 +19,9 @@ from alps.kernels.outlines.rules import (
 MOST = 2**31 - 1  # vertices and patches are numbered by int32
 ALL_ARCS = 15
 NO_WEIGHTS = np.zeros((0, 0), np.float32)
+# Of each vertex: x, y, the vertex north of it, its arcs, and the patches on the right of what goes
+# east and south from it.
+FIELDS = ((np.int32, ()), (np.int32, ()), (np.int32, ()), (np.uint8, ()), (np.int32, (2,)))
 
 
 class OutlineTracer:
@@ -34,7 +39,7 @@ class OutlineTracer:
         self._patches = np.full(width, NOTHING, np.int32)  # and of what patches they are
         self._open = np.full(width + 1, NOTHING, np.int32)  # vertices that an arc goes down from
         self._rows = 0
-        self._vertices: list[tuple[np.ndarray, ...]] = []
+        self._vertices: tuple[list[np.ndarray], ...] = tuple([] for _ in FIELDS)
         self._saddles: list[np.ndarray] = []
         self._count = 0
         self._parent = np.zeros(0, np.int32)
@@ -64,17 +69,14 @@ class OutlineTracer:
         if max(self._count + vertices, known + patches) > MOST:
             raise ValueError(f"more than {MOST} corners or patches in one image")
         self._grow(patches)
-        found = (
-            np.empty(vertices, np.int32), np.empty(vertices, np.int32),
-            np.empty(vertices, np.int32), np.empty(vertices, np.uint8),
-            np.empty((vertices, 2), np.int32),
-        )  # fmt: skip
+        found: Any = tuple(np.empty((vertices, *shape), kind) for kind, shape in FIELDS)
         saddle = np.empty((saddles, 5), np.int32)
         row = (self._above, self._patches, self._open)
         tally = (self._parent, self._values, self._pixels, self._sums, self._weighed)
         numbers = (self._rows, self._count, known)
         _scan(values, np.ascontiguousarray(weights, np.float32), row, tally, numbers, found, saddle)
-        self._vertices.append(found)
+        for parts, field in zip(self._vertices, found, strict=True):
+            parts.append(field)
         self._saddles.append(saddle)
         self._count += vertices
         self._rows += len(values)
@@ -82,10 +84,7 @@ class OutlineTracer:
     def finish(self) -> Outlines:
         """Trace the image, of which all rows have come; the tracer is used up by it."""
         self.add(np.full((1, self._width), NOTHING, np.int32))
-        x, y, north, arcs, right_of = (
-            np.concatenate([part[field] for part in self._vertices]) for field in range(5)
-        )
-        self._vertices.clear()
+        x, y, north, arcs, right_of = (_together(parts) for parts in self._vertices)
         roots = _roots(self._parent)
         for saddle in self._saddles:
             _join(saddle, roots, arcs)
@@ -128,6 +127,13 @@ def outlines(values: np.ndarray, weights: np.ndarray | None = None) -> Outlines:
     tracer = OutlineTracer(values.shape[1])
     tracer.add(values, weights)
     return tracer.finish()
+
+
+def _together(parts: list[np.ndarray]) -> np.ndarray:
+    """Arrays as one; they are let go of."""
+    found = np.concatenate(parts)
+    parts.clear()
+    return found
 
 
 @njit(nogil=True, cache=True)
@@ -176,8 +182,7 @@ def _scan(
             comes down from in each column; those of the last row when done.
         tally: by patch, parents, values, pixels, sums of weights, pixels that have one.
         numbers: of the first row, the first new vertex, the first new patch.
-        found: for each new vertex x, y, the vertex north of it, its arcs, and the patches on the
-            right of what goes east and south from it.
+        found: FIELDS of each new vertex.
         saddle: for each vertex of four arcs its number, and the patches above left, above right,
             below left and below right where two across are of one value.
     """

@@ -1,7 +1,10 @@
 """`alps vectors`: polygons of label maps and objects, opened by others and laid back on pixels."""
 
+import contextlib
+import io
 import json
 import os
+import resource
 import sqlite3
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -44,8 +47,8 @@ def image(path, crs=UTM, transform=PLACE, **more):
         file.write(np.full((1, HEIGHT, WIDTH), 90, np.uint8))
 
 
-def make(root, names=("a_20200831.tif",), places=None, objects=0, started="2021-05-01"):
-    """A painted run; regions are 4 x 5 blocks, their classes 0 to 3, region 0 unlabelled.
+def make(root, names=("a_20200831.tif",), places=None, objects=0, **painted):
+    """A painted run; regions are 4 x 5 blocks, their classes 0 to 3, the first unlabelled.
 
     ``objects``: that many masks in each window, which regions belong to.
     """
@@ -64,8 +67,8 @@ def make(root, names=("a_20200831.tif",), places=None, objects=0, started="2021-
     clusters = [rng.integers(0, 4, 64) for _ in names]
     margins = [rng.random(64).astype(np.float32) for _ in names]
     cut_as(folder, [numbers] * len(names), clusters, margins)
-    paint_run(folder, 4, objects=objects > 0)
-    folder.update_run(started=started)
+    paint_run(folder, 4, objects=objects > 0, **painted)
+    folder.update_run(started="2021-05-01")
     return folder
 
 
@@ -195,6 +198,24 @@ def test_without_regions_and_maps_objects_are_refused(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["b.gpkg", "run"]
 
 
+def test_scenes_of_several_strips_and_more_classes_than_a_byte_holds(tmp_path):
+    height = 1100
+    folder = make_archive(
+        tmp_path / "tall", {"a.png": ([Window(0, 0, 8, height)], [[{"cluster": 0}]])}
+    )
+    numbers = np.arange(height)[:, None] // 3 + np.zeros((1, 8), int)
+    margins = np.linspace(0, 1, numbers.max() + 1).astype(np.float32)
+    cut_as(folder, [numbers], [np.arange(numbers.max() + 1)], [margins])
+    paint_run(folder, 400)
+    folder.update_run(started="2021-05-01")
+    write_polygons(folder.root, tmp_path / "a.parquet", PLAIN)
+    found = geopandas.read_parquet(tmp_path / "a.parquet")
+    assert found["class"].tolist() == list(range(numbers.max() + 1))
+    np.testing.assert_allclose(found.margin, margins)
+    assert found.total_bounds.tolist() == [0, -height, 8, 0]
+    assert (found.pixels[:-1] == 24).all()
+
+
 # --- simpler, and fewer
 
 
@@ -211,6 +232,22 @@ def test_simplified_neighbours_keep_their_common_border(run, tmp_path, by):
     if by == "12m":  # 6 pixels of 2 metres
         write_polygons(run.root, tmp_path / "same.parquet", PolygonSettings(simplify="6"))
         assert geopandas.read_parquet(tmp_path / "same.parquet").equals(few)
+
+
+def test_what_has_no_class_is_simplified_as_a_neighbour_and_the_frame_stays(tmp_path):
+    """A wedge without data has straight borders then; scenes side by side still meet."""
+    folder = make(tmp_path / "run")
+    y, x = np.indices((HEIGHT, WIDTH))
+    cut_as(folder, [np.where(x < y, -1, 0)], [np.zeros(1, int)])
+    paint_run(folder, 4, "again")
+    path = tmp_path / "a.parquet"
+    write_polygons(folder.root, path, PolygonSettings(simplify="2"))
+    (found,) = geopandas.read_parquet(path).geometry
+    wedge = [(0, 0), (WIDTH, 0), (WIDTH, HEIGHT), (HEIGHT, HEIGHT)]
+    expected = shapely.Polygon([PLACE * point for point in wedge])
+    assert found.hausdorff_distance(expected) < 3
+    assert len(found.exterior.coords) < 10
+    assert found.bounds == expected.bounds
 
 
 @pytest.mark.parametrize("least", ["41", "164m2"])
@@ -452,6 +489,43 @@ def test_files_of_the_run_are_not_replaced(tmp_path, name):
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_full_disk_is_noticed_to_the_last_byte(run, tmp_path, suffix):
+    """GDAL says nothing of what it could not write while it closed a file."""
+    path = tmp_path / f"a.{suffix}"
+    write_polygons(run.root, path, PLAIN)
+    size, content = path.stat().st_size, path.read_bytes()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for less in (1, 100, 2000, 8192, 12_288, 20_000, size // 2):
+        if less >= size:
+            continue
+        path.write_bytes(b"older")
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size - less, before[1]))
+            with (
+                contextlib.redirect_stderr(io.StringIO()),  # or what pytest keeps of it is full too
+                pytest.raises(RunFolderError, match="cannot write") as raised,
+            ):
+                write_polygons(run.root, path, PLAIN, overwrite=True)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert "\n" not in str(raised.value) and path.read_bytes() == b"older"
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+    write_polygons(run.root, path, PLAIN, overwrite=True)
+    if suffix != "gpkg":  # says when it was made
+        assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("objects", [False, True])
+def test_without_a_class_there_is_no_polygon(tmp_path, suffix, objects):
+    folder = make(tmp_path / "run", min_margin=1.0)
+    path = tmp_path / f"a.{suffix}"
+    settings = PolygonSettings(objects=objects, simplify="2")
+    assert write_polygons(folder.root, path, settings).count == 0
+    assert len(opened(path)) == 0
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("error", [RunFolderError("no"), KeyboardInterrupt()])
 def test_what_ends_halfway_leaves_nothing(run, tmp_path, monkeypatch, suffix, error):
     """An error of ours reaches whoever called as it was, through the libraries that write."""
@@ -488,13 +562,15 @@ def test_a_few_at_a_time_are_the_same(run, tmp_path, monkeypatch):
 def test_a_place_that_cannot_be_written_is_one_line(run, tmp_path, suffix, monkeypatch):
     with pytest.raises(SettingsError, match="is no folder"):
         write_polygons(run.root, tmp_path / "nowhere" / f"a.{suffix}", PLAIN)
-    monkeypatch.setattr(formats, "_apart", lambda path: open_elsewhere(tmp_path / "gone" / "x"))
+    monkeypatch.setattr(
+        formats, "_apart", lambda path: OpenElsewhere(tmp_path / "gone" / path.name)
+    )
     with pytest.raises(RunFolderError, match="cannot write") as raised:
         write_polygons(run.root, tmp_path / f"a.{suffix}", PLAIN)
     assert "\n" not in str(raised.value)
 
 
-class open_elsewhere:
+class OpenElsewhere:
     def __init__(self, path):
         self.path = path
 
@@ -542,7 +618,7 @@ def test_the_command_says_what_it_did(tmp_path):
     )
     assert "are smaller than --min-area and left out\n" in done.output
     assert "1 sources were brought from EPSG:32634 to EPSG:32633\n" in done.output
-    assert "1 sources have no label map: c.tif: it has no label map\n" in done.output
+    assert "1 sources have no label map: c.tif: its label map is gone\n" in done.output
     with pytest.raises(AlpsError, match="--overwrite"):
         CliRunner().invoke(vectors, arguments, catch_exceptions=False)
     done = CliRunner().invoke(vectors, [*arguments, "--overwrite", "--crs", "EPSG:3035",
