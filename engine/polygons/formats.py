@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pyogrio
 import pyproj
 import shapely
+from filelock import FileLock, Timeout
 
 from alps.engine.base.atomic import publish
 from alps.engine.base.errors import RunFolderError, SettingsError
@@ -160,14 +161,24 @@ def _apart(path: Path) -> Iterator[Path]:
     """
     folder = path.with_name(f".{path.name}.part")
     try:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
-        yield folder / path.name
-        publish(folder / path.name, path)
+        if folder.is_symlink():  # nothing is removed through it
+            folder.unlink()
+        folder.mkdir(exist_ok=True)
+        with FileLock(folder / "lock", timeout=0):
+            try:
+                for left in folder.iterdir():  # by a process that was killed
+                    if left.name != "lock":
+                        left.unlink()
+                yield folder / path.name
+                publish(folder / path.name, path)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+    except Timeout:
+        raise RunFolderError(
+            f"another process is writing {path}; wait for it, or give another FILE"
+        ) from None
     except OSError as error:
         raise _unwritten(path, error) from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _unwritten(path: Path, error: Exception) -> RunFolderError:

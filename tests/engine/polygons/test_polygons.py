@@ -18,6 +18,7 @@ import pytest
 import rasterio
 import shapely
 from click.testing import CliRunner
+from filelock import FileLock
 from made_run import cut_as, make_archive, paint_run
 from rasterio.control import GroundControlPoint
 from rasterio.features import rasterize
@@ -547,6 +548,30 @@ def test_what_ends_halfway_leaves_nothing(run, tmp_path, monkeypatch, suffix, er
         write_polygons(run.root, path, PLAIN, overwrite=True)
     assert raised.value is error and calls
     assert path.read_text() == "older" and [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_what_a_killed_process_left_is_gone_and_a_living_one_is_let_be(run, tmp_path):
+    path, part = tmp_path / "a.gpkg", tmp_path / ".a.gpkg.part"
+    part.mkdir()
+    for name in ("a.gpkg", "a.gpkg-journal"):
+        (part / name).write_bytes(b"half")
+    with (
+        FileLock(part / "lock"),
+        pytest.raises(RunFolderError, match="another process is writing"),
+    ):
+        write_polygons(run.root, path, PLAIN)
+    assert (part / "a.gpkg").read_bytes() == b"half"
+    write_polygons(run.root, path, PLAIN)
+    assert len(opened(path)) and [p.name for p in tmp_path.iterdir()] == ["a.gpkg"]
+
+
+def test_nothing_is_removed_through_a_link(run, tmp_path):
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "a.gpkg").write_text("mine")
+    (tmp_path / ".a.gpkg.part").symlink_to(mine)
+    write_polygons(run.root, tmp_path / "a.gpkg", PLAIN)
+    assert (mine / "a.gpkg").read_text() == "mine" and len(opened(tmp_path / "a.gpkg"))
 
 
 def test_a_few_at_a_time_are_the_same(run, tmp_path, monkeypatch):
