@@ -1,4 +1,4 @@
-"""Polygons of label maps beside GDAL's: processor seconds a megapixel, memory, do they fit together.
+"""Polygons of label maps beside GDAL's: processor seconds a megapixel, memory, do they fit.
 
     python -m alps.bench.labels.polygons OUT [OUT ...]
 

@@ -101,7 +101,11 @@ class _Export:
             self._crs,
             "MultiPolygon" if self._settings.objects else "Polygon",
             _schema(self._settings.objects),
-            tuple((c.id, c.name, c.colour) for c in self._classes.classes),
+            tuple(
+                (c.id, c.name, c.colour)
+                for c in self._classes.classes
+                if not c.ignored and c.part_of is None  # no pixel has those
+            ),
         )
         with Progress(len(self._painted), "sources", "drawing polygons") as progress:
             write_file(self._done.file, layer, self._batches(layer, progress))

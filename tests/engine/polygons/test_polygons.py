@@ -95,10 +95,12 @@ def opened(path, layer=None):
     return geopandas.read_file(path, layer=layer or pyogrio.list_layers(path)[0, 0])
 
 
-def rename(folder, names):
+def rename(folder, names, **more):
+    """Other names, and other keys, of the class 3."""
     content = json.loads(folder.classes.read_text())
     for entry in content["classes"]:
         entry["name"] = names.get(entry["id"], entry["name"])
+    content["classes"][3] |= more
     folder.classes.write_text(json.dumps(content))
     record(folder, folder.classes)
 
@@ -453,13 +455,25 @@ def test_qgis_finds_its_style(tmp_path):
     assert labels[2] == r"two\x0alines\x07" and labels[3].endswith("\\u202e\u05d0")
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_zero_in_a_name_does_not_end_it(run, tmp_path, suffix):
+@pytest.mark.parametrize("key", [{"ignored": True}, {"part_of": 1}])
+def test_classes_that_no_pixel_has_are_not_in_the_legend(tmp_path, key):
     folder = make(tmp_path / "run")
-    rename(folder, {kind: f"a\0{kind}" for kind in range(4)})
+    rename(folder, {}, **key)
+    write_polygons(folder.root, tmp_path / "a.gpkg", PLAIN)
+    with sqlite3.connect(tmp_path / "a.gpkg") as base:
+        (text,) = base.execute("SELECT styleQML FROM layer_styles").fetchone()
+    values = [c.get("value") for c in ElementTree.fromstring(text).iter("category")]
+    assert values == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_what_no_text_can_hold_is_written_out(tmp_path, suffix):
+    """A zero would end it in SQLite; half of a letter is no UTF-8."""
+    folder = make(tmp_path / "run")
+    rename(folder, {kind: f"a\0\ud83d{kind}" for kind in range(4)})
     write_polygons(folder.root, tmp_path / f"a.{suffix}", PLAIN)
     found = opened(tmp_path / f"a.{suffix}")
-    assert (found["name"] == "a\\x00" + found["class"].astype(str)).all()
+    assert (found["name"] == "a\\x00\\ud83d" + found["class"].astype(str)).all()
 
 
 # --- files
