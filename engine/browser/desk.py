@@ -2,6 +2,7 @@
 
 import os
 import queue
+import traceback
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -127,15 +128,16 @@ class Desk:
         try:
             with watched(self._watch("painting")):
                 single.paint(self.folder.root, paint_settings(self.folder))
-            self.said = "label maps, classes.json and the report have these names now"
             if self._suggest:
                 self._suggestions = self._suggest()
-        except Exception as error:
-            self.said = f"painting failed: {error}"
-            raise
-        finally:
-            self.busy = None
-            self._look()
+            said = "label maps, classes.json and the report have these names now"
+        except AlpsError as error:
+            said = f"painting failed: {error}"
+        except Exception as error:  # a fault of ours is not hidden
+            traceback.print_exc()
+            said = f"painting failed: {error}"
+        self.busy, self.said = None, said
+        self._look()
 
     def _go(self, back: list[Step], forth: list[Step], nothing: str) -> dict[str, Any]:
         if not back:

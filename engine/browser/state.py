@@ -11,6 +11,7 @@ from alps.engine.labels.palette import palette
 from alps.engine.naming.names import Named, Names, shown_classes
 from alps.engine.stages.naming import Suggestion
 
+AT_ONCE = 512  # classes whose distances to all others are in memory
 NEAREST = 4  # classes named beside each
 SOURCES_SAID = 3  # of each class, those that have most of it
 DOUBTFUL = 2 / 3  # of a class's area that had its name before; less is to be looked at
@@ -67,21 +68,26 @@ def _order(entry: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def _classes(names: Names, numbers: Sequence[int]) -> list[Named]:
     """Each class once, those that nobody said anything of too."""
-    found = {names.of_cluster(number).value: names.of_cluster(number) for number in numbers}
-    return list(found.values())
+    owner = {cluster: one for one in names.classes for cluster in one.clusters}
+    found = (owner.get(number) or Named((number,)) for number in numbers)
+    return list({one.value: one for one in found}.values())
 
 
 def _nearest(classes: list[Named], survey: Survey) -> dict[int, list[int]]:
     """By the value of each class the values of the ones whose centroids are nearest."""
     centres = np.stack([_centre(one, survey) for one in classes])
     squares = (centres**2).sum(axis=1)
-    distance = squares[:, None] + squares - 2 * centres @ centres.T
-    np.fill_diagonal(distance, np.inf)
-    order = distance.argsort(axis=1, kind="stable")[:, : min(NEAREST, len(classes) - 1)]
-    return {
-        one.value: [classes[index].value for index in row]
-        for one, row in zip(classes, order.tolist(), strict=True)
-    }
+    most = min(NEAREST, len(classes) - 1)
+    found = {}
+    for start in range(0, len(classes), AT_ONCE):
+        rows = np.arange(start, min(start + AT_ONCE, len(classes)))
+        distance = squares - 2 * centres[rows] @ centres.T  # but for what a row has in common
+        distance[np.arange(len(rows)), rows] = np.inf
+        order = np.argpartition(distance, max(most - 1, 0))[:, :most]
+        order = np.take_along_axis(order, np.take_along_axis(distance, order, 1).argsort(1), 1)
+        for row, nearest in zip(rows.tolist(), order.tolist(), strict=True):
+            found[classes[row].value] = [classes[index].value for index in nearest]
+    return found
 
 
 def _centre(one: Named, survey: Survey) -> np.ndarray:
@@ -117,7 +123,10 @@ def _exemplars(one: Named, survey: Survey) -> list[dict[str, Any]]:
 
 def _places(one: Named, survey: Survey) -> dict[str, Any]:
     """In which sources a class is, how many, and when they were taken."""
-    mine = np.isin(survey.clusters, list(one.clusters))
+    first, end = (
+        np.searchsorted(survey.clusters, one.clusters, side) for side in ("left", "right")
+    )
+    mine = np.concatenate([np.arange(*ends) for ends in zip(first, end, strict=True)])
     index, which = np.unique(survey.sources[mine], return_inverse=True)
     pixels = np.bincount(which, survey.pixels[mine], len(index))
     largest = index[np.argsort(-pixels, kind="stable")][:SOURCES_SAID].tolist()

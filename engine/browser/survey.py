@@ -26,7 +26,8 @@ class Survey:
     numbers: tuple[int, ...]  # those that exist
     centroids: np.ndarray  # (N, D) float32
     area: np.ndarray  # (N,) int64 pixels of the sample
-    # (P,) each: pairs of a source of the sample and a cluster that it has, and its pixels there.
+    # (P,) each: pairs of a source of the sample and a cluster that it has, and its pixels there; in
+    # the order of clusters.
     sources: np.ndarray
     clusters: np.ndarray
     pixels: np.ndarray
@@ -56,7 +57,9 @@ def survey_clusters(folder: RunFolder, before: Survey | None = None) -> Survey:
     sample = _spread(parts)
     count = file.model.classes
     pairs = [_areas(part, count) for part in sample]
-    sources, clusters, pixels = (np.concatenate(columns) for columns in zip(*pairs, strict=True))
+    columns = [np.concatenate(parts) for parts in zip(*pairs, strict=True)]
+    order = np.argsort(columns[1], kind="stable")
+    sources, clusters, pixels = (column[order] for column in columns)
     numbers = {*range(len(file.model.centroids))}
     numbers.update(number for split in file.model.splits for number in split.numbers)
     found = find_candidates(sample, sorted(numbers), 2 * EXEMPLARS)

@@ -178,6 +178,8 @@ export class Cards {
     card.setAttribute("aria-label", labelOf(one));
     part("number").textContent = one.value;
     part("colour").value = one.colour;
+    part("colour").setAttribute("aria-label", `Colour of ${labelOf(one)}`);
+    part("pick").firstElementChild.setAttribute("aria-label", `Choose ${labelOf(one)}`);
     part("ignore").setAttribute("aria-pressed", one.ignore);
     part("share").textContent = `${percent(one.share)} of the area`;
     part("size").querySelector(".bar span").style.width = `${Math.max(100 * one.share, 0.5)}%`;
