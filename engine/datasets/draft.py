@@ -114,8 +114,12 @@ class Draft:
                 raise RunFolderError(
                     f"another export is writing {self.target}; wait for it, or give another DIR"
                 ) from None
-            self._go_on()
-            self._journal = open_journal(self.root / JOURNAL)
+            try:
+                self._go_on()
+                self._journal = open_journal(self.root / JOURNAL)
+            except BaseException:
+                self._lock.release()
+                raise
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -201,6 +205,8 @@ class Draft:
             last = line or last
         if last is not None and last.of == self.done.of and self._holds(last):
             self.done = last
+            if LEFT_OUT not in last.sizes:  # rows after the last note; they may not come again
+                (self.root / LEFT_OUT).unlink(missing_ok=True)
             return
         for name in os.listdir(self.root):
             path = self.root / name

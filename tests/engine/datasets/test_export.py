@@ -12,8 +12,10 @@ from pycocotools.coco import COCO
 
 from alps.engine.base.errors import RunFolderError, SettingsError
 from alps.engine.base.stopping import Stopped
+from alps.engine.cli.export_labels import FORMATS
 from alps.engine.datasets import draft
 from alps.engine.datasets.coco import CocoFormat
+from alps.engine.datasets.export import KINDS
 from alps.engine.images.georeference import Georeference
 from alps.engine.images.tiff import whole_tiff
 from alps.engine.regions.build import NOWHERE
@@ -108,6 +110,18 @@ def test_a_draft_of_something_else_is_begun_anew(
     export(finished, tmp_path / "d", *COCO_FORMAT, *options)
     assert added[4:] == [0, 1, 2, 3, 4, 5]
     assert contents(tmp_path / "d") == contents(tmp_path / "whole")
+
+
+def test_a_row_of_what_was_left_out_after_the_last_note_is_not_kept(
+    finished, tmp_path, export, monkeypatch, stopped_at
+):
+    monkeypatch.setattr(draft, "SECONDS_BETWEEN_NOTES", 0)
+    stopped_at(3, Stopped)
+    with pytest.raises(Stopped):
+        export(finished, tmp_path / "d", *COCO_FORMAT)
+    (tmp_path / ".d.part" / "left_out.jsonl").write_text("x")
+    export(finished, tmp_path / "d", *COCO_FORMAT)
+    assert sorted(contents(tmp_path / "d")) == ["annotations/instances_train.json", "export.json"]
 
 
 def test_a_full_disk_is_one_line(finished, tmp_path, export, stopped_at):
@@ -220,6 +234,10 @@ def test_a_run_that_is_painted_anew_meanwhile_is_not_published(
     with pytest.raises(RunFolderError, match="painted anew meanwhile"):
         export(own_run, tmp_path / "d", *COCO_FORMAT)
     assert not (tmp_path / "d").exists()
+
+
+def test_the_command_offers_all_formats():
+    assert tuple(KINDS) == FORMATS
 
 
 def test_splits_that_cannot_be_are_refused(finished, tmp_path, export):

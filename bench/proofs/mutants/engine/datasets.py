@@ -13,8 +13,8 @@ MUTANTS = [
         "engine/datasets/instances.py",
         INSTANCES,
         (
-            "    heads |= first % height == 0\n",
-            "",
+            "heads = first % height == 0",
+            "heads = np.zeros(len(first), bool)",
             "a patch goes on from the foot of a column to the top of the next",
         ),
         (
