@@ -216,7 +216,7 @@ class LabelledRun:
         if len(unknown):
             raise RunFolderError(
                 f"{path} shows class {unknown[0]}, of which {self.folder.classes} knows no pixel; "
-                f"run: alps paint {self.folder.root}"
+                "give the command that made it again"
             )
 
     def _damaged(self, path: Path, why: str) -> RunFolderError:
