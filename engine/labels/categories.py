@@ -17,6 +17,7 @@ from alps.engine.naming.names import ShownClasses
 OURS = "ALPS writes this style anew; save changes under another name"
 # Columns of the attribute table: name, type and usage by GDAL's numbers (GDALRATFieldType: 0 is
 # integer, 2 text; GDALRATFieldUsage: 5 is a value, 2 a name, 6 to 8 red, green and blue).
+BESIDE = (".tif.aux.xml", ".qml")  # endings of these files
 COLUMNS = (("Value", 0, 5), ("Class", 2, 2), ("Red", 0, 6), ("Green", 0, 7), ("Blue", 0, 8))
 
 

@@ -19,6 +19,7 @@ from alps.engine.base.digests import file_sha256
 from alps.engine.base.errors import RunFolderError
 from alps.engine.base.lines import MOST_LINE, read_lines
 from alps.engine.base.progress import Progress
+from alps.engine.labels.categories import BESIDE
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.inside import path_inside
 from alps.engine.run_folder.locks import locked
@@ -188,11 +189,15 @@ def _open_shards(folder: RunFolder) -> int:
 
 
 def _there(folder: RunFolder) -> Iterator[str]:
-    """Names of all files of results; parts that a killed run left have dots."""
+    """Names of all files of results; parts that a killed run left have dots.
+
+    Not of what other programs write into too.
+    """
     for room in ROOMS:
         for top, _, files in os.walk(folder.root / room):
             inside = Path(top).relative_to(folder.root)
-            yield from ((inside / name).as_posix() for name in files if name[0] != ".")
+            ours = (name for name in files if name[0] != "." and not name.endswith(BESIDE))
+            yield from ((inside / name).as_posix() for name in ours)
     for path in (folder.tiles, folder.clusters, folder.classes, folder.plan):
         if path.exists():
             yield path.relative_to(folder.root).as_posix()

@@ -137,6 +137,7 @@ class Maps:
         except SourceError as error:
             for path in files:
                 remove(path)
+            categories.write(files[0], None)
             reason, files, counted = str(error), [], Counted.of(self._count)
             print(f"{first.source}: no label map: {reason}", file=sys.stderr)
         self._journal.add(source, counted, reason, files)

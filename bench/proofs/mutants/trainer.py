@@ -4,7 +4,10 @@ from alps.bench.proofs.mutants import changes_of
 
 LOOP = ("tests/trainer/loop/test_loop.py",)
 PLANS = ("tests/trainer/loop/test_plans.py",)
-PREDICTIONS = ("tests/trainer/predict",)
+PREDICTIONS = (
+    "tests/trainer/predict/test_predict.py",
+    "tests/trainer/predict/test_predict_runs.py",
+)
 METRICS = ("tests/trainer/segmentation/test_segmentation_metrics.py",)
 DATA = ("tests/trainer/data/test_trainer_data.py",)
 DISTILL = ("tests/trainer/distill/test_distill.py",)
@@ -192,7 +195,6 @@ MUTANTS = [
     *changes_of(
         "trainer/predict/maps.py",
         PREDICTIONS,
-        ("remove(self._folder.shard_tiles(shard))", "pass", "changed images are not predicted"),
         ("self._refuse_unread(source)", "pass", "an image that was not read has a map"),
     ),
     *changes_of(

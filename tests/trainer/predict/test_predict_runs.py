@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,22 +13,26 @@ import rasterio
 import teaching
 from click.testing import CliRunner
 from PIL import Image
-from predicting import blobs, make_model, results
+from predicting import COLOURS, NAMES, blobs, make_model, results
 
 from alps.engine.base.errors import RunFolderError, SettingsError, TooManyFailuresError
+from alps.engine.labels.palette import palette
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.tables import read_table
-from alps.engine.settings import SourceSettings
+from alps.engine.settings import ReadSettings, SourceSettings
 from alps.engine.stages import single
 from alps.engine.stages.label import label_archive
 from alps.engine.stages.opening import RunOptions
 from alps.engine.stages.verify import repair, verify_archive
 from alps.trainer.data.find import find_data
+from alps.trainer.data.rules import LabelRules
 from alps.trainer.data.settings import DataSettings
 from alps.trainer.predict import shards
 from alps.trainer.predict.command import predict as command
 from alps.trainer.predict.job import predict_archive
 from alps.trainer.predict.recipe import PredictSettings
+from alps.trainer.segmentation import run as training
+from alps.trainer.segmentation.card import ModelCard
 
 pytestmark = pytest.mark.usefixtures("one_thread", "shards_of_five")
 BOTH = PredictSettings(confidence=True, probabilities=True)
@@ -91,7 +96,8 @@ def test_stopped_anywhere_it_ends_the_same(scenes, tmp_path, options, whole, sto
             predict_archive(scenes, out, settings=BOTH, options=options)
     predict_archive(scenes, out, settings=BOTH, options=options)
     assert results(out) == results(whole) and tiles_of(out).equals(tiles_of(whole))
-    assert verify_archive(RunFolder(out)).is_right
+    found = verify_archive(RunFolder(out))
+    assert found.is_right and not found.unknown
 
 
 def test_killed_it_ends_with_the_same_bytes(scenes, tmp_path, options, whole):
@@ -300,6 +306,26 @@ def test_trainings_learn_from_it(whole, tmp_path):
     RunFolder(unfinished).update_run(done={})
     with pytest.raises(RunFolderError, match="are predicted yet; give its `alps predict` again"):
         find_data(unfinished, DataSettings())
+
+
+def test_a_model_takes_over_the_colours_and_the_reading_of_what_it_learns(whole, tmp_path):
+    """Those of a run folder's classes, of dataset.json's palette, or as different as can be."""
+    asked = replace(teaching.SHORT, data=DataSettings(bands=(3, 2, 1), shrink=2))
+    job = SimpleNamespace(recipe=asked)
+    of_run = training._card(job, whole, SimpleNamespace(rules=LabelRules(NAMES)))
+    assert of_run == ModelCard(32, "float32", 2, ReadSettings((3, 2, 1)), COLOURS)
+    data, own = teaching.save_data(tmp_path / "data"), ((1, 2, 3), (4, 5, 6), (7, 8, 9))
+    for rules, colours in ((LabelRules(NAMES, own), own), (LabelRules(NAMES), palette(3))):
+        card = training._card(job, data, SimpleNamespace(rules=rules))
+        np.testing.assert_array_equal(card.colours, colours)
+    # Of a run that was read in a way of its own, that way.
+    run = json.loads((whole / "run.json").read_text())
+    other = shutil.copytree(whole, tmp_path / "other")
+    run["settings"]["source"] |= {"bands": [2, 3, 1], "stretch": "0,99"}
+    RunFolder(other).update_run(settings=run["settings"])
+    job = SimpleNamespace(recipe=replace(teaching.SHORT, data=DataSettings()))
+    card = training._card(job, other, SimpleNamespace(rules=LabelRules(NAMES)))
+    assert card.reading == ReadSettings((2, 3, 1), stretch="0,99")
 
 
 # --- the command
