@@ -15,10 +15,13 @@ from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from alps.engine.base.errors import RunFolderError, SettingsError, SourceError
+from alps.engine.base.failures import of_source
 from alps.engine.datasets.categories import Categories
 from alps.engine.datasets.instances import NO_OBJECT, Instances, Strip, find_instances
 from alps.engine.datasets.settings import Splits
 from alps.engine.images.gdal import GDAL_OPTIONS, open_dataset
+from alps.engine.images.raster import RasterReader
+from alps.engine.images.reading import Reading
 from alps.engine.images.tiff import TILE
 from alps.engine.regions.build import NOWHERE
 from alps.engine.regions.raster import open_regions
@@ -65,15 +68,6 @@ class LabelledImage:
         path = Path(self.path)
         return None if self.path.startswith(VIRTUAL) or not path.is_file() else path
 
-    def file_or_refuse(self) -> Path:
-        """The file. Raises SourceError where it is not there."""
-        if (found := self.file) is None:
-            raise SourceError(
-                f"{self.path} is no file of this machine, to be linked or copied; bring it back, "
-                "or label a copy that is here"
-            )
-        return found
-
 
 @dataclass(frozen=True)
 class LeftOut:
@@ -93,6 +87,7 @@ class LabelledRun:
         self.folder = folder
         self.run = folder.read_run()
         folder.refuse_unpainted()
+        self._reading = Reading.of_run(self.run)
         self.categories = Categories.of(folder)
         self._first = _first_rows(read_table(folder.plan))
         names = self._first.column("source").to_pylist() if splits.val else []
@@ -127,6 +122,26 @@ class LabelledRun:
                     yield y, strip
         except (SourceError, RasterioError) as error:
             raise self._damaged(path, str(error.__cause__ or error)) from error
+
+    def file(self, image: LabelledImage) -> Path:
+        """The file of an image, to be linked or copied.
+
+        Raises SourceError where it is not there, is no image, or is of another size than its label
+        map: whatever path a run folder says, no other file gets into a data set.
+        """
+        if (found := image.file) is None:
+            raise SourceError(
+                f"{image.path} is no file of this machine, to be linked or copied; bring it back, "
+                "or label a copy that is here"
+            )
+        with of_source(image.name, "opening"), RasterReader(found, self._reading) as reader:
+            now = reader.width, reader.height
+        if now != (image.width, image.height):
+            raise SourceError(
+                f"{image.path} is now {now[0]} x {now[1]} pixels, its label map {image.width} x "
+                f"{image.height}; label it anew"
+            )
+        return found
 
     def instances(self, image: LabelledImage) -> Instances:
         """What its label map shows of each object, or patches where the run knows of none."""

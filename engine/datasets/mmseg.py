@@ -32,7 +32,7 @@ class MmsegFormat:
 
     def add(self, image: LabelledImage, number: int) -> int:
         """An image and its mask, which is one annotation."""
-        file = image.file_or_refuse()
+        file = self._run.file(image)
         mask = self._draft.path(f"ann_dir/{image.split}/{image.stem}.png")
         colours = self._run.categories.colours()
         with LabelMapWriter(mask, image.width, image.height, colours) as writer:

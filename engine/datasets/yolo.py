@@ -30,7 +30,7 @@ class YoloFormat:
 
     def add(self, image: LabelledImage, number: int) -> int:
         """An image and the parts of its objects."""
-        file = image.file_or_refuse()
+        file = self._run.file(image)
         found = self._run.instances(image)
         numbers = self._run.categories.numbers[found.values].tolist()
         lines = []

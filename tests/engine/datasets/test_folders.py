@@ -82,6 +82,26 @@ def test_an_image_that_is_gone_is_a_row(own_run, tmp_path, export, format, monke
         export(own_run, tmp_path / "e", "--format", format)
 
 
+@pytest.mark.parametrize("format", ["mmseg", "yolo"])
+def test_a_file_that_is_not_the_labelled_image_gets_into_no_data_set(
+    own_run, tmp_path, export, format
+):
+    """A run folder that somebody sent may say any path."""
+    (tmp_path / "secret").write_text("secret")
+    Image.new("RGB", (40, 30)).save(tmp_path / "other.png")
+    plan = pq.read_table(own_run.folder.plan)
+    paths = [str(tmp_path / "secret"), str(tmp_path / "other.png")]
+    paths += plan.column("path").to_pylist()[2:]
+    at = plan.schema.get_field_index("path")
+    write_table(plan.set_column(at, "path", [paths]), own_run.folder.plan)
+    said = export(own_run, tmp_path / "d", "--format", format, "--copy")
+    assert "4 images" in said and "2 sources are left out" in said
+    reasons = (tmp_path / "d" / "left_out.jsonl").read_text().splitlines()
+    assert "secret" in reasons[0] and "is now 40 x 30 pixels, its label map" in reasons[1]
+    files = [path for path in (tmp_path / "d").rglob("*") if path.is_file()]
+    assert not any(path.read_bytes() == b"secret" for path in files)
+
+
 def test_label_maps_of_one_name_and_two_endings_are_told_apart(own_run, tmp_path, export):
     plan = pq.read_table(own_run.folder.plan)
     labels = plan.column("label").to_pylist()
