@@ -149,6 +149,30 @@ class RunFolder:
         except BadRecordError as error:
             raise RunFolderError(f"cannot read {self.run_json}: {error}; {mend}") from error
 
+    def read_planned(self, kind: str | None = LABEL) -> dict[str, Any]:
+        """run.json with all that the stages need, of a run of ``kind``; None: of any.
+
+        Raises RunFolderError where it lacks something, or is of another kind.
+        """
+        run = self.read_run()
+        if kind is not None:
+            self.refuse_kind(kind, run)
+        needed = {"config_hash", "settings", "done", "stages", "model", "source"}
+        if lacking := sorted(needed - run.keys()):
+            raise RunFolderError(
+                f"{self.run_json} is damaged: it lacks {', '.join(lacking)}; put back a copy, or "
+                "give another OUT"
+            )
+        return run
+
+    def refuse_dropped(self, run: Mapping[str, Any]) -> None:
+        """Raise RunFolderError where a run's segments were not kept, but are needed."""
+        if not run.get("also", {}).get("keep_segments", True):
+            raise RunFolderError(
+                f"{self.root} was labelled in one pass and its segments were not kept; label into "
+                "another OUT with --keep-segments to cluster or paint them again"
+            )
+
     def refuse_kind(self, wanted: str, run: Mapping[str, Any]) -> None:
         """Raise RunFolderError where ``run``, the content of run.json, is not of ``wanted``."""
         kind = run.get("kind", LABEL)

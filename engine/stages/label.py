@@ -39,7 +39,7 @@ from alps.engine.settings import (
 from alps.engine.stages.absences import forget_label_maps, readable_again, shards_of
 from alps.engine.stages.changes import to_update
 from alps.engine.stages.naming import SPLIT, carry_names, keep_named, split_stage
-from alps.engine.stages.one_pass import OnePass, one_pass_stage, refuse_dropped
+from alps.engine.stages.one_pass import OnePass, one_pass_stage
 from alps.engine.stages.opening import (
     RunOptions,
     mark,
@@ -47,7 +47,6 @@ from alps.engine.stages.opening import (
     now,
     open_run,
     prepare_model,
-    read_run,
     refuse_foreign,
     timed,
 )
@@ -182,7 +181,7 @@ def segment_stage(
 
 def cut_stage(folder: RunFolder) -> None:
     """Cut all sources into regions that are not cut yet; reads the images again."""
-    settings = CutSettings.of_run(read_run(folder))
+    settings = CutSettings.of_run(folder.read_planned())
     if again := uncut_again(folder, settings.reading):
         folder.update_run(done={})
         for group in again:
@@ -194,8 +193,8 @@ def cut_stage(folder: RunFolder) -> None:
 
 def cluster_stage(folder: RunFolder, settings: ClusterSettings, device: str = "auto") -> None:
     """Cluster all regions of the run, unless that was done with these settings."""
-    run = read_run(folder)
-    refuse_dropped(folder, run)
+    run = folder.read_planned()
+    folder.refuse_dropped(run)
     missing = shards_missing(folder)
     if missing:
         raise RunFolderError(
@@ -263,8 +262,8 @@ def paint_stage(folder: RunFolder, settings: PaintSettings | None = None) -> dic
     """
     settings = settings or PaintSettings()
     check_ranges(settings, PaintSettings)
-    run = read_run(folder)
-    refuse_dropped(folder, run)
+    run = folder.read_planned()
+    folder.refuse_dropped(run)
     wanted = run["done"].get("cluster")
     if wanted is None:
         raise RunFolderError(f"{folder.root} has no clusters yet; run: alps cluster OUT")

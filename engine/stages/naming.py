@@ -24,7 +24,7 @@ from alps.engine.run_folder.plan import groups_of
 from alps.engine.run_folder.sums import record, refuse_damaged
 from alps.engine.run_folder.tables import read_table
 from alps.engine.settings import PaintSettings
-from alps.engine.stages.opening import mark, read_run
+from alps.engine.stages.opening import mark
 
 SPLIT = "split"  # the mark of which clusters, with splits, the classes of regions are
 
@@ -64,7 +64,7 @@ def write_names(folder: RunFolder, names: Names) -> Names:
 
 def refuse_unnameable(folder: RunFolder) -> None:
     """Raise RunFolderError where a run's label maps cannot be painted with names."""
-    run = read_run(folder)
+    run = folder.read_planned()
     if not run.get("also", {}).get("keep_segments", True):
         raise RunFolderError(
             f"{folder.root} was labelled in one pass and its segments were not kept, so its label "
@@ -114,7 +114,7 @@ def _split(folder: RunFolder, clusters: ClusterFile, names: Names) -> ClusterFil
         clusters = ClusterFile(model, clusters.made_with, names)
         save_clusters(model, folder.clusters, clusters.made_with, names)
         record(folder, folder.clusters)
-    if read_run(folder)["done"].get(SPLIT, clusters.unsplit_sha256) != clusters.sha256:
+    if folder.read_planned()["done"].get(SPLIT, clusters.unsplit_sha256) != clusters.sha256:
         assign_archive(folder, model)
         mark(folder, SPLIT, clusters.sha256)
     return clusters

@@ -10,11 +10,9 @@ import shutil
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from alps.engine.base.atomic import remove, whole, write_text
 from alps.engine.base.digests import fingerprint
-from alps.engine.base.errors import RunFolderError
 from alps.engine.clusters.assign import assign_group
 from alps.engine.clusters.file import ClusterFile, load_clusters, refuse_others
 from alps.engine.clusters.region_reader import RegionReader
@@ -124,15 +122,6 @@ def one_pass_stage(
         mark(folder, SPLIT, clusters.sha256)
     folder.update_run(names=digest)
     return painter.unpainted
-
-
-def refuse_dropped(folder: RunFolder, run: dict[str, Any]) -> None:
-    """Raise RunFolderError where a run's segments were not kept, but are needed."""
-    if not run.get("also", {}).get("keep_segments", True):
-        raise RunFolderError(
-            f"{folder.root} was labelled in one pass and its segments were not kept; label into "
-            "another OUT with --keep-segments to cluster or paint them again"
-        )
 
 
 @dataclass(frozen=True)

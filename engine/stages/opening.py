@@ -159,7 +159,7 @@ def open_planned(
     }
     config_hash = fingerprint(decides)
     if folder.run_json.exists():
-        run = read_run(folder, purpose.kind)
+        run = folder.read_planned(purpose.kind)
         if run["config_hash"] != config_hash:
             raise RunFolderError(
                 f"{folder.root} holds a run with other settings ({_differences(run, decides)}); "
@@ -233,23 +233,6 @@ def _opens(path: str, reading: Reading) -> bool:
     except SourceError:
         return False
     return True
-
-
-def read_run(folder: RunFolder, kind: str | None = LABEL) -> dict[str, Any]:
-    """run.json with all that the stages need, of a run of ``kind``; None: of any.
-
-    Raises RunFolderError where it lacks something, or is of another kind.
-    """
-    run = folder.read_run()
-    if kind is not None:
-        folder.refuse_kind(kind, run)
-    needed = {"config_hash", "settings", "done", "stages", "model", "source"}
-    if lacking := sorted(needed - run.keys()):
-        raise RunFolderError(
-            f"{folder.run_json} is damaged: it lacks {', '.join(lacking)}; put back a copy, or "
-            "give another OUT"
-        )
-    return run
 
 
 def _as_known(folder: RunFolder, src: str | Path) -> str:

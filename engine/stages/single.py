@@ -22,7 +22,7 @@ from alps.engine.stages.label import (
     refuse_foreign,
     segment_stage,
 )
-from alps.engine.stages.opening import RunOptions, read_run
+from alps.engine.stages.opening import RunOptions
 from alps.engine.stages.segment import is_segmented, shards_missing
 
 
@@ -68,7 +68,7 @@ def cluster(out: str | Path, settings: ClusterSettings | None = None, device: st
         SettingsError: a setting cannot work, or there are fewer regions than clusters.
     """
     folder = RunFolder(Path(out))
-    read_run(folder)  # before a lock makes a folder of a mistyped path
+    folder.read_planned()  # before a lock makes a folder of a mistyped path
     with locked(folder):
         cluster_stage(folder, settings or ClusterSettings(), device)
 
@@ -83,7 +83,7 @@ def paint(
         TooManyFailuresError: all else is painted, but a larger share than ``max_failed`` failed.
     """
     folder = RunFolder(Path(out))
-    read_run(folder)
+    folder.read_planned()
     with locked(folder):
         unpainted = paint_stage(folder, settings or PaintSettings())
         return finish(folder, max_failed, unpainted)

@@ -28,7 +28,6 @@ from alps.engine.run_folder.plan import shard_count, sources_of
 from alps.engine.run_folder.schemas import PLAN_SCHEMA
 from alps.engine.run_folder.sums import FileSum, known_sums
 from alps.engine.run_folder.tables import read_table, write_table
-from alps.engine.stages.opening import read_run
 from alps.engine.stages.segment import collect_tiles
 
 PLAN = "journal/plan.parquet"
@@ -71,7 +70,7 @@ def verify_archive(folder: RunFolder) -> Verification:
 
     Raises RunFolderError where the folder is none, or its run.json cannot be relied on.
     """
-    run = read_run(folder, None)
+    run = folder.read_planned(None)
     known = list(_known(folder))
     keeps = run.get("also", {}).get("keep_segments", True)
     with (
@@ -102,7 +101,7 @@ def repair(folder: RunFolder) -> tuple[Verification, list[str]]:
 
     Raises RunFolderError as ``verify_archive``, and where another run is writing.
     """
-    read_run(folder, None)  # before a lock makes a folder of a mistyped path
+    folder.read_planned(None)  # before a lock makes a folder of a mistyped path
     with locked(folder, room="journal"):
         found = verify_archive(folder)
         names = {finding.name for finding in found.findings}
@@ -259,7 +258,7 @@ def _plan_again(folder: RunFolder) -> bool:
 
 def _unmark(folder: RunFolder, names: Iterable[str]) -> None:
     """Take back the marks of stages whose results were removed."""
-    done = dict(read_run(folder, None)["done"])
+    done = dict(folder.read_planned(None)["done"])
     rooms = {name.partition("/")[0] for name in names}
     if rooms & {"clusters", "clusters.npz"}:
         done.pop("cluster", None)

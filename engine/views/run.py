@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -17,13 +17,13 @@ from alps.engine.report import words
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.plan import PlannedTile
 from alps.engine.run_folder.tables import read_table
-from alps.engine.stages.label import RunSummary, summarise
-from alps.engine.stages.one_pass import refuse_dropped
-from alps.engine.stages.opening import read_run
-from alps.engine.stages.verify import Verification, verify_archive
 from alps.engine.views import maps, tables
 from alps.engine.views.maps import LabelMap
 from alps.kernels.masks.coco import decode_mask
+
+if TYPE_CHECKING:  # stages bring torch, and most of what is looked at needs none
+    from alps.engine.stages.label import RunSummary
+    from alps.engine.stages.verify import Verification
 
 Box = tuple[int, int, int, int]
 
@@ -40,7 +40,7 @@ def open_run(out: str | Path) -> "Run":
     Raises RunFolderError where it is none, is not planned yet, or is damaged.
     """
     folder = RunFolder(out)
-    run = read_run(folder)
+    run = folder.read_planned()
     plan = read_table(folder.plan)
     first = np.unique(plan.column("source_index").to_numpy(), return_index=True)[1]
     rows = plan.take(pa.array(first)).to_pylist()
@@ -69,8 +69,10 @@ class Run:
         return self._classes().classes
 
     @property
-    def summary(self) -> RunSummary:
+    def summary(self) -> "RunSummary":
         """What ``label_archive`` returned."""
+        from alps.engine.stages.label import summarise
+
         self._refuse_unfinished()
         return summarise(self.folder)
 
@@ -101,7 +103,7 @@ class Run:
         """Segments as of ``segments``, a table a shard of 32 tiles."""
         names = tables.chosen(columns, tables.SEGMENT_COLUMNS)
         self._refuse_unfinished()
-        refuse_dropped(self.folder, read_run(self.folder))
+        self.folder.refuse_dropped(self.folder.read_planned())
         return tables.segments_by_shard(self.folder, names)
 
     def regions(self, columns: Sequence[str] | None = None) -> pa.Table:
@@ -116,8 +118,8 @@ class Run:
         """Regions as of ``regions``, a table a group of sources."""
         names = tables.chosen(columns, tables.REGION_COLUMNS)
         self._refuse_unfinished()
-        run = read_run(self.folder)
-        refuse_dropped(self.folder, run)
+        run = self.folder.read_planned()
+        self.folder.refuse_dropped(run)
         if "cluster" not in run["done"] and not {"cluster", "margin"}.isdisjoint(names):
             raise RunFolderError(
                 f"{self.folder.root} has no clusters yet; run: alps cluster {self.folder.root}"
@@ -151,7 +153,7 @@ class Run:
         """
         planned = self._planned(source)
         window = maps.part_of(planned, box)
-        return maps.read_image(planned, window, Reading.of_run(read_run(self.folder)))
+        return maps.read_image(planned, window, Reading.of_run(self.folder.read_planned()))
 
     def label_map(self, source: str, box: Box | None = None) -> LabelMap:
         """The label map of a source, or of its part ``box`` (x, y, width, height).
@@ -166,7 +168,7 @@ class Run:
         """The number of each pixel's region, (H, W) uint32; 4294967295 where there is none."""
         planned = self._planned(source)
         window = maps.part_of(planned, box)
-        refuse_dropped(self.folder, read_run(self.folder))
+        self.folder.refuse_dropped(self.folder.read_planned())
         return maps.read_region_map(self.folder, planned, window)
 
     def quality(self, truth: str | Path, settings: QualitySettings | None = None) -> Quality:
@@ -174,8 +176,10 @@ class Run:
         self._refuse_unpainted()
         return measure_quality(self.folder.root, Path(truth), settings)
 
-    def verify(self) -> Verification:
+    def verify(self) -> "Verification":
         """Hold every file against its checksum, as ``alps verify`` does."""
+        from alps.engine.stages.verify import verify_archive
+
         return verify_archive(self.folder)
 
     def __repr__(self) -> str:
@@ -224,6 +228,6 @@ class Run:
     def _refuse_unpainted(self) -> None:
         """Where there are no label maps, or older ones than the clusters."""
         root = self.folder.root
-        if "cluster" not in read_run(self.folder)["done"]:
+        if "cluster" not in self.folder.read_planned()["done"]:
             raise RunFolderError(f"{root} has no clusters yet; run: alps cluster {root}")
         self.folder.refuse_unpainted()

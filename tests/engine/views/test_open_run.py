@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from unittest import mock
@@ -229,6 +231,31 @@ def test_classes_quality_and_summary_are_the_commands(run, out, tmp_path):
     assert run.verify().is_right
     assert run.report == out / "report" / "index.html"
     assert run.summary.sources == 4 and run.summary.tiles["failed"] == 1
+
+
+def test_names_that_people_gave_come_along(copied):
+    before = copied.label_map(PLACED).pixels
+    kept, joined = np.unique(before)[:2].tolist()
+    names = [{"clusters": [kept, joined], "name": "water", "colour": "#010203"}]
+    copied.folder.names.write_text(json.dumps({"classes": names}))
+    with pytest.raises(alps.RunFolderError, match=r"older than its names of classes; run: alps pa"):
+        copied.label_map(PLACED)
+    alps.paint(copied.folder.root, max_failed=1.0)
+    named = {c.id for c in copied.classes if (c.name, c.colour) == ("water", (1, 2, 3))}
+    assert named == {kept, joined}
+    after = copied.label_map(PLACED)
+    assert np.array_equal(after.pixels, np.where(before == joined, kept, before))
+    assert after.picture()[before == joined].max(0).tolist() == [1, 2, 3, 255]
+
+
+@pytest.mark.slow
+def test_looking_needs_no_torch(out):
+    code = (
+        "import alps, sys; assert 'numpy' not in sys.modules\n"
+        f"run = alps.open_run({str(out)!r}); run.regions(); run.label_map('a.png'); run.classes\n"
+        "run._repr_html_(); assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def plain(value):
