@@ -67,8 +67,9 @@ def locked(
 def alone_naming(folder: RunFolder) -> Iterator[None]:
     """Be the one process that shows the classes of a folder to people; others may write to it.
 
-    Raises RunFolderError where another does.
+    Raises RunFolderError where another does, or it has links to outside.
     """
+    refuse_links(folder.root)
     with _hold(folder, NAMING):
         yield
 

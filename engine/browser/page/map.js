@@ -6,6 +6,7 @@ import { get, numbers } from "./server.js";
 
 const NONE = 65535;
 const MOST_SCALE = 40; // pixels of the screen for one of the picture
+const RING = 24; // radius round the place that was asked for
 const CLICK = 5; // pixels that a click may move
 
 export class SceneMap {
@@ -25,6 +26,7 @@ export class SceneMap {
     this.current = null;
     this.ofCluster = new Map(); // cluster -> class
     this.tints = new Map(); // value of a class -> colour that is being tried
+    this.mark = null; // a place of the picture that somebody should look at
     this.asked = 0;
     this.pointers = new Map();
     this.#listen();
@@ -51,6 +53,7 @@ export class SceneMap {
     this.words.textContent = "";
     this.#colour();
     if (isOther) this.fit();
+    this.mark = null;
     if (place) this.centre(place);
   }
 
@@ -95,11 +98,12 @@ export class SceneMap {
   centre([x, y]) {
     const [left, top, width] = this.shown;
     const ratio = this.size[0] / width;
-    const scale = Math.max(this.view.scale, Math.min(2 * devicePixelRatio, MOST_SCALE));
+    const scale = Math.max(this.view.scale, 2 * devicePixelRatio);
+    this.mark = [(x - left) * ratio, (y - top) * ratio];
     this.view = {
       scale,
-      x: this.canvas.width / 2 - (x - left) * ratio * scale,
-      y: this.canvas.height / 2 - (y - top) * ratio * scale,
+      x: this.canvas.width / 2 - this.mark[0] * scale,
+      y: this.canvas.height / 2 - this.mark[1] * scale,
     };
     this.#draw();
   }
@@ -162,7 +166,20 @@ export class SceneMap {
       context.imageSmoothingEnabled = view.scale < 1;
       context.globalAlpha = this.opacity;
       context.drawImage(this.layer, ...place);
+      if (this.mark) this.#ring(this.mark);
     });
+  }
+
+  #ring([x, y]) {
+    const { context, view } = this;
+    context.globalAlpha = 1;
+    context.beginPath();
+    context.arc(view.x + x * view.scale, view.y + y * view.scale, RING * devicePixelRatio, 0, 7);
+    for (const [colour, width] of [["#000", 6], ["#fff", 3]]) {
+      context.strokeStyle = colour;
+      context.lineWidth = width * devicePixelRatio;
+      context.stroke();
+    }
   }
 
   #resize() {
@@ -183,6 +200,7 @@ export class SceneMap {
     const { canvas } = this;
     canvas.addEventListener("pointerdown", (event) => {
       canvas.setPointerCapture(event.pointerId);
+      this.mark = null;
       this.pointers.set(event.pointerId, { at: this.#at(event), moved: 0 });
     });
     canvas.addEventListener("pointermove", (event) => this.#moved(event));
@@ -207,7 +225,7 @@ export class SceneMap {
     const at = this.#at(event);
     if (!pointer) {
       const one = this.#classAt(at);
-      this.words.textContent = one ? `${one.value} · ${labelOf(one)}` : "";
+      this.words.textContent = one ? labelOf(one) : "";
       this.canvas.classList.toggle("on-class", one !== null);
       return;
     }

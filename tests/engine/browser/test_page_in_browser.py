@@ -84,6 +84,7 @@ def order_of(page):
     )
 
 
+@pytest.mark.slow
 def test_classes_are_named_by_the_keyboard_alone(run, serve_page, visit):
     served = serve_page(run, lambda: {n: Suggestion("soil", 0.8) for n in range(CLUSTERS)})
     page = visit(served.address)

@@ -50,12 +50,20 @@ def test_what_is_not_installed_is_said(run, monkeypatch, package):
         browser.serve(run, 0, False)
 
 
+def test_a_folder_with_links_to_outside_is_not_shown(run, tmp_path):
+    (tmp_path / "elsewhere").write_text("{}")
+    run.names.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RunFolderError, match=r"names\.json is a link that leads out"):
+        browser.serve(run, 0, False)
+
+
 def test_a_folder_that_is_no_run_is_left_alone(tmp_path):
     with pytest.raises(RunFolderError, match="is not a run folder"):
         browser.serve(RunFolder(tmp_path / "typo"), 0, False)
     assert not (tmp_path / "typo").exists()
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_it_in_order(run):
     """The address is printed, answers, and is gone after Ctrl-C; nothing is left held."""
     pytest.importorskip("starlette", reason="needs starlette, of the extra `name`")
