@@ -205,10 +205,13 @@ export class SceneMap {
     });
     canvas.addEventListener("pointermove", (event) => this.#moved(event));
     canvas.addEventListener("pointerup", (event) => {
-      const pointer = this.pointers.get(event.pointerId);
+      this.moved = this.pointers.get(event.pointerId)?.moved ?? Infinity;
       this.pointers.delete(event.pointerId);
+    });
+    // Not before: what a touch sends after it would go to what is there then.
+    canvas.addEventListener("click", (event) => {
       const one = this.#classAt(this.#at(event));
-      if (pointer && pointer.moved < CLICK * devicePixelRatio && one) this.acts.picked(one.value);
+      if (this.moved < CLICK * devicePixelRatio && one) this.acts.picked(one.value);
     });
     canvas.addEventListener("pointercancel", (event) => this.pointers.delete(event.pointerId));
     canvas.addEventListener("pointerleave", () => (this.words.textContent = ""));

@@ -184,10 +184,16 @@ def test_the_map_takes_the_colours_of_classes_at_once(run, serve_page, visit):
 
 def test_a_second_browser_is_told_and_may_take_over(run, serve_page, visit):
     served = serve_page(run)
-    page = visit(served.address, viewport={"width": 390, "height": 844}, is_mobile=True)
+    phone = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
+    page = visit(served.address, **phone)
     page.wait_for_selector("#other:visible")
     page.click("#take")
     page.wait_for_selector("#other", state="hidden")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    page.click(".tabs [data-view=map]")
+    page.tap(".tabs [data-view=map]")
     assert page.is_visible("#map") and not page.is_visible("#cards")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    until(page, "document.getElementById('map-words').textContent === ''")
+    page.tap("#map")  # opens the class there
+    until(page, "document.activeElement.matches('.card.current .name')")
+    assert page.is_visible("#cards")
