@@ -165,31 +165,9 @@ def exported_speck(speck, tmp_path_factory):
 @pytest.fixture
 def archive(tmp_path):
     """A folder of five small images in two folders, PNG, JPEG and GeoTIFF."""
-    from PIL import Image
+    from small_runs import save_archive
 
-    from alps.engine.demo.scenes import SceneSettings, make_scene
-
-    folder = tmp_path / "archive"
-    (folder / "north").mkdir(parents=True)
-    for seed, name in enumerate(("a.png", "b.jpg", "north/c.png", "north/d.png")):
-        image = make_scene(seed, SceneSettings(size=200)).image
-        Image.fromarray(image[: 200 - 20 * seed]).save(folder / name)
-    image = make_scene(9, SceneSettings(size=300)).image
-    image[:, :60] = 0
-    with rasterio.open(
-        folder / "north" / "e.tif",
-        "w",
-        driver="GTiff",
-        width=300,
-        height=300,
-        count=3,
-        dtype="uint8",
-        nodata=0,
-        crs="EPSG:32631",
-        transform=from_origin(500_000, 4_000_000, 0.5, 0.5),
-    ) as dataset:
-        dataset.write(image.transpose(2, 0, 1))
-    return folder
+    return save_archive(tmp_path / "archive")
 
 
 @pytest.fixture

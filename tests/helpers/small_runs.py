@@ -2,6 +2,10 @@
 
 import numpy as np
 from PIL import Image
+from rasterio.transform import from_origin
+from rasters import save_raster
+
+from alps.engine.demo.scenes import SceneSettings, make_scene
 
 SIDE = 96
 
@@ -10,6 +14,19 @@ def draw(path, seed):
     """Write an image of coarse noise."""
     pixels = np.random.default_rng(seed).integers(0, 255, (SIDE // 8, SIDE // 8, 3), np.uint8)
     Image.fromarray(pixels).resize((SIDE, SIDE)).save(path)
+
+
+def save_archive(folder):
+    """Five generated scenes in two folders, PNG, JPEG and a GeoTIFF with nodata on the left."""
+    (folder / "north").mkdir(parents=True)
+    for seed, name in enumerate(("a.png", "b.jpg", "north/c.png", "north/d.png")):
+        image = make_scene(seed, SceneSettings(size=200)).image
+        Image.fromarray(image[: 200 - 20 * seed]).save(folder / name)
+    image = make_scene(9, SceneSettings(size=300)).image
+    image[:, :60] = 0
+    place = {"crs": "EPSG:32631", "transform": from_origin(500_000, 4_000_000, 0.5, 0.5)}
+    save_raster(folder / "north" / "e.tif", image.transpose(2, 0, 1), nodata=0, **place)
+    return folder
 
 
 def results(out):

@@ -1,6 +1,7 @@
 """Names through a run's life: painted, carried to other clusters and to other archives, killed."""
 
 import json
+import shutil
 from functools import partial
 
 import numpy as np
@@ -8,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import rasterio
 from click.testing import CliRunner
+from small_runs import save_archive
 
 from alps.engine.base.errors import RunFolderError, SettingsError
 from alps.engine.cli.name import name as command
@@ -21,6 +23,7 @@ from alps.engine.settings import ClusterSettings, RunSettings
 from alps.engine.stages import naming
 from alps.engine.stages.label import label_archive
 from alps.engine.stages.one_pass import OnePass
+from alps.engine.stages.opening import RunOptions
 from alps.engine.stages.single import cluster, paint
 from alps.engine.stages.verify import verify_archive
 
@@ -28,12 +31,22 @@ K = 6
 SETTINGS = RunSettings(cluster=ClusterSettings(clusters=K))
 HOSTILE = ("<script>alert(1)</script>", "w" * 10_000, "two\nlines", "=1+1", "\u202eabc", "مياه")
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "without_reports")
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory, speck):
+    """A run without names, made once; its images stay where they are."""
+    home = tmp_path_factory.mktemp("labelled")
+    options = RunOptions(model=str(speck), device="cpu", max_failed=1.0)
+    label_archive(save_archive(home / "archive"), home / "run", SETTINGS, options)
+    return home / "run"
 
 
 @pytest.fixture
-def run(archive, tmp_path, options):
-    label_archive(archive, tmp_path / "run", SETTINGS, options)
+def run(labelled, tmp_path):
+    """A copy of it, to be named."""
+    shutil.copytree(labelled, tmp_path / "run")
     return RunFolder(tmp_path / "run")
 
 
@@ -70,6 +83,7 @@ def split(cluster, parts):
     return partial(edit.split, cluster=cluster, parts=parts, clusters=K)
 
 
+@pytest.mark.report
 def test_label_maps_show_what_is_said(run):
     before, sizes = labels(run), classes(run)
     change(
@@ -212,6 +226,7 @@ def test_names_label_the_next_archive(run, archive, tmp_path, options, keep):
             label_archive(archive, next_run.root, None, options, OnePass(file, keep))
 
 
+@pytest.mark.report
 def test_hostile_names_change_nothing_but_the_name_shown(run):
     before = labels(run)
     names = change(run, *(name(number, text) for number, text in enumerate(HOSTILE)))
