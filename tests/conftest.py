@@ -39,6 +39,14 @@ settings.register_profile("alps", derandomize=True, deadline=None, database=None
 settings.load_profile("alps")
 
 
+@pytest.hookimpl(tryfirst=True)  # before what is marked so is left out
+def pytest_collection_modifyitems(items):
+    """An export takes a dozen seconds, so whatever needs one is slow."""
+    for item in items:
+        if "exported_speck" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(scope="session")
 def shared_data():
     """The folder of real images beside the repository, read only."""

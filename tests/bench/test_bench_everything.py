@@ -144,6 +144,7 @@ def test_random_weights_give_masks_of_their_own(checkpoint):
     assert 0.7 < masks.predicted_iou.mean() < 0.9 and masks.predicted_iou.std() > 0.03
 
 
+@pytest.mark.slow
 def test_thresholds_leave_a_usual_share(checkpoint, settings):
     masks = everything_in(checkpoint)
     passed = (masks.predicted_iou > settings["pred_iou_thresh"]).mean()

@@ -109,6 +109,7 @@ def rounds_of(suite, ground, count):
     return {attack.name: attack.carry_out().why for attack in attacks}
 
 
+@pytest.mark.slow
 def test_damage_that_nobody_sees_is_a_fault(ground):
     found = rounds_of(damage, ground, 300)
     assert found["labels/a.png emptied, then label"] == "label ends with 0 and other label maps"

@@ -62,6 +62,7 @@ def test_any_boxes(scored, threshold, dtype):
         assert kept.tolist() == expected
 
 
+@pytest.mark.slow
 @settings(max_examples=20)  # the simulator is slow
 @given(scored_boxes, thresholds, dtypes)
 def test_any_boxes_on_a_gpu(scored, threshold, dtype):

@@ -328,7 +328,13 @@ EFFECTS = {
         "work": Effect(("--work", "{work}"), lambda g, p: g.shards and g.file.is_file()),
     },
 }  # fmt: skip
-CASES = [(command, name) for command, effects in EFFECTS.items() for name in effects]
+# These take the options of `label` from the same dataclasses.
+ALIKE = ("segment", "fit-clusters")
+CASES = [
+    pytest.param(command, name, marks=[pytest.mark.slow] if command in ALIKE else [])
+    for command, effects in EFFECTS.items()
+    for name in effects
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

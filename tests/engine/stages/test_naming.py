@@ -152,6 +152,7 @@ def test_a_split_changes_the_class_of_nothing_else(run):
         naming.change_names(run, [split(largest, 10_000)])
 
 
+@pytest.mark.slow
 def test_a_split_that_is_stopped_ends_the_same(run, tmp_path, stopped_after):
     names = naming.change_names(run, [split(0, 2), split(1, 2), name(K, "part")])
     paint(run.root)
@@ -188,6 +189,7 @@ def test_names_are_kept_where_other_clusters_match(run, capsys):
     assert {one.name for one in classes(run).values()} >= {one.name for one in names.classes}
 
 
+@pytest.mark.slow
 def test_names_survive_a_stop_between_two_clusterings(run, stopped_after):
     change(run, name(0, "sea"), split(2, 2))
     kept = read_names(run)
@@ -199,6 +201,7 @@ def test_names_survive_a_stop_between_two_clusterings(run, stopped_after):
     assert classes(run)[0].name == "sea" and len(classes(run)) == K + 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keep", [False, True])
 def test_names_label_the_next_archive(run, archive, tmp_path, options, keep):
     change(run, name(0, "sea"), partial(edit.merge, clusters=(0, 3)), split(1, 2), name(K, "part"))

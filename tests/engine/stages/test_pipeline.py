@@ -15,23 +15,9 @@ import rasterio
 from PIL import Image
 
 import alps.engine.runtimes.batching
-from alps.engine.base.errors import (
-    OutOfMemoryError,
-    RunFolderError,
-    SettingsError,
-    SourceError,
-    TooManyFailuresError,
-)
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.locks import alone, locked
 from alps.engine.run_folder.tables import read_table, write_table
-from alps.engine.settings import (
-    ClusterSettings,
-    PaintSettings,
-    RunSettings,
-    SegmentSettings,
-    SourceSettings,
-)
 from alps.engine.stages import single
 from alps.engine.stages.label import (
     RunOptions,
@@ -45,7 +31,7 @@ from alps.kernels.masks import coco
 
 pytestmark = pytest.mark.usefixtures("without_reports")
 
-SETTINGS = RunSettings(cluster=ClusterSettings(clusters=4))
+SETTINGS = alps.RunSettings(cluster=alps.ClusterSettings(clusters=4))
 
 
 def results(out):
@@ -153,9 +139,9 @@ def test_tiles_encoded_together_give_the_same_segments(archive, tmp_path, option
 
 def test_options_that_change_masks_are_asked_for(archive, tmp_path, options):
     label_archive(archive / "a.png", tmp_path / "exact", SETTINGS, options)
-    changed = RunSettings(
-        segment=SegmentSettings(precision="bf16", coarse_to_fine=True),
-        cluster=ClusterSettings(clusters=4),
+    changed = alps.RunSettings(
+        segment=alps.SegmentSettings(precision="bf16", coarse_to_fine=True),
+        cluster=alps.ClusterSettings(clusters=4),
     )
     label_archive(archive / "a.png", tmp_path / "changed", changed, options)
     folders = [tmp_path / "exact", tmp_path / "changed"]
@@ -163,7 +149,7 @@ def test_options_that_change_masks_are_asked_for(archive, tmp_path, options):
     assert rough and rough != exact
     asked = [sum(pq.read_table(f / "tiles.parquet")["points"].to_pylist()) for f in folders]
     assert 0 < asked[1] <= asked[0]
-    with pytest.raises(RunFolderError, match="coarse"):
+    with pytest.raises(alps.RunFolderError, match="coarse"):
         label_archive(archive / "a.png", tmp_path / "exact", changed, options)
 
 
@@ -197,7 +183,7 @@ def test_out_of_memory_says_what_to_lower_and_the_run_goes_on(
 
     with monkeypatch.context() as context:
         context.setattr(place, fails)
-        with pytest.raises(OutOfMemoryError, match=f"out of memory while {doing}"):
+        with pytest.raises(alps.OutOfMemoryError, match=f"out of memory while {doing}"):
             label_archive(archive / "a.png", tmp_path / "out", SETTINGS, options)
     assert label_archive(archive / "a.png", tmp_path / "out", SETTINGS, options).labelled == 1
 
@@ -239,7 +225,7 @@ def test_other_clusters_segment_nothing_anew(archive, tmp_path, options, monkeyp
     monkeypatch.setattr(
         "alps.engine.stages.segment._segment_tile", lambda *_: pytest.fail("segmented again")
     )
-    label_archive(archive, out, RunSettings(cluster=ClusterSettings(clusters=6)), options)
+    label_archive(archive, out, alps.RunSettings(cluster=alps.ClusterSettings(clusters=6)), options)
     assert {c["id"] for c in json.loads((out / "classes.json").read_text())["classes"]} == set(
         range(6)
     )
@@ -257,7 +243,7 @@ def test_machines_share_the_shards(archive, tmp_path, options, shards_of_two):
             segment_stage(folder, archive, SETTINGS, both)
         assert (shards_missing(folder) == 0) == (share == (0, 2))
         if share == (1, 2):
-            with pytest.raises(RunFolderError, match="not segmented yet"):
+            with pytest.raises(alps.RunFolderError, match="not segmented yet"):
                 cluster_stage(folder, SETTINGS.cluster)
     cluster_stage(folder, SETTINGS.cluster)
     paint_stage(folder)
@@ -299,7 +285,7 @@ def test_unreadable_files_are_rows_and_the_rest_goes_on(archive, tmp_path, optio
     assert all(failed.values()) and sum(summary.failed_reasons.values()) == summary.tiles["failed"]
     assert (out / "labels" / "a.png").exists() and not (out / "labels" / "text.png").exists()
     strict = RunOptions(**{**vars(options), "max_failed": 0.05})
-    with pytest.raises(TooManyFailuresError, match="max-failed"):
+    with pytest.raises(alps.TooManyFailuresError, match="max-failed"):
         label_archive(archive, out, SETTINGS, strict)
 
 
@@ -324,7 +310,7 @@ def test_a_source_without_valid_pixels_is_skipped_with_a_reason(tmp_path, archiv
 
 def test_second_run_on_one_out_is_refused(archive, tmp_path, options):
     folder = RunFolder(tmp_path / "out")
-    with locked(folder), pytest.raises(RunFolderError, match="another run"):
+    with locked(folder), pytest.raises(alps.RunFolderError, match="another run"):
         label_archive(archive, folder.root, SETTINGS, options)
 
 
@@ -333,9 +319,9 @@ def test_machines_work_side_by_side_but_not_on_one_share(tmp_path):
     with locked(folder, (0, 2)):
         with locked(folder, (1, 2)), alone(folder, (1, 2)):
             pass
-        with pytest.raises(RunFolderError, match="another run"), locked(folder, (0, 2)):
+        with pytest.raises(alps.RunFolderError, match="another run"), locked(folder, (0, 2)):
             pass
-        with pytest.raises(RunFolderError, match="another run"), locked(folder):
+        with pytest.raises(alps.RunFolderError, match="another run"), locked(folder):
             pass
     with locked(folder):
         pass
@@ -345,35 +331,39 @@ def test_other_settings_on_one_out_are_refused_and_named(archive, tmp_path, opti
     out = tmp_path / "out"
     label_archive(archive, out, SETTINGS, options)
     before = results(out)
-    other = RunSettings(segment=SegmentSettings(points_per_side=7), cluster=SETTINGS.cluster)
-    with pytest.raises(RunFolderError, match="points_per_side 6 there, 7 now"):
+    other = alps.RunSettings(
+        segment=alps.SegmentSettings(points_per_side=7), cluster=SETTINGS.cluster
+    )
+    with pytest.raises(alps.RunFolderError, match="points_per_side 6 there, 7 now"):
         label_archive(archive, out, other, options)
     assert results(out) == before
 
 
 def test_more_clusters_than_segments_loses_nothing(archive, tmp_path, options):
     out = tmp_path / "out"
-    many = RunSettings(cluster=ClusterSettings(clusters=5000))
-    with pytest.raises(SettingsError, match=r"only .* regions"):
+    many = alps.RunSettings(cluster=alps.ClusterSettings(clusters=5000))
+    with pytest.raises(alps.SettingsError, match=r"only .* regions"):
         label_archive(archive, out, many, options)
     summary = label_archive(archive, out, SETTINGS, options)
     assert summary.coverage > 0
 
 
 def test_no_mask_at_all_says_what_to_lower(archive, tmp_path, options):
-    strict = RunSettings(segment=SegmentSettings(pred_iou_thresh=1.0), cluster=SETTINGS.cluster)
-    with pytest.raises(RunFolderError, match="none passed the gate; lower --pred-iou"):
+    strict = alps.RunSettings(
+        segment=alps.SegmentSettings(pred_iou_thresh=1.0), cluster=SETTINGS.cluster
+    )
+    with pytest.raises(alps.RunFolderError, match="none passed the gate; lower --pred-iou"):
         label_archive(archive, tmp_path / "out", strict, options)
 
 
 @pytest.mark.slow
 def test_wide_labels_beyond_255_clusters(archive, tmp_path, options):
     out = tmp_path / "out"
-    finer = RunSettings(
-        segment=SegmentSettings(points_per_side=8, superpixels=20_000),
-        source=SourceSettings(tile=24, overlap=4),
-        cluster=ClusterSettings(clusters=260),
-        paint=PaintSettings(min_patch="1", agreement=0),
+    finer = alps.RunSettings(
+        segment=alps.SegmentSettings(points_per_side=8, superpixels=20_000),
+        source=alps.SourceSettings(tile=24, overlap=4),
+        cluster=alps.ClusterSettings(clusters=260),
+        paint=alps.PaintSettings(min_patch="1", agreement=0),
     )
     label_archive(archive / "a.png", out, finer, options)
     with Image.open(out / "labels" / "a.png") as labels:
@@ -384,23 +374,23 @@ def test_wide_labels_beyond_255_clusters(archive, tmp_path, options):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (RunSettings(source=SourceSettings(tile=0)), "--tile"),
-        (RunSettings(source=SourceSettings(overlap=64)), "--overlap"),
-        (RunSettings(source=SourceSettings(bands=(1, 2))), "--bands"),
-        (RunSettings(segment=SegmentSettings(pred_iou_thresh=1.5)), "--pred-iou-thresh"),
-        (RunSettings(segment=SegmentSettings(precision="int4")), "--precision int4"),
-        (RunSettings(cluster=ClusterSettings(clusters=1)), "--clusters"),
+        (alps.RunSettings(source=alps.SourceSettings(tile=0)), "--tile"),
+        (alps.RunSettings(source=alps.SourceSettings(overlap=64)), "--overlap"),
+        (alps.RunSettings(source=alps.SourceSettings(bands=(1, 2))), "--bands"),
+        (alps.RunSettings(segment=alps.SegmentSettings(pred_iou_thresh=1.5)), "--pred-iou-thresh"),
+        (alps.RunSettings(segment=alps.SegmentSettings(precision="int4")), "--precision int4"),
+        (alps.RunSettings(cluster=alps.ClusterSettings(clusters=1)), "--clusters"),
     ],
 )
 def test_settings_that_cannot_work_are_named(archive, tmp_path, options, settings, message):
-    with pytest.raises(SettingsError, match=message):
+    with pytest.raises(alps.SettingsError, match=message):
         label_archive(archive, tmp_path / "out", settings, options)
 
 
 def test_sources_that_are_not_there(tmp_path, options):
     (tmp_path / "nothing").mkdir()
     for src in (tmp_path / "nothing", tmp_path / "missing"):
-        with pytest.raises(SourceError, match=src.name):
+        with pytest.raises(alps.SourceError, match=src.name):
             label_archive(src, tmp_path / "out", SETTINGS, options)
 
 
@@ -408,12 +398,12 @@ def test_a_foreign_folder_is_not_written_to(archive, tmp_path, options):
     out = tmp_path / "out"
     out.mkdir()
     (out / "thesis.doc").write_text("years of work")
-    with pytest.raises(RunFolderError, match=r"thesis\.doc"):
+    with pytest.raises(alps.RunFolderError, match=r"thesis\.doc"):
         label_archive(archive, out, SETTINGS, options)
 
 
 def test_out_that_cannot_be_made(archive, options):
-    with pytest.raises(RunFolderError, match="cannot write"):
+    with pytest.raises(alps.RunFolderError, match="cannot write"):
         label_archive(archive, archive / "a.png" / "out", SETTINGS, options)
 
 
@@ -465,8 +455,8 @@ def test_a_refused_number_of_clusters_leaves_the_run_as_it_was(archive, tmp_path
     out = tmp_path / "out"
     label_archive(archive, out, SETTINGS, options)
     folder, run = RunFolder(out), (out / "run.json").read_text()
-    with pytest.raises(SettingsError, match=r"only .* regions"):
-        cluster_stage(folder, ClusterSettings(clusters=5000))
+    with pytest.raises(alps.SettingsError, match=r"only .* regions"):
+        cluster_stage(folder, alps.ClusterSettings(clusters=5000))
     assert (out / "run.json").read_text() == run
     assert paint_stage(folder) == {}
 
@@ -476,8 +466,8 @@ def test_an_archive_that_is_away_can_still_be_painted(archive, tmp_path, options
     label_archive(archive, out, SETTINGS, options)
     folder, before = RunFolder(out), results(out)
     archive.rename(tmp_path / "elsewhere")
-    cluster_stage(folder, ClusterSettings(clusters=3))
-    with pytest.raises(RunFolderError, match="alps paint"):
+    cluster_stage(folder, alps.ClusterSettings(clusters=3))
+    with pytest.raises(alps.RunFolderError, match="alps paint"):
         folder.refuse_unpainted()
     assert paint_stage(folder) == {}
     folder.refuse_unpainted()
@@ -493,13 +483,13 @@ def test_a_damaged_run_json_is_named(archive, tmp_path, options, content):
     out = tmp_path / "out"
     out.mkdir()
     (out / "run.json").write_text(content)
-    with pytest.raises(RunFolderError, match=r"run\.json"):
+    with pytest.raises(alps.RunFolderError, match=r"run\.json"):
         label_archive(archive, out, SETTINGS, options)
 
 
 def test_a_refused_folder_is_left_alone(archive, options):
     before = sorted(archive.rglob("*"))
-    with pytest.raises(RunFolderError, match="not empty"):
+    with pytest.raises(alps.RunFolderError, match="not empty"):
         label_archive(archive, archive, SETTINGS, options)
     assert sorted(archive.rglob("*")) == before
 
@@ -508,5 +498,5 @@ def test_the_demo_overwrites_nothing(tmp_path, speck):
     from alps.engine.demo.run import run_demo
 
     (tmp_path / "thesis.doc").write_text("years of work")
-    with pytest.raises(RunFolderError, match="empty folder"):
+    with pytest.raises(alps.RunFolderError, match="empty folder"):
         run_demo(tmp_path, scenes=1, seed=0, model=str(speck), device="cpu")
