@@ -27,7 +27,7 @@ from alps.trainer.segmentation.models import open_model
 from alps.trainer.segmentation.predict import predict
 from alps.trainer.segmentation.recipe import EvaluationSettings
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "without_reports")
 BOTH = PredictSettings(confidence=True, probabilities=True)
 OVERLAP = 10  # of windows of 32 pixels: int(0.34 * 32)
 PLAIN = autocast_for(torch.device("cpu"), "float32")
@@ -164,6 +164,20 @@ def test_the_run_folder(scenes, tmp_path, options):
     RunFolder(out).refuse_unpainted()
 
 
+@pytest.mark.report
+def test_the_report_speaks_of_no_masks(scenes, tmp_path, options):
+    predict_archive(scenes, tmp_path / "out", options=options)
+    page = (tmp_path / "out" / "report" / "index.html").read_text()
+    assert (
+        "predictions of a model" in page
+        and "grass" in page
+        and page.count("<figure>") == 2 * (page.count("<figcaption>Label map</figcaption>"))
+    )
+    body = page.split("<body>")[1].split("<script>")[0]
+    for word in ("SAM", "Masks", "masks", "Regions", "segment"):
+        assert word not in body, word
+
+
 def test_nodata_is_unlabelled_and_a_source_of_nothing_else_has_its_map(tmp_path, options):
     pixels = blobs(1, (60, 60))
     pixels[10:20, 5:50] = 0
@@ -214,6 +228,8 @@ HOSTILE = ("<script>alert(1)</script>", "a\nb\r\x1b[31m", "=1+2", "\u202eevil", 
 SHOWN = (HOSTILE[0], "a b [31m", "=1+2", "evil", "x" * 99 + "…", "class 2")
 
 
+@pytest.mark.slow
+@pytest.mark.report
 def test_hostile_names_change_nothing_but_the_name_shown(scenes, tmp_path, options):
     model = make_model(tmp_path / "model", HOSTILE[:3], CARD)
     predict_archive(scenes, tmp_path / "plain", settings=BOTH, options=options)

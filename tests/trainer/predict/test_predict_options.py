@@ -18,7 +18,7 @@ from alps.trainer.predict import model as models
 from alps.trainer.predict import shards
 from alps.trainer.predict.command import predict
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "without_reports")
 
 MOSAIC = (
     '<VRTDataset rasterXSize="80" rasterYSize="60"><VRTRasterBand dataType="Byte" band="1">'

@@ -34,8 +34,9 @@ from alps.trainer.predict.recipe import PredictSettings
 from alps.trainer.segmentation import run as training
 from alps.trainer.segmentation.card import ModelCard
 
-pytestmark = pytest.mark.usefixtures("one_thread", "shards_of_five")
+pytestmark = pytest.mark.usefixtures("one_thread", "shards_of_five", "without_reports")
 BOTH = PredictSettings(confidence=True, probabilities=True)
+SLOW = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +89,7 @@ def ending(calls, end):
 # --- stopped
 
 
-@pytest.mark.parametrize("first", range(0, 30, 6))
+@pytest.mark.parametrize("first", [12, *(pytest.param(n, marks=SLOW) for n in (0, 6, 18, 24))])
 def test_stopped_anywhere_it_ends_the_same(scenes, tmp_path, options, whole, stopped_after, first):
     out = tmp_path / "out"
     for renames in (first, 4, 3):
@@ -100,6 +101,7 @@ def test_stopped_anywhere_it_ends_the_same(scenes, tmp_path, options, whole, sto
     assert found.is_right and not found.unknown
 
 
+@pytest.mark.slow
 def test_killed_it_ends_with_the_same_bytes(scenes, tmp_path, options, whole):
     """By SIGKILL, while the network is at work on a scene."""
     out = tmp_path / "out"
@@ -202,6 +204,7 @@ def test_a_window_that_cannot_be_read_is_a_hole(archive, tmp_path, options):
     assert len(read_table(tmp_path / "out" / "tiles.parquet")["reason"].unique()) > 1
 
 
+@pytest.mark.slow
 def test_images_that_changed_are_named_and_predicted_anew(archive, tmp_path, options, capsys):
     out = tmp_path / "out"
     predict_archive(archive, out, options=options)
