@@ -1,6 +1,7 @@
 """Wrong changes of engine/: what they break shows in segments, clusters, label maps or figures."""
 
 from alps.bench.proofs.mutants.engine import (
+    browser,
     clusters,
     datasets,
     face,
@@ -24,4 +25,5 @@ MUTANTS = [
     *quality.MUTANTS,
     *datasets.MUTANTS,
     *face.MUTANTS,
+    *browser.MUTANTS,
 ]
