@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -114,18 +115,22 @@ class _Export:
     def _sources(self) -> tuple[dict[int, Georeference], dict[str, str]]:
         """Places of sources that have label maps, by their index; others, and why they have none.
 
-        Raises RunFolderError where none has.
+        Raises RunFolderError where none has, SettingsError where none is wanted.
         """
         painted: dict[int, Georeference] = {}
         missing: dict[str, str] = {}
         for tiles in sources_of(self._plan):
             first = tiles[0]
+            if not fnmatchcase(first.source, self._settings.only or "*"):
+                continue
             path = self._folder.label(first.label)
             if first.reason or not path.exists():
                 _, reason = self._lines.get(first.source_index, ((), ""))
                 missing[first.source] = first.reason or reason or "its label map is gone"
                 continue
             painted[first.source_index] = _place_of(path)
+        if not painted and not missing:
+            raise SettingsError(f"--only {self._settings.only} matches no image of the run")
         if not painted:
             why = next(iter(missing.items()), None)
             because = f" ({why[0]}: {why[1]})" if why else ""
@@ -151,7 +156,7 @@ class _Export:
             name = self._name_of(placeless[0])
             others = f" and {len(placeless) - 1} more" if len(placeless) > 1 else ""
             mend = (
-                "put the others in a run of their own"
+                "write those that do into a file of their own, with --only"
                 if len(known) > 1
                 else "give a .gpkg without --crs, in pixels, or images that say where they lie"
             )

@@ -27,6 +27,7 @@ class PolygonSettings:
         "Leave out what has fewer pixels, or a smaller area, 25m2 say; it leaves a gap (alps paint "
         "--min-patch gives small patches to their neighbours).",
     )
+    only: str | None = setting(None, "Write only images that match this glob, '2020/*' say.")
     crs: str | None = setting(
         None,
         "Coordinates of FILE, EPSG:4326 say. Default: those of the first image; of GeoJSON always "

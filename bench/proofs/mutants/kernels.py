@@ -750,4 +750,33 @@ MUTANTS = [
             "a run that begins within a column skips the next",
         ),
     ),
+    *_of(
+        "outlines/cpu",
+        "outlines",
+        (
+            "    for turn in (1, 0):\n",
+            "    for turn in (0, 1):\n",
+            "outlines cross at corners where two patches touch",
+        ),
+        (
+            "        if a >= 0 and roots[a] == roots[d]:\n",
+            "        if False:\n",
+            "a patch that touches itself at a corner has a ring that does so too",
+        ),
+        (
+            "                vertices += 1\n                saddles += a != b",
+            "                vertices += a != d\n                saddles += a != b",
+            "corners of a patch are left out",
+        ),
+        (
+            "                            parent[max(one, other)] = min(one, other)\n",
+            "                            parent[min(one, other)] = max(one, other)\n",
+            "patches are numbered by where they end",
+        ),
+        (
+            "                if south:\n                    open_[x] = vertex\n",
+            "                open_[x] = vertex\n",
+            "a side goes up to a corner that none comes down from",
+        ),
+    ),
 ]

@@ -381,8 +381,14 @@ def test_zones_come_into_one(tmp_path):
 
 def test_what_lies_nowhere_does_not_go_beside_what_lies_somewhere(tmp_path):
     folder = make(tmp_path / "run", names=("a.png", "b.tif"), places=[{}, {}])
-    with pytest.raises(SourceError, match=r"a\.png lies nowhere on Earth"):
+    with pytest.raises(SourceError, match=r"a\.png lies nowhere on Earth.*--only"):
         write_polygons(folder.root, tmp_path / "a.gpkg", PLAIN)
+    for pattern, name in (("*.png", "a.png"), ("b*", "b.tif")):
+        path = tmp_path / f"{name}.gpkg"
+        write_polygons(folder.root, path, PolygonSettings(only=pattern))
+        assert set(opened(path).source) == {name}
+    with pytest.raises(SettingsError, match="--only c matches no image"):
+        write_polygons(folder.root, tmp_path / "c.gpkg", PolygonSettings(only="c"))
 
 
 def test_geojson_is_in_wgs_84_alone(run, tmp_path):

@@ -7,6 +7,7 @@ import signal
 from dataclasses import replace
 from types import SimpleNamespace
 
+import geopandas
 import numpy as np
 import pytest
 import rasterio
@@ -17,6 +18,8 @@ from predicting import COLOURS, NAMES, blobs, make_model, results
 
 from alps.engine.base.errors import RunFolderError, SettingsError, TooManyFailuresError
 from alps.engine.labels.palette import palette
+from alps.engine.polygons.export import write_polygons
+from alps.engine.polygons.settings import PolygonSettings
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.tables import read_table
 from alps.engine.settings import ReadSettings, SourceSettings
@@ -344,3 +347,18 @@ def test_the_command(scenes, tmp_path, checkpoint):
     assert "3 sources, tiles: " in done.stdout and "predicted: 100.0" in done.stdout
     assert json.loads((out / "run.json").read_text())["kind"] == "predict"
     assert np.asarray(Image.open(out / "labels" / "b.png")).shape == (25, 20)
+
+
+# --- what else reads label maps
+
+
+def test_predictions_become_polygons(whole, tmp_path):
+    run, path = RunFolder(whole), tmp_path / "found.parquet"
+    done = write_polygons(whole, path, PolygonSettings(simplify="1", only="*.png"))
+    found = geopandas.read_parquet(path)
+    labels = {row["source"]: row["label"] for row in tiles_of(whole).to_pylist()}
+    assert done.count == len(found) > 0
+    for source, own in found.groupby("source"):
+        with rasterio.open(run.label(labels[source])) as file:
+            shown = file.read(1)
+        assert own.pixels.sum() == (shown != 255).sum() and own.margin.isna().all()

@@ -8,6 +8,7 @@ from alps.bench.proofs.mutants.engine import (
     images,
     labels,
     masks,
+    polygons,
     quality,
     regions,
     run_folder,
@@ -24,6 +25,7 @@ MUTANTS = [
     *run_folder.MUTANTS,
     *quality.MUTANTS,
     *datasets.MUTANTS,
+    *polygons.MUTANTS,
     *face.MUTANTS,
     *browser.MUTANTS,
 ]
