@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -125,7 +126,10 @@ def _write_by_gdal(out: Path, empty: int, file: Path) -> None:
             table = geopandas.GeoDataFrame(
                 {"class": [value for _, value in pairs]}, geometry=geometry, crs=dataset.crs
             )
-        table.to_file(file, layer="classes", mode="a" if file.exists() else "w", engine="pyogrio")
+        mode = "a" if file.exists() else "w"
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "'crs' was not provided")  # where there is none
+            table.to_file(file, layer="classes", mode=mode, engine="pyogrio")
 
 
 def _looked_at(file: Path, labelled: int, label_map: Path) -> tuple[int, int, bool, bool]:

@@ -232,6 +232,10 @@ def test_simplified_neighbours_keep_their_common_border(run, tmp_path, by):
     assert few.is_valid.all() and shapely.coverage_is_valid(few.geometry.values)
     assert few.pixels.equals(every.pixels) and few.area_m2.equals(every.area_m2)
     assert not few.geometry.equals(every.geometry)
+    # The frame stays: the fourth corner has no class.
+    shown = few.geometry.union_all()
+    for corner in ((WIDTH, 0), (0, HEIGHT), (WIDTH, HEIGHT)):
+        assert shown.intersects(shapely.Point(PLACE * corner))
     if by == "12m":  # 6 pixels of 2 metres
         write_polygons(run.root, tmp_path / "same.parquet", PolygonSettings(simplify="6"))
         assert geopandas.read_parquet(tmp_path / "same.parquet").equals(few)
