@@ -37,7 +37,7 @@ class OutlineTracer:
         self._width = width
         self._above = np.full(width, NOTHING, np.int32)  # values of the row above the next strip
         self._patches = np.full(width, NOTHING, np.int32)  # and of what patches they are
-        self._open = np.full(width + 1, NOTHING, np.int32)  # vertices that an arc goes down from
+        self._open = np.full(width + 1, NOTHING, np.int32)  # the last vertex of each column
         self._rows = 0
         self._vertices: tuple[list[np.ndarray], ...] = tuple([] for _ in FIELDS)
         self._saddles: list[np.ndarray] = []
@@ -178,8 +178,8 @@ def _scan(
     Args:
         values: (h, width) int32.
         weights: (h, width) float32, or empty.
-        row: values and patches (width,) of the row above, and the vertex (width + 1,) that an arc
-            comes down from in each column; those of the last row when done.
+        row: values and patches (width,) of the row above, and the last vertex (width + 1,) of
+            each column; those of the last row when done.
         tally: by patch, parents, values, pixels, sums of weights, pixels that have one.
         numbers: of the first row, the first new vertex, the first new patch.
         found: FIELDS of each new vertex.
@@ -225,8 +225,7 @@ def _scan(
                 north[at] = open_[x] if up else NOTHING
                 arcs[at] = (east << EAST) | (south << SOUTH) | (west << WEST) | (up << NORTH)
                 right_of[at, 0], right_of[at, 1] = of_d, of_c
-                if south:
-                    open_[x] = vertex
+                open_[x] = vertex  # what is next below, and has an arc upwards, has it to this
                 if east and south and west and up:
                     saddle[saddles, 0] = vertex
                     saddle[saddles, 1] = of_a if a == d else NOTHING

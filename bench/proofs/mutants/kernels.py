@@ -773,10 +773,5 @@ MUTANTS = [
             "                            parent[min(one, other)] = max(one, other)\n",
             "patches are numbered by where they end",
         ),
-        (
-            "                if south:\n                    open_[x] = vertex\n",
-            "                open_[x] = vertex\n",
-            "a side goes up to a corner that none comes down from",
-        ),
     ),
 ]
