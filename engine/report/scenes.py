@@ -124,6 +124,9 @@ def _masks(
     if not tiles or not all(folder.segments(shard).exists() for shard in shards):
         return None, None
     source = SourceWindows(tiles, SegmentStore(folder, COLUMNS))
+    last = source.windows[-1]  # of a grid in order: the lower right one
+    if last.x + last.width < tiles[0].source_width or last.y + last.height < tiles[0].source_height:
+        return None, None  # the plan is damaged; alps label and alps verify say so
     objects = _objects(folder, source)
     width, height = size
     x = shown.x + ((np.arange(width) + 0.5) * shown.width / width).astype(int)

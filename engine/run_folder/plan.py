@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 
-from alps.engine.base.errors import SourceError, printable
+from alps.engine.base.errors import RunFolderError, SourceError, printable
 from alps.engine.base.failures import of_source
 from alps.engine.base.progress import Progress
 from alps.engine.images.archive import Survey
@@ -18,6 +19,10 @@ from alps.engine.settings import FilledSourceSettings
 
 # Tiles that are committed together. A killed run loses at most this much work.
 SHARD_TILES = 32
+# Where windows lie in their sources.
+EXTENT_COLUMNS = (
+    "source_index", "x", "y", "width", "height", "source_width", "source_height", "reason",
+)  # fmt: skip
 MOST_WINDOWS = 1_000_000  # of one source: a plan is made in memory
 
 
@@ -120,6 +125,28 @@ def check_size(reader: RasterReader, planned: PlannedTile) -> None:
 def shard_count(plan: pa.Table) -> int:
     """Number of shards the plan falls into."""
     return -(-plan.num_rows // SHARD_TILES)
+
+
+def refuse_partial(plan: pa.Table) -> None:
+    """Raise RunFolderError for a plan whose windows leave out a part of a source.
+
+    plan: with EXTENT_COLUMNS.
+    """
+    values = {name: plan.column(name).to_numpy().astype(np.int64) for name in EXTENT_COLUMNS[:-1]}
+    index = values["source_index"]
+    starts = np.flatnonzero(np.diff(index, prepend=-1))
+    partial = np.zeros(len(starts), bool)
+    for first, length, most in (("x", "width", "source_width"), ("y", "height", "source_height")):
+        if len(starts):
+            ends = np.maximum.reduceat(values[first] + values[length], starts)
+            partial |= np.minimum.reduceat(values[first], starts) > 0
+            partial |= ends != values[most][starts]
+    for start in starts[partial].tolist():
+        if not plan.column("reason")[start].as_py():
+            raise RunFolderError(
+                f"the plan of this run has not all windows of source {index[start]}; alps verify "
+                "OUT --repair makes it again"
+            )
 
 
 def shard_of(tile_id: int) -> int:

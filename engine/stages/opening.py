@@ -31,7 +31,7 @@ from alps.engine.masks.generator import MaskGenerator
 from alps.engine.models.load import load_model
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.locks import alone
-from alps.engine.run_folder.plan import make_plan
+from alps.engine.run_folder.plan import EXTENT_COLUMNS, make_plan, refuse_partial
 from alps.engine.run_folder.run_record import LABEL, PREDICT
 from alps.engine.run_folder.tables import read_table, write_table
 from alps.engine.runtimes.choose import (
@@ -103,7 +103,7 @@ def open_run(
     loaded: LoadedModel,
     *,
     also: Mapping[str, Any] = NOTHING,
-    choose_tiles: Callable[[pa.Table], pa.Table] = lambda plan: plan,
+    choose_tiles: Callable[[pa.Table], pa.Table] | None = None,
 ) -> tuple[dict[str, Any], LoadedModel]:
     """Go on with the labelling in ``folder``, or plan a new one there.
 
@@ -112,7 +112,8 @@ def open_run(
         src: the images.
         loaded: their model.
         also: what else the result depends on, by name; kept in run.json.
-        choose_tiles: takes the plan of all tiles and returns the one that is carried out.
+        choose_tiles: takes the plan of all tiles and returns the one that is carried out; None:
+            all are.
 
     Returns run.json and the model with the run's own runtime.
     """
@@ -145,7 +146,7 @@ def open_planned(
     folder: RunFolder,
     src: str | Path,
     purpose: Purpose,
-    choose_tiles: Callable[[pa.Table], pa.Table] = lambda plan: plan,
+    choose_tiles: Callable[[pa.Table], pa.Table] | None = None,
 ) -> dict[str, Any]:
     """Go on with the run of any kind in ``folder``, which this process holds, or plan a new one.
 
@@ -165,6 +166,8 @@ def open_planned(
                 f"{folder.root} holds a run with other settings ({_differences(run, decides)}); "
                 "give another OUT, or the settings in its run.json"
             )
+        if choose_tiles is None:
+            refuse_partial(read_table(folder.plan, list(EXTENT_COLUMNS)))
         _say_what_is_new(folder, src, Reading.of_archive(src, settings))
         return run
     sources = find_sources(src, exclude=folder.root)
@@ -173,7 +176,7 @@ def open_planned(
     plan = make_plan(sources, settings, survey)
     _refuse_unreadable(plan, src)
     _say_what_is_read(survey)
-    write_table(choose_tiles(plan), folder.plan)
+    write_table(plan if choose_tiles is None else choose_tiles(plan), folder.plan)
     write_stamps(folder, stamps)
     # Written after the plan: a folder with a run.json has a plan.
     return folder.update_run(

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from alps.engine.base.errors import SourceError
+from alps.engine.base.errors import RunFolderError, SourceError
 from alps.engine.images.raster import RasterReader
 from alps.engine.images.sources import find_sources
 from alps.engine.run_folder import plan as planning
@@ -116,3 +116,17 @@ def test_a_source_of_another_size_is_refused(archive, width, height):
         pytest.raises(SourceError, match=f"now {width} x {height} .* for 40 x 20"),
     ):
         planning.check_size(reader, tiles[0])
+
+
+def test_a_plan_that_leaves_out_a_part_of_a_source_is_refused(archive):
+    plan = planning.make_plan(find_sources(archive), SETTINGS)
+    planning.refuse_partial(plan)
+    planning.refuse_partial(plan.slice(0, 0))
+    sides = {name: plan.column(name).to_numpy() for name in planning.EXTENT_COLUMNS[:-1]}
+    for start, length, most in (("x", "width", "source_width"), ("y", "height", "source_height")):
+        last = sides[start] + sides[length] == sides[most]
+        for lacking in (last, sides[start] == 0):
+            if not (~lacking).any():
+                continue
+            with pytest.raises(RunFolderError, match="has not all windows of source"):
+                planning.refuse_partial(plan.filter(pa.array(~lacking)))

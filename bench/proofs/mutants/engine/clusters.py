@@ -245,7 +245,7 @@ MUTANTS = [
         "engine/clusters/region_reader.py",
         FEATURES,
         (
-            "before[which] + entries",
+            "before[which] + segments",
             "before[0] + entries",
             "regions blend segments of the first tile",
         ),
