@@ -8,9 +8,10 @@ import json
 import math
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import IO, Annotated, Any, NoReturn, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -59,15 +60,22 @@ def read_record(
 
 def read_small(path: Path, most_bytes: int = MOST_BYTES) -> bytes:
     """All of a regular file. Raises BadRecordError where it is none, or too large; OSError."""
+    with regular_file(path) as file:
+        content = file.read(most_bytes + 1)
+    if len(content) > most_bytes:
+        raise BadRecordError(f"it is larger than {most_bytes} bytes")
+    return content
+
+
+@contextmanager
+def regular_file(path: str | Path) -> Iterator[IO[bytes]]:
+    """A file that is open for reading. Raises BadRecordError where it is none; OSError."""
     # A pipe would be waited for without end.
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     with os.fdopen(handle, "rb") as file:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise BadRecordError("it is no file")
-        content = file.read(most_bytes + 1)
-    if len(content) > most_bytes:
-        raise BadRecordError(f"it is larger than {most_bytes} bytes")
-    return content
+        yield file
 
 
 def parse_record(text: str | bytes, kind: type[T]) -> T:

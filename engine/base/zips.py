@@ -14,7 +14,7 @@ from typing import IO
 import numpy as np
 from numpy.lib import format as npy
 
-from alps.engine.base.records import BadRecordError, one_line
+from alps.engine.base.records import BadRecordError, one_line, regular_file
 
 MOST_ENTRIES = 4096  # of a file of arrays
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
@@ -23,7 +23,7 @@ _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0
 def refuse_damaged_zip(path: Path) -> None:
     """Raise BadRecordError where an entry is not what was written. Reads all of the file."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with regular_file(path) as file, zipfile.ZipFile(file) as archive:
             bad = archive.testzip()
     except Exception as error:  # a damaged file makes zipfile raise almost anything
         raise _not_whole(error) from error
@@ -40,7 +40,7 @@ def read_arrays(path: str | Path, only: Collection[str] | None = None) -> dict[s
     its header says; FileNotFoundError.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with regular_file(path) as whole, zipfile.ZipFile(whole) as archive:
             size, entries = os.stat(path).st_size, archive.infolist()
             if len(entries) > MOST_ENTRIES:
                 raise BadRecordError(f"it holds {len(entries)} entries")
