@@ -48,19 +48,19 @@ def cluster_archive(
     on_gpu: fit and assign there, with cuML where it is installed.
     """
     place: Place = _gpu_place() if on_gpu else np.asarray
-    vectors = RunRegions(folder, settings, place)
-    if vectors.count == 0:
-        raise RunFolderError(
-            f"{folder.root} holds no region to cluster: no tile has a valid pixel that could be "
-            "read (tiles.parquet has the reasons)"
-        )
-    theirs = cuml.kmeans_class() if on_gpu else None
     try:
+        vectors = RunRegions(folder, settings, place)
+        if vectors.count == 0:
+            raise RunFolderError(
+                f"{folder.root} holds no region to cluster: no tile has a valid pixel that could "
+                "be read (tiles.parquet has the reasons)"
+            )
+        theirs = cuml.kmeans_class() if on_gpu else None
         if theirs is None:
             centroids = fit_centroids(vectors, settings)
         else:
             centroids = cuml.fit_centroids(vectors, settings, theirs)
-    except ValueError as error:
+    except ValueError as error:  # numbers that are none, of which no sum comes to anything
         raise RunFolderError(
             f"the regions of {folder.root} cannot be clustered: {error}; alps verify "
             f"{folder.root} --repair finds what is damaged"

@@ -534,6 +534,13 @@ def test_nothing_to_cluster(tmp_path):
         cluster_archive(folder, ClusterSettings(clusters=4))
 
 
+def test_places_that_are_none_are_damage_of_the_run(tmp_path):
+    segments = [{"embedding": [float(n), 1.0, 0.0, 0.0], "centre_y": np.inf} for n in range(8)]
+    folder = make_run(tmp_path / "run", [Window(0, 0, 8, 8)], [segments])
+    with pytest.raises(RunFolderError, match="cannot be clustered: "):
+        cluster_archive(folder, ClusterSettings(clusters=2))
+
+
 def test_vectors_that_are_none_are_damage_of_the_run(tmp_path, monkeypatch):
     segments = [{"embedding": [float(n), 1.0, 0.0, 0.0]} for n in range(8)]
     folder = make_run(tmp_path / "run", [Window(0, 0, 8, 8)], [segments])
