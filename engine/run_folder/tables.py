@@ -107,6 +107,17 @@ def read_table(
     return table
 
 
+def joined(tables: Sequence[pa.Table]) -> pa.Table:
+    """Tables of one kind, one after the other. Raises RunFolderError where columns differ."""
+    try:
+        return pa.concat_tables(tables)
+    except pa.ArrowInvalid as error:
+        raise RunFolderError(
+            "tables of this run that should have the same columns have not; alps verify OUT "
+            "--repair finds what is damaged"
+        ) from error
+
+
 def rows_by_source(path: Path) -> dict[int, range]:
     """The rows of each source in a table that has them source by source; memory is a row group."""
     found: dict[int, range] = {}

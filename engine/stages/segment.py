@@ -31,7 +31,7 @@ from alps.engine.run_folder.plan import (
 )
 from alps.engine.run_folder.schemas import STAGES, TILE_SCHEMA, segment_schema
 from alps.engine.run_folder.sums import is_whole
-from alps.engine.run_folder.tables import read_table, write_table
+from alps.engine.run_folder.tables import joined, read_table, write_table
 from alps.engine.sam.config import ModelInfo
 from alps.engine.settings import FilledSettings
 from alps.engine.stages.absences import Absences
@@ -206,7 +206,7 @@ def reading_of(folder: RunFolder, settings: FilledSettings) -> Reading:
 def collect_tiles(folder: RunFolder) -> pa.Table:
     """Write tiles.parquet from the shards' rows and return it; all shards must be done."""
     shards = shard_count(read_table(folder.plan, ["tile_id"]))
-    table = pa.concat_tables([read_table(folder.shard_tiles(shard)) for shard in range(shards)])
+    table = joined([read_table(folder.shard_tiles(shard)) for shard in range(shards)])
     write_table(table, folder.tiles)
     return table
 

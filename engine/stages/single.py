@@ -4,12 +4,10 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
-
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.locks import locked
 from alps.engine.run_folder.schemas import TILE_SCHEMA
-from alps.engine.run_folder.tables import read_table
+from alps.engine.run_folder.tables import joined, read_table
 from alps.engine.settings import ClusterSettings, PaintSettings, RunSettings
 from alps.engine.stages.absences import shards_of
 from alps.engine.stages.label import (
@@ -53,7 +51,7 @@ def segment(
         done = [s for s in shards_of(folder, options.share) if is_segmented(folder, s)]
         tables = [read_table(folder.shard_tiles(shard)) for shard in done]
         # There are fewer shards than machines, perhaps.
-        rows = pa.concat_tables(tables or [TILE_SCHEMA.empty_table()])
+        rows = joined(tables or [TILE_SCHEMA.empty_table()])
         statuses = Counter(rows.column("status").to_pylist())
         reasons = failed_reasons(rows)
         refuse_failures(folder, statuses, reasons, options.max_failed)

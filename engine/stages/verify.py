@@ -27,7 +27,7 @@ from alps.engine.run_folder.painted import PaintedLine, last_lines, painted_line
 from alps.engine.run_folder.plan import shard_count, sources_of
 from alps.engine.run_folder.schemas import PLAN_SCHEMA
 from alps.engine.run_folder.sums import FileSum, known_sums
-from alps.engine.run_folder.tables import read_table, write_table
+from alps.engine.run_folder.tables import joined, read_table, write_table
 from alps.engine.stages.segment import collect_tiles
 
 PLAN = "journal/plan.parquet"
@@ -240,11 +240,11 @@ def _plan_again(folder: RunFolder) -> bool:
     try:
         while (path := folder.shard_tiles(len(tables))).exists():
             tables.append(read_table(path))
+        if not tables or known is None:
+            return False
+        tiles = joined(tables)
     except RunFolderError:
         return False
-    if not tables or known is None:
-        return False
-    tiles = pa.concat_tables(tables)
     unread = pc.equal(tiles.column("source_width"), 0)
     reason = pc.if_else(unread, tiles.column("reason"), "")
     at = tiles.schema.get_field_index("reason")

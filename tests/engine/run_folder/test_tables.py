@@ -5,7 +5,7 @@ import pytest
 
 from alps.engine.base.errors import RunFolderError
 from alps.engine.run_folder.schemas import PLAN_SCHEMA
-from alps.engine.run_folder.tables import open_table, read_table, write_table
+from alps.engine.run_folder.tables import joined, open_table, read_table, write_table
 
 TABLE = pa.table({"a": [1, 2, 3], "b": ["x", "y", "z"]})
 
@@ -155,3 +155,10 @@ def test_a_table_of_another_kind_is_named_as_it_is_opened(tmp_path):
         assert file.read().equals(TABLE)
     with pytest.raises(RunFolderError, match=r"part-00000\.parquet: it has no column tile_id"):
         open_table(tmp_path / "part-00000.parquet", ["a", "tile_id"]).__enter__()
+
+
+def test_tables_that_differ_in_their_columns_are_not_joined():
+    one = pa.table({"a": [1], "b": [2]})
+    assert joined([one, one]).num_rows == 2
+    with pytest.raises(RunFolderError, match="should have the same columns"):
+        joined([one, one.drop_columns("b")])
