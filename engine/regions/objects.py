@@ -4,6 +4,7 @@ import numpy as np
 
 from alps.engine.images.windows import Window
 from alps.engine.regions.windows import SourceWindows
+from alps.kernels.base.union_find import root_of
 from alps.kernels.masks.runs import Runs
 from alps.kernels.masks.shared import bits_within, shared_pixels
 
@@ -31,7 +32,7 @@ def join_masks(source: SourceWindows) -> np.ndarray:
             if shared is None:
                 continue
             for a, b in _agreeing(source, (index, other), (waiting[index], waiting[other]), shared):
-                low, high = sorted((_root(parent, a), _root(parent, b)))
+                low, high = sorted((int(root_of(parent, a)), int(root_of(parent, b))))
                 parent[high] = low
         del waiting[index]
     return _numbered(source, parent)
@@ -91,19 +92,12 @@ def shared_pixels_with_itself(bits: np.ndarray) -> np.ndarray:
     return np.array([shared_pixels(one[None], one[None])[0, 0] for one in bits], np.int64)
 
 
-def _root(parent: np.ndarray, index: int) -> int:
-    while parent[index] != index:
-        parent[index] = parent[parent[index]]
-        index = int(parent[index])
-    return index
-
-
 def _numbered(source: SourceWindows, parent: np.ndarray) -> np.ndarray:
     objects = np.full(len(parent), NO_OBJECT, np.int32)
     number = 0
     for index in range(len(source)):
         for segment in source.first[index] + np.flatnonzero(source.is_mask(index)):
-            root = _root(parent, int(segment))
+            root = int(root_of(parent, int(segment)))
             if objects[root] == NO_OBJECT:  # roots come first: they are the lowest of theirs
                 objects[root] = number
                 number += 1

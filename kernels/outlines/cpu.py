@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from alps.kernels.base.union_find import root_of
 from alps.kernels.outlines.rules import (
     EAST,
     JOINED_FALLING,
@@ -156,14 +157,6 @@ def _count(values: np.ndarray, above: np.ndarray) -> tuple[int, int, int]:
 
 
 @njit(nogil=True, cache=True)
-def _root(parent: np.ndarray, patch: int | np.integer) -> int | np.integer:
-    while parent[patch] != patch:
-        parent[patch] = parent[parent[patch]]
-        patch = parent[patch]
-    return patch
-
-
-@njit(nogil=True, cache=True)
 def _scan(
     values: np.ndarray,
     weights: np.ndarray,
@@ -204,7 +197,7 @@ def _scan(
                     if d == c:
                         of_d = of_c
                         if d == b and of_b != of_c:
-                            one, other = _root(parent, of_b), _root(parent, of_c)
+                            one, other = root_of(parent, of_b), root_of(parent, of_c)
                             # The lower is the one that began first.
                             parent[max(one, other)] = min(one, other)
                     elif d == b:

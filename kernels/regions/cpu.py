@@ -3,6 +3,7 @@
 import numpy as np
 from numba import njit
 
+from alps.kernels.base.union_find import root_of
 from alps.kernels.regions.rules import CONTRAST_UNITS, LAB_UNITS, NOWHERE, Borders, Moments
 
 
@@ -71,7 +72,7 @@ def _pieces(values: np.ndarray, nothing: int) -> tuple[np.ndarray, np.ndarray]:
                 if label < 0:
                     label = above
                 elif label != above:
-                    low, high = _root(parent, label), _root(parent, above)
+                    low, high = root_of(parent, label), root_of(parent, above)
                     if low > high:
                         low, high = high, low
                     parent[high] = low
@@ -84,7 +85,7 @@ def _pieces(values: np.ndarray, nothing: int) -> tuple[np.ndarray, np.ndarray]:
     number = np.empty(count, np.int32)
     total = 0
     for old in range(count):
-        root = _root(parent, old)
+        root = root_of(parent, old)
         if root == old:
             number[old] = total
             total += 1
@@ -99,14 +100,6 @@ def _pieces(values: np.ndarray, nothing: int) -> tuple[np.ndarray, np.ndarray]:
                 if first[piece] < 0:
                     first[piece] = y * width + x
     return found, first
-
-
-@njit(nogil=True, cache=True)
-def _root(parent: np.ndarray, label: int | np.integer) -> int | np.integer:
-    while parent[label] != label:
-        parent[label] = parent[parent[label]]
-        label = parent[label]
-    return label
 
 
 @njit(nogil=True, cache=True)
