@@ -17,6 +17,7 @@ import re
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -144,11 +145,15 @@ def shown_classes(names: Names, palette: np.ndarray) -> ShownClasses:
 
 
 def read_names(folder: RunFolder) -> Names:
-    """Those of a run; none where nobody gave any.
+    """Those of a run; none where nobody gave any. Raises RunFolderError as ``read_names_file``."""
+    return read_names_file(folder.names)
 
-    Raises RunFolderError where names.json is not as it should be, also where a person wrote it.
+
+def read_names_file(path: Path) -> Names:
+    """Those in a file; none where it is not there.
+
+    Raises RunFolderError where it is not as it should be, also where a person wrote it.
     """
-    path = folder.names
     try:
         return names_in(read_small(path))
     except FileNotFoundError:

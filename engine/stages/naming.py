@@ -16,7 +16,7 @@ from alps.engine.clusters.assign import assign_archive, with_splits
 from alps.engine.clusters.file import ClusterFile, load_clusters, save_clusters
 from alps.engine.naming.carry import carried
 from alps.engine.naming.edit import Edit
-from alps.engine.naming.names import Names, names_in, read_names
+from alps.engine.naming.names import MOST_CLASSES, Names, read_names, read_names_file
 from alps.engine.quality.measure import QualitySettings, truth_of_classes
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.locks import locked
@@ -42,7 +42,7 @@ def change_names(folder: RunFolder, edits: Sequence[Edit]) -> Names:
     with locked(folder):
         refuse_unnameable(folder)
         clusters = _clusters(folder)
-        names = _of_these(read_names(folder), clusters, folder)
+        names = names_of_these(folder, read_names(folder), clusters)
         for edit in edits:
             names = edit(names)
         return write_names(folder, names) if edits else names
@@ -81,7 +81,7 @@ def split_stage(folder: RunFolder, names: Names) -> ClusterFile:
     The clusters file takes the names along. Raises errors as ``change_names``.
     """
     clusters = _clusters(folder)
-    names = _of_these(names, clusters, folder)
+    names = names_of_these(folder, names, clusters)
     return _split(folder, clusters, names)
 
 
@@ -90,8 +90,8 @@ def _clusters(folder: RunFolder) -> ClusterFile:
     return load_clusters(folder.clusters)
 
 
-def _of_these(names: Names, clusters: ClusterFile, folder: RunFolder) -> Names:
-    """The names, where they are of these clusters. Raises RunFolderError."""
+def names_of_these(folder: RunFolder, names: Names, clusters: ClusterFile) -> Names:
+    """The names of a run, where they are of these clusters. Raises RunFolderError."""
     if names.clusters not in (None, clusters.unsplit_sha256):
         raise RunFolderError(
             f"{folder.names} names other clusters than those of {folder.clusters}; remove it, or "
@@ -135,13 +135,12 @@ def keep_named(folder: RunFolder) -> None:
 def carry_names(folder: RunFolder) -> None:
     """Give the names that were put aside to the clusters that are there now; says what is doubtful.
 
-    Splits are not carried: there are other clusters now.
+    Splits are not carried: there are other clusters now. Raises RunFolderError.
     """
     kept = _kept(folder)
     if not kept.exists():
         return
-    names = names_in((kept / folder.names.name).read_bytes())
-    clusters = _clusters(folder)
+    names, clusters = read_names_file(kept / folder.names.name), _clusters(folder)
     if names.clusters == clusters.unsplit_sha256:  # fitted again, to the same
         write_text(folder.names, names.text())
         shutil.rmtree(kept)
@@ -152,6 +151,8 @@ def carry_names(folder: RunFolder) -> None:
     print(f"names: {count} of {len(names.classes)} are kept", file=sys.stderr)
     for line in found.words():
         print(f"  {line}", file=sys.stderr)
+    for split in names.splits:
+        print(f"  cluster {split.cluster} is split no more: it is another now", file=sys.stderr)
     shutil.rmtree(kept)
 
 
@@ -170,6 +171,8 @@ def _shared(folder: RunFolder, kept: Path, clusters: int) -> np.ndarray:
         area = read_table(folder.regions(group), ["area"]).column(0).to_numpy()
         if not len(columns[0]) == len(columns[1]) == len(area):  # cut anew since
             continue
+        if any(((column < 0) | (column >= MOST_CLASSES)).any() for column in columns):
+            raise folder.damaged(before, "it has classes that no run has")
         width = max(found.shape[1], int(columns[1].max(initial=-1)) + 1)
         found = np.pad(found, ((0, 0), (0, width - found.shape[1])))
         np.add.at(found, (columns[0], columns[1]), area)
@@ -210,4 +213,7 @@ def suggested_names(
     folder.refuse_unpainted()
     settings = QualitySettings(class_names=tuple(class_names))
     found = truth_of_classes(folder.root, truth, settings)
-    return {value: Suggestion(name, share) for value, (name, share) in found.items()}
+    return {
+        value: Suggestion(name if name in class_names else f"class {name}", share)
+        for value, (name, share) in found.items()
+    }

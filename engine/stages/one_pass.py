@@ -35,7 +35,7 @@ from alps.engine.stages.absences import (
     shards_of,
 )
 from alps.engine.stages.changes import to_update
-from alps.engine.stages.naming import SPLIT
+from alps.engine.stages.naming import SPLIT, names_of_these
 from alps.engine.stages.opening import (
     RunOptions,
     mark,
@@ -79,7 +79,7 @@ def one_pass_stage(
     refuse_others(clusters, one_pass.clusters_from, model, loaded.settings.to_dict())
     loaded = replace(loaded, settings=replace(loaded.settings, cluster=clusters.settings()))
     names = read_names(folder) if folder.names.exists() else clusters.names
-    names.refuse_unknown(len(clusters.model.centroids))
+    names = names_of_these(folder, names, clusters)
     also = {
         "clusters": clusters.sha256,
         **asdict(settings.paint),

@@ -181,6 +181,7 @@ def test_names_are_kept_where_other_clusters_match(run, capsys):
     said = capsys.readouterr().err
     names = read_names(run)
     assert f"names: {len(names.classes)} of 3 are kept" in said
+    assert "cluster 2 is split no more" in said
     assert names.splits == () and names.classes and not naming._kept(run).exists()
     for one in names.classes:
         assert one.carried is None or one.carried > 0.3
@@ -286,6 +287,10 @@ class TestCommand:
         assert code == 0 and "class 0: 100% low (it is called mine)\n" in said
         assert [one.clusters for one in read_names(run).classes] == [(0,), (1, 2), (3, 4, 5)]
         assert [one.name for one in read_names(run).classes] == ["mine", "low", "high"]
+        unnamed = naming.suggested_names(run, truth)
+        assert {one.name for one in unnamed.values()} == {"class 0", "class 1"}
+        unnamed = naming.suggested_names(run, truth)
+        assert {one.name for one in unnamed.values()} == {"class 0", "class 1"}
         before = run.names.read_bytes()
         assert self.call(run, "--from-truth", str(truth))[0] == 0
         assert run.names.read_bytes() == before
