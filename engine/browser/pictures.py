@@ -20,6 +20,7 @@ from alps.engine.report.rows.sources import MOST_SIDE, SourceRow, read_sources
 from alps.engine.report.scenes import planned_tiles, scene_image
 from alps.engine.report.sources import SourcePixels
 from alps.engine.run_folder.folder import RunFolder
+from alps.engine.run_folder.items import reading_of
 from alps.engine.run_folder.plan import group_of
 from alps.engine.run_folder.tables import read_table
 
@@ -51,7 +52,7 @@ class Gallery:
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
-        reading = Reading.of_run(folder.read_run())
+        reading = reading_of(folder, folder.read_run())
         # A scene does not wait for all the exemplars that were asked for before it.
         self._exemplars, self._scenes = _Bench(reading), _Bench(reading)
         self._keeping, self._reading = threading.Lock(), threading.Lock()

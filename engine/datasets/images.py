@@ -21,12 +21,12 @@ from alps.engine.datasets.instances import NO_OBJECT, Instances, Strip, find_ins
 from alps.engine.datasets.settings import Splits
 from alps.engine.images.gdal import GDAL_OPTIONS, open_dataset
 from alps.engine.images.raster import RasterReader
-from alps.engine.images.reading import Reading
 from alps.engine.images.tiff import TILE
 from alps.engine.regions.build import NOWHERE
 from alps.engine.regions.raster import open_regions
 from alps.engine.regions.tables import GroupTables
 from alps.engine.run_folder.folder import RunFolder
+from alps.engine.run_folder.items import reading_of
 from alps.engine.run_folder.painted import last_lines
 from alps.engine.run_folder.plan import shard_of
 from alps.engine.run_folder.sums import refuse_damaged
@@ -87,7 +87,7 @@ class LabelledRun:
         self.folder = folder
         self.run = folder.read_run()
         folder.refuse_unpainted()
-        self._reading = Reading.of_run(self.run)
+        self._reading = reading_of(folder, self.run)
         self.categories = Categories.of(folder)
         self._first = _first_rows(read_table(folder.plan))
         names = self._first.column("source").to_pylist() if splits.val else []

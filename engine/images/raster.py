@@ -72,7 +72,8 @@ class RasterReader:
     reading: what is said in place of the file's word. By default three bands that the file's
     descriptions, else its colours, name red, green and blue, else its first three, else its first
     as grey; an alpha band is a mask, unless its values are an image's, and a colour only where it
-    is asked for by number. Palettes are expanded, CMYK becomes RGB.
+    is asked for by number. Palettes are expanded, CMYK becomes RGB. What a catalogue says of the
+    file (``reading.said``) counts where the file says nothing.
 
     What a VRT or another file names is read only as far as ``reading.access`` allows: by default
     images below the file's own folder.
@@ -93,6 +94,9 @@ class RasterReader:
     def __init__(self, path: str | Path, reading: Reading | None = None) -> None:
         self.path = path
         self._reading = reading or Reading()
+        self._said = self._reading.said_of(path)
+        if self._said.reason:
+            raise SourceError(self._said.reason)
         self._dataset = open_dataset(path, self._reading.access)
         try:
             with errors_of(path, "open"):
@@ -114,12 +118,12 @@ class RasterReader:
     @property
     def crs(self) -> rasterio.CRS | None:
         """The coordinate reference system, None where there is none."""
-        return self._dataset.crs
+        return self._place[0]
 
     @property
     def transform(self) -> rasterio.Affine:
         """Pixel to CRS coordinates; the identity where there is none."""
-        return self._dataset.transform
+        return self._place[1]
 
     @property
     def gcps(self) -> tuple[list[rasterio.control.GroundControlPoint], rasterio.CRS | None]:
@@ -154,7 +158,11 @@ class RasterReader:
     @property
     def resolution(self) -> tuple[float, float]:
         """Size of a pixel in units of the CRS."""
-        return self._dataset.res
+        if self.transform == self._dataset.transform:
+            res: tuple[float, float] = self._dataset.res
+            return res
+        t = self.transform
+        return math.hypot(t.a, t.d), math.hypot(t.b, t.e)
 
     @property
     def is_stretched(self) -> bool:
@@ -180,7 +188,8 @@ class RasterReader:
             tuple(self._validity_words()) or ("all pixels",),
             self._place_words(),
             self._turn.code,
-            (*self._choice.doubts, *self._header_doubts()),
+            (*self._choice.doubts, *self._header_doubts(), *self._said_doubts()),
+            self._said.chosen,
         )
 
     def describe(self) -> PixelFacts:
@@ -245,11 +254,12 @@ class RasterReader:
 
     def _read_header(self) -> None:
         dataset, how = self._dataset, self._reading.settings
+        self._said.refuse_size(self.path, dataset.width, dataset.height)
         if not dataset.count:
             raise SourceError(f"{self.path}: holds no bands. Give one of the images inside it.")
         meanings = dataset.colorinterp
         alpha = [i + 1 for i, meaning in enumerate(meanings) if meaning is ColorInterp.alpha]
-        self._choice = choose_bands(self.path, dataset, how.bands)
+        self._choice = choose_bands(self.path, dataset, how.bands, self._said.band_names)
         self._bands = self._choice.bands
         self._alpha = next((band for band in alpha if band not in self._bands), None)
         if how.alpha == "ignore":
@@ -274,12 +284,36 @@ class RasterReader:
         code = UPRIGHT if self.is_georeferenced else tag
         self._turn = Orientation(code, dataset.width, dataset.height)
 
+    @cached_property
+    def _place(self) -> tuple[rasterio.CRS | None, rasterio.Affine]:
+        """Where the file says it lies, else its item."""
+        crs, transform = self._dataset.crs, self._dataset.transform
+        if crs or not self._said.crs or self._dataset.gcps[0] or self._dataset.rpcs:
+            return crs, transform
+        if transform.is_identity and self._said.transform:
+            transform = rasterio.Affine(*self._said.transform)
+        if transform.is_identity:
+            return crs, transform
+        with errors_of(self.path, "place"):
+            is_code = "[" not in self._said.crs
+            read = rasterio.CRS.from_user_input if is_code else rasterio.CRS.from_wkt
+            return read(self._said.crs), transform
+
+    def _said_nodata(self, band: int) -> float | None:
+        """The nodata value of a band by the item, where neither the file nor the user says any."""
+        is_said = self._reading.settings.nodata is None and bool(self._said.nodata)
+        if not is_said or self._dataset.nodatavals[band - 1] is not None:
+            return None
+        return self._said.nodata_of(band, self._dataset.count)
+
     @property
     def _nodata(self) -> tuple[float, ...]:
         """Declared values of the first selected band, or those that were given in their place."""
         if self._reading.settings.nodata is not None:
             return self._reading.settings.nodata
         value = self._dataset.nodatavals[self._bands[0] - 1]
+        if value is None:
+            value = self._said_nodata(self._bands[0])
         return () if value is None or math.isnan(value) else (float(value),)
 
     @cached_property
@@ -336,6 +370,9 @@ class RasterReader:
                     continue
                 if given is None or MaskFlags.nodata not in flags:
                     valid[index] = self._dataset.read_masks(band, out_shape=shape, **place) > 0
+            for index, band in enumerate(self._bands):
+                if (empty := self._said_nodata(band)) is not None:
+                    valid[index] &= ~is_value(pixels[index], [empty])
             if self._mask_band is not None:
                 alpha = self._read_one(self._mask_band, window, shape)
                 valid &= alpha > (NEAR if self._is_lossy else 0)
@@ -429,6 +466,8 @@ class RasterReader:
             yield "--nodata " + (",".join(map(number, settings.nodata)) or "none")
         elif MaskFlags.nodata in flags:
             yield f"nodata {number(self._dataset.nodatavals[self._bands[0] - 1])}"
+        elif (empty := self._said_nodata(self._bands[0])) is not None:
+            yield f"nodata {number(empty)} (its item)"
         if MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags:
             yield "mask"
         if self._alpha is not None:
@@ -461,6 +500,20 @@ class RasterReader:
                 "columns are left as they are stored"
             )
             yield Doubt("orientation", text)
+
+    def _said_doubts(self) -> Iterator[Doubt]:
+        said, count = self._said, self._dataset.count
+        if len(said.band_names) > count:
+            text = (
+                f"its item names {len(said.band_names)} bands, the file has {count}: no name counts"
+            )
+            yield Doubt("item bands", text)
+        if len(said.nodata) > 1 and len(said.nodata) != count and said.nodata_of(1, count) is None:
+            text = (
+                f"its item has nodata values for {len(said.nodata)} bands, the file has {count}: "
+                "none counts"
+            )
+            yield Doubt("item nodata", text)
 
     def _alpha_doubts(self) -> Iterator[Doubt]:
         if self._alpha is not None and self._mask_band is None:

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
 from alps.engine.images.facts.description import HeaderFacts
+from alps.engine.images.facts.said import NOTHING, Said, SaidTable
 from alps.engine.images.references import Access
 from alps.engine.images.sources import root_of
 from alps.engine.images.stretching import Limits
@@ -19,15 +20,20 @@ class Reading:
 
     shared: by the name of what the files have in common.
     access: what they may open beside themselves.
+    said: what a catalogue says of them.
     """
 
     settings: ReadSettings = field(default_factory=ReadSettings)
     shared: Mapping[str, Limits] = field(default_factory=dict)
     access: Access = field(default_factory=Access)
+    said: SaidTable | None = None
 
     @classmethod
-    def of_run(cls, run: Mapping[str, Any]) -> Self:
-        """That of a run folder, out of its run.json."""
+    def of_run(cls, run: Mapping[str, Any], said: SaidTable | None) -> Self:
+        """That of a run folder, out of its run.json.
+
+        said: its table, as of ``run_folder.items``.
+        """
         source = run.get("settings", {}).get("source", {})
         names = ("bands", "nodata")
         given = {
@@ -45,13 +51,17 @@ class Reading:
             source.get("allow_remote", False),
             source.get("allow_vrt_outside", False),
         )
-        return cls(settings, limits_from(run.get("stretches", {})), access)
+        return cls(settings, limits_from(run.get("stretches", {})), access, said)
 
     @classmethod
     def of_archive(cls, src: str | Path, settings: SourceSettings) -> Self:
         """Of the images at ``src``, before anything is known of them."""
         access = Access(root_of(src), settings.allow_remote, settings.allow_vrt_outside)
         return cls(settings, {}, access)
+
+    def said_of(self, path: str | Path) -> Said:
+        """What a catalogue says of a file."""
+        return NOTHING if self.said is None else self.said.of(path)
 
     def limits_of(
         self, path: str | Path, header: HeaderFacts, resolution: tuple[float, float]

@@ -12,7 +12,6 @@ from markupsafe import Markup
 from alps.engine.base.atomic import whole
 from alps.engine.base.errors import RunFolderError
 from alps.engine.images.dates import UNKNOWN, date_in_tags, date_words
-from alps.engine.images.reading import Reading
 from alps.engine.labels.classes import Classes, LabelClass, read_classes
 from alps.engine.report import run_facts, words
 from alps.engine.report.cards import TileCard, draw_tile, mark_extremes
@@ -31,6 +30,7 @@ from alps.engine.report.shares import Shares, classes_by_source
 from alps.engine.report.sources import ReadTile, SourcePixels
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.inside import refuse_links
+from alps.engine.run_folder.items import reading_of
 from alps.engine.run_folder.run_record import LABEL
 from alps.engine.run_folder.schemas import STAGES
 
@@ -84,7 +84,7 @@ def build_report(run_folder: str | Path, read_tile: ReadTile | None = None) -> P
     latest = started.year if started else LATEST_YEAR
     survey = survey_sources(folder.tiles, SCENES_SHOWN, SOURCES_LISTED, latest)
     tile_ids = choose_tiles(candidates, TILES_BESIDE_SCENES if survey.scenes else TILES_SHOWN)
-    with SourcePixels(Reading.of_run(run), read_tile) as sources:
+    with SourcePixels(reading_of(folder, run), read_tile) as sources:
         pictured = _draw(folder, tile_ids, classes, used[:CLASSES_PICTURED], sources)
         pictured.scenes = _draw_scenes(folder, survey.scenes, classes, sources)
     if read_tile is None:

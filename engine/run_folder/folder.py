@@ -54,6 +54,11 @@ class RunFolder:
         return self.journal / "plan.parquet"
 
     @property
+    def items(self) -> Path:
+        """What a catalogue said of the images, where SRC is one."""
+        return self.journal / "items.parquet"
+
+    @property
     def tiles(self) -> Path:
         """What became of every tile."""
         return self.root / "tiles.parquet"

@@ -181,7 +181,7 @@ def segment_stage(
 
 def cut_stage(folder: RunFolder) -> None:
     """Cut all sources into regions that are not cut yet; reads the images again."""
-    settings = CutSettings.of_run(folder.read_planned())
+    settings = CutSettings.of_run(folder, folder.read_planned())
     if again := uncut_again(folder, settings.reading):
         folder.update_run(done={})
         for group in again:

@@ -17,11 +17,11 @@ from alps.engine.clusters.assign import assign_group
 from alps.engine.clusters.file import ClusterFile, load_clusters, refuse_others
 from alps.engine.clusters.region_reader import RegionReader
 from alps.engine.clusters.vectors import write_vectors
-from alps.engine.images.reading import Reading
 from alps.engine.labels.paint import Painter, paint_fingerprint
 from alps.engine.naming.names import read_names
 from alps.engine.regions.windows import COLUMNS
 from alps.engine.run_folder.folder import RunFolder
+from alps.engine.run_folder.items import reading_of
 from alps.engine.run_folder.locks import WHOLE
 from alps.engine.run_folder.plan import PlannedTile, groups_of, shard_of, shards_of_rows
 from alps.engine.run_folder.segment_store import SegmentStore
@@ -97,7 +97,7 @@ def one_pass_stage(
     digest = folder.names_digest()
     wanted = fingerprint(run["config_hash"], "one pass")
     shown = paint_fingerprint(wanted, settings.paint, names)
-    cutting = CutSettings(Reading.of_run(run), loaded.settings.segment.superpixels)
+    cutting = CutSettings(reading_of(folder, run), loaded.settings.segment.superpixels)
     with Painter(folder, clusters.model, shown, settings.paint, names) as painter:
         keeper = _Keeper(folder, clusters, painter, one_pass.keep_segments, cutting)
         update = to_update(folder, options.update, options.share)

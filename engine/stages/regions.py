@@ -30,6 +30,7 @@ from alps.engine.regions.build import NOWHERE, RegionRows, build_regions
 from alps.engine.regions.objects import join_masks
 from alps.engine.regions.windows import COLUMNS, SourceWindows
 from alps.engine.run_folder.folder import RunFolder
+from alps.engine.run_folder.items import reading_of
 from alps.engine.run_folder.plan import PlannedTile, check_size, group_of, groups_of
 from alps.engine.run_folder.region_schemas import BORDER_SCHEMA, OBJECT_SCHEMA, REGION_SCHEMA
 from alps.engine.run_folder.segment_store import SegmentStore
@@ -50,10 +51,10 @@ class CutSettings:
     absences: Absences = field(default_factory=Absences)
 
     @classmethod
-    def of_run(cls, run: dict[str, Any]) -> Self:
+    def of_run(cls, folder: RunFolder, run: dict[str, Any]) -> Self:
         """Those in run.json."""
         absences = Absences(root_of(run["source"]) if "source" in run else None)
-        return cls(Reading.of_run(run), run["settings"]["segment"]["superpixels"], absences)
+        return cls(reading_of(folder, run), run["settings"]["segment"]["superpixels"], absences)
 
 
 Group = tuple[int, list[list[PlannedTile]]]

@@ -21,6 +21,7 @@ from alps.engine.images.reading import Reading, limits_from
 from alps.engine.images.sources import root_of
 from alps.engine.masks.generator import MaskGenerator, Segments
 from alps.engine.run_folder.folder import RunFolder
+from alps.engine.run_folder.items import said_of
 from alps.engine.run_folder.plan import (
     PlannedTile,
     check_size,
@@ -200,7 +201,8 @@ def reading_of(folder: RunFolder, settings: FilledSettings) -> Reading:
     if "source" not in run:
         return Reading(settings.source)
     reading = Reading.of_archive(run["source"], settings.source)
-    return replace(reading, shared=limits_from(run.get("stretches", {})))
+    shared = limits_from(run.get("stretches", {}))
+    return replace(reading, shared=shared, said=said_of(folder, run))
 
 
 def collect_tiles(folder: RunFolder) -> pa.Table:

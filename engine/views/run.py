@@ -10,11 +10,11 @@ import pyarrow as pa
 from alps.engine.base.errors import RunFolderError, SettingsError
 from alps.engine.base.html import html_link, html_table
 from alps.engine.images.raster import Tile
-from alps.engine.images.reading import Reading
 from alps.engine.labels.classes import Classes, LabelClass, read_classes
 from alps.engine.quality.measure import Quality, QualitySettings, measure_quality
 from alps.engine.report import words
 from alps.engine.run_folder.folder import RunFolder
+from alps.engine.run_folder.items import reading_of
 from alps.engine.run_folder.plan import PlannedTile
 from alps.engine.run_folder.tables import read_table
 from alps.engine.views import maps, tables
@@ -153,7 +153,7 @@ class Run:
         """
         planned = self._planned(source)
         window = maps.part_of(planned, box)
-        return maps.read_image(planned, window, Reading.of_run(self.folder.read_planned()))
+        return maps.read_image(planned, window, reading_of(self.folder, self.folder.read_planned()))
 
     def label_map(self, source: str, box: Box | None = None) -> LabelMap:
         """The label map of a source, or of its part ``box`` (x, y, width, height).

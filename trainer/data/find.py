@@ -20,6 +20,7 @@ from alps.engine.images.reading import Reading
 from alps.engine.images.sources import IMAGE_SUFFIXES
 from alps.engine.labels.classes import read_classes
 from alps.engine.run_folder.folder import RunFolder
+from alps.engine.run_folder.items import reading_of
 from alps.engine.run_folder.tables import read_table
 from alps.engine.settings import ReadSettings
 from alps.trainer.data.rules import LabelRules
@@ -121,7 +122,7 @@ def _run_folder(root: Path, settings: DataSettings) -> DataSet:
         LabelRules(names, values=values, ignore=(classes.unlabelled,)),
         tuple(pairs),
         tuple(problems),
-        _reading(Reading.of_run(run), settings),
+        _reading(reading_of(folder, run), settings),
         is_run=True,
     )
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from alps.engine.base.progress import Progress
 from alps.engine.images.reading import Reading
 from alps.engine.run_folder.folder import RunFolder
+from alps.engine.run_folder.items import reading_of
 from alps.engine.run_folder.locks import WHOLE, alone, locked, settle_shares
 from alps.engine.run_folder.plan import rows_of_shard, shard_count
 from alps.engine.run_folder.run_record import PREDICT
@@ -100,7 +101,7 @@ class _Run:
         with alone(folder, share):
             run = open_planned(folder, src, self._purpose())
             settle_shares(folder, share)
-        reading = Reading.of_run(run)
+        reading = reading_of(folder, run)
         classes = self.predictor.classes
         with Maps(folder, run["config_hash"], classes, self.settings, reading) as maps:
             update = to_update(folder, self.options.update, share)

@@ -24,9 +24,15 @@ class BandChoice:
 
 
 def choose_bands(
-    path: str | Path, dataset: DatasetReader, asked: tuple[int, ...] | None
+    path: str | Path,
+    dataset: DatasetReader,
+    asked: tuple[int, ...] | None,
+    said: tuple[str, ...] = (),
 ) -> BandChoice:
-    """Bands that were asked for, else the file's own. Raises SourceError for those it lacks."""
+    """Bands that were asked for, else the file's own. Raises SourceError for those it lacks.
+
+    said: the bands' names by a catalogue, where the file has none.
+    """
     if asked is not None:
         _check_bands(path, asked, dataset.count)
         return BandChoice(tuple(asked), "--bands")
@@ -36,12 +42,14 @@ def choose_bands(
     by_meaning = None
     if all(meanings.count(colour) == 1 for colour in COLOURS):
         by_meaning = tuple(meanings.index(colour) + 1 for colour in COLOURS)
-    by_name = _named(dataset.descriptions)
+    by_name, why = bands_by_name(dataset.descriptions), "descriptions"
+    if by_name is None and len(said) <= dataset.count:
+        by_name, why = bands_by_name(said), "its item"
     # Writers call the first three bands of bytes red, green and blue unasked; names are given.
     if by_name is not None and by_name != by_meaning:
         other = "" if by_meaning is None else f", not {listed(by_meaning)} as its colours say"
         text = f"bands {listed(by_name)} are described as red, green, blue{other}"
-        return BandChoice(by_name, "descriptions", (Doubt("bands", text),) if other else ())
+        return BandChoice(by_name, why, (Doubt("bands", text),) if other else ())
     if by_meaning is not None:
         return BandChoice(by_meaning, "colour interpretation")
     opaque = [i + 1 for i, meaning in enumerate(meanings) if meaning is not ColorInterp.alpha]
@@ -57,7 +65,7 @@ def choose_bands(
     return BandChoice(tuple(opaque[:1] or [1]), "the first, as grey")
 
 
-def _named(descriptions: tuple[str | None, ...]) -> tuple[int, ...] | None:
+def bands_by_name(descriptions: tuple[str | None, ...]) -> tuple[int, ...] | None:
     """Bands whose descriptions name red, green and blue, each once; None where they do not."""
     words = [re.sub(r"[^a-z]+", " ", (text or "").lower()).strip() for text in descriptions]
     found = []

@@ -30,10 +30,12 @@ class HeaderFacts:
     place: str
     orientation: int
     doubts: tuple[Doubt, ...]
+    asset: str = ""  # of a catalogue's item, and the rule by which it was taken
 
     def kind(self) -> dict[str, Any]:
         """What sources that are read alike have in common, as plain values for JSON."""
-        return {
+        own = {"asset": self.asset} if self.asset else {}
+        return own | {
             "driver": self.driver,
             "dtype": self.dtype,
             "band_count": self.band_count,
@@ -69,8 +71,9 @@ def in_words(kind: dict[str, Any]) -> str:
     colours = "as red, green, blue" if len(bands) == 3 else "as grey"
     numbers = f"band{'s' if len(bands) > 1 else ''} {','.join(map(str, bands))}"
     turned = "" if kind["orientation"] == 1 else f"; turned (EXIF {kind['orientation']})"
+    asset = f"asset {kind['asset']}: " if "asset" in kind else ""
     return (
-        f"{kind['driver']} {kind['dtype']}, {numbers} of {kind['band_count']} "
+        f"{asset}{kind['driver']} {kind['dtype']}, {numbers} of {kind['band_count']} "
         f"{colours} ({kind['bands_why']}); data: {', '.join(kind['validity'])}; "
         f"place: {kind['place']}{turned}"
     )

@@ -375,6 +375,6 @@ def test_a_run_tells_its_settings_to_whoever_reads_later(place):
     rows = make_plan(find_sources(place), settings, survey).to_pylist()
     assert [bool(row["reason"]) for row in rows] == [False, True, False]  # i.tif, image.vrt, sub
     run = {"source": str(place), "settings": {"source": vars(settings)}}
-    assert Reading.of_run(run).access == survey.reading.access == Access(str(place))
+    assert Reading.of_run(run, None).access == survey.reading.access == Access(str(place))
     open_run = {"source": str(place), "settings": {"source": {"allow_vrt_outside": True}}}
-    assert read_all(Path(place, "image.vrt"), Reading.of_run(open_run)).any()
+    assert read_all(Path(place, "image.vrt"), Reading.of_run(open_run, None)).any()

@@ -149,11 +149,11 @@ def test_regions_are_cut_on_the_bands_that_were_segmented(folder):
     save_tiff(folder.root / "a.png", four)
     Image.fromarray(np.ascontiguousarray(four[..., [3, 0, 2]])).save(folder.root / "b.png")
     run = {"settings": {"source": {"bands": [4, 1, 3]}, "segment": {"superpixels": 30_000.0}}}
-    cut_archive(folder, CutSettings.of_run(run))
+    cut_archive(folder, CutSettings.of_run(folder, run))
     chosen = raster_of(folder)
     forget_regions(folder)
     run["settings"]["source"]["bands"] = None
-    cut_archive(folder, CutSettings.of_run(run))
+    cut_archive(folder, CutSettings.of_run(folder, run))
     np.testing.assert_array_equal(raster_of(folder, "b.png"), chosen)
     assert not np.array_equal(raster_of(folder), chosen)
 

@@ -92,7 +92,7 @@ def test_pieces_share_a_stretch_from_the_plan_to_the_regions(tmp_path, image, la
     (limits,) = run["stretches"].values()
     expected = np.percentile(whole.reshape(3, -1), [2, 98], axis=1)
     assert np.allclose([limits["low"], limits["high"]], expected)
-    with RasterReader(tmp_path / "in" / "t0.tif", Reading.of_run(run)) as reader:
+    with RasterReader(tmp_path / "in" / "t0.tif", Reading.of_run(run, None)) as reader:
         assert reader.describe().stretch == "archive"
     with pytest.raises(RunFolderError, match="stretch auto there, scene now"):
         label(stretch="scene")

@@ -281,7 +281,7 @@ MUTANTS = [
             "rasters of regions lie nowhere on Earth",
         ),
         (
-            "        return cls(Reading.of_run(run),",
+            "        return cls(reading_of(folder, run),",
             "        return cls(None,",
             "regions are cut on other bands than were segmented",
         ),
