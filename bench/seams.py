@@ -30,8 +30,7 @@ from alps.engine.regions.build import NOWHERE
 from alps.engine.regions.raster import open_regions
 from alps.engine.regions.tables import GroupTables
 from alps.engine.run_folder.folder import RunFolder
-from alps.engine.run_folder.plan import PlannedTile, group_of, sources_of
-from alps.engine.run_folder.tables import read_table
+from alps.engine.run_folder.plan import Plan, PlannedTile
 from alps.kernels.regions import pieces
 
 MOVED = (-100, -60, 60, 100)  # pixels, of the null
@@ -195,7 +194,7 @@ def measure_run(folder: RunFolder) -> Iterator[tuple[str, MapMeasures]]:
     A label map is held in memory whole. Raises RunFolderError where there is none.
     """
     measured = False
-    for tiles in sources_of(read_table(folder.plan)):
+    for tiles in Plan.of(folder).sources():
         if folder.label(tiles[0].label).exists():
             measured = True
             yield tiles[0].source, _measure_source(folder, tiles)
@@ -224,7 +223,7 @@ def _objects_of_source(
     folder: RunFolder, tiles: list[PlannedTile], labels: np.ndarray, unlabelled: int
 ) -> np.ndarray | None:
     """As ``classes_of_objects``, of what a label map shows; None where regions were not kept."""
-    path, group = folder.region_raster(tiles[0].label), group_of(tiles)
+    path, group = folder.region_raster(tiles[0].label), Plan.of(folder).group_of(tiles)
     if not path.exists() or not folder.regions(group).exists():
         return None
     table = GroupTables(folder, group, ("area", "object")).of_source(tiles[0].source_index)

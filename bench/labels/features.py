@@ -32,7 +32,7 @@ from alps.engine.quality.truth import TruthRules, class_bands, read_classes
 from alps.engine.regions.raster import open_regions
 from alps.engine.regions.tables import GroupTables
 from alps.engine.run_folder.folder import RunFolder
-from alps.engine.run_folder.plan import groups_of
+from alps.engine.run_folder.plan import Plan
 from alps.engine.run_folder.tables import read_table
 from alps.engine.settings import ClusterSettings
 
@@ -73,9 +73,9 @@ def count_truth(run: RunFolder, truth: Path, rules: TruthRules, classes: int) ->
     files = {path.stem: path for path in truth.iterdir()}
     counts, source, unlabelled = [], [], []
     names: list[str] = []
-    for group, sources in groups_of(read_table(run.plan)):
-        tables = GroupTables(run, group, ())
-        for first, *_ in sources:
+    for group in Plan.of(run).groups():
+        tables = GroupTables(run, group.number, ())
+        for first, *_ in group.sources:
             count = len(tables.rows_of(first.source_index))
             found = np.zeros((count + 1, classes), np.int64)
             with (
@@ -114,7 +114,7 @@ def score(labels: np.ndarray, clusters: int, truth: Truth) -> tuple[float, float
 
 def columns_of(run: RunFolder) -> RegionColumns:
     """All regions of a run, in the order of its files."""
-    groups = [group for group, _ in groups_of(read_table(run.plan))]
+    groups = Plan.of(run).group_numbers()
     tables = [read_table(run.regions(group), list(REGION_COLUMNS)) for group in groups]
     return RegionReader(run).columns(pa.concat_tables(tables))
 

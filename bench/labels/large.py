@@ -28,8 +28,7 @@ from alps.engine.regions.build import NOWHERE
 from alps.engine.regions.raster import open_regions
 from alps.engine.regions.tables import GroupTables
 from alps.engine.run_folder.folder import RunFolder
-from alps.engine.run_folder.plan import group_of, sources_of
-from alps.engine.run_folder.tables import read_table
+from alps.engine.run_folder.plan import Plan
 
 CELL = 512  # pixels, side of a piece of an image
 RIVER = 120  # pixels across
@@ -116,8 +115,9 @@ def run_stage(stage: str, scene: Path, out: Path, given: tuple[str, ...]) -> Sta
 def river_of(out: Path, side: int) -> tuple[int, float]:
     """Objects that the river's middle line runs through, and the share of the commonest."""
     folder = RunFolder(out)
-    tiles = next(iter(sources_of(read_table(folder.plan))))
-    table = GroupTables(folder, group_of(tiles), ("object",)).of_source(tiles[0].source_index)
+    plan = Plan.of(folder)
+    tiles = next(plan.sources())
+    table = GroupTables(folder, plan.group_of(tiles), ("object",)).of_source(tiles[0].source_index)
     objects = np.append(table.column("object").to_numpy(), -1)
     x = np.arange(side)
     y = middle_of_river(x, side).round().astype(int)

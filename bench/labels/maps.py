@@ -38,8 +38,7 @@ from alps.engine.quality.measure import (
 )
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.locks import locked
-from alps.engine.run_folder.plan import sources_of
-from alps.engine.run_folder.tables import read_table
+from alps.engine.run_folder.plan import Plan
 from alps.engine.settings import RunSettings
 from alps.engine.stages.label import cluster_stage, paint_stage
 
@@ -209,7 +208,7 @@ def years(folder: RunFolder) -> tuple[float, float]:
 
     First pixels coincide; what one map has beyond another is left out.
     """
-    paths = [folder.label(tiles[0].label) for tiles in sources_of(read_table(folder.plan))]
+    paths = [folder.label(tiles[0].label) for tiles in Plan.of(folder).sources()]
     maps = [read_labels(path) for path in paths if path.exists()]
     pairs = [agreement(one, other, empty) for (one, empty), (other, _) in combinations(maps, 2)]
     shifted = [agreement(one[1:, 1:], one[:-1, :-1], empty) for one, empty in maps]
@@ -230,8 +229,7 @@ def agreement(one: np.ndarray, other: np.ndarray, unlabelled: int) -> float:
 
 
 def _cutting_seconds(folder: RunFolder) -> float:
-    plan = read_table(folder.plan)
-    pixels = sum(t[0].source_width * t[0].source_height for t in sources_of(plan))
+    pixels = sum(tile.source_width * tile.source_height for tile in Plan.of(folder).firsts())
     return folder.read_run()["stages"].get("regions", np.nan) / pixels * 1e6
 
 

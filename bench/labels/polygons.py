@@ -26,8 +26,7 @@ import rasterio
 
 from alps.engine.labels.classes import read_classes
 from alps.engine.run_folder.folder import RunFolder
-from alps.engine.run_folder.plan import sources_of
-from alps.engine.run_folder.tables import read_table
+from alps.engine.run_folder.plan import Plan
 
 SIDES = ("ours", "gdal")
 REPEATS = 3  # of which the best counts
@@ -54,7 +53,7 @@ class Took:
 def label_maps(out: Path) -> list[Path]:
     """All of a run."""
     folder = RunFolder(out)
-    paths = [folder.label(tiles[0].label) for tiles in sources_of(read_table(folder.plan))]
+    paths = [folder.label(tiles[0].label) for tiles in Plan.of(folder).sources()]
     return [path for path in paths if path.exists()]
 
 

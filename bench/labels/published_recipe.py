@@ -28,12 +28,7 @@ from alps.engine.images.raster import RasterReader
 from alps.engine.images.windows import cores
 from alps.engine.labels.writer import LabelMapWriter, label_dtype
 from alps.engine.run_folder.folder import RunFolder
-from alps.engine.run_folder.plan import (
-    PlannedTile,
-    shard_count,
-    sources_of,
-    tiles_of_shard,
-)
+from alps.engine.run_folder.plan import Plan, PlannedTile
 from alps.engine.run_folder.segment_store import SegmentStore
 from alps.engine.run_folder.tables import read_table
 from alps.engine.sam import Sam
@@ -50,10 +45,10 @@ def label_published(run: RunFolder, model: Sam, out: Path, clusters: int, seed: 
 
     The recipe's features are kept beside the run for the next seed.
     """
-    plan = read_table(run.plan)
+    plan = Plan.of(run)
     kept = run.root / "published_features.npz"
     if not kept.exists():
-        tables = [_features_of_shard(run, plan, shard, model) for shard in range(shard_count(plan))]
+        tables = [_features_of_shard(run, plan, shard, model) for shard in range(plan.shards)]
         rows, features = (np.concatenate(parts) for parts in zip(*tables, strict=True))
         part = kept.with_suffix(".part.npz")
         np.savez(part, rows=rows, features=features)
@@ -67,7 +62,7 @@ def label_published(run: RunFolder, model: Sam, out: Path, clusters: int, seed: 
             kmeans.partial_fit(batch)
     classes = kmeans.predict(features)
     store = SegmentStore(run, COLUMNS)
-    for tiles in sources_of(plan):
+    for tiles in plan.sources():
         if not tiles[0].reason:
             _paint_source(store, tiles, rows, classes, out, clusters)
     return out
@@ -93,7 +88,7 @@ def _features_of_shard(
     ids, segment, mask, areas = (table.column(name).to_numpy() for name in names)
     rows = [np.zeros((0, 2), np.int64)]
     features = [np.zeros((0, model.config.embedding_channels), np.float32)]
-    tiles = tiles_of_shard(plan, shard)
+    tiles = plan.tiles_of(shard)
     with Progress(len(tiles), "tiles", f"encoding shard {shard} again") as progress:
         for tile in tiles:
             small = areas <= MAX_AREA * tile.width * tile.height

@@ -17,11 +17,11 @@ from alps.engine.regions.tables import GroupTables
 from alps.engine.report import pictures
 from alps.engine.report.exemplars import patch_around
 from alps.engine.report.rows.sources import MOST_SIDE, SourceRow, read_sources
-from alps.engine.report.scenes import planned_tiles, scene_image
+from alps.engine.report.scenes import scene_image
 from alps.engine.report.sources import SourcePixels
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.items import reading_of
-from alps.engine.run_folder.plan import group_of
+from alps.engine.run_folder.plan import Plan
 from alps.engine.run_folder.tables import read_table
 
 EXEMPLAR_SIDE, EXEMPLAR_BYTES = 224, 12_000
@@ -178,8 +178,9 @@ class Gallery:
         key = survey.sha256, index
         with self._reading:
             if key not in self._tables:
-                tiles = planned_tiles(self._folder, [index])[index]
-                tables = GroupTables(self._folder, group_of(tiles), (), ["cluster"])
+                plan = Plan.of(self._folder)
+                group = plan.group_of(plan.tiles_of_source(index))
+                tables = GroupTables(self._folder, group, (), ["cluster"])
                 self._tables[key] = tables.of_source(index).column("cluster").to_numpy()
                 if len(self._tables) > TABLES_KEPT:
                     self._tables.popitem(last=False)

@@ -28,10 +28,10 @@ from alps.engine.clusters.region_data import RunRegions
 from alps.engine.clusters.vectors import VectorFile, vectors_of
 from alps.engine.naming.names import Split
 from alps.engine.run_folder.folder import RunFolder
-from alps.engine.run_folder.plan import groups_of
+from alps.engine.run_folder.plan import Plan
 from alps.engine.run_folder.schemas import CLASS_SCHEMA
 from alps.engine.run_folder.sums import record
-from alps.engine.run_folder.tables import note_table, read_table
+from alps.engine.run_folder.tables import note_table
 from alps.engine.settings import ClusterSettings
 from alps.kernels import kmeans
 
@@ -168,7 +168,7 @@ def assign_archive(folder: RunFolder, model: ClusterModel) -> None:
 
 
 def _groups(folder: RunFolder) -> list[int]:
-    return [group for group, _ in groups_of(read_table(folder.plan))]
+    return Plan.of(folder).group_numbers()
 
 
 def _fitted(

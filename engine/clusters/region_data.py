@@ -22,8 +22,8 @@ from alps.engine.clusters.features import (
 from alps.engine.clusters.region_reader import RegionReader
 from alps.engine.clusters.vectors import VectorFile, write_vectors
 from alps.engine.run_folder.folder import RunFolder
-from alps.engine.run_folder.plan import groups_of, shard_count, tiles_of_shard
-from alps.engine.run_folder.tables import open_table, read_table
+from alps.engine.run_folder.plan import Plan
+from alps.engine.run_folder.tables import open_table
 from alps.engine.settings import ClusterSettings
 
 PIECE_ROWS = 1 << 8
@@ -45,15 +45,15 @@ class RunRegions:
         settings: ClusterSettings,
         place: Callable[[np.ndarray], Any] = np.asarray,
     ) -> None:
-        plan = read_table(folder.plan)
-        self.groups = [group for group, _ in groups_of(plan)]
+        plan = Plan.of(folder)
+        self.groups = plan.group_numbers()
         self._reader = RegionReader(folder)
         self._weigh, self._place = settings.weight_by_area, place
         fit = FeatureFit(settings)
-        for shard in range(shard_count(plan)):
+        for shard in range(plan.shards):
             refuse_older(folder.segments(shard), SEGMENT_COLUMNS)
-            for tile in tiles_of_shard(plan, shard):
-                segments = self._reader.of_tile(tile.tile_id)
+            for tile in plan.ids_of(shard):
+                segments = self._reader.of_tile(tile)
                 if len(segments.area):
                     fit.add_segments(segments)
         for group in self.groups:

@@ -18,8 +18,8 @@ from alps.engine.clusters.features import (
     segment_columns,
 )
 from alps.engine.run_folder.folder import RunFolder
+from alps.engine.run_folder.plan import Plan
 from alps.engine.run_folder.segment_store import SegmentStore
-from alps.engine.run_folder.tables import read_table
 
 REGION_COLUMNS = ("area", "colour", "tiles", "segments", "shares")
 MEANS_KEPT = 1 << 12  # sources whose means are kept
@@ -32,17 +32,15 @@ class RegionReader:
 
     def __init__(self, folder: RunFolder) -> None:
         self._store = SegmentStore(folder, SEGMENT_COLUMNS)
-        names = ["tile_id", "source_index", "width", "height"]
-        plan = read_table(folder.plan, names)
-        # Longer side of each tile, which the network's input is scaled to; ids count from 0.
-        self._sides = np.maximum(*(plan.column(name).to_numpy() for name in names[2:]))
-        self._source_of = plan.column("source_index").to_numpy()
+        self._plan = Plan.of(folder)
         self._means: OrderedDict[int, SourceMeans] = OrderedDict()
 
     def of_tile(self, tile_id: int) -> SegmentColumns:
         """The segments of a tile. Raises RunFolderError for numbers that are none."""
         table = self._store.of_tile(tile_id)
-        columns = segment_columns(table, int(self._sides[tile_id]))
+        # Of its longer side, which the network's input is scaled to.
+        sides = self._plan.rows(tile_id, tile_id + 1, ["width", "height"])
+        columns = segment_columns(table, max(column[0].as_py() for column in sides.columns))
         refuse_unusable(columns.embedding, "embeddings", tile_id)
         return columns
 
@@ -66,7 +64,8 @@ class RegionReader:
         found = [self.of_tile(int(tile)) for tile in names] or [self._none_of(shard)]
         lengths = np.array([len(one.area) for one in found], np.int64)
         before = np.cumsum(lengths) - lengths
-        sources, source = np.unique(self._source_of[names], return_inverse=True)
+        owners = [self._source_of(int(tile)) for tile in names]
+        sources, source = np.unique(np.array(owners, np.int64), return_inverse=True)
         return RegionColumns(
             _joined(found),
             np.repeat(source, lengths),
@@ -82,11 +81,13 @@ class RegionReader:
         """No segment, of the width of a shard's."""
         return segment_columns(self._store.of_shard(shard).slice(0, 0), 1)
 
+    def _source_of(self, tile_id: int) -> int:
+        return int(self._plan.rows(tile_id, tile_id + 1, ["source_index"])[0][0].as_py())
+
     def _mean_of(self, source_index: int) -> SourceMeans:
         """What the segments of a source share."""
         if source_index not in self._means:
-            first, end = np.searchsorted(self._source_of, [source_index, source_index + 1])
-            parts = (self.of_tile(tile) for tile in range(first, end))
+            parts = (self.of_tile(tile) for tile in self._plan.rows_of_source(source_index))
             self._means[source_index] = SourceMeans.of(part for part in parts if len(part.area))
             if len(self._means) > MEANS_KEPT:
                 self._means.popitem(last=False)

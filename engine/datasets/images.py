@@ -28,9 +28,9 @@ from alps.engine.regions.tables import GroupTables
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.items import reading_of
 from alps.engine.run_folder.painted import last_lines
-from alps.engine.run_folder.plan import shard_of
+from alps.engine.run_folder.plan import Plan
+from alps.engine.run_folder.schemas import PLAN_SCHEMA
 from alps.engine.run_folder.sums import refuse_damaged
-from alps.engine.run_folder.tables import read_table
 
 TRAIN, VAL = "train", "val"
 VIRTUAL = "/vsi"  # how GDAL names what is no file of this machine
@@ -89,7 +89,8 @@ class LabelledRun:
         folder.refuse_unpainted()
         self._reading = reading_of(folder, self.run)
         self.categories = Categories.of(folder)
-        self._first = _first_rows(read_table(folder.plan))
+        self._plan = Plan.of(folder)
+        self._first = _first_rows(self._plan)
         names = self._first.column("source").to_pylist() if splits.val else []
         self._held_out = _held_out(names, splits)
         self._group: tuple[int, GroupTables | None] = -1, None
@@ -168,7 +169,7 @@ class LabelledRun:
             row["label"],
             row["source_width"],
             row["source_height"],
-            shard_of(row["tile_id"]),
+            self._plan.shard_of(row["tile_id"]),
             VAL if row["source_index"] in self._held_out else TRAIN,
         )
 
@@ -238,10 +239,10 @@ class LabelledRun:
         return self.folder.damaged(path, " ".join(why.split()))
 
 
-def _first_rows(plan: pa.Table) -> pa.Table:
+def _first_rows(plan: Plan) -> pa.Table:
     """The first row of each source."""
-    index = plan.column("source_index").to_numpy()
-    return plan.select(COLUMNS).take(np.flatnonzero(np.diff(index, prepend=-1)))
+    rows = [vars(first) for first in plan.firsts()]
+    return pa.Table.from_pylist(rows, schema=PLAN_SCHEMA).select(COLUMNS)
 
 
 def _as_objects(numbers: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from alps.engine.base.errors import SourceError
-from alps.engine.images.facts.description import in_words
+from alps.engine.images.facts.description import HeaderFacts, in_words
 from alps.engine.images.facts.validity import Fills
 from alps.engine.images.raster import RasterReader
 from alps.engine.images.reading import Reading, shares_with
@@ -25,6 +25,14 @@ class _Kind:
     count: int = 0
 
 
+@dataclass(frozen=True)
+class SourceFacts:
+    """What a source's header says, as far as an archive is concerned."""
+
+    header: HeaderFacts
+    alike: str | None  # of those that one stretch is fitted to; None: it has a stretch of its own
+
+
 @dataclass
 class Survey:
     """What the headers of an archive's sources say; files are added one by one, in their order."""
@@ -33,19 +41,32 @@ class Survey:
     doubts: dict[str, str] = field(default_factory=dict)  # by kind, with the first such source
     _kinds: dict[str, _Kind] = field(default_factory=dict)
     _alike: dict[str, list[str | Path]] = field(default_factory=dict)
+    _limits: dict[str, Limits] | None = None
 
     def add(self, name: str, reader: RasterReader) -> None:
         """Take note of a source that is open."""
-        header = reader.header
+        facts = self.look(reader)
+        self.note(name, facts)
+        if facts.alike is not None:
+            self._alike.setdefault(facts.alike, []).append(reader.path)
+
+    def look(self, reader: RasterReader) -> SourceFacts:
+        """What an open source says; may be called by several threads."""
+        header, settings = reader.header, self.reading.settings
+        if settings.stretch in ("auto", "archive") and reader.is_stretched:
+            return SourceFacts(
+                header, shares_with(settings, reader.path, header, reader.resolution)
+            )
+        return SourceFacts(header, None)
+
+    def note(self, name: str, facts: SourceFacts) -> None:
+        """Take note of what a source said, in the order of sources; not of its stretch."""
+        header = facts.header
         words = in_words(header.kind())
         kind = self._kinds.setdefault(words, _Kind(header.kind(), name))
         kind.count += 1
         for doubt in header.doubts:
             self.doubts.setdefault(doubt.kind, f"{name}: {doubt.text}")
-        settings = self.reading.settings
-        if settings.stretch in ("auto", "archive") and reader.is_stretched:
-            shared = shares_with(settings, reader.path, header, reader.resolution)
-            self._alike.setdefault(shared, []).append(reader.path)
 
     def kinds(self) -> list[dict[str, Any]]:
         """For run.json: how sources are read, how many, and the first of them."""
@@ -62,14 +83,18 @@ class Survey:
             for words, kind in self._kinds.items()
         ]
 
+    def fit(self, alike: Mapping[str, Sequence[str | Path]]) -> None:
+        """Fit the stretches that sources share, given the paths of those that are alike."""
+        fitted = {
+            name: _fit(self.reading, paths) for name, paths in alike.items() if len(paths) > 1
+        }
+        self._limits = {name: limits for name, limits in fitted.items() if limits is not None}
+
     def shared_limits(self) -> dict[str, Limits]:
-        """Fit one stretch for each product of which there are several files."""
-        found = {}
-        for name, paths in self._alike.items():
-            limits = _fit(self.reading, paths) if len(paths) > 1 else None
-            if limits is not None:
-                found[name] = limits
-        return found
+        """One stretch for each product of which there are several files."""
+        if self._limits is None:
+            self.fit(self._alike)
+        return self._limits or {}
 
 
 def survey(reading: Reading, paths: Sequence[str | Path]) -> Survey:
@@ -97,7 +122,7 @@ def plain_limits(shared: Mapping[str, Limits]) -> dict[str, dict[str, list[float
     }
 
 
-def _fit(reading: Reading, paths: list[str | Path]) -> Limits | None:
+def _fit(reading: Reading, paths: Sequence[str | Path]) -> Limits | None:
     """Limits of samples of some of the files; None where none can be read."""
     count = min(MOST_SAMPLED, len(paths))
     chosen = [paths[i * len(paths) // count] for i in range(count)]

@@ -2,10 +2,10 @@
 
 import glob
 import os
-from collections import Counter
-from collections.abc import Container, Iterable
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Protocol
 
 from alps.engine.base.digests import fingerprint
 from alps.engine.base.errors import SourceError, printable
@@ -53,13 +53,21 @@ def find_sources(src: str | Path, *, exclude: str | Path | None = None) -> list[
 
     Raises SourceError when nothing is found.
     """
+    found = set(iter_sources(src, exclude=exclude))
+    sources = sorted(found, key=lambda source: (source.name, os.fspath(source.path)))
+    labels = label_names(source.name for source in sources)
+    return [replace(one, label_name=label) for one, label in zip(sources, labels, strict=True)]
+
+
+def iter_sources(src: str | Path, *, exclude: str | Path | None = None) -> Iterator[Source]:
+    """The images that ``find_sources`` returns one after the other, in any order, without names of
+    label maps; some may come twice. Memory is a folder's names.
+    """
     text = os.fspath(src)
-    if text.startswith(S3):
-        return _with_label_names([_s3_source(text)])
     if not text:
         raise SourceError("SRC is empty: name an image, a folder, a glob or a list of paths")
     try:
-        return _with_label_names(_find(Path(text), exclude))
+        yield from [_s3_source(text)] if text.startswith(S3) else _find(Path(text), exclude)
     except OSError as error:
         raise SourceError(f"Cannot look into {text}: {error.strerror}. Check the path.") from error
 
@@ -82,31 +90,53 @@ def label_names(names: Iterable[str], placed: Container[str] = ()) -> list[str]:
     Where two would share one (``a.jpg`` and ``a.png``), or one would need a folder where another
     has a file, all of them keep their full name and get a second suffix (``a.jpg.png``).
     """
-    names = list(names)
-    endings = [_ending(name, name in placed) for name in names]
-    names = [_shortened(name) for name in names]
-    short = [
-        PurePosixPath(name).with_suffix(ending).as_posix()
-        for name, ending in zip(names, endings, strict=True)
-    ]
+    rows = [(name, name in placed) for name in names]
+    texts: tuple[set[str], ...] = (set(), set(), set(), set())
+    return list(named_labels(lambda: rows, *texts))
+
+
+class Texts(Protocol):
+    """A set of texts, in memory or on the disk."""
+
+    def add(self, text: str, /) -> None:
+        """Take up a text."""
+
+    def __contains__(self, text: object, /) -> bool: ...
+
+
+def named_labels(
+    rows: Callable[[], Iterable[tuple[str, bool]]],
+    once: Texts,
+    twice: Texts,
+    folders: Texts,
+    taken: Texts,
+) -> Iterator[str]:
+    """The name of each source's label map, as ``label_names`` says.
+
+    rows: gives names, and whether a source lies somewhere on Earth; asked for twice. The others
+    are empty, and hold what grows with the archive.
+    """
     # Case is folded because some file systems do not tell a.png from A.png.
-    uses = Counter(label.casefold() for label in short)
-    folders = {
-        folder.as_posix().casefold() for name in names for folder in PurePosixPath(name).parents
-    }
-    labels = [
-        name + ending if uses[label.casefold()] > 1 or label.casefold() in folders else label
-        for name, label, ending in zip(names, short, endings, strict=True)
-    ]
-    # A full name can only meet a file that was already called a.jpg.png; it steps aside then.
-    taken: set[str] = set(folders)
-    for index, label in enumerate(labels):
-        while label.casefold() in taken:
+    for name, is_placed in rows():
+        short = _short_label(name, is_placed).casefold()
+        (twice if short in once else once).add(short)
+        for folder in PurePosixPath(_shortened(name)).parents:
+            folders.add(folder.as_posix().casefold())
+    for name, is_placed in rows():
+        label, ending = _short_label(name, is_placed), _ending(name, is_placed)
+        if label.casefold() in twice or label.casefold() in folders:
+            label = _shortened(name) + ending
+        # A full name can only meet a file that was already called a.jpg.png; it steps aside then.
+        while label.casefold() in folders or label.casefold() in taken:
             suffix = PurePosixPath(label).suffix
             label = label.removesuffix(suffix) + "_" + suffix
-        labels[index] = label
         taken.add(label.casefold())
-    return labels
+        yield label
+
+
+def _short_label(name: str, is_placed: bool) -> str:
+    ending = _ending(name, is_placed)
+    return PurePosixPath(_shortened(name)).with_suffix(ending).as_posix()
 
 
 def _shortened(name: str) -> str:
@@ -123,30 +153,32 @@ def _shortened(name: str) -> str:
     return path.with_name(stem.decode("utf-8", "ignore") + digest).as_posix()
 
 
-def _find(path: Path, exclude: str | Path | None) -> list[Source]:
+def _find(path: Path, exclude: str | Path | None) -> Iterable[Source]:
     if path.is_dir():
         found = _search(path, exclude)
-        if not found:
-            raise SourceError(f"No images in the folder {path} or below it. {_looked_for()}")
-        return _from_root(found, path)
+        nothing = f"No images in the folder {path} or below it. {_looked_for()}"
+        return _from_root(_some(found, nothing), path)
     if path.suffix.lower() == ".txt" and path.is_file():
         return _read_list(path)
     if path.exists():
         return _from_root([path], path.parent)
     if glob.has_magic(str(path)):
-        found = [Path(match) for match in glob.glob(str(path), recursive=True)]
-        found = [match for match in found if _is_image(match) and not match.is_dir()]
-        found = [match for match in found if not _inside(match, exclude)]
-        if not found:
-            raise SourceError(f"No image matches {path}. {_looked_for()}")
-        return _from_root(found, _fixed_part(path))
+        matches = map(Path, glob.iglob(str(path), recursive=True))
+        images = (match for match in matches if _is_image(match) and not match.is_dir())
+        found = (match for match in images if not _inside(match, exclude))
+        nothing = f"No image matches {path}. {_looked_for()}"
+        return _from_root(_some(found, nothing), _fixed_part(path))
     raise SourceError(f"{path} does not exist. Give an image, a folder, a glob or a .txt list.")
 
 
-def _with_label_names(sources: list[Source]) -> list[Source]:
-    sources = sorted(sources, key=lambda source: source.name)
-    names = label_names(source.name for source in sources)
-    return [replace(source, label_name=name) for source, name in zip(sources, names, strict=True)]
+def _some(found: Iterable[Path], nothing: str) -> Iterator[Path]:
+    """What was found. Raises SourceError with the text where that is nothing."""
+    paths = iter(found)
+    first = next(paths, None)
+    if first is None:
+        raise SourceError(nothing)
+    yield first
+    yield from paths
 
 
 def _ending(name: str, placed: bool) -> str:
@@ -189,15 +221,15 @@ def _inside(path: Path, folder: str | Path | None) -> bool:
     return folder is not None and _absolute(path).is_relative_to(_absolute(folder))
 
 
-def _search(root: Path, exclude: str | Path | None) -> list[Path]:
-    """Return the image files below ``root``, and those folders that may not be listed."""
-    found: list[Path] = []
+def _search(root: Path, exclude: str | Path | None) -> Iterator[Path]:
+    """The image files below ``root``, and those folders that may not be listed."""
+    unlisted: list[Path] = []
     visited = set()  # links to folders are followed, but never in a circle
 
     def unreadable(error: OSError) -> None:
         if Path(error.filename) == root:
             raise error
-        found.append(Path(error.filename))
+        unlisted.append(Path(error.filename))
 
     for folder, subfolders, files in os.walk(root, followlinks=True, onerror=unreadable):
         real = os.path.realpath(folder)
@@ -209,12 +241,10 @@ def _search(root: Path, exclude: str | Path | None) -> list[Path]:
         visited.add(real)
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         beside = set(files) if any(name.lower().endswith(HEADER) for name in files) else ()
-        found += [
-            Path(folder, name)
-            for name in sorted(files)
-            if _is_image_name(name, beside) and not name.startswith(".")
-        ]
-    return found
+        for name in sorted(files):
+            if _is_image_name(name, beside) and not name.startswith("."):
+                yield Path(folder, name)
+    yield from unlisted
 
 
 def _fixed_part(pattern: Path) -> Path:
@@ -243,13 +273,13 @@ def _read_list(path: Path) -> list[Source]:
     root = _absolute(path.parent)
     if not all(image.is_relative_to(root) for image in local):
         root = Path(os.path.commonpath([image.parent for image in local]))
-    return remote + _from_root(local, root)
+    return [*remote, *_from_root(local, root)]
 
 
-def _from_root(paths: list[Path], root: Path) -> list[Source]:
+def _from_root(paths: Iterable[Path], root: Path) -> Iterator[Source]:
     root = _absolute(root)
-    unique = sorted({_absolute(path) for path in paths})
-    return [Source(path, printable(path.relative_to(root).as_posix())) for path in unique]
+    for path in map(_absolute, paths):
+        yield Source(path, printable(path.relative_to(root).as_posix()))
 
 
 def _s3_source(address: str, *, with_bucket: bool = False) -> Source:

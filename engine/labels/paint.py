@@ -36,10 +36,9 @@ from alps.engine.regions.build import NOWHERE
 from alps.engine.regions.raster import RegionRaster, open_regions
 from alps.engine.regions.tables import GroupTables
 from alps.engine.run_folder.folder import RunFolder
-from alps.engine.run_folder.plan import PlannedTile, group_of, groups_of
+from alps.engine.run_folder.plan import Plan, PlannedTile
 from alps.engine.run_folder.region_schemas import BORDER_SCHEMA
 from alps.engine.run_folder.sums import refuse_damaged
-from alps.engine.run_folder.tables import read_table
 from alps.engine.settings import PaintSettings
 from alps.kernels.regions import areas_up_to
 
@@ -65,17 +64,16 @@ def paint_archive(
     Returns:
         Sources that have no label map although they could be opened when planned, with reasons.
     """
-    groups = list(groups_of(read_table(folder.plan)))
-    total = sum(len(sources) for _, sources in groups)
+    plan = Plan.of(folder)
+    total = plan.sources_count
     with (
         Progress(total, "sources", "painting") as progress,
         Painter(folder, model, fingerprint, settings, names) as painter,
     ):
-        for _, sources in groups:
-            for tiles in sources:
-                if not painter.has(tiles[0]):
-                    painter.paint(tiles)
-                progress.advance(1)
+        for tiles in plan.sources():
+            if not painter.has(tiles[0]):
+                painter.paint(tiles)
+            progress.advance(1)
         painter.write_classes()
     return painter.unpainted
 
@@ -102,6 +100,7 @@ class Painter:
         names: Names | None = None,
     ) -> None:
         self._folder, self._model, self._settings = folder, model, settings
+        self._plan = Plan.of(folder)
         self._clusters = model.classes
         self._is_named = bool(names and names.classes)
         self._as = shown_classes(names or Names(), palette(self._clusters))
@@ -148,7 +147,7 @@ class Painter:
         self._journal.forget(tile.source_index)
 
     def _paint(self, tiles: list[PlannedTile]) -> Counted:
-        first, group = tiles[0], group_of(tiles)
+        first, group = tiles[0], self._plan.group_of(tiles)
         path = self._folder.region_raster(first.label)
         if not path.exists():
             raise SourceError(
@@ -236,7 +235,7 @@ class Painter:
         self, first: PlannedTile, tables: GroupTables
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Vectors (n, D) and mean colours (n, 3) of a source's regions, part by part."""
-        group = group_of([first])
+        group = self._plan.group_of([first])
         vectors = vectors_of(self._folder, group, self._model.known_features())
         start = tables.rows_of(first.source_index).start
         for table in tables.columns_of(first.source_index, ["colour"]):

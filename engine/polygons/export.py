@@ -35,8 +35,7 @@ from alps.engine.polygons.scene import Scene, SceneReader
 from alps.engine.polygons.settings import OPTION, PolygonSettings
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.painted import last_lines
-from alps.engine.run_folder.plan import PlannedTile, sources_of
-from alps.engine.run_folder.tables import read_table
+from alps.engine.run_folder.plan import Plan, PlannedTile
 
 MOST_TAGS_READ = 1000  # sources whose headers are opened for a date that no name says
 ROOMS = (
@@ -89,7 +88,7 @@ class _Export:
         self._lines = {
             line.source_index: (line.files, line.reason) for line in last_lines(folder.painted)
         }
-        self._plan = read_table(folder.plan)
+        self._plan = Plan.of(folder)
         self._painted, missing = self._sources()
         self._crs = self._choose_crs()
         self._reads_tags = len(self._painted) <= MOST_TAGS_READ
@@ -119,7 +118,7 @@ class _Export:
         """
         painted: dict[int, Georeference] = {}
         missing: dict[str, str] = {}
-        for tiles in sources_of(self._plan):
+        for tiles in self._plan.sources():
             first = tiles[0]
             if not fnmatchcase(first.source, self._settings.only or "*"):
                 continue
@@ -164,15 +163,14 @@ class _Export:
         return wanted if wanted is not None else known[0]
 
     def _name_of(self, index: int) -> str:
-        row = self._plan.column("source_index").to_numpy().searchsorted(index)
-        return str(self._plan.column("source")[int(row)])
+        return self._plan.tiles_of_source(index)[0].source
 
     def _batches(self, layer: Layer, progress: Progress) -> Iterator[pa.RecordBatch]:
         is_simplified = self._settings.tolerance()[0] > 0
         reader = SceneReader(
             self._folder, self._classes.unlabelled, self._settings.objects, is_simplified
         )
-        for tiles in sources_of(self._plan):
+        for tiles in self._plan.sources():
             first = tiles[0]
             place = self._painted.get(first.source_index)
             if place is None:

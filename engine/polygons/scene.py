@@ -17,7 +17,7 @@ from alps.engine.regions.build import NOWHERE
 from alps.engine.regions.raster import RegionRaster, open_regions
 from alps.engine.regions.tables import GroupTables
 from alps.engine.run_folder.folder import RunFolder
-from alps.engine.run_folder.plan import PlannedTile, group_of
+from alps.engine.run_folder.plan import Plan, PlannedTile
 from alps.engine.run_folder.sums import FileSum, refuse_changed, refuse_damaged
 from alps.kernels.outlines import NOTHING, Outlines, OutlineTracer
 
@@ -62,6 +62,7 @@ class SceneReader:
         self, folder: RunFolder, unlabelled: int, objects: bool, filled: bool = False
     ) -> None:
         self._folder, self._unlabelled, self._objects = folder, unlabelled, objects
+        self._plan = Plan.of(folder)
         self._empty = UNSHOWN if filled else NOTHING
         self._group: tuple[int, GroupTables | None] | None = None
 
@@ -81,10 +82,11 @@ class SceneReader:
         path, size = self._folder.label(first.label), (first.source_width, first.source_height)
         with _open(path, size) as labels:
             place = Georeference.of(labels)
-            tables = self._tables(group_of(tiles))
+            group = self._plan.group_of(tiles)
+            tables = self._tables(group)
             raster = self._folder.region_raster(first.label)
             if tables is not None and raster.exists():
-                refuse_damaged(raster, group_of(tiles), self._folder)
+                refuse_damaged(raster, group, self._folder)
                 with open_regions(raster, size) as regions:
                     return self._with_regions(first, labels, regions, tables, place)
             if not self._objects:

@@ -13,7 +13,7 @@ from alps.engine.report.cards import labels_seen, read_labels
 from alps.engine.report.rows.sources import MOST_SIDE, SourceRow
 from alps.engine.report.sources import SourcePixels
 from alps.engine.run_folder.folder import RunFolder
-from alps.engine.run_folder.plan import PlannedTile, group_of, shard_of
+from alps.engine.run_folder.plan import Plan, PlannedTile
 from alps.engine.run_folder.segment_store import SegmentStore
 from alps.engine.run_folder.tables import read_table
 
@@ -49,9 +49,8 @@ def planned_tiles(folder: RunFolder, indices: list[int]) -> dict[int, list[Plann
     """The tiles of these sources, by source index, in their order."""
     found: dict[int, list[PlannedTile]] = {index: [] for index in indices}
     if indices and folder.plan.exists():
-        table = read_table(folder.plan, where=("source_index", indices))
-        for row in table.to_pylist():
-            found[row["source_index"]].append(PlannedTile(**row))
+        plan = Plan.of(folder)
+        found |= {index: plan.tiles_of_source(index) for index in indices}
     return found
 
 
@@ -120,7 +119,8 @@ def _masks(
     """The object on top of each pixel of the picture, (h, w) int32, -1 none; and how many objects
     the scene has. None where segments were not kept.
     """
-    shards = {shard_of(tile.tile_id) for tile in tiles}
+    plan = Plan.of(folder)
+    shards = {plan.shard_of(tile.tile_id) for tile in tiles}
     if not tiles or not all(folder.segments(shard).exists() for shard in shards):
         return None, None
     source = SourceWindows(tiles, SegmentStore(folder, COLUMNS))
@@ -148,7 +148,7 @@ def _objects(folder: RunFolder, source: SourceWindows) -> np.ndarray:
     Before a source is cut, each mask is one.
     """
     count = int(source.first[-1])
-    path = folder.objects(group_of(source.tiles))
+    path = folder.objects(Plan.of(folder).group_of(source.tiles))
     if path.exists():
         table = read_table(path)
         ids = table.column("tile_id").to_numpy()

@@ -1,29 +1,38 @@
-"""The plan of a run: every window of every source, fixed before the first one is read."""
+"""The plan of a run: every window of every source, fixed before the first one is read.
 
-from collections.abc import Iterator
+It is read block by block, so that memory does not grow with the archive.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, groupby
+from operator import attrgetter
+from pathlib import Path
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
 
-from alps.engine.base.errors import RunFolderError, SourceError, printable
-from alps.engine.base.failures import of_source
-from alps.engine.base.progress import Progress
-from alps.engine.images.archive import Survey
+from alps.engine.base.errors import RunFolderError, SourceError
 from alps.engine.images.raster import RasterReader
-from alps.engine.images.reading import Reading
-from alps.engine.images.sources import Source, label_names
-from alps.engine.images.windows import Window, count_windows, plan_windows
+from alps.engine.images.windows import Window
+from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.schemas import PLAN_SCHEMA
-from alps.engine.settings import FilledSourceSettings
+from alps.engine.run_folder.tables import BLOCK_ROWS, SIDES, open_table, refuse_places, write_tables
 
 # Tiles that are committed together. A killed run loses at most this much work.
 SHARD_TILES = 32
+# Shards of more tiles keep an archive's files countable: from so many shards on they are twice as
+# large, up to a size of which the segments still fit in memory.
+MOST_SHARDS, LARGEST_SHARD = 4096, 256
+SHARD_KEY = b"shard_tiles"  # in the plan's metadata, where they are larger
+AT_ONCE = 1 << 10  # rows that are made into tiles together
+KEPT = 2  # blocks in memory: a source may lie in two
 # Where windows lie in their sources.
 EXTENT_COLUMNS = (
     "source_index", "x", "y", "width", "height", "source_width", "source_height", "reason",
 )  # fmt: skip
-MOST_WINDOWS = 1_000_000  # of one source: a plan is made in memory
 
 
 @dataclass(frozen=True)
@@ -53,64 +62,206 @@ class PlannedTile:
         return {name: getattr(self, name) for name in PLAN_SCHEMA.names if name != "reason"}
 
 
-def make_plan(
-    sources: list[Source], settings: FilledSourceSettings, survey: Survey | None = None
-) -> pa.Table:
-    """Open every source once for its size; one that cannot be opened is a row with a reason.
+@dataclass(frozen=True)
+class Group:
+    """Sources that begin in one shard; they are cut, classed and kept together."""
 
-    survey: takes note of what the sources say, and knows how they are read.
+    number: int  # of that shard
+    sources: list[list[PlannedTile]]  # the tiles of each
+
+
+class Plan:
+    """The tiles of a run by their numbers, sources one after the other, read block by block.
+
+    Raises RunFolderError where it cannot be read, or is not what was written.
     """
-    reading = survey.reading if survey is not None else Reading(settings)
-    placed: set[str] = set()  # names of what lies somewhere on Earth
-    columns: dict[str, list] = {name: [] for name in PLAN_SCHEMA.names}
-    with Progress(len(sources), "sources", "looking at sources") as progress:
-        for index, source in enumerate(sources):
-            reason, width, height = "", 0, 0
-            windows = [Window(0, 0, 0, 0)]
-            # Absolute: the report reads tiles again, from another working directory perhaps.
-            opened = source.path if isinstance(source.path, str) else source.path.absolute()
-            path = str(opened).encode("utf-8", "backslashreplace").decode()
-            try:
-                if path != str(opened):
-                    raise SourceError(f"{path}: the file name is not UTF-8; rename it")
-                with (
-                    of_source(printable(source.name), "opening"),
-                    RasterReader(source.path, reading) as reader,
-                ):
-                    width, height = reader.width, reader.height
-                    if reader.is_georeferenced:
-                        placed.add(source.name)
-                    if survey is not None:
-                        survey.add(printable(source.name), reader)
-                    windows = windows_of(source, (width, height), settings)
-            except SourceError as error:
-                reason = str(error)
-            for window in windows:
-                row = (
-                    len(columns["tile_id"]), index, printable(source.name), path,
-                    source.label_name, width, height, window.x, window.y, window.width,
-                    window.height, reason,
-                )  # fmt: skip
-                for name, value in zip(PLAN_SCHEMA.names, row, strict=True):
-                    columns[name].append(value)
-            progress.advance(1)
-    # Only now is it known which of them are GeoTIFF.
-    names = label_names((source.name for source in sources), placed)
-    columns["label"] = [names[index] for index in columns["source_index"]]
-    return pa.table(columns, schema=PLAN_SCHEMA)
+
+    def __init__(self, kept: Path | pa.Table) -> None:
+        """``kept``: the file, or a table with PLAN_SCHEMA."""
+        self._kept = kept
+        self._blocks: OrderedDict[int, pa.Table] = OrderedDict()
+        if isinstance(kept, pa.Table):
+            self._ends, metadata = np.array([len(kept)], np.int64), kept.schema.metadata
+        else:
+            with open_table(kept, PLAN_SCHEMA.names) as file:
+                about, metadata = file.metadata, file.schema_arrow.metadata
+                rows = [about.row_group(index).num_rows for index in range(about.num_row_groups)]
+            self._ends = np.cumsum(rows, dtype=np.int64)
+        self.tiles = int(self._ends[-1]) if len(self._ends) else 0
+        self.shard_tiles = _shard_tiles(kept, metadata or {})
+
+    @classmethod
+    def of(cls, folder: RunFolder) -> Self:
+        """That of a run."""
+        return cls(folder.plan)
+
+    @property
+    def shards(self) -> int:
+        """How many shards it falls into."""
+        return -(-self.tiles // self.shard_tiles)
+
+    @property
+    def sources_count(self) -> int:
+        """How many sources it is of; they are numbered through."""
+        return self.tile(self.tiles - 1).source_index + 1 if self.tiles else 0
+
+    def shard_of(self, tile_id: int) -> int:
+        """The shard in which a tile is committed."""
+        return tile_id // self.shard_tiles
+
+    def ids_of(self, shard: int) -> range:
+        """The tiles that are committed together as ``shard``."""
+        return range(shard * self.shard_tiles, min((shard + 1) * self.shard_tiles, self.tiles))
+
+    def shards_of(self, first: int, end: int) -> range:
+        """The shards in which tiles ``first`` to ``end`` - 1 lie; there is at least one."""
+        return range(first // self.shard_tiles, (end - 1) // self.shard_tiles + 1)
+
+    def tiles_of(self, shard: int) -> list[PlannedTile]:
+        """The tiles that are committed together as ``shard``."""
+        ids = self.ids_of(shard)
+        return self.planned(ids.start, ids.stop)
+
+    def tile(self, tile_id: int) -> PlannedTile:
+        """One tile."""
+        return self.planned(tile_id, tile_id + 1)[0]
+
+    def planned(self, first: int, end: int) -> list[PlannedTile]:
+        """Tiles ``first`` to ``end`` - 1."""
+        return _planned(self.rows(first, end))
+
+    def rows(self, first: int, end: int, columns: Sequence[str] = ()) -> pa.Table:
+        """Rows ``first`` to ``end`` - 1; columns: those that are wanted, all by default."""
+        parts = []
+        number = int(np.searchsorted(self._ends, first, side="right"))
+        while first < min(end, self.tiles):
+            start = int(self._ends[number - 1]) if number else 0
+            last = min(end, int(self._ends[number]))
+            parts.append(self._block(number).slice(first - start, last - first))
+            first, number = last, number + 1
+        table = pa.concat_tables(parts or [PLAN_SCHEMA.empty_table()])
+        return table.select(list(columns)) if columns else table
+
+    def blocks(self, columns: Sequence[str] = ()) -> Iterator[pa.Table]:
+        """All rows, some thousands at a time."""
+        for start in range(0, self.tiles, BLOCK_ROWS):
+            yield self.rows(start, start + BLOCK_ROWS, columns)
+
+    def column(self, name: str) -> np.ndarray:
+        """A column of numbers of all tiles: this alone grows with the archive."""
+        parts = [block.column(0).to_numpy() for block in self.blocks([name])]
+        return np.concatenate(parts) if parts else np.zeros(0, np.int64)
+
+    def sources(self) -> Iterator[list[PlannedTile]]:
+        """The tiles of each source in turn."""
+        for _, tiles in groupby(self._all(), attrgetter("source_index")):
+            yield list(tiles)
+
+    def firsts(self) -> Iterator[PlannedTile]:
+        """The first tile of each source in turn."""
+        for block, starts in self._starts():
+            for start in range(0, len(starts), AT_ONCE):
+                yield from _planned(block.take(pa.array(starts[start : start + AT_ONCE])))
+
+    def groups(self) -> Iterator[Group]:
+        """Groups of sources in turn; some shards begin none."""
+        for number, sources in groupby(self.sources(), self.group_of):
+            yield Group(number, list(sources))
+
+    def group_numbers(self) -> list[int]:
+        """The shards in which sources begin."""
+        found = [
+            np.unique(block.column("tile_id").to_numpy()[starts] // self.shard_tiles)
+            for block, starts in self._starts()
+        ]
+        return np.unique(np.concatenate(found)).tolist() if found else []
+
+    def group(self, number: int) -> Group:
+        """The sources that begin in a shard."""
+        ids = self.ids_of(number)
+        index = self.rows(ids.start, ids.stop, ["source_index"]).column(0).to_numpy()
+        before = self.tile(ids.start - 1).source_index if ids.start else -1
+        own = index[index != before]
+        if not len(own):
+            return Group(number, [])
+        first = ids.start + int(np.argmax(index != before))
+        rows = self.rows_of_source(int(own[-1]))
+        part = Plan(self.rows(first, rows.stop))
+        return Group(number, list(part.sources()))
+
+    def group_of(self, tiles: Sequence[PlannedTile]) -> int:
+        """The group of a source, given its tiles: the shard in which it begins."""
+        return self.shard_of(tiles[0].tile_id)
+
+    def rows_of_source(self, source_index: int) -> range:
+        """The tiles of a source; none where there is no such source."""
+        low, high = (self._first_at_least(source_index + step) for step in (0, 1))
+        return range(low, high)
+
+    def tiles_of_source(self, source_index: int) -> list[PlannedTile]:
+        """The tiles of a source, in their order."""
+        rows = self.rows_of_source(source_index)
+        return self.planned(rows.start, rows.stop)
+
+    def _first_at_least(self, source_index: int) -> int:
+        """The first tile of a source of this number or a higher one."""
+        low, high = 0, len(self._ends)
+        while low < high:  # the first block whose last row is of such a source
+            middle = (low + high) // 2
+            last = int(self._ends[middle]) - 1
+            if self.rows(last, last + 1)["source_index"][0].as_py() < source_index:
+                low = middle + 1
+            else:
+                high = middle
+        if low == len(self._ends):
+            return self.tiles
+        start = int(self._ends[low - 1]) if low else 0
+        index = self._block(low).column("source_index").to_numpy()
+        return start + int(np.searchsorted(index, source_index))
+
+    def _starts(self) -> Iterator[tuple[pa.Table, np.ndarray]]:
+        """Blocks of the plan, each with its rows in which a source begins."""
+        before = -1
+        for block in self.blocks():
+            index = block.column("source_index").to_numpy()
+            yield block, np.flatnonzero(np.diff(index, prepend=before))
+            before = int(index[-1])
+
+    def _all(self) -> Iterator[PlannedTile]:
+        for start in range(0, self.tiles, AT_ONCE):
+            yield from self.planned(start, start + AT_ONCE)
+
+    def _block(self, number: int) -> pa.Table:
+        if isinstance(self._kept, pa.Table):
+            return self._kept
+        if number not in self._blocks:
+            with open_table(self._kept, PLAN_SCHEMA.names) as file:
+                table = file.read_row_group(number, PLAN_SCHEMA.names)
+                table.validate(full=True)  # lengths, offsets, UTF-8
+            start = int(self._ends[number - 1]) if number else 0
+            refuse_places(self._kept, table, start)
+            while len(self._blocks) >= KEPT:
+                self._blocks.popitem(last=False)
+            self._blocks[number] = table
+        self._blocks.move_to_end(number)
+        return self._blocks[number]
 
 
-def windows_of(
-    source: Source, size: tuple[int, int], settings: FilledSourceSettings
-) -> list[Window]:
-    """The windows of a source of ``size`` (width, height). Raises SourceError for too many."""
-    tiling = settings.tile, settings.overlap
-    if (count := count_windows(*size, *tiling)) > MOST_WINDOWS:
-        raise SourceError(
-            f"{printable(source.path)} is {size[0]} x {size[1]} pixels, {count} windows; at most "
-            f"{MOST_WINDOWS} are planned for one source: cut it in pieces, or give a larger --tile"
-        )
-    return plan_windows(*size, *tiling)
+def shard_tiles_for(tiles: int) -> int:
+    """Tiles of a shard, for a run of so many."""
+    size = SHARD_TILES
+    while tiles > MOST_SHARDS * size and size < LARGEST_SHARD:
+        size *= 2
+    return size
+
+
+def write_plan(path: Path, tables: Iterable[pa.Table], shard_tiles: int | None = None) -> None:
+    """Write a plan whole or not at all, block by block; the same rows give the same bytes.
+
+    tables: with PLAN_SCHEMA, rows in order. shard_tiles: tiles of a shard; None: SHARD_TILES.
+    """
+    metadata = None if shard_tiles in (None, SHARD_TILES) else {SHARD_KEY: str(shard_tiles)}
+    write_tables(chain([PLAN_SCHEMA.empty_table()], tables), path, metadata)
 
 
 def check_size(reader: RasterReader, planned: PlannedTile) -> None:
@@ -122,80 +273,48 @@ def check_size(reader: RasterReader, planned: PlannedTile) -> None:
         )
 
 
-def shard_count(plan: pa.Table) -> int:
-    """Number of shards the plan falls into."""
-    return -(-plan.num_rows // SHARD_TILES)
+def refuse_partial(plan: Plan) -> None:
+    """Raise RunFolderError for a plan whose windows leave out a part of a source."""
+    waiting = PLAN_SCHEMA.empty_table().select(EXTENT_COLUMNS)
+    for block in plan.blocks(EXTENT_COLUMNS):
+        rows = pa.concat_tables([waiting, block])
+        index = rows.column("source_index").to_numpy()
+        # The last source may go on in the next block.
+        whole_rows = int(np.searchsorted(index, index[-1]))
+        _refuse_partial(rows.slice(0, whole_rows))
+        waiting = rows.slice(whole_rows)
+    _refuse_partial(waiting)
 
 
-def refuse_partial(plan: pa.Table) -> None:
-    """Raise RunFolderError for a plan whose windows leave out a part of a source.
-
-    plan: with EXTENT_COLUMNS.
-    """
-    values = {name: plan.column(name).to_numpy().astype(np.int64) for name in EXTENT_COLUMNS[:-1]}
+def _refuse_partial(rows: pa.Table) -> None:
+    values = {name: rows.column(name).to_numpy().astype(np.int64) for name in EXTENT_COLUMNS[:-1]}
     index = values["source_index"]
     starts = np.flatnonzero(np.diff(index, prepend=-1))
     partial = np.zeros(len(starts), bool)
-    for first, length, most in (("x", "width", "source_width"), ("y", "height", "source_height")):
+    for first, length, most in SIDES:
         if len(starts):
             ends = np.maximum.reduceat(values[first] + values[length], starts)
             partial |= np.minimum.reduceat(values[first], starts) > 0
             partial |= ends != values[most][starts]
     for start in starts[partial].tolist():
-        if not plan.column("reason")[start].as_py():
+        if not rows.column("reason")[start].as_py():
             raise RunFolderError(
                 f"the plan of this run has not all windows of source {index[start]}; alps verify "
                 "OUT --repair makes it again"
             )
 
 
-def shard_of(tile_id: int) -> int:
-    """The shard in which a tile is committed."""
-    return tile_id // SHARD_TILES
+def _planned(rows: pa.Table) -> list[PlannedTile]:
+    return [PlannedTile(**row) for row in rows.to_pylist()]
 
 
-def rows_of_shard(plan: pa.Table, shard: int) -> range:
-    """The rows of the plan that are committed together as ``shard``."""
-    return range(shard * SHARD_TILES, min((shard + 1) * SHARD_TILES, plan.num_rows))
-
-
-def shards_of_rows(first: int, end: int) -> range:
-    """The shards in which rows ``first`` to ``end`` - 1 of a plan lie; there is at least one."""
-    return range(first // SHARD_TILES, (end - 1) // SHARD_TILES + 1)
-
-
-def tiles_of_shard(plan: pa.Table, shard: int) -> list[PlannedTile]:
-    """The tiles that are committed together as ``shard``."""
-    rows = plan.slice(shard * SHARD_TILES, SHARD_TILES).to_pylist()
-    return [PlannedTile(**row) for row in rows]
-
-
-def group_of(tiles: list[PlannedTile]) -> int:
-    """The group of a source, given its tiles: the shard in which it begins."""
-    return shard_of(tiles[0].tile_id)
-
-
-def groups_of(plan: pa.Table) -> Iterator[tuple[int, list[list[PlannedTile]]]]:
-    """Groups of sources in turn, each with the tiles of its sources; some shards begin none."""
-    group: int | None = None
-    sources: list[list[PlannedTile]] = []
-    for tiles in sources_of(plan):
-        if group is not None and group_of(tiles) != group:
-            yield group, sources
-            sources = []
-        group = group_of(tiles)
-        sources.append(tiles)
-    if group is not None:
-        yield group, sources
-
-
-def sources_of(plan: pa.Table) -> Iterator[list[PlannedTile]]:
-    """The tiles of each source in turn; the plan keeps them together."""
-    index = plan.column("source_index").to_numpy()
-    start = 0
-    while start < len(index):
-        end = start
-        while end < len(index) and index[end] == index[start]:
-            end += 1
-        yield [PlannedTile(**row) for row in plan.slice(start, end - start).to_pylist()]
-        start = end
+def _shard_tiles(kept: Path | pa.Table, metadata: dict[bytes, bytes]) -> int:
+    text = metadata.get(SHARD_KEY)
+    if text is None:
+        return SHARD_TILES
+    if not text.isdigit() or not SHARD_TILES <= int(text) <= LARGEST_SHARD:
+        raise RunFolderError(
+            f"cannot read {kept}: it says that shards have {text.decode('ascii', 'replace')} "
+            "tiles; alps verify OUT --repair makes it again"
+        )
+    return int(text)

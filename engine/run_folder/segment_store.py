@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from alps.engine.run_folder.folder import RunFolder
-from alps.engine.run_folder.plan import shard_of
+from alps.engine.run_folder.plan import SHARD_TILES, Plan
 from alps.engine.run_folder.tables import read_table
 
 KEPT = 4  # shards in memory: tiles come in order, and a row of windows may cross shards
@@ -17,12 +17,15 @@ class SegmentStore:
     """Some columns of the segments of tiles; the shards read last stay in memory."""
 
     def __init__(self, folder: RunFolder, columns: Sequence[str], kept: int = KEPT) -> None:
-        self._folder, self._columns, self._kept = folder, ["tile_id", *columns], kept
+        self._folder, self._columns = folder, ["tile_id", *columns]
+        self._plan = Plan.of(folder)
+        # Larger shards hold as much each as several small ones.
+        self._kept = min(kept, max(2, kept * SHARD_TILES // self._plan.shard_tiles))
         self._tables: OrderedDict[int, pa.Table] = OrderedDict()
 
     def of_tile(self, tile_id: int) -> pa.Table:
         """The segments of one tile, in their order."""
-        table = self.of_shard(shard_of(tile_id))
+        table = self.of_shard(self._plan.shard_of(tile_id))
         ids = table.column("tile_id").to_numpy()  # sorted: the shard was written in order
         start, end = np.searchsorted(ids, [tile_id, tile_id + 1])
         return table.slice(start, end - start)

@@ -5,8 +5,8 @@ that others are counted by are looked at first.
 """
 
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ from alps.engine.run_folder.schemas import (
 )
 from alps.engine.run_folder.sums import folder_of, record, refuse_damaged
 
+BLOCK_ROWS = 1 << 16  # of a table that is written in parts
 READING = (OSError, pa.ArrowException, UnicodeDecodeError)
 # Of the tables in a run folder, by folder and name.
 SCHEMAS: tuple[tuple[str, pa.Schema], ...] = (
@@ -47,6 +48,39 @@ def write_table(table: pa.Table, path: Path) -> None:
     with whole(path) as part:
         pq.write_table(table, part, compression="zstd")
     note_table(path)
+
+
+def write_tables(
+    tables: Iterable[pa.Table], path: Path, metadata: dict[bytes, str] | None = None
+) -> None:
+    """Write tables of one kind as one, one after the other; memory is a block of rows.
+
+    Raises RunFolderError where their columns differ.
+    """
+    with whole(path) as part, ExitStack() as stack:
+        writer: pq.ParquetWriter | None = None
+        for rows in in_blocks(tables):
+            rows = rows.replace_schema_metadata(metadata)
+            if writer is None:
+                writer = pq.ParquetWriter(part, rows.schema, compression="zstd")
+                stack.enter_context(writer)
+            writer.write_table(rows)
+    note_table(path)
+
+
+def in_blocks(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The rows of tables, BLOCK_ROWS at a time, the last fewer; one table of none without any."""
+    waiting: list[pa.Table] = []
+    held, is_first = 0, True
+    for table in tables:
+        waiting.append(table)
+        held += len(table)
+        while held >= BLOCK_ROWS:
+            rows = joined(waiting)
+            yield rows.slice(0, BLOCK_ROWS)
+            waiting, held, is_first = [rows.slice(BLOCK_ROWS)], held - BLOCK_ROWS, False
+    if waiting and (held or is_first):
+        yield joined(waiting)
 
 
 def note_table(path: Path) -> None:
@@ -103,7 +137,7 @@ def read_table(
     for name in table.column_names:
         if table.column(name).null_count:
             raise _unreadable(path, f"its column {name} lacks values")
-    _refuse_places(path, table, whole=where is None)
+    refuse_places(path, table, None if where else 0)
     return table
 
 
@@ -164,8 +198,11 @@ def _refuse_absent(path: Path, about: pq.FileMetaData) -> None:
                 raise _unreadable(path, f"its column {column.path_in_schema} lacks values")
 
 
-def _refuse_places(path: Path, table: pa.Table, whole: bool) -> None:
-    """Raise RunFolderError for tiles that lie outside their sources, or are not counted from 0."""
+def refuse_places(path: Path, table: pa.Table, start: int | None = 0) -> None:
+    """Raise RunFolderError for tiles that lie outside their sources, or are not numbered through.
+
+    start: row of the file in which the table begins; None: it is some of its rows.
+    """
     if "source_width" not in table.column_names:
         return
     values = {
@@ -182,7 +219,11 @@ def _refuse_places(path: Path, table: pa.Table, whole: bool) -> None:
         ):
             raise _unreadable(path, f"a tile lies outside its source, by {first} and {length}")
     tiles = values.get("tile_id", np.zeros(0, np.int64))
-    if whole and len(tiles) and (tiles != tiles[0] + np.arange(len(tiles))).any():
+    if start is None or not len(tiles):
+        return
+    # Tables of shards begin anywhere.
+    begin = start or tiles[0]
+    if (tiles != begin + np.arange(len(tiles))).any():
         raise _unreadable(path, "its tiles are not numbered one after the other")
 
 

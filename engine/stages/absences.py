@@ -9,13 +9,7 @@ from alps.engine.base.errors import SourceAwayError, SourceError
 from alps.engine.images.raster import RasterReader
 from alps.engine.images.reading import Reading
 from alps.engine.run_folder.folder import RunFolder
-from alps.engine.run_folder.plan import (
-    PlannedTile,
-    check_size,
-    shard_count,
-    shard_of,
-    tiles_of_shard,
-)
+from alps.engine.run_folder.plan import Plan, PlannedTile, check_size
 from alps.engine.run_folder.tables import read_table
 
 MOST_AWAY = 10  # sources one after the other, which were there when the run was planned
@@ -50,13 +44,13 @@ class Absences:
 def readable_again(folder: RunFolder, reading: Reading | None, shards: Collection[int]) -> set[int]:
     """Tiles of segmented shards that could not be read, of sources that can be read now."""
     failed: dict[str, list[PlannedTile]] = {}
-    plan = read_table(folder.plan)
+    plan = Plan.of(folder)
     for shard in shards:
         rows = read_table(folder.shard_tiles(shard), ["tile_id", "status"])
         statuses = rows.column("status").to_pylist()
         if "failed" not in statuses:
             continue
-        for planned, status in zip(tiles_of_shard(plan, shard), statuses, strict=True):
+        for planned, status in zip(plan.tiles_of(shard), statuses, strict=True):
             if status == "failed" and not planned.reason:
                 failed.setdefault(planned.path, []).append(planned)
     return {
@@ -71,9 +65,9 @@ def forget_label_maps(folder: RunFolder, tiles: Collection[int]) -> None:
     """Remove the label maps of sources that have a hole where one of ``tiles`` is."""
     if not tiles:
         return
-    plan = read_table(folder.plan)
-    for shard in {shard_of(tile) for tile in tiles}:
-        for planned in tiles_of_shard(plan, shard):
+    plan = Plan.of(folder)
+    for shard in {plan.shard_of(tile) for tile in tiles}:
+        for planned in plan.tiles_of(shard):
             if planned.tile_id in tiles:
                 remove(folder.label(planned.label))
 
@@ -91,7 +85,7 @@ def can_be_read(planned: PlannedTile, reading: Reading | None) -> bool:
 
 def shards_of(folder: RunFolder, share: tuple[int, int]) -> range:
     """All shards of a plan that are one machine's."""
-    return range(share[0], shard_count(read_table(folder.plan, ["tile_id"])), share[1])
+    return range(share[0], Plan.of(folder).shards, share[1])
 
 
 def _some(tiles: list[PlannedTile]) -> list[PlannedTile]:

@@ -5,8 +5,9 @@ journal/stamps.parquet has the size and the time of change of each, as they were
 
 import os
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,24 +16,20 @@ import pyarrow.parquet as pq
 
 from alps.engine.base.atomic import whole
 from alps.engine.base.errors import RunFolderError, SettingsError
-from alps.engine.images.sources import Source
 from alps.engine.run_folder.folder import RunFolder
-from alps.engine.run_folder.tables import read_table
+from alps.engine.run_folder.plan import AT_ONCE, Plan
+from alps.engine.run_folder.tables import BLOCK_ROWS, open_table
 
 NAMES_SAID = 5
 STAMPS = pa.schema([("path", pa.string()), ("bytes", pa.int64()), ("changed_ns", pa.int64())])
 
 
-def write_stamps(folder: RunFolder, stamps: pa.Table) -> None:
-    """Keep what ``stamps_of`` returned."""
-    with whole(_path(folder)) as part:
-        pq.write_table(stamps, part, compression="zstd")
+def write_stamps(folder: RunFolder, paths: Iterable[str | Path]) -> None:
+    """Keep sizes and times of images as they are now, in the order of the plan.
 
-
-def stamps_of(sources: Sequence[Source]) -> pa.Table:
-    """Sizes and times of images as they are now; those over the network and away have none."""
-    rows = [(_absolute(source.path), *_stamp(source.path)) for source in sources]
-    return _table(rows)
+    Those over the network and away have none.
+    """
+    _write(folder, ((_absolute(path), *_stamp(path)) for path in paths))
 
 
 def changed_sources(folder: RunFolder) -> dict[str, str]:
@@ -40,28 +37,39 @@ def changed_sources(folder: RunFolder) -> dict[str, str]:
 
     One that is away has not changed.
     """
+    changed = {}
+    known = _stamps(folder)
+    before: dict[str, tuple[int, int]] = {}  # of those that lie in another order
+    last = ""
+    for first in Plan.of(folder).firsts():
+        if first.path == last:  # of a sample, each window of which is a source
+            continue
+        last = first.path
+        while first.path not in before and (row := next(known, None)) is not None:
+            before[row[0]] = row[1:]
+        was, now = before.pop(first.path, (0, 0)), _stamp(first.path)
+        if not first.reason and any(was) and any(now) and now != was:
+            changed[first.path] = first.source
+    return changed
+
+
+def _stamps(folder: RunFolder) -> Iterator[tuple[str, int, int]]:
+    """Paths, sizes and times that were kept; none where the file is damaged, which is said."""
+    path = _path(folder)
+    if not path.exists():
+        return
     try:
-        known = read_table(_path(folder)) if _path(folder).exists() else STAMPS.empty_table()
-        if known.schema != STAMPS:
-            raise folder.damaged(_path(folder), "its columns are others")
+        with open_table(path, STAMPS.names) as file:
+            if file.schema_arrow != STAMPS:
+                raise folder.damaged(path, "its columns are others")
+            for number in range(file.num_row_groups):
+                for batch in file.read_row_group(number).to_batches(max_chunksize=AT_ONCE):
+                    yield from zip(*(batch[name].to_pylist() for name in STAMPS.names), strict=True)
     except RunFolderError:
         print(
-            f"{_path(folder)} is damaged: whether images changed since is not known; delete it",
+            f"{path} is damaged: whether images changed since is not known; delete it",
             file=sys.stderr,
         )
-        return {}
-    before = dict(zip(known["path"].to_pylist(), _pairs(known), strict=True))
-    plan = read_table(folder.plan, ["path", "source", "reason"])
-    # In one thread: "first" is the first in the order of the plan.
-    grouped = plan.group_by("path", use_threads=False)
-    sources = grouped.aggregate([("source", "first"), ("reason", "first")])
-    changed = {}
-    for row in sources.to_pylist():
-        now = _stamp(row["path"])
-        was = before.get(row["path"], (0, 0))
-        if not row["reason_first"] and any(was) and any(now) and now != was:
-            changed[row["path"]] = row["source_first"]
-    return changed
 
 
 def say_changed(changed: dict[str, str]) -> None:
@@ -78,9 +86,11 @@ def say_changed(changed: dict[str, str]) -> None:
 
 def tiles_of(folder: RunFolder, changed: Collection[str]) -> set[int]:
     """The tiles of sources, by their paths."""
-    plan = read_table(folder.plan, ["tile_id", "path"])
-    chosen = pc.is_in(plan["path"], pa.array(list(changed), pa.string()))
-    return set(plan.filter(chosen)["tile_id"].to_pylist())
+    found: set[int] = set()
+    wanted = pa.array(list(changed), pa.string())
+    for block in Plan.of(folder).blocks(["tile_id", "path"]) if changed else ():
+        found.update(block.filter(pc.is_in(block["path"], wanted))["tile_id"].to_pylist())
+    return found
 
 
 @dataclass(frozen=True)
@@ -94,12 +104,7 @@ class Update:
         """Note that it is done: last, so that no kill hides what was not."""
         if not self.stamps:
             return
-        known = read_table(_path(folder))
-        rows = [
-            (path, *self.stamps.get(path, stamp))
-            for path, stamp in zip(known["path"].to_pylist(), _pairs(known), strict=True)
-        ]
-        write_stamps(folder, _table(rows))
+        _write(folder, ((row[0], *self.stamps.get(row[0], row[1:])) for row in _stamps(folder)))
 
 
 def to_update(folder: RunFolder, update: bool, share: tuple[int, int]) -> Update:
@@ -122,14 +127,15 @@ def _path(folder: RunFolder) -> Path:
     return folder.journal / "stamps.parquet"
 
 
-def _table(rows: Sequence[tuple[str, int, int]]) -> pa.Table:
-    return pa.Table.from_pylist(
-        [dict(zip(STAMPS.names, row, strict=True)) for row in rows], schema=STAMPS
-    )
-
-
-def _pairs(stamps: pa.Table) -> list[tuple[int, int]]:
-    return list(zip(stamps["bytes"].to_pylist(), stamps["changed_ns"].to_pylist(), strict=True))
+def _write(folder: RunFolder, rows: Iterable[tuple[str, int, int]]) -> None:
+    rows = iter(rows)
+    with whole(_path(folder)) as part, pq.ParquetWriter(part, STAMPS, compression="zstd") as writer:
+        is_first = True
+        while (some := list(islice(rows, BLOCK_ROWS))) or is_first:
+            columns = zip(*some, strict=True) if some else ((), (), ())
+            named = dict(zip(STAMPS.names, map(list, columns), strict=True))
+            writer.write_table(pa.table(named, schema=STAMPS))
+            is_first = False
 
 
 def _absolute(path: str | Path) -> str:

@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from alps.engine.base.atomic import whole
 from alps.engine.base.errors import SettingsError, SourceError
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.locks import locked
+from alps.engine.run_folder.plan import Plan
 from alps.engine.settings import RunSettings
 from alps.engine.stages.label import cluster_stage, refuse_failures, summarise
 from alps.engine.stages.opening import (
@@ -80,17 +82,18 @@ def fit_clusters(
     return count
 
 
-def draw_tiles(plan: pa.Table, sample: int, seed: int) -> pa.Table:
-    """A plan of ``sample`` of a plan's tiles, in its order and numbered anew.
+def draw_tiles(plan: Plan, sample: int, seed: int) -> pa.Table:
+    """Rows of a plan of ``sample`` of a plan's tiles, in its order and numbered anew.
 
     Raises SourceError where no tile can be read.
     """
-    usable = np.flatnonzero([not reason for reason in plan.column("reason").to_pylist()])
+    readable = [pc.equal(block["reason"], "").to_numpy() for block in plan.blocks(["reason"])]
+    usable = np.flatnonzero(np.concatenate(readable))
     if not len(usable):
         raise SourceError("no tile of the archive can be read; nothing to fit clusters to")
     rng = np.random.default_rng(seed)
     rows = np.sort(rng.choice(usable, min(sample, len(usable)), replace=False))
-    drawn = plan.take(pa.array(rows))
+    drawn = pa.concat_tables(plan.rows(row, row + 1) for row in rows.tolist()).combine_chunks()
     columns: dict[str, Any] = {"tile_id": np.arange(len(rows))}
     if len(rows) < len(usable):  # each is a scene of its own: what lies around is not segmented
         places = zip(*(drawn.column(key).to_pylist() for key in ("label", "x", "y")), strict=True)

@@ -14,7 +14,7 @@ from alps.engine.images.raster import RasterReader
 from alps.engine.images.reading import Reading
 from alps.engine.images.sources import Source, find_sources
 from alps.engine.images.windows import plan_windows
-from alps.engine.run_folder.plan import windows_of
+from alps.engine.planning.make import check_windows
 from alps.engine.settings import FilledSettings, RunSettings
 from alps.engine.stages.opening import LoadedModel, RunOptions, prepare_model
 
@@ -116,8 +116,8 @@ def _header_facts(source: Source, settings: FilledSettings, survey: Survey) -> S
     try:
         with RasterReader(source.path, survey.reading) as reader:
             survey.add(name, reader)
-            windows = windows_of(source, (reader.width, reader.height), settings.source)
-            return SourceFacts(name, "", reader.header, len(windows))
+            windows = check_windows(source, (reader.width, reader.height), settings.source)
+            return SourceFacts(name, "", reader.header, windows)
     except SourceError as error:
         return SourceFacts(name, str(error))
 

@@ -26,7 +26,7 @@ from alps.engine.naming.names import read_names
 from alps.engine.report import build_report, words
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.locks import alone, locked, settle_shares
-from alps.engine.run_folder.plan import groups_of, shard_of
+from alps.engine.run_folder.plan import Plan
 from alps.engine.run_folder.schemas import STAGES
 from alps.engine.run_folder.sums import is_right
 from alps.engine.run_folder.tables import read_table
@@ -158,7 +158,8 @@ def segment_stage(
         done = {s for s in shards_of(folder, options.share) if is_segmented(folder, s)}
         again = readable_again(folder, reading_of(folder, loaded.settings), done)
         update = to_update(folder, options.update, options.share)
-        again |= {tile for tile in update.tiles if shard_of(tile) in done}
+        plan = Plan.of(folder)
+        again |= {tile for tile in update.tiles if plan.shard_of(tile) in done}
         forget_label_maps(folder, again)
         if again or shards_missing(folder):
             keep_named(folder)
@@ -231,7 +232,7 @@ def _clusters_stand(folder: RunFolder, clusters: int) -> bool:
             return False
     except RunFolderError:
         return False
-    groups = [group for group, _ in groups_of(read_table(folder.plan))]
+    groups = Plan.of(folder).group_numbers()
     files = [folder.clusters, *(folder.region_classes(group) for group in groups)]
     return all(is_right(folder, path) for path in files)
 

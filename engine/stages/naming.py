@@ -20,7 +20,7 @@ from alps.engine.naming.names import MOST_CLASSES, Names, read_names, read_names
 from alps.engine.quality.measure import QualitySettings, truth_of_classes
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.locks import locked
-from alps.engine.run_folder.plan import groups_of
+from alps.engine.run_folder.plan import Plan
 from alps.engine.run_folder.sums import record, refuse_damaged
 from alps.engine.run_folder.tables import read_table
 from alps.engine.settings import PaintSettings
@@ -163,7 +163,7 @@ def _kept(folder: RunFolder) -> Path:
 def _shared(folder: RunFolder, kept: Path, clusters: int) -> np.ndarray:
     """Pixels that have a cluster now and had another before, (clusters, before) float64."""
     found = np.zeros((clusters, 0))
-    for group, _ in groups_of(read_table(folder.plan)):
+    for group in Plan.of(folder).group_numbers():
         now, before = folder.region_classes(group), kept / folder.region_classes(group).name
         if not before.exists():
             continue

@@ -23,10 +23,9 @@ from alps.engine.regions.windows import COLUMNS
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.items import reading_of
 from alps.engine.run_folder.locks import WHOLE
-from alps.engine.run_folder.plan import PlannedTile, groups_of, shard_of, shards_of_rows
+from alps.engine.run_folder.plan import Group, Plan
 from alps.engine.run_folder.segment_store import SegmentStore
 from alps.engine.run_folder.sums import is_right, is_whole, record
-from alps.engine.run_folder.tables import read_table
 from alps.engine.settings import RunSettings
 from alps.engine.stages.absences import (
     can_be_read,
@@ -124,19 +123,6 @@ def one_pass_stage(
     return painter.unpainted
 
 
-@dataclass(frozen=True)
-class _Group:
-    """Sources that are cut together, and what of the plan they need."""
-
-    number: int
-    sources: list[list[PlannedTile]]
-
-    @property
-    def shards(self) -> range:
-        """Those in which its tiles lie."""
-        return shards_of_rows(self.sources[0][0].tile_id, self.sources[-1][-1].tile_id + 1)
-
-
 class _Keeper:
     """What becomes of shards, as ``segment.Keeper``: cut, assigned, painted, dropped."""
 
@@ -150,7 +136,8 @@ class _Keeper:
     ) -> None:
         self._folder, self._clusters, self._painter, self._keep = folder, clusters, painter, keep
         self._settings = settings
-        self._groups = [_Group(*group) for group in groups_of(read_table(folder.plan))]
+        self._plan = Plan.of(folder)
+        self._groups = self._plan.group_numbers()
         self._store = SegmentStore(folder, COLUMNS)
         self._reader = RegionReader(folder)
         self._next = 0  # the first group that is not settled
@@ -168,9 +155,9 @@ class _Keeper:
         written = [s for s in shards_of(folder, WHOLE) if is_whole(folder, folder.shard_tiles(s))]
         again = readable_again(folder, reading, written) | set(also)
         forget_label_maps(folder, again)
-        shards = {shard_of(tile) for tile in again}
-        for group in self._groups:
-            is_retried = not shards.isdisjoint(group.shards)
+        shards = {self._plan.shard_of(tile) for tile in again}
+        for group in self._plan.groups():
+            is_retried = not shards.isdisjoint(self._shards_of(group))
             for tiles in group.sources:
                 if self._painter.refused(tiles[0]) and can_be_read(tiles[0], reading):
                     self._painter.forget(tiles[0])
@@ -178,8 +165,8 @@ class _Keeper:
             if is_retried:
                 remove(folder.regions(group.number))
                 remove(folder.region_classes(group.number))
-        again = {tile for tile in again if is_segmented(folder, shard_of(tile))}
-        self._stale = {shard_of(tile) for tile in again}
+        again = {tile for tile in again if is_segmented(folder, self._plan.shard_of(tile))}
+        self._stale = {self._plan.shard_of(tile) for tile in again}
         return again
 
     def is_done(self, shard: int) -> bool:
@@ -190,7 +177,10 @@ class _Keeper:
             return True
         if self._keep:
             return False
-        needing = [group for group in self._groups if shard in group.shards]
+        # Sources that begin in it, and the one that goes on from an earlier shard.
+        first = self._plan.tile(self._plan.ids_of(shard).start)
+        begins = self._plan.shard_of(self._plan.rows_of_source(first.source_index).start)
+        needing = (self._plan.group(number) for number in sorted({begins, shard}))
         return all(self._is_settled(group) for group in needing)
 
     def committed(self, shard: int) -> None:
@@ -201,9 +191,9 @@ class _Keeper:
     def advance(self) -> None:
         """Paint all groups whose tiles are done, in order; drop what nobody needs any more."""
         while self._next < len(self._groups):
-            group = self._groups[self._next]
+            group = self._plan.group(self._groups[self._next])
             if not self._is_settled(group):
-                if not all(self._is_there(shard) for shard in group.shards):
+                if not all(self._is_there(shard) for shard in self._shards_of(group)):
                     break
                 self._paint(group)
             for tiles in group.sources:  # what an earlier start could not paint counts too
@@ -214,9 +204,9 @@ class _Keeper:
             return
         self._drop()
 
-    def _paint(self, group: _Group) -> None:
+    def _paint(self, group: Group) -> None:
         if not is_cut(self._folder, group.number):
-            cut_group(self._folder, group.number, group.sources, self._store, self._settings)
+            cut_group(self._folder, group, self._store, self._settings)
         if not is_whole(self._folder, self._folder.region_classes(group.number)):
             model = self._clusters.model
             write_vectors(self._folder, group.number, model.known_features(), self._reader)
@@ -228,8 +218,8 @@ class _Keeper:
     def _drop(self) -> None:
         """Delete what groups before the next one needed."""
         is_last = self._next == len(self._groups)
-        needed = None if is_last else self._groups[self._next].shards[0]
-        for group in self._groups[self._dropped : self._next]:
+        needed = None if is_last else self._groups[self._next]
+        for group in map(self._plan.group, self._groups[self._dropped : self._next]):
             for tiles in group.sources:
                 remove(self._folder.region_raster(tiles[0].label))
             for path in (
@@ -240,7 +230,7 @@ class _Keeper:
                 self._folder.objects(group.number),
             ):
                 remove(path)
-            for shard in group.shards:
+            for shard in self._shards_of(group):
                 if needed is None or shard < needed:
                     remove(self._folder.segments(shard))
         self._dropped = self._next
@@ -248,7 +238,12 @@ class _Keeper:
     def _is_there(self, shard: int) -> bool:
         return shard not in self._stale and is_segmented(self._folder, shard)
 
-    def _is_settled(self, group: _Group) -> bool:
+    def _shards_of(self, group: Group) -> range:
+        """Shards in which a group's tiles lie."""
+        first, last = group.sources[0][0], group.sources[-1][-1]
+        return self._plan.shards_of(first.tile_id, last.tile_id + 1)
+
+    def _is_settled(self, group: Group) -> bool:
         """Whether each source of a group has its label map, or can have none."""
         firsts = [tiles[0] for tiles in group.sources]
         return all(

@@ -18,7 +18,6 @@ from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from alps.engine.base.digests import fingerprint
 from alps.engine.base.errors import RunFolderError, SettingsError, SourceError, printable
@@ -26,14 +25,15 @@ from alps.engine.base.memory import memory_named
 from alps.engine.images.archive import Survey, plain_limits
 from alps.engine.images.raster import RasterReader
 from alps.engine.images.reading import Reading
-from alps.engine.images.sources import find_sources
+from alps.engine.images.sources import iter_sources
 from alps.engine.masks.generator import MaskGenerator
 from alps.engine.models.load import load_model
+from alps.engine.planning.index import SourceIndex, Texts
+from alps.engine.planning.make import opened_sources, write_plan_of
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.locks import alone
-from alps.engine.run_folder.plan import EXTENT_COLUMNS, make_plan, refuse_partial
+from alps.engine.run_folder.plan import Plan, PlannedTile, refuse_partial, write_plan
 from alps.engine.run_folder.run_record import LABEL, PREDICT
-from alps.engine.run_folder.tables import read_table, write_table
 from alps.engine.runtimes.choose import (
     Model,
     check_name,
@@ -48,7 +48,7 @@ from alps.engine.settings import (
     RunSettings,
     deciding,
 )
-from alps.engine.stages.changes import stamps_of, write_stamps
+from alps.engine.stages.changes import write_stamps
 
 MOST_KINDS = 8  # of sources that are read alike, which are printed
 # What takes memory in each stage: what it is called, and what takes less.
@@ -103,7 +103,7 @@ def open_run(
     loaded: LoadedModel,
     *,
     also: Mapping[str, Any] = NOTHING,
-    choose_tiles: Callable[[pa.Table], pa.Table] | None = None,
+    choose_tiles: Callable[[Plan], pa.Table] | None = None,
 ) -> tuple[dict[str, Any], LoadedModel]:
     """Go on with the labelling in ``folder``, or plan a new one there.
 
@@ -146,7 +146,7 @@ def open_planned(
     folder: RunFolder,
     src: str | Path,
     purpose: Purpose,
-    choose_tiles: Callable[[pa.Table], pa.Table] | None = None,
+    choose_tiles: Callable[[Plan], pa.Table] | None = None,
 ) -> dict[str, Any]:
     """Go on with the run of any kind in ``folder``, which this process holds, or plan a new one.
 
@@ -167,17 +167,18 @@ def open_planned(
                 "give another OUT, or the settings in its run.json"
             )
         if choose_tiles is None:
-            refuse_partial(read_table(folder.plan, list(EXTENT_COLUMNS)))
+            refuse_partial(Plan.of(folder))
         _say_what_is_new(folder, src, Reading.of_archive(src, settings))
         return run
-    sources = find_sources(src, exclude=folder.root)
-    stamps = stamps_of(sources)
+    sources = iter_sources(src, exclude=folder.root)
     survey = Survey(Reading.of_archive(src, settings))
-    plan = make_plan(sources, settings, survey)
-    _refuse_unreadable(plan, src)
-    _say_what_is_read(survey)
-    write_table(plan if choose_tiles is None else choose_tiles(plan), folder.plan)
-    write_stamps(folder, stamps)
+    with opened_sources(sources, settings, survey, folder.journal / ".sources") as index:
+        write_stamps(folder, (one.source.path for one in index.all()))
+        _refuse_unreadable(index, src)
+        _say_what_is_read(survey)
+        write_plan_of(index, settings, folder.plan)
+    if choose_tiles is not None:
+        write_plan(folder.plan, [choose_tiles(Plan.of(folder))])
     # Written after the plan: a folder with a run.json has a plan.
     return folder.update_run(
         kind=purpose.kind,
@@ -209,20 +210,26 @@ def _say_what_is_new(folder: RunFolder, src: str | Path, reading: Reading) -> No
 
     Nor that some could not be opened then, and can be now.
     """
-    try:
-        found = {printable(source.name) for source in find_sources(src, exclude=folder.root)}
-    except SourceError:  # away by now; what is left to read will say so
-        return
-    plan = read_table(folder.plan, ["source", "path", "reason"])
-    planned = set(plan.column("source").unique().to_pylist())
-    unopened = plan.filter(pc.not_equal(plan.column("reason"), "")).to_pylist()
-    if back := [row["source"] for row in unopened if _opens(row["path"], reading)]:
+    with SourceIndex(folder.journal / ".sources") as index:
+        try:
+            index.add(iter_sources(src, exclude=folder.root))
+        except SourceError:  # away by now; what is left to read will say so
+            return
+        back: list[PlannedTile] = []
+        planned = Texts(index, "planned")
+        for tile in Plan.of(folder).firsts():
+            planned.add(tile.source)
+            if tile.reason and _opens(tile.path, reading):
+                back.append(tile)
+        found = (printable(one.source.name) for one in index.all())
+        new = [name for name in found if name not in planned]
+    if back:
         print(
             f"{len(back)} images that could not be opened when this run was planned can be now "
-            f"({back[0]}, say), and are not labelled; give another OUT to label all",
+            f"({back[0].source}, say), and are not labelled; give another OUT to label all",
             file=sys.stderr,
         )
-    if new := sorted(found - planned):
+    if new:
         print(
             f"{len(new)} images at {src} came after this run was planned and are not labelled "
             f"({new[0]}, say); give another OUT to label all",
@@ -287,11 +294,11 @@ def refuse_foreign(folder: RunFolder, kind: str = LABEL) -> None:
         )
 
 
-def _refuse_unreadable(plan: pa.Table, src: str | Path) -> None:
+def _refuse_unreadable(index: SourceIndex, src: str | Path) -> None:
     """An archive of which nothing can be opened is a mistake in the call, not a run."""
-    reasons = plan.column("reason").to_pylist()
-    if all(reasons):
-        raise SettingsError(f"none of the images at {src} can be opened; the first: {reasons[0]}")
+    if not index.readable:
+        reason = next(index.all()).reason
+        raise SettingsError(f"none of the images at {src} can be opened; the first: {reason}")
 
 
 def _with_runtime(folder: RunFolder, settings: FilledSettings, model: Model) -> FilledSettings:

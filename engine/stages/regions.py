@@ -31,11 +31,11 @@ from alps.engine.regions.objects import join_masks
 from alps.engine.regions.windows import COLUMNS, SourceWindows
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.items import reading_of
-from alps.engine.run_folder.plan import PlannedTile, check_size, group_of, groups_of
+from alps.engine.run_folder.plan import Group, Plan, PlannedTile, check_size
 from alps.engine.run_folder.region_schemas import BORDER_SCHEMA, OBJECT_SCHEMA, REGION_SCHEMA
 from alps.engine.run_folder.segment_store import SegmentStore
 from alps.engine.run_folder.sums import forget_sums, is_whole, known_sums, record
-from alps.engine.run_folder.tables import note_table, open_table, read_table
+from alps.engine.run_folder.tables import note_table, open_table
 from alps.engine.stages.absences import Absences, can_be_read
 
 RASTERS = "regions/rasters/"
@@ -57,28 +57,24 @@ class CutSettings:
         return cls(reading_of(folder, run), run["settings"]["segment"]["superpixels"], absences)
 
 
-Group = tuple[int, list[list[PlannedTile]]]
-
-
 def uncut_again(folder: RunFolder, reading: Reading | None) -> list[int]:
     """Groups with a source that was away when it was cut, and can be read now."""
     return [
-        group
-        for group, sources in groups_of(read_table(folder.plan))
-        if is_cut(folder, group)
+        group.number
+        for group in Plan.of(folder).groups()
+        if is_cut(folder, group.number)
         and any(
             not tiles[0].reason
             and not folder.region_raster(tiles[0].label).exists()
             and can_be_read(tiles[0], reading)
-            for tiles in sources
+            for tiles in group.sources
         )
     ]
 
 
-def groups_to_cut(folder: RunFolder) -> list[Group]:
-    """Groups of sources without regions, each with the tiles of its sources."""
-    plan = read_table(folder.plan)
-    return [group for group in groups_of(plan) if not is_cut(folder, group[0])]
+def groups_to_cut(folder: RunFolder) -> list[int]:
+    """Groups of sources without regions."""
+    return [group for group in Plan.of(folder).group_numbers() if not is_cut(folder, group)]
 
 
 def is_cut(folder: RunFolder, group: int) -> bool:
@@ -91,12 +87,12 @@ def is_cut(folder: RunFolder, group: int) -> bool:
 
 def cut_archive(folder: RunFolder, settings: CutSettings) -> None:
     """Cut all groups of sources that have no regions yet; all shards must be segmented."""
-    groups = groups_to_cut(folder)
+    groups, plan = groups_to_cut(folder), Plan.of(folder)
     store = SegmentStore(folder, COLUMNS)
-    with Progress(sum(len(sources) for _, sources in groups), "sources", "cutting") as progress:
-        for group, sources in groups:
-            cut_group(folder, group, sources, store, settings)
-            progress.advance(len(sources))
+    with Progress(len(groups), "groups", "cutting") as progress:
+        for number in groups:
+            cut_group(folder, plan.group(number), store, settings)
+            progress.advance(1)
 
 
 def forget_regions(folder: RunFolder) -> None:
@@ -108,23 +104,20 @@ def forget_regions(folder: RunFolder) -> None:
 def regions_cut(folder: RunFolder) -> int:
     """How many regions a run has."""
     total = 0
-    for group, _ in groups_of(read_table(folder.plan)):
+    for group in Plan.of(folder).group_numbers():
         with open_table(folder.regions(group)) as file:
             total += file.metadata.num_rows
     return total
 
 
 def cut_group(
-    folder: RunFolder,
-    group: int,
-    sources: list[list[PlannedTile]],
-    store: SegmentStore,
-    settings: CutSettings,
+    folder: RunFolder, sources: Group, store: SegmentStore, settings: CutSettings
 ) -> None:
     """Cut the sources of a group; one that cannot be read has no regions.
 
     Raises SourceAwayError where image after image is away.
     """
+    group = sources.number
     folder.regions(group).parent.mkdir(parents=True, exist_ok=True)
     forget_sums(folder, group, RASTERS)  # of sources that cannot be read any more, perhaps
     with ExitStack() as stack:
@@ -138,13 +131,14 @@ def cut_group(
             )
         )
         tables = _Tables(regions, borders, objects)
-        for tiles in sources:
+        for tiles in sources.sources:
             if tiles[0].reason:
                 continue
             failure = None
             try:
                 with of_source(tiles[0].source, "cutting"):
                     _cut_source(folder, tiles, store, settings, tables)
+                    record(folder, folder.region_raster(tiles[0].label), group)
             except SourceError as error:  # it was readable when it was segmented
                 failure = error
                 print(f"{tiles[0].source}: not cut into regions: {error}", file=sys.stderr)
@@ -181,7 +175,6 @@ def _cut_source(
             ):
                 writer.write(rows.y, rows.raster)
                 tables.add(rows)
-        record(folder, raster, group_of(tiles))
 
 
 def _scene_of(tiles: list[PlannedTile]) -> Window:

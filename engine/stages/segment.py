@@ -22,17 +22,10 @@ from alps.engine.images.sources import root_of
 from alps.engine.masks.generator import MaskGenerator, Segments
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.items import said_of
-from alps.engine.run_folder.plan import (
-    PlannedTile,
-    check_size,
-    rows_of_shard,
-    shard_count,
-    shard_of,
-    tiles_of_shard,
-)
+from alps.engine.run_folder.plan import Plan, PlannedTile, check_size
 from alps.engine.run_folder.schemas import STAGES, TILE_SCHEMA, segment_schema
 from alps.engine.run_folder.sums import is_whole
-from alps.engine.run_folder.tables import joined, read_table, write_table
+from alps.engine.run_folder.tables import read_table, write_table, write_tables
 from alps.engine.sam.config import ModelInfo
 from alps.engine.settings import FilledSettings
 from alps.engine.stages.absences import Absences
@@ -109,21 +102,16 @@ def segment_archive(
     Raises SourceAwayError where image after image is away that was there when the run was planned.
     """
     keeper = keeper or _KeepAll(folder)
-    plan = read_table(folder.plan)
-    mine = range(share[0], shard_count(plan), share[1])
-    redone = {shard_of(tile) for tile in again}
+    plan = Plan.of(folder)
+    mine = range(share[0], plan.shards, share[1])
+    redone = {plan.shard_of(tile) for tile in again}
     missing = [shard for shard in mine if shard in redone or not keeper.is_done(shard)]
     schema = segment_schema(info.config.embedding_channels)
-    kept = _KeptTiles(folder, again, schema)
+    kept = _KeptTiles(folder, plan, again, schema)
     tiles = (
-        tile
-        for shard in missing
-        for tile in tiles_of_shard(plan, shard)
-        if not kept.has(tile.tile_id)
+        tile for shard in missing for tile in plan.tiles_of(shard) if not kept.has(tile.tile_id)
     )
-    total, left = (
-        sum(len(rows_of_shard(plan, shard)) for shard in shards) for shards in (mine, missing)
-    )
+    total, left = (sum(len(plan.ids_of(shard)) for shard in shards) for shards in (mine, missing))
     at_once = generator.runtime.images_at_once
     with (
         Progress(total, "tiles", "segmenting", initial=total - left) as progress,
@@ -135,7 +123,7 @@ def segment_archive(
         absences = Absences(archive_root(folder))
         for shard in missing:
             made = kept.of_shard(shard)
-            waiting = islice(reads.results, len(rows_of_shard(plan, shard)) - len(made))
+            waiting = islice(reads.results, len(plan.ids_of(shard)) - len(made))
             progress.advance(len(made))
             while batch := list(islice(waiting, at_once)):
                 embeddings, seconds = _embed(batch, generator)
@@ -164,13 +152,16 @@ def segment_archive(
 class _KeptTiles:
     """What is known already of the tiles of shards that are segmented again."""
 
-    def __init__(self, folder: RunFolder, again: Collection[int], schema: pa.Schema) -> None:
+    def __init__(
+        self, folder: RunFolder, plan: Plan, again: Collection[int], schema: pa.Schema
+    ) -> None:
         self._folder, self._again, self._schema = folder, frozenset(again), schema
-        self._shards = frozenset(shard_of(tile) for tile in again)
+        self._plan = plan
+        self._shards = frozenset(plan.shard_of(tile) for tile in again)
 
     def has(self, tile_id: int) -> bool:
         """Whether a tile is known, and need not be read."""
-        return shard_of(tile_id) in self._shards and tile_id not in self._again
+        return self._plan.shard_of(tile_id) in self._shards and tile_id not in self._again
 
     def of_shard(self, shard: int) -> dict[int, tuple[dict[str, Any], pa.Table]]:
         """Rows and segments of its tiles that are known, by their ids."""
@@ -205,19 +196,16 @@ def reading_of(folder: RunFolder, settings: FilledSettings) -> Reading:
     return replace(reading, shared=shared, said=said_of(folder, run))
 
 
-def collect_tiles(folder: RunFolder) -> pa.Table:
-    """Write tiles.parquet from the shards' rows and return it; all shards must be done."""
-    shards = shard_count(read_table(folder.plan, ["tile_id"]))
-    table = joined([read_table(folder.shard_tiles(shard)) for shard in range(shards)])
-    write_table(table, folder.tiles)
-    return table
+def collect_tiles(folder: RunFolder) -> None:
+    """Write tiles.parquet from the shards' rows; all shards must be done."""
+    shards = range(Plan.of(folder).shards)
+    write_tables((read_table(folder.shard_tiles(shard)) for shard in shards), folder.tiles)
 
 
 def shards_missing(folder: RunFolder) -> int:
     """How many shards of the plan are not done."""
-    shards = shard_count(read_table(folder.plan, ["tile_id"]))
     keeper = _KeepAll(folder)
-    return sum(not keeper.is_done(shard) for shard in range(shards))
+    return sum(not keeper.is_done(shard) for shard in range(Plan.of(folder).shards))
 
 
 def is_segmented(folder: RunFolder, shard: int) -> bool:

@@ -24,10 +24,10 @@ from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.inside import path_inside
 from alps.engine.run_folder.locks import locked
 from alps.engine.run_folder.painted import PaintedLine, last_lines, painted_lines
-from alps.engine.run_folder.plan import shard_count, sources_of
+from alps.engine.run_folder.plan import Plan, write_plan
 from alps.engine.run_folder.schemas import PLAN_SCHEMA
 from alps.engine.run_folder.sums import FileSum, known_sums
-from alps.engine.run_folder.tables import joined, read_table, write_table
+from alps.engine.run_folder.tables import read_table
 from alps.engine.stages.segment import collect_tiles
 
 PLAN = "journal/plan.parquet"
@@ -153,12 +153,12 @@ def _check(folder: RunFolder, one: FileSum, number: int | None, keeps: bool) -> 
 def _missing(folder: RunFolder, run: dict[str, Any], spoken_of: set[str]) -> list[Finding]:
     """Files that must be there by the marks of finished stages, and that no journal speaks of."""
     try:
-        plan = read_table(folder.plan)
+        plan = Plan.of(folder)
     except RunFolderError:
         return [] if PLAN in spoken_of else [Finding(PLAN, "is missing or cannot be read")]
     wanted: list[tuple[Path, int | None]] = []
     if folder.tiles.exists():
-        wanted += [(folder.shard_tiles(shard), shard) for shard in range(shard_count(plan))]
+        wanted += [(folder.shard_tiles(shard), shard) for shard in range(plan.shards)]
     if "cluster" in run["done"]:
         wanted.append((folder.clusters, None))
     if "paint" in run["done"]:
@@ -173,7 +173,7 @@ def _missing(folder: RunFolder, run: dict[str, Any], spoken_of: set[str]) -> lis
         painted = {line.source_index for line in lines if line is not None}
         found += [
             Finding(f"labels/{first.label}", "is in no journal")
-            for first in (tiles[0] for tiles in sources_of(plan))
+            for first in plan.firsts()
             if first.source_index not in painted and not first.reason
         ]
     return [one for one in found if one.name not in spoken_of]
@@ -181,7 +181,7 @@ def _missing(folder: RunFolder, run: dict[str, Any], spoken_of: set[str]) -> lis
 
 def _open_shards(folder: RunFolder) -> int:
     try:
-        count = shard_count(read_table(folder.plan, ["tile_id"]))
+        count = Plan.of(folder).shards
     except RunFolderError:
         return 0
     return sum(not folder.shard_tiles(shard).exists() for shard in range(count))
@@ -236,24 +236,30 @@ def _remove(folder: RunFolder, finding: Finding) -> None:
 def _plan_again(folder: RunFolder) -> bool:
     """Put the plan together from what became of its tiles; whether it is the one there was."""
     known = known_sums(folder, None).get(PLAN)
-    tables: list[pa.Table] = []
+    first = folder.shard_tiles(0)
+    if known is None or not first.exists():
+        return False
     try:
-        while (path := folder.shard_tiles(len(tables))).exists():
-            tables.append(read_table(path))
-        if not tables or known is None:
-            return False
-        tiles = joined(tables)
+        full = folder.shard_tiles(1).exists()
+        write_plan(folder.plan, _planned_rows(folder), len(read_table(first)) if full else None)
     except RunFolderError:
         return False
-    unread = pc.equal(tiles.column("source_width"), 0)
-    reason = pc.if_else(unread, tiles.column("reason"), "")
-    at = tiles.schema.get_field_index("reason")
-    plan = tiles.set_column(at, "reason", reason).select(PLAN_SCHEMA.names).cast(PLAN_SCHEMA)
-    write_table(plan, folder.plan)
     if file_sha256(folder.plan) == known.sha256:
         return True
     folder.plan.unlink()
     return False
+
+
+def _planned_rows(folder: RunFolder) -> Iterator[pa.Table]:
+    """What became of the tiles of each shard, as it was planned."""
+    shard = 0
+    while (path := folder.shard_tiles(shard)).exists():
+        tiles = read_table(path)
+        unread = pc.equal(tiles.column("source_width"), 0)
+        reason = pc.if_else(unread, tiles.column("reason"), "")
+        at = tiles.schema.get_field_index("reason")
+        yield tiles.set_column(at, "reason", reason).select(PLAN_SCHEMA.names).cast(PLAN_SCHEMA)
+        shard += 1
 
 
 def _unmark(folder: RunFolder, names: Iterable[str]) -> None:

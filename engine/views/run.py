@@ -15,7 +15,7 @@ from alps.engine.quality.measure import Quality, QualitySettings, measure_qualit
 from alps.engine.report import words
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.items import reading_of
-from alps.engine.run_folder.plan import PlannedTile
+from alps.engine.run_folder.plan import Plan, PlannedTile
 from alps.engine.run_folder.tables import read_table
 from alps.engine.views import maps, tables
 from alps.engine.views.maps import LabelMap
@@ -41,10 +41,8 @@ def open_run(out: str | Path) -> "Run":
     """
     folder = RunFolder(out)
     run = folder.read_planned()
-    plan = read_table(folder.plan)
-    first = np.unique(plan.column("source_index").to_numpy(), return_index=True)[1]
-    rows = plan.take(pa.array(first)).to_pylist()
-    return Run(folder, str(run["source"]), {row["source"]: PlannedTile(**row) for row in rows})
+    firsts = Plan.of(folder).firsts()
+    return Run(folder, str(run["source"]), {first.source: first for first in firsts})
 
 
 class Run:

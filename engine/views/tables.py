@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from alps.engine.base.errors import RunFolderError, SettingsError
 from alps.engine.run_folder.folder import RunFolder
-from alps.engine.run_folder.plan import rows_of_shard, shard_count, shard_of
+from alps.engine.run_folder.plan import Plan
 from alps.engine.run_folder.region_schemas import OBJECT_SCHEMA, REGION_SCHEMA
 from alps.engine.run_folder.schemas import CLASS_SCHEMA, TILE_SCHEMA, segment_schema
 from alps.engine.run_folder.tables import read_table
@@ -46,17 +46,17 @@ def segments_by_shard(folder: RunFolder, columns: Sequence[str]) -> Iterator[pa.
 
     Raises RunFolderError where a file is damaged or not there.
     """
-    plan = read_table(folder.plan, ["tile_id", "source_index", *OF_TILE.values()])
+    plan = Plan.of(folder)
     stored = [name for name in segment_schema(1).names if name in columns]
     read = list(dict.fromkeys(["tile_id", "segment_id", *stored]))
-    objects = _Objects(folder, plan.column("source_index").to_numpy())
-    for shard in range(shard_count(plan)):
+    objects = _Objects(folder, plan)
+    for shard in range(plan.shards):
         table = read_table(folder.segments(shard), read)
-        rows = rows_of_shard(plan, shard)
+        rows = plan.ids_of(shard)
         tile = table.column("tile_id").to_numpy() - rows.start
         if len(tile) and not (tile.min() >= 0 and tile.max() < len(rows)):
             raise folder.damaged(folder.segments(shard), "it has segments of other tiles")
-        tiles = plan.slice(rows.start, len(rows)).take(pa.array(tile))
+        tiles = plan.rows(rows.start, rows.stop).take(pa.array(tile))
         found = {name: table.column(name) for name in read}
         found |= {name: tiles.column(of_plan) for name, of_plan in OF_TILE.items()}
         if "object" in columns:
@@ -69,14 +69,12 @@ def regions_by_group(folder: RunFolder, columns: Sequence[str]) -> Iterator[pa.T
 
     Raises RunFolderError where a file is damaged or not there.
     """
-    plan = read_table(folder.plan, ["tile_id", "source_index", "source"])
-    first = _first_rows(plan.column("source_index").to_numpy())
-    names = dict(
-        zip(first, plan.column("source").take(list(first.values())).to_pylist(), strict=True)
-    )
+    plan = Plan.of(folder)
     stored = [name for name in REGION_SCHEMA.names if name in columns]
     classes = [name for name in CLASS_SCHEMA.names if name in columns]
-    for group in sorted({shard_of(row) for row in first.values()}):
+    for group in plan.group_numbers():
+        firsts = (tiles[0] for tiles in plan.group(group).sources)
+        names = {first.source_index: first.source for first in firsts}
         path = _cut(folder, folder.regions(group))
         table = read_table(path, list(dict.fromkeys(["source_index", *stored])))
         index = table.column("source_index").to_numpy()
@@ -98,9 +96,8 @@ def regions_by_group(folder: RunFolder, columns: Sequence[str]) -> Iterator[pa.T
 class _Objects:
     """The object of each segment of a shard, out of the tables of its sources' groups."""
 
-    def __init__(self, folder: RunFolder, source_index: np.ndarray) -> None:
-        self._folder, self._source_index = folder, source_index
-        self._first = _first_rows(source_index)
+    def __init__(self, folder: RunFolder, plan: Plan) -> None:
+        self._folder, self._plan = folder, plan
         # A shard's first source may have begun in another group; its others begin here.
         self._read = lru_cache(maxsize=2)(
             lambda group: read_table(_cut(folder, folder.objects(group)))
@@ -108,8 +105,9 @@ class _Objects:
 
     def of(self, shard: int, rows: range, segments: pa.Table) -> pa.ChunkedArray:
         """Of the segments of a shard's tiles, in their order."""
-        sources = np.unique(self._source_index[rows.start : rows.stop]).tolist()
-        groups = sorted({shard_of(self._first[index]) for index in sources})
+        index = self._plan.rows(rows.start, rows.stop, ["source_index"]).column(0).to_numpy()
+        starts = (self._plan.rows_of_source(source).start for source in np.unique(index).tolist())
+        groups = sorted({self._plan.shard_of(start) for start in starts})
         tables = [self._of_rows(group, rows) for group in groups]
         found = pa.concat_tables(tables) if tables else OBJECT_SCHEMA.empty_table()
         for name in ("tile_id", "segment_id"):
@@ -125,12 +123,6 @@ class _Objects:
         tile = table.column("tile_id")
         own = pc.and_(pc.greater_equal(tile, rows.start), pc.less(tile, rows.stop))
         return table.filter(own)
-
-
-def _first_rows(source_index: np.ndarray) -> dict[int, int]:
-    """The row of the plan in which each source begins, by its index."""
-    found, rows = np.unique(source_index, return_index=True)
-    return dict(zip(found.tolist(), rows.tolist(), strict=True))
 
 
 def _numbers(source_index: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ from alps.engine.regions.raster import open_regions
 from alps.engine.regions.windows import COLUMNS, SourceWindows
 from alps.engine.run_folder import plan as planning
 from alps.engine.run_folder.folder import RunFolder
-from alps.engine.run_folder.plan import groups_of, sources_of
+from alps.engine.run_folder.plan import Plan
 from alps.engine.run_folder.schemas import CLASS_SCHEMA, COLOUR_VALUES, PLAN_SCHEMA, segment_schema
 from alps.engine.run_folder.segment_store import SegmentStore
 from alps.engine.run_folder.tables import read_table, write_table
@@ -76,7 +76,7 @@ def cut_by_segments(folder, split=True):
     hang together is several regions.
     """
     store = SegmentStore(folder, COLUMNS)
-    seen = [_seen(tiles, store) for tiles in sources_of(read_table(folder.plan))]
+    seen = [_seen(tiles, store) for tiles in Plan.of(folder).sources()]
     cut_as(folder, [pieces(top)[0] if split else top for top in seen])
 
 
@@ -88,7 +88,7 @@ def cut_as(folder, numbers, clusters=None, margins=None):
     that were given.
     """
     forget_regions(folder)
-    for tiles in sources_of(read_table(folder.plan)):
+    for tiles in Plan.of(folder).sources():
         first = tiles[0]
         if not first.reason and not (folder.root / first.source).exists():
             grey = np.full((first.source_height, first.source_width, 3), GREY, np.uint8)
@@ -113,19 +113,20 @@ def cut_as(folder, numbers, clusters=None, margins=None):
 
 def class_regions(folder, of_source):
     """Give regions their classes; ``of_source(tiles, table of regions)`` says clusters, margins."""
-    for group, sources in groups_of(read_table(folder.plan)):
-        table = read_table(folder.regions(group))
+    for group in Plan.of(folder).groups():
+        table = read_table(folder.regions(group.number))
         index = table.column("source_index").to_numpy()
         parts = [
             of_source(tiles, table.filter(pa.array(index == tiles[0].source_index)))
-            for tiles in sources
+            for tiles in group.sources
             if (index == tiles[0].source_index).any()
         ]
         clusters = np.concatenate([np.zeros(0, int), *(part[0] for part in parts)])
         margins = np.concatenate([np.zeros(0), *(part[1] for part in parts)])
-        folder.region_classes(group).parent.mkdir(parents=True, exist_ok=True)
+        path = folder.region_classes(group.number)
+        path.parent.mkdir(parents=True, exist_ok=True)
         columns = {"cluster": clusters.astype(np.int32), "margin": margins.astype(np.float32)}
-        write_table(pa.table(columns, schema=CLASS_SCHEMA), folder.region_classes(group))
+        write_table(pa.table(columns, schema=CLASS_SCHEMA), path)
 
 
 def paint_run(folder, clusters, fingerprint="now", **settings):

@@ -16,7 +16,7 @@ from alps.engine.regions.build import NOWHERE
 from alps.engine.regions.raster import open_regions
 from alps.engine.regions.tables import GroupTables
 from alps.engine.run_folder.folder import RunFolder
-from alps.engine.run_folder.plan import group_of, sources_of
+from alps.engine.run_folder.plan import Plan
 from alps.engine.run_folder.tables import read_table
 from alps.trainer.data.settings import PseudoSettings
 
@@ -39,9 +39,8 @@ class RegionTargets:
                 "folder that alps label wrote (in one pass: with --keep-segments), or --targets "
                 "classes without margins"
             )
-        self._tiles = {
-            tiles[0].source_index: tiles for tiles in sources_of(read_table(folder.plan))
-        }
+        self._plan = Plan.of(folder)
+        self._tiles = {tiles[0].source_index: tiles for tiles in self._plan.sources()}
         self._sample = _margins(parts)
         found = [read_table(part, ["cluster"]).column("cluster").to_numpy() for part in parts]
         counts = np.bincount(np.concatenate(found), minlength=classes).astype(float)
@@ -97,7 +96,7 @@ class RegionTargets:
 
     def _column(self, source: int, name: str) -> np.ndarray:
         """Of a source's regions, (R,)."""
-        tables = GroupTables(self._folder, group_of(self._tiles[source]), (), (name,))
+        tables = GroupTables(self._folder, self._plan.group_of(self._tiles[source]), (), (name,))
         return tables.of_source(source).column(name).to_numpy()
 
     def _label(self, source: int) -> str:

@@ -10,7 +10,7 @@ from alps.engine.base.errors import SourceError
 from alps.engine.images.archive import Survey
 from alps.engine.images.reading import Reading
 from alps.engine.images.sources import find_sources
-from alps.engine.run_folder.plan import make_plan
+from alps.engine.planning.make import make_plan
 from alps.engine.run_folder.tables import read_table, write_table
 from alps.engine.settings import FilledSourceSettings
 from alps.trainer.work_folder import WorkFolder

@@ -13,10 +13,9 @@ from alps.engine.images.reading import Reading
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.items import reading_of
 from alps.engine.run_folder.locks import WHOLE, alone, locked, settle_shares
-from alps.engine.run_folder.plan import rows_of_shard, shard_count
+from alps.engine.run_folder.plan import Plan
 from alps.engine.run_folder.run_record import PREDICT
 from alps.engine.run_folder.sums import is_whole
-from alps.engine.run_folder.tables import read_table
 from alps.engine.settings import FilledSourceSettings, SourceSettings
 from alps.engine.stages.absences import Absences, readable_again
 from alps.engine.stages.changes import to_update
@@ -149,7 +148,7 @@ class _Run:
 
     def _shards(self, maps: Maps, reading: Reading, missing: list[int]) -> dict[str, str]:
         """Predict shards, and write label maps as soon as can be; returns what is doubtful."""
-        folder, plan = self.folder, read_table(self.folder.plan)
+        folder, plan = self.folder, Plan.of(self.folder)
         writes = self.options.share[1] == 1
         if writes:
             maps.write_all()
@@ -157,8 +156,8 @@ class _Run:
         work = Work(
             folder, plan, self.predictor, self.settings, self.source.tile, reading, absences
         )
-        tiles = sum(len(rows_of_shard(plan, shard)) for shard in missing)
-        total = sum(len(rows_of_shard(plan, s)) for s in _shards_of(folder, self.options.share))
+        tiles = sum(len(plan.ids_of(shard)) for shard in missing)
+        total = sum(len(plan.ids_of(s)) for s in _shards_of(folder, self.options.share))
         with Progress(total, "tiles", "predicting", initial=total - tiles) as progress:
             for some in _runs(missing):
                 for shard in work.predict(some, progress):
@@ -176,7 +175,7 @@ def _precision(folder: RunFolder, settings: PredictSettings) -> str:
 
 def _shards_of(folder: RunFolder, share: tuple[int, int]) -> range:
     """One machine's shards: neighbours, for windows where two machines meet are predicted twice."""
-    count = shard_count(read_table(folder.plan, ["tile_id"]))
+    count = Plan.of(folder).shards
     return range(share[0] * count // share[1], (share[0] + 1) * count // share[1])
 
 

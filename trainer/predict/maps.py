@@ -26,7 +26,7 @@ from alps.engine.labels.journal import Counted, PaintedJournal
 from alps.engine.labels.writer import LabelMapWriter, label_dtype
 from alps.engine.naming.names import ShownClasses
 from alps.engine.run_folder.folder import RunFolder
-from alps.engine.run_folder.plan import PlannedTile, check_size, rows_of_shard, shards_of_rows
+from alps.engine.run_folder.plan import Plan, PlannedTile, check_size
 from alps.engine.run_folder.sums import is_whole
 from alps.engine.run_folder.tables import open_table, read_table
 from alps.engine.stages.absences import can_be_read
@@ -59,8 +59,8 @@ class Maps:
         self._reading = reading
         self._count = len(classes.values)
         self._journal = PaintedJournal(folder, self._count, fingerprint)
-        self._plan = read_table(folder.plan)
-        index = self._plan.column("source_index").to_numpy()
+        self._plan = Plan.of(folder)
+        index = self._plan.column("source_index")
         starts = np.flatnonzero(np.diff(index, prepend=-1))
         self._tiles = [*starts.tolist(), len(index)]  # where sources begin
 
@@ -107,7 +107,7 @@ class Maps:
         """Write what earlier runs, or other machines, left to be written."""
         for source in range(len(self._tiles) - 1):
             self._write_complete(source)
-        self._drop(shards_of_rows(0, self._tiles[-1]))
+        self._drop(self._plan.shards_of(0, self._tiles[-1]))
 
     def _write_complete(self, source: int) -> bool:
         """Write the label map of a source, unless that is done, or not all of it is predicted."""
@@ -229,16 +229,16 @@ class Maps:
         return all(is_whole(self._folder, path) for path in paths)
 
     def _first(self, source: int) -> PlannedTile:
-        return PlannedTile(**self._plan.slice(self._tiles[source], 1).to_pylist()[0])
+        return self._plan.tile(self._tiles[source])
 
     def _source_of(self, tile: int) -> int:
         return bisect_right(self._tiles, tile) - 1
 
     def _shards_of(self, source: int) -> range:
-        return shards_of_rows(self._tiles[source], self._tiles[source + 1])
+        return self._plan.shards_of(self._tiles[source], self._tiles[source + 1])
 
     def _sources_of(self, shard: int) -> range:
-        rows = rows_of_shard(self._plan, shard)
+        rows = self._plan.ids_of(shard)
         return range(self._source_of(rows[0]), self._source_of(rows[-1]) + 1)
 
 

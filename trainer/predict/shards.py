@@ -23,7 +23,7 @@ from alps.engine.base.progress import Progress
 from alps.engine.images.reading import Reading
 from alps.engine.labels.writer import label_dtype, unlabelled_value
 from alps.engine.run_folder.folder import RunFolder
-from alps.engine.run_folder.plan import PlannedTile, rows_of_shard, shard_of
+from alps.engine.run_folder.plan import Plan, PlannedTile
 from alps.engine.run_folder.schemas import PREDICTED_SCHEMA, TILE_SCHEMA
 from alps.engine.run_folder.tables import note_table, write_table
 from alps.engine.stages.absences import Absences
@@ -42,7 +42,7 @@ class Work:
     """What shards are predicted with."""
 
     folder: RunFolder
-    plan: pa.Table
+    plan: Plan
     predictor: Predictor
     settings: PredictSettings
     tile: int  # side of windows
@@ -55,8 +55,8 @@ class Work:
 
         Raises SourceAwayError where image after image is away that was there when it was planned.
         """
-        first = rows_of_shard(self.plan, shards[0]).start
-        end = rows_of_shard(self.plan, shards[-1]).stop
+        first = self.plan.ids_of(shards[0]).start
+        end = self.plan.ids_of(shards[-1]).stop
         rows = _Rows(self.plan, first, end)
         ahead = READ_AHEAD * self.settings.batch
         with reading_ahead(rows.tiles(), self.reading, ahead) as reads:
@@ -89,15 +89,15 @@ class _Row:
 class _Rows:
     """Rows of windows of a plan, from the first that tiles ``first`` to ``end`` - 1 depend on."""
 
-    def __init__(self, plan: pa.Table, first: int, end: int) -> None:
+    def __init__(self, plan: Plan, first: int, end: int) -> None:
         self.first, self.end, self._plan = first, end, plan
-        self._index = index = plan.column("source_index").to_numpy()
-        self._y = y = plan.column("y").to_numpy()
+        self._index = index = plan.column("source_index")
+        self._y = y = plan.column("y")
         self._starts = np.flatnonzero(
             (np.diff(index, prepend=-1) != 0) | (np.diff(y, prepend=-1) != 0)
         )
         source = int(np.searchsorted(index, index[first]))
-        bottom = y[source : first + 1] + plan.column("height").to_numpy()[source : first + 1]
+        bottom = y[source : first + 1] + plan.column("height")[source : first + 1]
         # The first tile itself where it has no line: of a source that could not be opened.
         reach = np.append(bottom[:-1] > y[first], True)
         self._begin = source + int(reach.argmax())
@@ -105,16 +105,15 @@ class _Rows:
     def tiles(self) -> Iterator[PlannedTile]:
         """All windows that are read, in order."""
         for start in range(self._begin, self.end, PLANNED):
-            some = self._plan.slice(start, min(PLANNED, self.end - start))
-            yield from (PlannedTile(**row) for row in some.to_pylist())
+            yield from self._plan.planned(start, min(start + PLANNED, self.end))
 
     def __iter__(self) -> Iterator[_Row]:
         at = int(np.searchsorted(self._starts, self._begin, side="right"))
         start = self._begin
         while start < self.end:
-            stop = int(self._starts[at]) if at < len(self._starts) else self._plan.num_rows
-            goes_on = stop < self._plan.num_rows and self._index[stop] == self._index[start]
-            height = self._plan.column("source_height")[start].as_py()
+            stop = int(self._starts[at]) if at < len(self._starts) else self._plan.tiles
+            goes_on = stop < self._plan.tiles and self._index[stop] == self._index[start]
+            height = self._plan.tile(start).source_height
             below = int(self._y[stop]) if goes_on else height
             yield _Row(range(start, min(stop, self.end)), stop <= self.end, below)
             start, at = stop, at + 1
@@ -156,7 +155,7 @@ class _Predicting:
 
     def _is_end(self, tile: int) -> bool:
         """Whether a tile is the last one of its shard."""
-        return tile + 1 == self._rows.end or shard_of(tile) != shard_of(tile + 1)
+        return tile + 1 == self._rows.end or not (tile + 1) % self._work.plan.shard_tiles
 
     @torch.inference_mode()
     def _begin(self, first: PlannedTile) -> None:

@@ -27,7 +27,7 @@ from alps.engine.images.reading import Reading
 from alps.engine.images.references import Access
 from alps.engine.images.sources import find_sources, root_of
 from alps.engine.images.windows import Window
-from alps.engine.run_folder.plan import make_plan
+from alps.engine.planning.make import make_plan
 from alps.engine.settings import FilledSourceSettings
 
 SIDE = 64

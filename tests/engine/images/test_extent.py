@@ -11,8 +11,8 @@ from alps.engine.base.errors import SourceError
 from alps.engine.images.raster import RasterReader, probe
 from alps.engine.images.sources import Source, find_sources
 from alps.engine.images.windows import count_windows, plan_windows
+from alps.engine.planning.make import check_windows, make_plan
 from alps.engine.run_folder import plan as planning
-from alps.engine.run_folder.plan import make_plan, windows_of
 from alps.engine.settings import FilledSourceSettings
 
 SETTINGS = FilledSourceSettings(tile=1024, overlap=128)
@@ -136,4 +136,4 @@ def test_windows_are_counted_before_they_are_made():
     for size in (1, 127, 128, 129, 500, 1000):
         assert count_windows(size, 77, 128, 30) == len(plan_windows(size, 77, 128, 30))
     with pytest.raises(SourceError, match="larger --tile"):
-        windows_of(Source("a.tif", "a.tif"), (10**9, 10**9), SETTINGS)
+        check_windows(Source("a.tif", "a.tif"), (10**9, 10**9), SETTINGS)

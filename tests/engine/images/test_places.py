@@ -16,7 +16,7 @@ from alps.engine.images.raster import RasterReader
 from alps.engine.images.reading import Reading
 from alps.engine.images.sources import find_sources
 from alps.engine.labels.writer import LabelMapWriter
-from alps.engine.run_folder.plan import make_plan
+from alps.engine.planning.make import make_plan
 from alps.engine.settings import ReadSettings, SourceSettings
 
 UTM = "EPSG:32633"

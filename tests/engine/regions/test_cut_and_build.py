@@ -15,9 +15,8 @@ from alps.engine.regions.build import NOWHERE, build_regions
 from alps.engine.regions.objects import join_masks
 from alps.engine.regions.raster import open_regions
 from alps.engine.regions.windows import COLUMNS, SourceWindows
-from alps.engine.run_folder.plan import sources_of
+from alps.engine.run_folder.plan import Plan
 from alps.engine.run_folder.segment_store import SegmentStore
-from alps.engine.run_folder.tables import read_table
 from alps.engine.stages.regions import CutSettings, cut_archive, forget_regions
 from alps.kernels.colour import lab_of
 from alps.kernels.regions import borders
@@ -82,7 +81,7 @@ def built(folder, damaged=None):
     """Raster, regions and sorted borders of the only source; ``damaged``: x and y of a pixel with
     which nothing can be read.
     """
-    (tiles,) = sources_of(read_table(folder.plan))
+    (tiles,) = Plan.of(folder).sources()
     source = SourceWindows(tiles, SegmentStore(folder, COLUMNS))
     with RasterReader(tiles[0].path) as whole:
         reader = Damaged(whole, *damaged) if damaged else whole
@@ -219,7 +218,7 @@ def test_borders_by_brute_force(whole):
 
 def test_shares_are_what_windows_saw_by_their_weights(whole):
     folder, _, _, raster, regions, _ = whole
-    (tiles,) = sources_of(read_table(folder.plan))
+    (tiles,) = Plan.of(folder).sources()
     source = SourceWindows(tiles, SegmentStore(folder, COLUMNS))
     expected = [{} for _ in range(regions.num_rows)]
     for index, window in enumerate(source.windows):
@@ -248,7 +247,7 @@ def test_shares_are_what_windows_saw_by_their_weights(whole):
 
 def test_the_segment_of_a_region_is_one_that_lies_there(whole):
     folder, _, _, raster, regions, _ = whole
-    (tiles,) = sources_of(read_table(folder.plan))
+    (tiles,) = Plan.of(folder).sources()
     source = SourceWindows(tiles, SegmentStore(folder, COLUMNS))
     objects = join_masks(source)
     window_of = {tile.tile_id: index for index, tile in enumerate(tiles)}

@@ -7,9 +7,8 @@ from made_run import make_run
 from alps.engine.images.windows import plan_windows
 from alps.engine.regions.objects import LEAST_PIXELS, join_masks
 from alps.engine.regions.windows import COLUMNS, SourceWindows
-from alps.engine.run_folder.plan import sources_of
+from alps.engine.run_folder.plan import Plan
 from alps.engine.run_folder.segment_store import SegmentStore
-from alps.engine.run_folder.tables import read_table
 
 SIZE, TILE, OVERLAP = 100, 44, 16  # 3 x 3 windows
 
@@ -29,7 +28,7 @@ def joined(root, masks, windows=None, of_window=seen):
         found.append([{"mask": mask} for _, mask in own])
         which += [n for n, _ in own]
     folder = make_run(root, windows, found)
-    (tiles,) = sources_of(read_table(folder.plan))
+    (tiles,) = Plan.of(folder).sources()
     source = SourceWindows(tiles, SegmentStore(folder, COLUMNS))
     return join_masks(source), np.array(which), source
 
@@ -92,7 +91,7 @@ def test_masks_of_one_window_are_one_only_through_others(tmp_path):
     lower = whole & ~upper
     parts = [[{"mask": seen(m, windows[0])} for m in (upper, lower)]]
     folder = make_run(tmp_path / "run", windows, [*parts, [{"mask": seen(whole, windows[1])}]])
-    (tiles,) = sources_of(read_table(folder.plan))
+    (tiles,) = Plan.of(folder).sources()
     objects = join_masks(SourceWindows(tiles, SegmentStore(folder, COLUMNS)))
     assert objects.tolist() == [0, 1, 0]  # the half that agrees best, and it alone
 
@@ -108,7 +107,7 @@ def test_of_nested_masks_that_both_agree_the_better_one_is_joined(tmp_path, turn
     if turned:
         left, right = right, [{"mask": seen(mask, windows[1])} for mask in (most, whole)]
     folder = make_run(tmp_path / "run", windows, [left, right])
-    (tiles,) = sources_of(read_table(folder.plan))
+    (tiles,) = Plan.of(folder).sources()
     objects = join_masks(SourceWindows(tiles, SegmentStore(folder, COLUMNS)))
     assert objects.tolist() == ([0, 1, 0] if turned else [0, 1, 1])
 
@@ -118,7 +117,7 @@ def test_what_lies_under_no_mask_is_no_object(tmp_path):
     mask = np.ones((44, 44), bool)
     segments = [[{"mask": mask, "cell": True}, {"mask": mask}], [{"mask": mask, "cell": True}]]
     folder = make_run(tmp_path / "run", windows, segments)
-    (tiles,) = sources_of(read_table(folder.plan))
+    (tiles,) = Plan.of(folder).sources()
     objects = join_masks(SourceWindows(tiles, SegmentStore(folder, COLUMNS)))
     assert objects.tolist() == [-1, 0, -1]
 
@@ -131,7 +130,7 @@ def test_windows_that_share_only_a_corner_agree_too(tmp_path):
     for pair in ((1, 2), (0, 3)):
         segments = [[{"mask": seen(mask, w)}] * (n in pair) for n, w in enumerate(windows)]
         folder = make_run(tmp_path / f"run{pair}", windows, segments)
-        (tiles,) = sources_of(read_table(folder.plan))
+        (tiles,) = Plan.of(folder).sources()
         objects = join_masks(SourceWindows(tiles, SegmentStore(folder, COLUMNS)))
         assert objects.tolist() == [0, 0]
 

@@ -9,16 +9,15 @@ from made_run import make_run
 from alps.engine.base.errors import RunFolderError
 from alps.engine.images.windows import Window, cores, plan_windows
 from alps.engine.regions.windows import COLUMNS, NONE, SourceWindows
-from alps.engine.run_folder.plan import sources_of
+from alps.engine.run_folder.plan import Plan
 from alps.engine.run_folder.segment_store import SegmentStore
-from alps.engine.run_folder.tables import read_table
 
 WIDTH, HEIGHT = 100, 70
 WINDOWS = plan_windows(WIDTH, HEIGHT, 40, 10)
 
 
 def windows_of(folder, origin=(0, 0)):
-    (tiles,) = sources_of(read_table(folder.plan))
+    (tiles,) = Plan.of(folder).sources()
     return SourceWindows(tiles, SegmentStore(folder, COLUMNS), origin)
 
 
@@ -109,7 +108,7 @@ def test_the_masks_of_many_windows_are_not_all_kept(tmp_path, monkeypatch):
 
 def test_a_plan_that_lacks_a_window_is_refused(tmp_path):
     folder = make_run(tmp_path / "run", WINDOWS, [[]] * len(WINDOWS))
-    (tiles,) = sources_of(read_table(folder.plan))
+    (tiles,) = Plan.of(folder).sources()
     with pytest.raises(RunFolderError, match="are no grid"):
         SourceWindows(tiles[:-1], SegmentStore(folder, COLUMNS))
 
@@ -118,7 +117,7 @@ def test_a_plan_that_lacks_a_window_is_refused(tmp_path):
 def test_segments_of_a_window_of_another_size_are_refused(tmp_path, read):
     window = Window(0, 0, 8, 4)
     folder = make_run(tmp_path / "run", [window], [[{"mask": np.ones((4, 8), bool)}]])
-    ((tile,),) = sources_of(read_table(folder.plan))
+    ((tile,),) = Plan.of(folder).sources()
     other = SourceWindows([replace(tile, height=3)], SegmentStore(folder, COLUMNS))
     with pytest.raises(RunFolderError, match=r"tile 0 of a\.png do not fit the plan"):
         read(other, 0)

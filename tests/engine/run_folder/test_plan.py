@@ -8,7 +8,10 @@ from PIL import Image
 from alps.engine.base.errors import RunFolderError, SourceError
 from alps.engine.images.raster import RasterReader
 from alps.engine.images.sources import find_sources
+from alps.engine.images.windows import Window
+from alps.engine.planning.make import make_plan
 from alps.engine.run_folder import plan as planning
+from alps.engine.run_folder.plan import Plan
 from alps.engine.run_folder.schemas import PLAN_SCHEMA
 from alps.engine.settings import SourceSettings
 
@@ -37,7 +40,7 @@ def plan_of(tiles):
 
 
 def test_windows_of_every_source_in_order(archive):
-    plan = planning.make_plan(find_sources(archive), SETTINGS)
+    plan = make_plan(find_sources(archive), SETTINGS)
     rows = plan.to_pylist()
     assert [row["tile_id"] for row in rows] == list(range(8))
     assert [row["source"] for row in rows] == ["a.png"] * 6 + ["b.png", "c.png"]
@@ -45,28 +48,28 @@ def test_windows_of_every_source_in_order(archive):
     assert (rows[0]["source_width"], rows[0]["source_height"]) == (40, 20)
     assert not any(row["reason"] for row in rows[:7]) and "c.png" in rows[7]["reason"]
     assert rows[7]["width"] == 0
-    tiles = list(planning.sources_of(plan))
+    tiles = list(Plan(plan).sources())
     assert [len(of_source) for of_source in tiles] == [6, 1, 1]
-    assert tiles[0][2].window == planning.Window(24, 0, 16, 16)
+    assert tiles[0][2].window == Window(24, 0, 16, 16)
 
 
 def test_bands_that_a_source_has_not_are_found_while_planning(archive):
     bands = SourceSettings(tile=16, overlap=4, bands=(3, 2, 1))
-    rows = planning.make_plan(find_sources(archive), bands).to_pylist()
+    rows = make_plan(find_sources(archive), bands).to_pylist()
     assert [bool(row["reason"]) for row in rows] == [True, False, True]
     assert "--bands 3,2,1" in rows[0]["reason"]
 
 
 @pytest.mark.parametrize(("tiles", "shards"), [(0, 0), (1, 1), (2, 1), (3, 1), (4, 2), (6, 2)])
 def test_every_tile_lies_in_one_shard(tiles, shards):
-    plan = plan_of(tiles)
-    assert planning.shard_count(plan) == shards
-    rows = [row for shard in range(shards) for row in planning.rows_of_shard(plan, shard)]
+    plan = Plan(plan_of(tiles))
+    assert plan.shards == shards
+    rows = [row for shard in range(shards) for row in plan.ids_of(shard)]
     assert rows == list(range(tiles))
     for shard in range(shards):
-        own = [tile.tile_id for tile in planning.tiles_of_shard(plan, shard)]
-        assert own == list(planning.rows_of_shard(plan, shard))
-        assert {planning.shard_of(tile) for tile in own} == {shard}
+        own = [tile.tile_id for tile in plan.tiles_of(shard)]
+        assert own == list(plan.ids_of(shard))
+        assert {plan.shard_of(tile) for tile in own} == {shard}
 
 
 @pytest.mark.parametrize(
@@ -74,7 +77,7 @@ def test_every_tile_lies_in_one_shard(tiles, shards):
     [(0, 1, [0]), (0, 3, [0]), (2, 3, [0]), (2, 4, [0, 1]), (3, 6, [1]), (1, 8, [0, 1, 2])],
 )
 def test_shards_that_a_source_lies_in(first, end, shards):
-    assert list(planning.shards_of_rows(first, end)) == shards
+    assert list(Plan(plan_of(9)).shards_of(first, end)) == shards
 
 
 def plan_of_sources(*counts):
@@ -96,18 +99,23 @@ def plan_of_sources(*counts):
     ],
 )
 def test_a_group_is_the_sources_that_begin_in_a_shard(counts, groups):
-    found = list(planning.groups_of(plan_of_sources(*counts)))
+    plan = Plan(plan_of_sources(*counts))
+    found = list(plan.groups())
     names = {
-        group: [[tile.tile_id for tile in tiles] for tiles in sources] for group, sources in found
+        group.number: [[tile.tile_id for tile in tiles] for tiles in group.sources]
+        for group in found
     }
-    assert names == groups and [group for group, _ in found] == sorted(groups)
-    for group, sources in found:
-        assert {planning.group_of(tiles) for tiles in sources} == {group}
+    assert names == groups and plan.group_numbers() == sorted(groups)
+    for group in found:
+        assert {plan.group_of(tiles) for tiles in group.sources} == {group.number}
+    for number in range(plan.shards):
+        one = plan.group(number)
+        assert [[tile.tile_id for tile in tiles] for tiles in one.sources] == groups.get(number, [])
 
 
 @pytest.mark.parametrize(("width", "height"), [(20, 40), (41, 20), (40, 19), (400, 2)])
 def test_a_source_of_another_size_is_refused(archive, width, height):
-    (tiles, *_) = planning.sources_of(planning.make_plan(find_sources(archive), SETTINGS))
+    (tiles, *_) = Plan(make_plan(find_sources(archive), SETTINGS)).sources()
     with RasterReader(archive / "a.png") as reader:
         planning.check_size(reader, tiles[0])
     Image.fromarray(np.zeros((height, width), np.uint8)).save(archive / "a.png")
@@ -119,9 +127,9 @@ def test_a_source_of_another_size_is_refused(archive, width, height):
 
 
 def test_a_plan_that_leaves_out_a_part_of_a_source_is_refused(archive):
-    plan = planning.make_plan(find_sources(archive), SETTINGS)
-    planning.refuse_partial(plan)
-    planning.refuse_partial(plan.slice(0, 0))
+    plan = make_plan(find_sources(archive), SETTINGS)
+    planning.refuse_partial(Plan(plan))
+    planning.refuse_partial(Plan(plan.slice(0, 0)))
     sides = {name: plan.column(name).to_numpy() for name in planning.EXTENT_COLUMNS[:-1]}
     for start, length, most in (("x", "width", "source_width"), ("y", "height", "source_height")):
         last = sides[start] + sides[length] == sides[most]
@@ -129,4 +137,4 @@ def test_a_plan_that_leaves_out_a_part_of_a_source_is_refused(archive):
             if not (~lacking).any():
                 continue
             with pytest.raises(RunFolderError, match="has not all windows of source"):
-                planning.refuse_partial(plan.filter(pa.array(~lacking)))
+                planning.refuse_partial(Plan(plan.filter(pa.array(~lacking))))

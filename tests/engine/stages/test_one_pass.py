@@ -11,8 +11,8 @@ from PIL import Image
 from alps.engine.base.errors import RunFolderError, SettingsError
 from alps.engine.cli import main as cli
 from alps.engine.clusters.file import load_clusters
-from alps.engine.run_folder import plan as planning
 from alps.engine.run_folder.folder import RunFolder
+from alps.engine.run_folder.plan import Plan
 from alps.engine.settings import (
     ClusterSettings,
     PaintSettings,
@@ -275,14 +275,13 @@ def test_a_drawn_plan_keeps_order_and_leaves_out_what_cannot_be_read():
         ("source", "path", "label", "reason"), ""
     )
     rows = [row | {"tile_id": i, "x": i, "reason": "bad" if i % 3 == 0 else ""} for i in range(30)]
-    plan = pa.Table.from_pylist(rows, schema=PLAN_SCHEMA)
+    plan = Plan(pa.Table.from_pylist(rows, schema=PLAN_SCHEMA))
     drawn = draw_tiles(plan, 7, 0)
     x = drawn["x"].to_numpy()
-    assert drawn.schema == plan.schema and drawn["tile_id"].to_pylist() == list(range(7))
+    assert drawn.schema == PLAN_SCHEMA and drawn["tile_id"].to_pylist() == list(range(7))
     assert (np.diff(x) > 0).all() and (x % 3 != 0).all()
     assert draw_tiles(plan, 7, 0).equals(drawn) and not draw_tiles(plan, 7, 1).equals(drawn)
     assert draw_tiles(plan, 100, 0).num_rows == 20
-    assert planning.shards_of_rows(0, 3) == range(1) and planning.shards_of_rows(2, 4) == range(2)
 
 
 def test_options_that_would_do_nothing_are_refused(tmp_path):

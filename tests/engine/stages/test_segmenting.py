@@ -9,8 +9,8 @@ from alps.engine.demo.scenes import SceneSettings, make_scene
 from alps.engine.images.sources import find_sources
 from alps.engine.masks.generator import MaskGenerator
 from alps.engine.models.load import load_model
+from alps.engine.planning.make import make_plan
 from alps.engine.run_folder.folder import RunFolder
-from alps.engine.run_folder.plan import make_plan
 from alps.engine.run_folder.tables import write_table
 from alps.engine.runtimes.pytorch import TorchRuntime
 from alps.engine.settings import RunSettings, SegmentSettings

@@ -20,7 +20,7 @@ from alps.engine.base.errors import ModelError, RunFolderError, SettingsError, S
 from alps.engine.images.sources import find_sources
 from alps.engine.masks.crops import Crop, network_pixels
 from alps.engine.models.checkpoints import load_sam, save_sam
-from alps.engine.run_folder.plan import make_plan
+from alps.engine.planning.make import make_plan
 from alps.engine.sam import OFFICIAL, ModelDefaults, Sam
 from alps.engine.sam.image_encoder import ImageEncoder
 from alps.engine.settings import FilledSourceSettings, SegmentSettings, SourceSettings

@@ -250,13 +250,13 @@ MUTANTS = [
             "regions blend segments of the first tile",
         ),
         (
-            "self._sides = np.maximum(*(",
-            "self._sides = np.minimum(*(",
+            "max(column[0].as_py() for column in sides.columns)",
+            "min(column[0].as_py() for column in sides.columns)",
             "places are measured by the shorter side",
         ),
         (
-            "first, end = np.searchsorted(self._source_of, [source_index, source_index + 1])",
-            "first, end = np.searchsorted(self._source_of, [0, source_index + 1])",
+            "for tile in self._plan.rows_of_source(source_index))",
+            "for tile in range(self._plan.rows_of_source(source_index).stop))",
             "a source shares what the sources before it show",
         ),
     ),

@@ -1,0 +1,1 @@
+"""Which images an archive has, how large each is, and the windows that they are cut in."""
