@@ -1,11 +1,11 @@
 """Which sources are painted, what their label maps show, and the sums of it: classes.json."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, NamedTuple, Self
+from typing import IO, Self
 
 import numpy as np
 
@@ -34,11 +34,48 @@ class Counted:
         return cls(np.zeros(clusters + 1, np.int64), np.zeros(clusters, np.int64))
 
 
-class Painted(NamedTuple):
-    """What is kept of a source that was painted."""
+MOST_FILES = 3  # of a source, whose sizes are kept
+PAGE = 1 << 12  # sources
+UNKNOWN = -1
 
-    line: int  # of the journal
-    sizes: tuple[int, ...]  # bytes of its files, where the line says
+
+class DoneSources:
+    """What is kept of sources that were painted, by their index: 32 bytes of each."""
+
+    def __init__(self) -> None:
+        # In pages, because a damaged line may speak of any index.
+        self._pages: dict[int, np.ndarray] = {}
+
+    def __iter__(self) -> Iterator[int]:
+        """Their indices."""
+        for number, page in sorted(self._pages.items()):
+            yield from (number * PAGE + np.flatnonzero(page[:, 0] != UNKNOWN)).tolist()
+
+    def put(self, source_index: int, line: int, sizes: Sequence[int]) -> None:
+        """``line``: of the journal. sizes: bytes of its files, where the line says."""
+        row = [line, *sizes[:MOST_FILES]]
+        row += [UNKNOWN] * (1 + MOST_FILES - len(row))
+        number, at = divmod(source_index, PAGE)
+        if number not in self._pages:
+            self._pages[number] = np.full((PAGE, len(row)), UNKNOWN, np.int64)
+        self._pages[number][at] = row
+
+    def drop(self, source_index: int) -> None:
+        """Let what was noted of a source count no more."""
+        self._row(source_index)[:] = UNKNOWN
+
+    def line_of(self, source_index: int) -> int:
+        """The line of a source, UNKNOWN where it is not painted."""
+        return int(self._row(source_index)[0])
+
+    def sizes_of(self, source_index: int) -> list[int]:
+        """Bytes of its files; none where its line does not say."""
+        return [size for size in self._row(source_index)[1:].tolist() if size != UNKNOWN]
+
+    def _row(self, source_index: int) -> np.ndarray:
+        number, at = divmod(source_index, PAGE)
+        page = self._pages.get(number)
+        return np.full(1 + MOST_FILES, UNKNOWN, np.int64) if page is None else page[at]
 
 
 class PaintedJournal:
@@ -50,7 +87,7 @@ class PaintedJournal:
 
     def __init__(self, folder: RunFolder, clusters: int, fingerprint: str) -> None:
         self._folder, self._clusters, self._fingerprint = folder, clusters, fingerprint
-        self.done: dict[int, Painted] = {}  # by source index
+        self.done = DoneSources()
         self.refused: dict[int, str] = {}  # source index -> why it could not be painted
         self._lines = 0
         self._file: IO[bytes] | None = None
@@ -71,15 +108,14 @@ class PaintedJournal:
 
     def has(self, source_index: int, paths: Iterable[Path]) -> bool:
         """Whether a source is painted, and each of its files there with all of its bytes."""
-        painted = self.done.get(source_index)
-        if painted is None:
+        if self.done.line_of(source_index) == UNKNOWN:
             return False
         try:
             sizes = [path.stat().st_size for path in paths]
         except OSError:
             return False
-        if painted.sizes:
-            return sizes == list(painted.sizes[: len(sizes)])
+        if known := self.done.sizes_of(source_index):
+            return sizes == known[: len(sizes)]
         return all(sizes)  # older lines do not say
 
     def add(
@@ -113,14 +149,13 @@ class PaintedJournal:
     def forget(self, source_index: int) -> None:
         """Let what was noted of a source count no more."""
         self.refused.pop(source_index, None)
-        self.done.pop(source_index, None)
+        self.done.drop(source_index)
 
     def write_classes(self, shown: ShownClasses) -> None:
         """Write classes.json: id, name, colour, pixels and regions of each class."""
         total = Counted.of(self._clusters)
         for number, line in self._read():
-            painted = self.done.get(line.source_index)
-            if painted is not None and painted.line == number:
+            if self.done.line_of(line.source_index) == number:
                 total.pixels[:] += line.pixels
                 total.regions[:] += line.regions or 0
                 total.nodata[:] += line.nodata or 0
@@ -168,7 +203,7 @@ class PaintedJournal:
         if line.reason:
             self.refused[line.source_index] = line.reason
         elif line.counts(self._clusters):
-            self.done[line.source_index] = Painted(number, tuple(one.bytes for one in line.files))
+            self.done.put(line.source_index, number, [one.bytes for one in line.files])
 
 
 def _changed(path: Path) -> int:

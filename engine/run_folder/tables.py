@@ -141,6 +141,18 @@ def read_table(
     return table
 
 
+def table_blocks(path: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Some columns of a Parquet file of the run folder, a row group at a time; errors likewise."""
+    with open_table(path, columns) as file:
+        start = 0
+        for number in range(file.num_row_groups):
+            table = file.read_row_group(number, list(columns))
+            table.validate(full=True)
+            refuse_places(path, table, start)
+            yield table
+            start += len(table)
+
+
 def joined(tables: Sequence[pa.Table]) -> pa.Table:
     """Tables of one kind, one after the other. Raises RunFolderError where columns differ."""
     try:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from alps.engine.base.atomic import remove
 from alps.engine.base.device import choose_device
@@ -29,7 +30,7 @@ from alps.engine.run_folder.locks import alone, locked, settle_shares
 from alps.engine.run_folder.plan import Plan
 from alps.engine.run_folder.schemas import STAGES
 from alps.engine.run_folder.sums import is_right
-from alps.engine.run_folder.tables import read_table
+from alps.engine.run_folder.tables import table_blocks
 from alps.engine.settings import (
     ClusterSettings,
     PaintSettings,
@@ -209,7 +210,7 @@ def cluster_stage(folder: RunFolder, settings: ClusterSettings, device: str = "a
     if run["done"].get("cluster") == wanted and _clusters_stand(folder, settings.clusters):
         return
     # Before the old clusters are given up.
-    if not read_table(folder.tiles, ["segments"]).column("segments").to_numpy().any():
+    if not any(block[0].to_numpy().any() for block in table_blocks(folder.tiles, ["segments"])):
         raise RunFolderError(_why_no_mask(folder))
     check_enough(regions_cut(folder), settings.clusters)
     keep_named(folder)
@@ -239,9 +240,13 @@ def _clusters_stand(folder: RunFolder, clusters: int) -> bool:
 
 def _why_no_mask(folder: RunFolder) -> str:
     """What to do about a run without a single mask."""
-    tiles = read_table(folder.tiles, ["valid_pixels", "status", "reason"])
-    statuses = tiles.column("status").to_pylist()
-    if tiles.column("valid_pixels").to_numpy().any():
+    statuses: set[str] = set()
+    has_valid, reason = False, ""
+    for block in table_blocks(folder.tiles, ["valid_pixels", "status", "reason"]):
+        statuses.update(pc.unique(block["status"]).to_pylist())
+        has_valid = has_valid or bool(block["valid_pixels"].to_numpy().any())
+        reason = reason or next((text for text in block["reason"].to_pylist() if text), "")
+    if has_valid:
         return (
             f"{folder.root} holds no mask: none passed the gate; lower --pred-iou-thresh or "
             "--stability-score-thresh (tiles.parquet has the reasons)"
@@ -252,7 +257,6 @@ def _why_no_mask(folder: RunFolder) -> str:
             "nodata or masked. alps inspect SRC says by what; --nodata none or --alpha ignore "
             "read them all the same"
         )
-    reason = next((text for text in tiles.column("reason").to_pylist() if text), "")
     return f"{folder.root} holds no mask, because no tile could be read; the first: {reason}"
 
 
@@ -332,23 +336,35 @@ def failed_reasons(tiles: pa.Table) -> dict[str, int]:
 
 def summarise(folder: RunFolder) -> RunSummary:
     """Read tiles.parquet back, and classes.json where there are label maps."""
-    table = read_table(folder.tiles)
-    statuses = np.array(table.column("status").to_pylist())
-    ran = np.isin(statuses, ["ok", "empty"])
-    valid = table.column("valid_pixels").to_numpy().sum()
+    statuses: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    sums = Counter(dict.fromkeys(("segments", "valid_pixels", "covered_pixels"), 0))
+    seconds = dict.fromkeys(STAGES, 0.0)
+    sources = 0
+    needed = ("source_index", "path", "status", "reason", *sums, *map(_seconds, STAGES))
+    for block in table_blocks(folder.tiles, needed):
+        own = np.array(block["status"].to_pylist())
+        statuses.update(own.tolist())
+        reasons.update(failed_reasons(block))
+        sums.update({name: int(block[name].to_numpy().sum()) for name in sums})
+        ran = np.isin(own, ["ok", "empty"])
+        for stage in STAGES:
+            seconds[stage] += float(block[_seconds(stage)].to_numpy()[ran].sum(dtype=np.float64))
+        sources = max(sources, int(block["source_index"].to_numpy().max(initial=-1)) + 1)
+    count = statuses["ok"] + statuses["empty"]
     classes = read_classes(folder.classes)
     return RunSummary(
         folder=folder.root,
-        sources=len(np.unique(table.column("source_index").to_numpy())),
-        tiles=dict(sorted(Counter(statuses.tolist()).items())),
-        segments=int(table.column("segments").to_numpy().sum()),
+        sources=sources,
+        tiles=dict(sorted(statuses.items())),
+        segments=sums["segments"],
         regions=classes.regions,
-        coverage=float(table.column("covered_pixels").to_numpy().sum() / max(valid, 1)),
+        coverage=sums["covered_pixels"] / max(sums["valid_pixels"], 1),
         labelled=classes.labelled_share,
-        seconds_per_tile={
-            stage: float(table.column(f"{stage}_seconds").to_numpy()[ran].mean())
-            for stage in STAGES
-            if ran.any()
-        },
-        failed_reasons=failed_reasons(table),
+        seconds_per_tile={stage: seconds[stage] / count for stage in STAGES if count},
+        failed_reasons=dict(sorted(reasons.items())),
     )
+
+
+def _seconds(stage: str) -> str:
+    return f"{stage}_seconds"

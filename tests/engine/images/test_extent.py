@@ -11,8 +11,8 @@ from alps.engine.base.errors import SourceError
 from alps.engine.images.raster import RasterReader, probe
 from alps.engine.images.sources import Source, find_sources
 from alps.engine.images.windows import count_windows, plan_windows
+from alps.engine.planning import make
 from alps.engine.planning.make import check_windows, make_plan
-from alps.engine.run_folder import plan as planning
 from alps.engine.settings import FilledSourceSettings
 
 SETTINGS = FilledSourceSettings(tile=1024, overlap=128)
@@ -123,7 +123,7 @@ def test_a_file_that_was_cut_off_keeps_its_first_windows(tmp_path):
 
 
 def test_too_many_windows_are_one_row_with_a_reason(tmp_path, monkeypatch):
-    monkeypatch.setattr(planning, "MOST_WINDOWS", 9)
+    monkeypatch.setattr(make, "MOST_WINDOWS", 9)
     save(tmp_path / "a.tif")
     save(tmp_path / "b.tif", side=300)
     settings = FilledSourceSettings(tile=128, overlap=0)

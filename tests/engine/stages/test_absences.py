@@ -16,7 +16,7 @@ from alps.engine.base.errors import SourceAwayError, SourceError, TooManyFailure
 from alps.engine.cli import main as cli
 from alps.engine.images.raster import RasterReader
 from alps.engine.labels.paint import Painter
-from alps.engine.run_folder import plan
+from alps.engine.planning import make
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.tables import read_table
 from alps.engine.settings import ClusterSettings, RunSettings
@@ -194,7 +194,7 @@ def test_one_odd_source_stops_nothing(images, tmp_path, options):
 
 
 ODD = {
-    "opened": (plan, "windows_of", lambda source, *rest: source.name),
+    "opened": (make, "check_windows", lambda source, *rest: source.name),
     "read": (segment, "check_size", lambda reader, tile: tile.source),
     "cut": (regions, "_scene_of", lambda tiles: tiles[0].source),
     "painted": (Painter, "_shown", lambda painter, tile, *rest: tile.source),

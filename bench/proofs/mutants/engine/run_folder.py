@@ -159,8 +159,8 @@ MUTANTS = [
             "a source is of the group in which it ends",
         ),
         (
-            'self._first_at_least(source_index + step) for step in (0, 1)',
-            'self._first_at_least(source_index + step) for step in (0, 2)',
+            "self._first_at_least(source_index + step) for step in (0, 1)",
+            "self._first_at_least(source_index + step) for step in (0, 2)",
             "two sources are taken for one",
         ),
     ),
