@@ -37,8 +37,8 @@ MUTANTS = [
     ),
     Mutant(
         "engine/labels/journal.py",
-        old="if painted is not None and painted.line == number:",
-        new="if painted is not None:",
+        old="if self.done.line_of(line.source_index) == number:",
+        new="if self.done.line_of(line.source_index) != UNKNOWN:",
         tests=PAINT + JOURNAL,
         why="what was painted twice is counted twice",
     ),
@@ -51,7 +51,7 @@ MUTANTS = [
     ),
     Mutant(
         "engine/labels/journal.py",
-        old="return sizes == list(painted.sizes[: len(sizes)])",
+        old="return sizes == known[: len(sizes)]",
         new="return True",
         tests=(f"{VERIFY}::test_a_restart_makes_results_again",),
         why="a label map that was emptied counts as done",
