@@ -162,6 +162,7 @@ setup(
             "report = alps.engine.cli.commands:report",
             "quality = alps.engine.cli.commands:quality",
             "verify = alps.engine.cli.commands:verify",
+            "status = alps.engine.cli.commands:status",
             "export-labels = alps.engine.cli.commands:export_labels",
             "vectors = alps.engine.cli.commands:vectors",
             "models = alps.engine.cli.commands:models",

@@ -80,6 +80,8 @@ class Progress:
     def __enter__(self) -> Self:
         self._started = self._last_line = self._clock()
         self._samples.append((self._started, self.done))
+        for watcher in _watchers:
+            watcher(self.description, self.done, self.total)
         if _is_terminal(self._stream):
             in_bytes = self.unit == "B"
             self._bar = tqdm(
@@ -134,6 +136,8 @@ class Progress:
         """Set the total that was not known at the start."""
         with self._lock:
             self.total = total
+            for watcher in _watchers:
+                watcher(self.description, self.done, total)
             if self._bar is not None:
                 self._bar.total = total
                 self._bar.refresh()

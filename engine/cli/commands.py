@@ -20,6 +20,7 @@ from alps.engine.cli.options import (
     settings_options,
 )
 from alps.engine.cli.quality import quality
+from alps.engine.cli.status import status
 from alps.engine.cli.vectors import vectors
 from alps.engine.cli.verify import verify
 from alps.engine.settings import (
@@ -46,6 +47,7 @@ __all__ = [
     "quality",
     "report",
     "segment",
+    "status",
     "vectors",
     "verify",
 ]

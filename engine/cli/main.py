@@ -14,6 +14,7 @@ import click
 from alps.engine.base.errors import AlpsError, OutOfMemoryError
 from alps.engine.base.memory import is_out_of_memory, out_of_memory
 from alps.engine.base.stopping import Stopping, listen
+from alps.engine.telemetry.record import as_given, recorder
 
 GROUP = "alps.commands"
 
@@ -49,6 +50,7 @@ def main() -> None:
     # six times slower for it, and one alone is no faster. Read when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # torchrun ends processes whose peers are gone with SIGTERM, while they wait for these in C.
+    recorder.command = as_given(["alps", *sys.argv[1:]])
     signals = listen(at_once=int(os.environ.get("WORLD_SIZE", "1")) > 1)
     code = _run(signals)
     signals.over()

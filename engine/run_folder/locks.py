@@ -20,6 +20,7 @@ from alps.engine.base.progress import format_seconds
 from alps.engine.base.records import BadRecordError, Count, parse_record, read_small
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.inside import refuse_links
+from alps.engine.telemetry.heartbeat import beating
 
 # How long one machine waits for another to plan the run, which opens every source once.
 PLANNING_SECONDS = 3600
@@ -60,7 +61,8 @@ def locked(
         if machines == 1:
             for other in _shares_at_work(folder):
                 raise _busy(folder, other)
-        yield
+        with beating(folder.journal, share):
+            yield
 
 
 @contextmanager

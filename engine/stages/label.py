@@ -66,6 +66,7 @@ from alps.engine.stages.segment import (
     segment_archive,
     shards_missing,
 )
+from alps.engine.telemetry.record import recorder
 
 __all__ = [
     "OnePass",
@@ -294,7 +295,8 @@ def finish(
         TooManyFailuresError: a larger share of tiles, or of label maps, than ``max_failed`` failed.
     """
     folder.update_run(finished=now())
-    build_report(folder.root)
+    with recorder.stage("report"):
+        build_report(folder.root)
     summary = summarise(folder)
     refuse_failures(folder, summary.tiles, summary.failed_reasons, max_failed)
     if unpainted and len(unpainted) > max_failed * summary.sources:

@@ -49,6 +49,7 @@ from alps.engine.settings import (
     deciding,
 )
 from alps.engine.stages.changes import write_stamps
+from alps.engine.telemetry.record import recorder
 
 MOST_KINDS = 8  # of sources that are read alike, which are printed
 # What takes memory in each stage: what it is called, and what takes less.
@@ -172,7 +173,10 @@ def open_planned(
         return run
     sources = iter_sources(src, exclude=folder.root)
     survey = Survey(Reading.of_archive(src, settings))
-    with opened_sources(sources, settings, survey, folder.journal / ".sources") as index:
+    with (
+        recorder.stage("plan"),
+        opened_sources(sources, settings, survey, folder.journal / ".sources") as index,
+    ):
         write_stamps(folder, (one.source.path for one in index.all()))
         _refuse_unreadable(index, src)
         _say_what_is_read(survey)
@@ -329,7 +333,7 @@ def timed(folder: RunFolder, stage: str, share: tuple[int, int] = (0, 1)) -> Ite
     """
     began = time.perf_counter()
     try:
-        with memory_named(*NEEDS[stage]):
+        with memory_named(*NEEDS[stage]), recorder.stage(stage):
             yield
     finally:  # after Ctrl-C too; only what a SIGKILL took is missing
         seconds = time.perf_counter() - began

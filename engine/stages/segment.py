@@ -29,6 +29,7 @@ from alps.engine.run_folder.tables import read_table, write_table, write_tables
 from alps.engine.sam.config import ModelInfo
 from alps.engine.settings import FilledSettings
 from alps.engine.stages.absences import Absences
+from alps.engine.telemetry.record import recorder
 
 # How many batches of tiles wait, read and decoded, for the model.
 READ_AHEAD = 2
@@ -134,6 +135,7 @@ def segment_archive(
                     row, table = _segment_tile(read, own, generator, settings, schema)
                     row["encode_seconds"] += seconds if own else 0.0
                     made[read.planned.tile_id] = row, table
+                    recorder.tile(row)
                     progress.advance(1)
             tile_rows, tables = zip(*(made[tile] for tile in sorted(made)), strict=True)
             began = time.perf_counter()
@@ -145,6 +147,7 @@ def segment_archive(
             write_table(
                 pa.Table.from_pylist(list(tile_rows), schema=TILE_SCHEMA), folder.shard_tiles(shard)
             )
+            recorder.shard()
             keeper.committed(shard)
         return reads.doubts
 
@@ -177,6 +180,8 @@ class _KeptTiles:
             if self.has(tile):
                 start, end = np.searchsorted(ids, [tile, tile + 1])
                 found[tile] = row, segments.slice(start, end - start)
+            else:
+                recorder.again(row)
         return found
 
 

@@ -28,6 +28,7 @@ from alps.engine.run_folder.schemas import PREDICTED_SCHEMA, TILE_SCHEMA
 from alps.engine.run_folder.tables import note_table, write_table
 from alps.engine.stages.absences import Absences
 from alps.engine.stages.segment import NO_PIXEL, READ_AHEAD, ReadTile, reading_ahead
+from alps.engine.telemetry.record import recorder
 from alps.trainer.predict.model import Predictor
 from alps.trainer.predict.recipe import PredictSettings
 from alps.trainer.segmentation.blend import RowSums, hann, parts, probabilities
@@ -69,10 +70,12 @@ class Work:
                             writer.write_table(one)
                         else:
                             seen.append(one)
+                            recorder.tile(one)
                 note_table(path)
                 # Written last: from here on the shard is done.
                 table = pa.Table.from_pylist(seen, schema=TILE_SCHEMA)
                 write_table(table, self.folder.shard_tiles(shard))
+                recorder.shard()
                 yield shard
             self.doubts.update(reads.doubts)
 

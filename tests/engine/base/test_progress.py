@@ -207,4 +207,4 @@ def test_others_may_watch_all_progress_for_a_while():
             with Progress(None, "B", "reading", stream=io.StringIO()) as other:
                 other.advance(7)
         progress.advance()
-    assert seen == [("segmenting", 2, 3), ("reading", 7, None)]
+    assert seen == [("segmenting", 2, 3), ("reading", 0, None), ("reading", 7, None)]
