@@ -19,7 +19,6 @@ import pyarrow.parquet as pq
 from alps.engine.run_folder import plan as plans
 from alps.engine.run_folder.folder import RunFolder
 
-SHARD_KEY = b"shard_tiles"  # in a plan's metadata, where its shards are of another size
 MOST_READ = 64 << 20  # bytes of a journal that are looked at; of a longer one the end is
 END_READ = 1 << 20
 _NUMBERED = re.compile(r"([a-z]+)-(\d+)\.(?:parquet|npy)")
@@ -65,7 +64,7 @@ def plan_facts(folder: RunFolder) -> PlanFacts | None:
             if about.num_rows:
                 ends = file.read_row_group(about.num_row_groups - 1, ["source_index"])
                 last = int(ends.column(0)[-1].as_py()) + 1
-            text = (file.schema_arrow.metadata or {}).get(SHARD_KEY, b"")
+            text = (about.metadata or {}).get(plans.SHARD_KEY, b"")
             size = int(text) if text.isdigit() and int(text) else plans.SHARD_TILES
             return PlanFacts(about.num_rows, last, size)
     except FileNotFoundError:

@@ -20,6 +20,7 @@ from alps.engine.base.progress import watched
 from alps.engine.cli.status import status as command
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.locks import locked
+from alps.engine.run_folder.plan import SHARD_KEY
 from alps.engine.run_folder.schemas import PLAN_SCHEMA
 from alps.engine.settings import ClusterSettings, RunSettings
 from alps.engine.stages import label as label_stage
@@ -222,7 +223,7 @@ def test_no_table_of_the_archive_is_read(tmp_path, monkeypatch):
 def test_a_shard_that_is_larger_is_counted_as_it_is(tmp_path):
     folder = RunFolder(tmp_path)
     folder.journal.mkdir()
-    schema = PLAN_SCHEMA.with_metadata({contents.SHARD_KEY: b"64"})
+    schema = PLAN_SCHEMA.with_metadata({SHARD_KEY: b"64"})
     empty = {
         field.name: pa.array([0] * 130 if field.type != pa.string() else [""] * 130, field.type)
         for field in PLAN_SCHEMA
