@@ -59,6 +59,9 @@ EXTRAS = {
     # signals are left to who starts it in another thread.
     "name": ["starlette>=0.37,<2", "uvicorn>=0.29,<1"],
     "ray": ["ray>=2.30,<3"],  # 2.30: Python 3.12
+    # SRC and OUT in object stores. 0.9: pages that are iterated, conditional puts; before 1.0 each
+    # minor release may change its calls.
+    "stores": ["obstore>=0.9,<0.13"],
     "train": [
         "matplotlib>=3.9,<4",  # 3.9: the first with NumPy 2; the plot of an experiment
         "tensorboard>=2.17,<3",  # 2.17: NumPy 2; only for --tensorboard
@@ -100,9 +103,11 @@ EXTRAS = {
         "mkdocs-material>=9.6,<10",
         "mypy>=1.11,<3",  # 1.11: generics as Python 3.12 writes them
         "nbclient>=0.10,<1",  # 0.10: current kernels; runs notebooks of examples/ in a test
+        "moto[server]>=5.1,<6",  # an S3 server on loopback; 5.1: conditional puts
         "numba-cuda>=0.20,<1",  # the simulator in which CUDA kernels are tested without a GPU
         "onnx>=1.17,<2",  # the trainer's tests make a small file of the backbone's layout
         "onnxruntime>=1.20,<2",  # exports are verified by it
+        "obstore>=0.9,<0.13",  # the extra `stores`
         "onnxscript>=0.5,<1",  # what PyTorch's exporter is written with
         "pandas>=2.2.2,<4",  # notebooks have DataFrames
         "pre-commit>=3.5,<5",  # runs the checks at every commit, for whoever wants it

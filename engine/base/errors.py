@@ -70,6 +70,17 @@ class RunFolderError(AlpsError):
     """A run folder is in use, incomplete, unwritable, or belongs to another run."""
 
 
+class StoreError(AlpsError):
+    """An object store refuses, lacks, or does not give what is asked of it.
+
+    kind: for programs, which of these it is.
+    """
+
+    def __init__(self, *args: object, kind: str = "") -> None:
+        super().__init__(*args)
+        self.kind = kind
+
+
 class OutOfMemoryError(AlpsError):
     """Memory ran out; what was done so far is kept."""
 

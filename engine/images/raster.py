@@ -1,18 +1,19 @@
 """Reads windows of any image as 8-bit RGB and a mask of the pixels that hold data."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 import rasterio
 import rasterio.windows
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.io import DatasetReader
 
-from alps.engine.base.errors import SourceError
+from alps.engine.base.errors import SourceAwayError, SourceError
 from alps.engine.images.facts.bands import choose_bands, colour_table, listed
 from alps.engine.images.facts.description import Doubt, HeaderFacts, PixelFacts
 from alps.engine.images.facts.orientation import UPRIGHT, Orientation, orientation_tag
@@ -26,7 +27,7 @@ from alps.engine.images.facts.validity import (
     looks_like_a_mask,
     number,
 )
-from alps.engine.images.gdal import errors_of, open_dataset
+from alps.engine.images.gdal import TRIES, errors_of, is_remote, open_dataset
 from alps.engine.images.reading import Reading
 from alps.engine.images.stretching import SATURATED, Limits, Sample, fit_limits, saturation
 from alps.engine.images.windows import Window
@@ -39,6 +40,7 @@ SAMPLE_WHOLE_BELOW = 64_000_000
 SAMPLE_PATCHES = 32  # a side, of 32 x 32 pixels each, where a scene is larger
 NOISE_PATCHES = 4  # a side, read whole where the sample is not
 
+T = TypeVar("T")
 Bands = tuple[np.ndarray, np.ndarray]  # pixels and where each band has data, both (B, ...)
 
 
@@ -358,24 +360,28 @@ class RasterReader:
         shape = shape or (window.height, window.width)
         place = self._place_of(window)
         given = self._reading.settings.nodata
-        with errors_of(self.path, "read"):
-            pixels = self._dataset.read(
+
+        def from_file(dataset: DatasetReader) -> Bands:
+            pixels = dataset.read(
                 self._bands, out_shape=(len(self._bands), *shape), out_dtype=self._dtype, **place
             )
             valid = np.ones(pixels.shape, bool)
             for index, band in enumerate(self._bands):
-                flags = self._dataset.mask_flag_enums[band - 1]
+                flags = dataset.mask_flag_enums[band - 1]
                 # Alpha is read below, once, and not at all where it was selected as a colour.
                 if MaskFlags.all_valid in flags or MaskFlags.alpha in flags:
                     continue
                 if given is None or MaskFlags.nodata not in flags:
-                    valid[index] = self._dataset.read_masks(band, out_shape=shape, **place) > 0
-            for index, band in enumerate(self._bands):
-                if (empty := self._said_nodata(band)) is not None:
-                    valid[index] &= ~is_value(pixels[index], [empty])
-            if self._mask_band is not None:
-                alpha = self._read_one(self._mask_band, window, shape)
-                valid &= alpha > (NEAR if self._is_lossy else 0)
+                    valid[index] = dataset.read_masks(band, out_shape=shape, **place) > 0
+            return pixels, valid
+
+        pixels, valid = self._from_file(from_file)
+        for index, band in enumerate(self._bands):
+            if (empty := self._said_nodata(band)) is not None:
+                valid[index] &= ~is_value(pixels[index], [empty])
+        if self._mask_band is not None:
+            alpha = self._read_one(self._mask_band, window, shape)
+            valid &= alpha > (NEAR if self._is_lossy else 0)
         if given:
             valid &= ~is_value(pixels, given)
         if pixels.dtype.kind == "f":
@@ -383,8 +389,25 @@ class RasterReader:
         return pixels, valid
 
     def _read_one(self, band: int, window: Window, shape: tuple[int, int]) -> np.ndarray:
-        with errors_of(self.path, "read"):
-            return self._dataset.read(band, out_shape=shape, **self._place_of(window))
+        place = self._place_of(window)
+        return self._from_file(lambda dataset: dataset.read(band, out_shape=shape, **place))
+
+    def _from_file(self, read: Callable[[DatasetReader], T]) -> T:
+        """What ``read`` gets from the file; one over the network is opened anew where it fails.
+
+        A connection that broke leaves half a body, which GDAL keeps as long as the file is open.
+        """
+        left = TRIES if is_remote(self.path) else 1
+        while True:
+            left -= 1
+            try:
+                with errors_of(self.path, "read"):
+                    return read(self._dataset)
+            except SourceError as error:
+                if not left or isinstance(error, SourceAwayError):
+                    raise
+            self._dataset.close()
+            self._dataset = open_dataset(self.path, self._reading.access)
 
     def _place_of(self, window: Window) -> dict[str, object]:
         return {

@@ -2,13 +2,16 @@
 
 import glob
 import os
+import sys
 from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from alps.engine.base.digests import fingerprint
-from alps.engine.base.errors import SourceError, printable
+from alps.engine.base.errors import SourceError, StoreError, printable
+from alps.engine.stores.address import WEB, Address, is_address
+from alps.engine.stores.listing import is_prefix, objects_at
 
 IMAGE_SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jpe", ".tif", ".tiff", ".gtiff", ".jp2", ".j2k", ".jpx", ".bmp",
@@ -25,7 +28,8 @@ BESIDE = (
 # Their label maps are GeoTIFF even where they lie nowhere; those of others only where they lie
 # somewhere on Earth.
 TIFF_SUFFIXES = (".tif", ".tiff", ".gtiff", ".jp2", ".vrt")
-S3 = "s3://"
+# What GDAL would look for beside an image, a request each: in a store it does not.
+NOT_IN_STORES = (".ovr", ".msk", ".aux.xml", ".tfw", ".jgw", ".pgw", ".wld", ".prj", HEADER)
 MOST_BYTES = 215  # of the name of a source, as its label map has it
 
 
@@ -33,7 +37,7 @@ MOST_BYTES = 215  # of the name of a source, as its label map has it
 class Source:
     """One image of an archive."""
 
-    path: Path | str  # what to open: a Path on disk, or GDAL's /vsis3/... string
+    path: Path | str  # what to open: a Path on disk, or GDAL's name of an object, /vsis3/... say
     name: str  # relative to the root of SRC, '/'-separated; unique in an archive
     # Of its label map where it lies nowhere on Earth, relative to OUT/labels, '/'-separated;
     # unique. A plan, which opens the files, says where they lie.
@@ -44,14 +48,15 @@ def find_sources(src: str | Path, *, exclude: str | Path | None = None) -> list[
     """Return the images that ``src`` names, sorted by name.
 
     ``src`` is an image file; a folder, searched recursively for files with an image suffix,
-    hidden ones aside; a glob (``**`` crosses folders); a ``.txt`` file with a path a line,
-    relative to that file (blank lines and lines that start with ``#`` are ignored); or
-    ``s3://bucket/key`` for one object. ``exclude`` is a folder that is not searched: OUT, which
+    hidden ones aside; a glob (``**`` crosses folders); a ``.txt`` file with a path or an address a
+    line, relative to that file (blank lines and lines that start with ``#`` are ignored); or an
+    address: ``s3://bucket/key`` of an object, a prefix or a glob, and so with ``gs://`` and
+    ``az://``, or ``https://`` of one file. ``exclude`` is a folder that is not searched: OUT, which
     may lie inside ``src``. No image is opened: a listed file that does not exist, or a folder
     that may not be read, is a source too, so that it becomes a row with a reason and not a
     silence. The same file named twice is one source.
 
-    Raises SourceError when nothing is found.
+    Raises SourceError when nothing is found, SettingsError for an address that can be none.
     """
     found = set(iter_sources(src, exclude=exclude))
     sources = sorted(found, key=lambda source: (source.name, os.fspath(source.path)))
@@ -67,7 +72,10 @@ def iter_sources(src: str | Path, *, exclude: str | Path | None = None) -> Itera
     if not text:
         raise SourceError("SRC is empty: name an image, a folder, a glob or a list of paths")
     try:
-        yield from [_s3_source(text)] if text.startswith(S3) else _find(Path(text), exclude)
+        if is_address(src):
+            yield from _at_address(Address.parse(text), exclude)
+        else:
+            yield from _find(Path(text), exclude)
     except OSError as error:
         raise SourceError(f"Cannot look into {text}: {error.strerror}. Check the path.") from error
 
@@ -75,7 +83,7 @@ def iter_sources(src: str | Path, *, exclude: str | Path | None = None) -> Itera
 def root_of(src: str | Path) -> str | None:
     """The folder below which the images of SRC lie; None where none was named."""
     path = Path(src)
-    if os.fspath(src).startswith(S3) or path.suffix.lower() == ".txt":
+    if is_address(src) or path.suffix.lower() == ".txt":
         return None
     if not path.exists() and glob.has_magic(str(path)):
         path = _fixed_part(path)
@@ -159,7 +167,7 @@ def _find(path: Path, exclude: str | Path | None) -> Iterable[Source]:
         nothing = f"No images in the folder {path} or below it. {_looked_for()}"
         return _from_root(_some(found, nothing), path)
     if path.suffix.lower() == ".txt" and path.is_file():
-        return _read_list(path)
+        return _read_list(path, exclude)
     if path.exists():
         return _from_root([path], path.parent)
     if glob.has_magic(str(path)):
@@ -257,7 +265,7 @@ def _fixed_part(pattern: Path) -> Path:
     return Path(*fixed)
 
 
-def _read_list(path: Path) -> list[Source]:
+def _read_list(path: Path, exclude: str | Path | None) -> Iterator[Source]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -268,12 +276,13 @@ def _read_list(path: Path) -> list[Source]:
     entries = [entry for entry in entries if entry and not entry.startswith("#")]
     if not entries:
         raise SourceError(f"The list {path} names no image: write one path a line.")
-    remote = [_s3_source(entry, with_bucket=True) for entry in set(entries) if entry.startswith(S3)]
-    local = [_absolute(path.parent / entry) for entry in entries if not entry.startswith(S3)]
+    for entry in dict.fromkeys(filter(is_address, entries)):
+        yield from _at_address(Address.parse(entry), exclude, with_bucket=True)
+    local = [_absolute(path.parent / entry) for entry in entries if not is_address(entry)]
     root = _absolute(path.parent)
     if not all(image.is_relative_to(root) for image in local):
         root = Path(os.path.commonpath([image.parent for image in local]))
-    return [*remote, *_from_root(local, root)]
+    yield from _from_root(local, root)
 
 
 def _from_root(paths: Iterable[Path], root: Path) -> Iterator[Source]:
@@ -282,12 +291,55 @@ def _from_root(paths: Iterable[Path], root: Path) -> Iterator[Source]:
         yield Source(path, printable(path.relative_to(root).as_posix()))
 
 
-def _s3_source(address: str, *, with_bucket: bool = False) -> Source:
-    bucket, _, key = address.removeprefix(S3).partition("/")
-    if not bucket or not _is_image_name(key) or glob.has_magic(key) or ".." in key.split("/"):
-        raise SourceError(
-            f"{address}: only a single image on S3 can be read so far, not a folder or a glob. "
-            "List the objects' s3:// addresses in a .txt file, mount the bucket, or download it."
-        )
-    name = f"s3/{bucket}/{key}" if with_bucket else PurePosixPath(key).name
-    return Source(f"/vsis3/{bucket}/{key}", name)
+def _at_address(
+    address: Address, exclude: str | Path | None, *, with_bucket: bool = False
+) -> Iterator[Source]:
+    """The images at an address, as a stream in the order of their names.
+
+    with_bucket: names begin with the kind of store and the bucket, for lists of several.
+    """
+    start = f"{address.scheme}/{address.bucket.replace(':', '_')}/" if with_bucket else ""
+    if not is_prefix(address, _is_image_name):
+        if not address.key or (address.scheme in WEB and not _is_image_name(address.name)):
+            raise SourceError(
+                f"{address}: a web server cannot be listed, and the name is no image's. Give the "
+                f"addresses of single files, one or a .txt list of them. {_looked_for()}"
+            )
+        name = address.plain_key if with_bucket else address.name
+        yield Source(address.gdal, printable(start + name))
+        return
+    outside = Address.parse(str(exclude)) if exclude is not None and is_address(exclude) else None
+    found, beside = False, _Beside()
+    try:
+        for name, entry in objects_at(address, beside.is_image, outside):
+            found = True
+            full = start + entry.key if with_bucket else name
+            yield Source(address.at(entry.key).gdal, printable(full))
+    except StoreError as error:
+        raise SourceError(str(error)) from error
+    if not found:
+        raise SourceError(f"No image matches {address}, or lies below it. {_looked_for()}")
+    beside.say(address)
+
+
+class _Beside:
+    """Files in a store that say something of images there, and are not read."""
+
+    def __init__(self) -> None:
+        self._count, self._first = 0, ""
+
+    def is_image(self, name: str) -> bool:
+        """Whether a name is an image's; takes note of one that lies beside images."""
+        if name.lower().endswith(NOT_IN_STORES):
+            self._count, self._first = self._count + 1, self._first or name
+        return _is_image_name(name)
+
+    def say(self, address: Address) -> None:
+        """Warn where there are any."""
+        if self._count:
+            print(
+                f"warning: {self._count} files beside images at {address} ({self._first}, say: "
+                "masks, overviews, places) are not read from a store; what they say belongs into "
+                "the images, as GeoTIFF",
+                file=sys.stderr,
+            )

@@ -66,6 +66,7 @@ from alps.engine.stages.segment import (
     segment_archive,
     shards_missing,
 )
+from alps.engine.stores.address import shown_path
 from alps.engine.telemetry.record import recorder
 
 __all__ = [
@@ -329,7 +330,7 @@ def failed_reasons(tiles: pa.Table) -> dict[str, int]:
     """How many tiles failed for which reason; one kind is one, whichever files it befell."""
     columns = (tiles.column(name).to_pylist() for name in ("status", "reason", "path"))
     reasons = Counter(
-        reason.replace(path, "a file")
+        reason.replace(shown_path(path), "a file")
         for status, reason, path in zip(*columns, strict=True)
         if status == "failed"
     )

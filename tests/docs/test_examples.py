@@ -17,6 +17,7 @@ import speck
 from click.testing import CliRunner
 from pages import PAGES, REPOSITORY, blocks, small_archive
 from PIL import Image
+from s3_server import serving
 
 from alps.engine.cli.main import commands
 from alps.engine.models import registry
@@ -112,6 +113,22 @@ def stand_in(tmp_path_factory):
 
 
 @pytest.fixture
+def store(page, monkeypatch):
+    """A server with the archive that a page about stores names."""
+    if "s3://" not in "".join(text for _, text in blocks(page)):
+        yield None
+        return
+    with serving() as server:
+        for name, value in server.environment().items():
+            monkeypatch.setenv(name, value)
+        server.make_bucket("archive")
+        small_archive(Path("to_store"))
+        for path in Path("to_store").iterdir():
+            server.put(f"2024/{path.name}", path, "archive")
+        yield server
+
+
+@pytest.fixture
 def workplace(tmp_path, monkeypatch, stand_in):
     """A folder with all that the pages name, and no model but the small one."""
     monkeypatch.setattr(registry, "model_file", lambda entry: stand_in)
@@ -158,7 +175,7 @@ def parameter(page):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [parameter(page) for page in RUNNABLE])
-def test_a_page_can_be_followed(page, workplace, one_thread):
+def test_a_page_can_be_followed(page, workplace, store, one_thread):
     if page.name in BEFORE:
         run_command(BEFORE[page.name])
     names = {"__name__": "example"}

@@ -129,9 +129,6 @@ def test_a_name_that_is_no_utf8_can_be_written_down(archive):
         ("binary.txt", "UTF-8"),
         ("gone.txt", "does not exist"),
         ("x" * 5000, "Cannot look into"),
-        ("s3://bucket/folder/", "download"),
-        ("s3://bucket/*.tif", "download"),
-        ("s3://bucket/../../x.tif", "download"),
     ],
 )
 def test_nothing_found_says_what_and_how_to_mend(tmp_path, monkeypatch, src, text):

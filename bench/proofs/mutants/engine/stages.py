@@ -145,7 +145,7 @@ MUTANTS = [
     ),
     Mutant(
         "engine/stages/label.py",
-        old='        reason.replace(path, "a file")\n',
+        old='        reason.replace(shown_path(path), "a file")\n',
         new="        reason\n",
         tests=SUMMARY,
         why="one kind of failure is as many reasons as files",

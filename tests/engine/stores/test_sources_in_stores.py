@@ -1,0 +1,89 @@
+"""A whole run whose images lie in a store: the bytes of one on disk, and no request in vain."""
+
+import numpy as np
+import pytest
+from s3_server import Rule
+from small_runs import results, save_archive
+
+from alps.engine.base.errors import SourceAwayError, TooManyFailuresError
+from alps.engine.images import gdal
+from alps.engine.run_folder.folder import RunFolder
+from alps.engine.run_folder.tables import read_table
+from alps.engine.settings import ClusterSettings, RunSettings, SourceSettings
+from alps.engine.stages.label import RunOptions, label_archive
+
+SETTINGS = RunSettings(SourceSettings(tile=128, overlap=16), cluster=ClusterSettings(clusters=3))
+
+
+@pytest.fixture(scope="session")
+def archive(tmp_path_factory):
+    return save_archive(tmp_path_factory.mktemp("archive") / "images")
+
+
+@pytest.fixture(scope="session")
+def on_disk(archive, speck, tmp_path_factory):
+    out = tmp_path_factory.mktemp("on_disk") / "out"
+    label_archive(archive, out, SETTINGS, RunOptions(str(speck), "cpu"))
+    return content(out)
+
+
+@pytest.fixture
+def src(s3, archive, prefix, monkeypatch):
+    monkeypatch.setattr("alps.engine.stores.client.RETRIES", 1)
+    monkeypatch.setitem(gdal.GDAL_OPTIONS, "GDAL_HTTP_RETRY_DELAY", "0.02")
+    for path in archive.rglob("*.*"):
+        s3.put(f"{prefix}/{path.relative_to(archive).as_posix()}", path)
+    s3.take_log()
+    return f"s3://bucket/{prefix}/"
+
+
+def content(out):
+    """As ``results``, but for where clusters say that the images lay."""
+    found = results(out)
+    del found["clusters.npz"]
+    with np.load(out / "clusters.npz") as clusters:
+        return found | {name: clusters[name].tobytes() for name in clusters if name != "made_with"}
+
+
+def statuses(out):
+    return read_table(RunFolder(out).tiles, ["source", "status", "reason"]).to_pylist()
+
+
+def test_the_bytes_are_those_of_a_run_on_disk(s3, src, on_disk, speck, tmp_path):
+    label_archive(src, tmp_path / "out", SETTINGS, RunOptions(str(speck), "cpu"))
+    assert content(tmp_path / "out") == on_disk
+    requests = s3.take_log()
+    assert sum("list-type" in request.path for request in requests) == 1
+    tiles = len(statuses(tmp_path / "out"))
+    # Of each image once in the plan, in a few when it is segmented and again when it is cut, once
+    # when it is painted, and for the report's pictures.
+    assert len(requests) <= 1 + 5 * 8, requests
+    print(f"{len(requests)} requests for {tiles} tiles of 5 images")
+    label_archive(src, tmp_path / "out", SETTINGS, RunOptions(str(speck), "cpu"))
+    again = s3.take_log()
+    assert sum("list-type" in request.path for request in again) == 1  # is there anything new?
+    assert len(again) <= 1 + 5 * 3, again  # the report's pictures
+
+
+def test_an_image_that_fails_is_a_row_with_a_reason(s3, src, speck, tmp_path):
+    s3.misbehave(Rule("b.jpg", times=1), Rule("b.jpg", bytes_sent=3000))
+    options = RunOptions(str(speck), "cpu", max_failed=0.9)
+    label_archive(src, tmp_path / "out", SETTINGS, options)
+    rows = statuses(tmp_path / "out")
+    failed = {row["source"]: row["reason"] for row in rows if row["status"] == "failed"}
+    assert failed.keys() == {"b.jpg"} and "s3://bucket/" in failed["b.jpg"]
+
+
+def test_a_store_that_went_away_stops_the_run_which_goes_on(
+    s3, src, on_disk, speck, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("alps.engine.stages.absences.MOST_AWAY", 2)
+    options = RunOptions(str(speck), "cpu")
+    s3.misbehave(Rule(r"\.(png|jpg|tif)$", "GET", times=5),
+                 Rule(r"\.(png|jpg|tif)$", status=503))  # fmt: skip
+    with pytest.raises((SourceAwayError, TooManyFailuresError)) as error:
+        label_archive(src, tmp_path / "out", SETTINGS, options)
+    assert "503" in str(error.value) and "\n" not in str(error.value)
+    s3.misbehave()
+    label_archive(src, tmp_path / "out", SETTINGS, options)
+    assert content(tmp_path / "out") == on_disk
