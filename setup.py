@@ -59,7 +59,7 @@ EXTRAS = {
     # signals are left to who starts it in another thread.
     "name": ["starlette>=0.37,<2", "uvicorn>=0.29,<1"],
     "ray": ["ray>=2.30,<3"],  # 2.30: Python 3.12
-    # SRC and OUT in object stores. 0.9: pages that are iterated, conditional puts; before 1.0 each
+    # Object stores as SRC. 0.9: pages that are iterated, conditional puts; before 1.0 each
     # minor release may change its calls.
     "stores": ["obstore>=0.9,<0.13"],
     "train": [
