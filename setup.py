@@ -58,6 +58,7 @@ EXTRAS = {
     # The page of `alps name`. starlette 0.37: handlers of errors by their base class; uvicorn 0.29:
     # signals are left to who starts it in another thread.
     "name": ["starlette>=0.37,<2", "uvicorn>=0.29,<1"],
+    "metrics": ["prometheus-client>=0.20,<1"],  # 0.20: its server can be ended
     "ray": ["ray>=2.30,<3"],  # 2.30: Python 3.12
     # Object stores as SRC. 0.9: pages that are iterated, conditional puts; before 1.0 each
     # minor release may change its calls.
@@ -111,6 +112,7 @@ EXTRAS = {
         "onnxscript>=0.5,<1",  # what PyTorch's exporter is written with
         "pandas>=2.2.2,<4",  # notebooks have DataFrames
         "pre-commit>=3.5,<5",  # runs the checks at every commit, for whoever wants it
+        "prometheus-client>=0.20,<1",  # the extra `metrics`
         "psutil>=5.9,<8",  # memory of a process, as the system counts it
         # A browser for the page of `alps name`; 1.40: Python 3.13. It takes the system's chromium.
         "playwright>=1.40,<2",

@@ -15,6 +15,7 @@ from alps.engine.cli.name import name
 from alps.engine.cli.options import (
     ShardOf,
     device_option,
+    metrics_option,
     model_option,
     pick,
     settings_options,
@@ -89,6 +90,7 @@ MOST_REASONS = 5  # that the end of a run names
 @model_options
 @max_failed_option
 @update_option
+@metrics_option
 @click.option(
     "--clusters-from",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
@@ -196,6 +198,7 @@ def fit_clusters(
 @model_options
 @max_failed_option
 @update_option
+@metrics_option
 @click.option(
     "--shard",
     "share",

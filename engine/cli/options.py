@@ -9,6 +9,8 @@ from typing import Any, get_args, get_type_hints
 
 import click
 
+from alps.engine.telemetry.metrics import parse_address
+
 model_option = click.option(
     "--model", default="tiny", show_default=True, help="tiny, vit_b, vit_l, vit_h or a checkpoint."
 )
@@ -76,6 +78,41 @@ class ShardOf(click.ParamType):
         if not 1 <= index <= count:
             self.fail(f"{value!r}: i must be between 1 and n", param, ctx)
         return index - 1, count
+
+
+class Address(click.ParamType):
+    """A port, or a host and a port."""
+
+    name = "[HOST:]PORT"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """``9100`` to ("127.0.0.1", 9100)."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            return parse_address(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+def _serve(
+    context: click.Context, parameter: click.Parameter, address: tuple[str, int] | None
+) -> None:
+    """Begin to answer before hours of work, and end with the command."""
+    if address is not None and not context.resilient_parsing:
+        from alps.engine.telemetry.metrics import serving
+
+        context.with_resource(serving(address, lambda: context.params.get("out")))
+
+
+metrics_option = click.option(
+    "--metrics",
+    type=Address(),
+    callback=_serve,
+    expose_value=False,
+    help="Tell Prometheus how the run goes, at http://HOST:PORT/metrics while it lasts. HOST is "
+    "loopback by default: 0.0.0.0:9100 lets other machines ask.",
+)
 
 
 def settings_options(*classes: type) -> Callable[[Callable], Callable]:

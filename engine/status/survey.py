@@ -22,6 +22,8 @@ from alps.engine.status.contents import (
 )
 from alps.engine.status.processes import ALIVE, SILENT, Clock, Process, processes_of
 from alps.engine.telemetry.heartbeat import commonest
+from alps.engine.telemetry.record import OF_TILES
+from alps.engine.telemetry.record import STAGES as ALL_STAGES
 
 RUNNING, QUIET, FINISHED, STOPPED = "running", "silent", "finished", "stopped"
 # What a run goes through, in order.
@@ -169,7 +171,7 @@ class _Look:
         left = sum(
             max(0, one.beat.total - one.beat.done)
             for one in self._alive
-            if one.is_run and one.beat.work in _TILES and one.beat.total is not None
+            if one.is_run and one.beat.work in OF_TILES and one.beat.total is not None
         )
         done = max(0, min(done, plan.tiles - left))
         failed, reasons = self._failed(bool(shards.all()))
@@ -246,8 +248,8 @@ class _Look:
         """What goes on by those who are alive; else what is next."""
         told = [one.beat.stage for one in self._alive if one.is_run and one.beat.stage]
         if told:
-            order = ("plan", "segment", "predict", "regions", "cluster", "paint", "report")
-            return min(told, key=lambda stage: order.index(stage) if stage in order else 0)
+            known = [stage for stage in told if stage in ALL_STAGES]
+            return min(known, key=ALL_STAGES.index, default=told[0])
         if not self._run:
             return "plan"
         if not is_segmented:
@@ -285,7 +287,7 @@ class _Look:
             if beat.rate and beat.total is not None
         ]
         known = bool(left) and len(left) == len(runs)
-        unit = "tiles" if work in _TILES else work
+        unit = "tiles" if work in OF_TILES else work
         return (sum(rates) if rates else None), unit, (max(left) if known else None)
 
     def _doubt(self, plan: PlanFacts, shards: np.ndarray) -> None:
@@ -345,9 +347,6 @@ class _Look:
         model = f"{run['model']['name']} " if self._kind == PREDICT else ""
         command = "predict" if self._kind == PREDICT else label
         return f"alps {command} {model}{run['source']} {self._folder.root}"
-
-
-_TILES = ("segmenting", "predicting")
 
 
 def _one_line(error: Exception) -> str:

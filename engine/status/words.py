@@ -6,6 +6,7 @@ from typing import Any
 from alps.engine.base.progress import format_bytes, format_seconds
 from alps.engine.status.processes import ALIVE, DEAD, ENDED, Process
 from alps.engine.status.survey import FINISHED, QUIET, RUNNING, STOPPED, Status
+from alps.engine.telemetry.record import OF_TILES
 
 # Of the JSON; a change that could break a reader counts it up.
 SCHEMA = 1
@@ -189,7 +190,7 @@ def _work(process: Process) -> str:
 
 
 def _of_tiles(process: Process) -> bool:
-    return process.beat.work in ("segmenting", "predicting")
+    return process.beat.work in OF_TILES
 
 
 def _percent(done: int, planned: int) -> str:

@@ -59,6 +59,7 @@ class Heartbeat:
     pending: dict[str, int] = field(default_factory=dict)  # made, and not on the disk yet
     failed: dict[str, int] = field(default_factory=dict)  # of ``tiles``, by reason
     pending_failed: dict[str, int] = field(default_factory=dict)  # of ``pending``
+    made: dict[str, int] = field(default_factory=dict)  # by this process alone, by status
     tile_seconds: dict[str, float] = field(default_factory=dict)
     memory_bytes: Count | None = None  # resident
     ended: str = ""  # why, where it was not in good order
@@ -171,6 +172,7 @@ class _Heart:
             "pending": now.pending,
             "failed": commonest(now.failed),
             "pending_failed": commonest(now.pending_failed),
+            "made": now.made,
             "tile_seconds": {name: round(value, 3) for name, value in now.tile_seconds.items()},
             "memory_bytes": memory_bytes(),
             "ended": ended,

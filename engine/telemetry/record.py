@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+STAGES = ("plan", "segment", "regions", "cluster", "paint", "predict", "report")
+OF_TILES = ("segmenting", "predicting")  # what is counted in tiles
 WINDOW_SECONDS = 300.0  # that a rate looks back
 STEP_SECONDS = 1.0  # between two looks at what is done
 LEAST_SAMPLES = 5  # of slow work a rate looks back further
@@ -31,10 +33,13 @@ class Snapshot:
     total: int | None
     rate: float | None  # of it a second, over the last minutes
     silent: float  # seconds since it went on
-    tiles: dict[str, int]  # made by this process, by status, whose shards are on the disk
+    tiles: dict[str, int]  # by status, made by this process and those whose place it took, whose
+    # shards are on the disk
     pending: dict[str, int]  # by status, those whose shards are not yet
     failed: dict[str, int]  # of ``tiles``, by reason
     pending_failed: dict[str, int]  # of ``pending``
+    made: dict[str, int]  # by this process alone, by status; never less
+    planned: int  # tiles that are made in all, where that is known
     tile_seconds: dict[str, float]  # sums over tiles, by what was done to them
     stage_seconds: dict[str, float]  # by stage
 
@@ -60,6 +65,8 @@ class Recorder:
             self._moved = self._clock()
             self._tiles: Counter[str] = Counter()
             self._pending: Counter[str] = Counter()
+            self._made: Counter[str] = Counter()
+            self._planned = 0
             self._failed: Counter[str] = Counter()
             self._pending_failed: Counter[str] = Counter()
             self._tile_seconds: defaultdict[str, float] = defaultdict(float)
@@ -89,6 +96,8 @@ class Recorder:
             if work != self._work or done != self._done:
                 self._moved = now
             self._work, self._done, self._total = work, done, total
+            if work in OF_TILES and total is not None:
+                self._planned = total
             if not self._samples or now - self._samples[-1][0] >= STEP_SECONDS:
                 self._samples.append((now, done))
             while len(self._samples) > LEAST_SAMPLES and now - self._samples[0][0] > WINDOW_SECONDS:
@@ -98,6 +107,7 @@ class Recorder:
         """Count a tile that was made, by its row of tiles.parquet."""
         with self._lock:
             self._pending[row["status"]] += 1
+            self._made[row["status"]] += 1
             if row["status"] == "failed":
                 self._pending_failed[_kind_of(row)] += 1
             for name, value in row.items():
@@ -145,6 +155,8 @@ class Recorder:
                 dict(self._pending),
                 dict(+self._failed),
                 dict(self._pending_failed),
+                dict(self._made),
+                self._planned,
                 dict(self._tile_seconds),
                 dict(seconds),
             )

@@ -33,6 +33,7 @@ NOT_RUN = {
     ".venv/bin/pre-commit install": "writes into the checkout's .git",
     "python -m pytest": "runs tests; they run anyway",
     "alps models fetch": "downloads hundreds of megabytes; tests/engine/models have a server",
+    "alps label TILES OUT --metrics": "a port may be taken; tests/engine/telemetry scrape one",
     "torchrun": "starts processes; tests/trainer start some of their own",
     "alps train-tiny": "needs a wheel to be downloaded; tests/trainer/tiny make one",
     "alps prepare": "needs a benchmark's download; tests/trainer/data make small ones",

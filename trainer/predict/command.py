@@ -12,7 +12,7 @@ from alps.engine.cli.commands import (
     say_share,
     update_option,
 )
-from alps.engine.cli.options import ShardOf, device_option, pick, settings_options
+from alps.engine.cli.options import ShardOf, device_option, metrics_option, pick, settings_options
 from alps.engine.settings import SourceSettings
 from alps.trainer.predict.recipe import PredictSettings
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 @device_option
 @max_failed_option
 @update_option
+@metrics_option
 @click.option(
     "--shard",
     "share",

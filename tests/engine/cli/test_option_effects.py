@@ -8,6 +8,7 @@ import functools
 import itertools
 import json
 import shutil
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -299,8 +300,14 @@ MAX_FAILED = {
 
 UPDATE = {"update": Effect(("--update",), unlike_embeddings, archive="changed")}
 
+METRICS = {
+    "metrics": Effect(
+        ("--metrics", "{taken}"), lambda g, p: "cannot listen there" in g.said, code=2
+    )
+}
+
 EFFECTS = {
-    "label": SEGMENT | CLUSTER | PAINT | MAX_FAILED | UPDATE | {
+    "label": SEGMENT | CLUSTER | PAINT | MAX_FAILED | UPDATE | METRICS | {
         "clusters_from": Effect(
             ("--clusters-from", "{clusters}"),
             lambda g, p: not g.shards and len(g.clusters["centroids"]) == 6,
@@ -310,7 +317,7 @@ EFFECTS = {
             ("--clusters-from", "{clusters}"),
         ),
     },
-    "segment": SEGMENT | MAX_FAILED | UPDATE | {
+    "segment": SEGMENT | MAX_FAILED | UPDATE | METRICS | {
         "share": Effect(
             ("--shard", "2/2"), lambda g, p: g.shards == p.shards[1:] != p.shards
         ),
@@ -353,6 +360,7 @@ class Bench:
         self.root, self.speck = root, speck
         self._runs: dict[tuple, Outcome] = {}
         self._numbers = itertools.count()
+        self._taken = socket.create_server(("127.0.0.1", 0))  # a port that nobody else can have
         image = make_scene(3, SceneSettings(size=WIDTH)).image[:HEIGHT]
         for name in ("whole", "broken", "naming"):
             (root / name).mkdir()
@@ -366,6 +374,7 @@ class Bench:
             "other": save_speck(root / "other.safetensors", seed=6),
             "empty": root / "empty",
             "clusters": root / "six.npz",
+            "taken": self._taken.getsockname()[1],
         }
 
     def run(self, command: str, arguments: tuple[str, ...], archive: str = "whole") -> Outcome:

@@ -75,6 +75,12 @@ EFFECTS = {
         ("--max-failed", "0.01"), lambda g, p: "--max-failed 0.01" in g.said, "broken", 3
     ),
     "update": Effect(("--update",), other_labels, "changed"),
+    "metrics": Effect(
+        # An address of nobody's machine, kept for documentation.
+        ("--metrics", "192.0.2.1:9100"),
+        lambda g, p: "cannot listen there" in g.said,
+        code=2,
+    ),
     "share": Effect(
         ("--shard", "1/2"),
         lambda g, p: (
