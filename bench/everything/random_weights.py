@@ -17,7 +17,8 @@ from torch.nn import functional as F
 
 from alps.bench.everything.stock import stock_network
 from alps.engine.masks.crops import Crop, network_pixels
-from alps.engine.sam import Sam, SamConfig
+from alps.engine.sam import SamConfig
+from alps.engine.sam.empty import empty_sam
 
 REACH = 1.5  # frequencies of the position encoding, times the usual: higher is nearer
 SHARPNESS = 2.0  # of the attention between a point and the pixels around it
@@ -108,8 +109,7 @@ def _show_mark(decoder: Any, mark: Tensor) -> None:
 
 def embed(network: Any, config: SamConfig, image: np.ndarray) -> Tensor:
     """The image's embedding (1, C, h, w), with our encoder: the same, and sooner."""
-    with torch.device("meta"):
-        sam = Sam(config)
+    sam = empty_sam(config)
     sam.load_state_dict(network.state_dict(), assign=True)
     whole = Crop(0, 0, image.shape[1], image.shape[0], 0)
     return sam.eval().encode(network_pixels(image, whole, config.image_size)[None])

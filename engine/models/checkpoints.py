@@ -31,6 +31,7 @@ from alps.engine.sam import (
     Sam,
     SamConfig,
 )
+from alps.engine.sam.empty import empty_sam
 from alps.engine.sam.model import PIXEL_MEAN, PIXEL_STD
 from alps.engine.settings import check_defaults
 
@@ -67,8 +68,7 @@ def load_sam(
     config = _config_in(metadata, path) or infer_config(tensors, path)
     _check_config(config, len(tensors), path)
     defaults = _defaults_in(metadata, path)
-    with torch.device("meta"):  # no weights yet: they would only be thrown away
-        model = Sam(config)
+    model = empty_sam(config)
     _check_tensors(tensors, model.state_dict(), path)
     model.load_state_dict(_float32(tensors, path), assign=True)
     # Not in the state dict, so still without values.

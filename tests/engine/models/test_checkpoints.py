@@ -3,6 +3,8 @@
 import hashlib
 import json
 import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -323,3 +325,17 @@ def test_random_vit_b_in_the_official_layout_runs(tmp_path):
     assert segments.prompted == 4
     assert len(segments) >= 1
     assert segments.embeddings.shape == (len(segments), 256)
+
+
+@pytest.mark.slow
+def test_loading_starts_no_compiler(tmp_path):
+    """It takes PyTorch a second to import, in every command and every worker."""
+    path = tmp_path / "small.safetensors"
+    save_sam(small_sam(), path, ModelDefaults())
+    program = (
+        "import sys\nfrom alps.engine.models.checkpoints import load_sam\n"
+        f"model, _ = load_sam({str(path)!r})\n"
+        "assert not any(p.is_meta for p in [*model.parameters(), *model.buffers()])\n"
+        "sys.exit(bool({'torch._dynamo', 'sympy'} & sys.modules.keys()))"
+    )
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
