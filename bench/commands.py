@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from alps.bench.everything.options import EverythingOptions, json_option, stock_from_option
+from alps.bench.pipeline.options import PipelineOptions
 from alps.engine.base.errors import SettingsError
 from alps.engine.cli.options import pick, settings_options
 
@@ -125,3 +126,20 @@ def runtimes(
         target=target,
         say=click.echo,
     )
+
+
+@bench.command()
+@click.argument("images", nargs=-1)
+@settings_options(PipelineOptions)
+@json_option
+def pipeline(images: tuple[str, ...], target: Path | None, **values: Any) -> None:
+    """From images to label maps: the published code's pipeline and alps label, side by side.
+
+    The published one is written anew, figures left out: the original SamAutomaticMaskGenerator, a
+    second encoding, a PNG and a vector a mask, k-means in one pass, painting pixel by pixel. Same
+    weights, tiles, prompts and thresholds; each side in a process of its own, timed from its
+    start to its end. IMAGES as for alps bench everything.
+    """
+    with _peers():
+        from alps.bench.pipeline.compare import compare_pipelines
+    compare_pipelines(images, pick(PipelineOptions, values), target=target, say=click.echo)

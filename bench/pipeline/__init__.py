@@ -1,0 +1,1 @@
+"""The published code's whole pipeline, written anew, beside `alps label`."""
