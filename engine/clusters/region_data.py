@@ -27,6 +27,7 @@ from alps.engine.run_folder.tables import open_table
 from alps.engine.settings import ClusterSettings
 
 PIECE_ROWS = 1 << 8
+FIT_TILES = 1 << 17  # whose segments say what embeddings are like; beyond, these are spread
 READ_ROWS = 1 << 14  # where all are read in order
 POOL_ROWS = 1 << 17  # mixed before they are cut into batches
 KEEP_BYTES = 1 << 26  # vectors up to this size stay in memory
@@ -50,7 +51,7 @@ class RunRegions:
         self._reader = RegionReader(folder)
         self._weigh, self._place = settings.weight_by_area, place
         fit = FeatureFit(settings)
-        for shard in range(plan.shards):
+        for shard in shards_to_fit(plan):
             refuse_older(folder.segments(shard), SEGMENT_COLUMNS)
             for tile in plan.ids_of(shard):
                 segments = self._reader.of_tile(tile)
@@ -136,3 +137,9 @@ class RunRegions:
     ) -> tuple[np.ndarray, np.ndarray | None]:
         vectors, area = file.read(start, count)
         return vectors, area if self._weigh else None
+
+
+def shards_to_fit(plan: Plan) -> list[int]:
+    """The shards whose segments features are fitted to: all, or of many some all over the run."""
+    count = min(plan.shards, max(1, FIT_TILES // plan.shard_tiles))
+    return [number * plan.shards // count for number in range(count)]
