@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 from unittest import mock
 
 import click
@@ -30,7 +30,9 @@ import pyarrow as pa
 import torch
 
 from alps.engine.base import atomic
+from alps.engine.clusters import region_data
 from alps.engine.clusters.assign import cluster_archive
+from alps.engine.clusters.file import load_clusters
 from alps.engine.clusters.vectors import _kind as vector_kind
 from alps.engine.images.archive import Survey
 from alps.engine.images.facts.description import HeaderFacts
@@ -40,7 +42,7 @@ from alps.engine.images.sources import Source
 from alps.engine.labels.journal import Counted
 from alps.engine.labels.paint import Painter, paint_archive
 from alps.engine.masks.generator import STAGES as CLOCKS
-from alps.engine.masks.generator import Segments
+from alps.engine.masks.generator import MaskGenerator, Segments
 from alps.engine.models.load import load_model
 from alps.engine.planning import make
 from alps.engine.report import build, build_report
@@ -48,7 +50,7 @@ from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.plan import Plan
 from alps.engine.run_folder.region_schemas import BORDER_SCHEMA, OBJECT_SCHEMA, REGION_SCHEMA
 from alps.engine.run_folder.schemas import COLOUR_VALUES, PLAN_SCHEMA, TILE_SCHEMA, segment_schema
-from alps.engine.run_folder.tables import write_table
+from alps.engine.run_folder.tables import open_table, write_table
 from alps.engine.settings import ClusterSettings, PaintSettings, RunSettings
 from alps.engine.stages import segment as segmenting
 from alps.engine.stages.label import summarise
@@ -58,7 +60,7 @@ from alps.kernels.masks.pixels import runs_of
 
 WINDOWS = (5, 2)  # of each source, across and down
 TILE, OVERLAP = 512, 64
-SIZE = tuple(TILE + (count - 1) * (TILE - OVERLAP) for count in WINDOWS)
+WIDTH, HEIGHT = (TILE + (count - 1) * (TILE - OVERLAP) for count in WINDOWS)
 SEGMENTS = 4  # of a tile that a stand-in network finds
 REGIONS = 4  # of a tile
 VECTOR = 38  # values of a region's
@@ -71,10 +73,20 @@ RUN = RunSettings().for_model(load_model("tiny", "cpu")[1].defaults)
 class StandIn:
     """An open image of which only the size is known; its pixels are grey."""
 
-    width, height = SIZE
+    width, height = WIDTH, HEIGHT
     is_georeferenced = is_stretched = needs_sample = False
     header = HeaderFacts(
-        "PNG", *SIZE, "uint8", 3, (1, 2, 3), "first three", ("all pixels",), "nowhere", 1, ()
+        "PNG",
+        WIDTH,
+        HEIGHT,
+        "uint8",
+        3,
+        (1, 2, 3),
+        "first three",
+        ("all pixels",),
+        "nowhere",
+        1,
+        (),
     )
 
     def __init__(self, path: str | Path, reading: Reading | None = None) -> None:
@@ -210,7 +222,7 @@ def segment(folder: RunFolder, tiles: int) -> None:
     """Go on with a run of which a few shards are missing."""
     _, info = load_model("tiny", "cpu")
     with mock.patch.object(segmenting, "RasterReader", StandIn):
-        segment_archive(folder, StandInGenerator(), info, RUN)  # type: ignore[arg-type]
+        segment_archive(folder, cast(MaskGenerator, StandInGenerator()), info, RUN)
     if shards_missing(folder):
         raise RuntimeError("shards are missing")
 
@@ -225,16 +237,12 @@ def cluster(folder: RunFolder, tiles: int) -> None:
     rng = np.random.default_rng(0)
 
     def drawn(folder: RunFolder, group: int, *rest: Any) -> None:
-        from alps.engine.run_folder.tables import open_table
-
         with open_table(folder.regions(group)) as file:
             count = file.metadata.num_rows
         rows = np.zeros(count, vector_kind(VECTOR))
         rows["vector"] = rng.normal(size=(count, VECTOR)).astype(np.float16)
         rows["area"] = TILE
         np.save(folder.region_vectors(group), rows)
-
-    from alps.engine.clusters import region_data
 
     with mock.patch.object(region_data, "write_vectors", drawn):
         cluster_archive(folder, ClusterSettings(clusters=CLUSTERS))
@@ -247,8 +255,6 @@ def paint(folder: RunFolder, tiles: int) -> None:
 
     def painted(painter: Painter, tiles: Any) -> Counted:
         return counted
-
-    from alps.engine.clusters.file import load_clusters
 
     model = load_clusters(folder.clusters).model
     with (
