@@ -138,3 +138,21 @@ def test_a_plan_that_leaves_out_a_part_of_a_source_is_refused(archive):
                 continue
             with pytest.raises(RunFolderError, match="has not all windows of source"):
                 planning.refuse_partial(Plan(plan.filter(pa.array(~lacking))))
+
+
+def test_larger_shards_are_told_by_the_plan_itself(tmp_path):
+    (tmp_path / "journal").mkdir()
+    path = tmp_path / "journal" / "plan.parquet"
+    planning.write_plan(path, [plan_of(20)], 8)
+    plan = Plan(path)
+    assert (plan.shard_tiles, plan.shards) == (8, 3)
+    assert [plan.shard_of(tile) for tile in (0, 7, 8, 19)] == [0, 0, 1, 2]
+
+
+@pytest.mark.parametrize("size", ["0", "-3", "1", "257", "many", ""])
+def test_a_plan_whose_shards_have_no_size_is_refused(tmp_path, size):
+    (tmp_path / "journal").mkdir()
+    path = tmp_path / "journal" / "plan.parquet"
+    planning.write_tables([plan_of(20)], path, {planning.SHARD_KEY: size})
+    with pytest.raises(RunFolderError, match="shards have .* tiles; alps verify OUT --repair"):
+        Plan(path)
