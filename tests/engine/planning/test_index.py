@@ -89,7 +89,7 @@ def test_the_file_is_gone_afterwards_and_what_a_kill_left_is_no_part_of_the_next
 
 def test_a_folder_that_is_not_there_is_an_error_of_the_run(tmp_path):
     with (
-        pytest.raises(RunFolderError, match="cannot write .*gone"),
+        pytest.raises(RunFolderError, match=r"cannot write .*gone"),
         SourceIndex(tmp_path / "gone" / "index"),
     ):
         pass

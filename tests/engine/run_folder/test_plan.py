@@ -154,5 +154,5 @@ def test_a_plan_whose_shards_have_no_size_is_refused(tmp_path, size):
     (tmp_path / "journal").mkdir()
     path = tmp_path / "journal" / "plan.parquet"
     planning.write_tables([plan_of(20)], path, {planning.SHARD_KEY: size})
-    with pytest.raises(RunFolderError, match="shards have .* tiles; alps verify OUT --repair"):
+    with pytest.raises(RunFolderError, match=r"shards have .* tiles; alps verify OUT --repair"):
         Plan(path)

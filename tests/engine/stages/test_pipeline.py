@@ -17,6 +17,7 @@ from PIL import Image
 import alps.engine.runtimes.batching
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.locks import alone, locked
+from alps.engine.run_folder.plan import Plan
 from alps.engine.run_folder.tables import read_table, write_table
 from alps.engine.stages import single
 from alps.engine.stages.label import (
@@ -27,6 +28,7 @@ from alps.engine.stages.label import (
     segment_stage,
 )
 from alps.engine.stages.segment import shards_missing
+from alps.engine.stages.verify import repair, verify_archive
 from alps.kernels.masks import coco
 
 pytestmark = pytest.mark.usefixtures("without_reports")
@@ -115,6 +117,26 @@ def test_same_seed_same_bytes(archive, tmp_path, options):
     label_archive(archive, tmp_path / "one", SETTINGS, options)
     label_archive(archive, tmp_path / "two", SETTINGS, options)
     assert results(tmp_path / "one") == results(tmp_path / "two")
+
+
+@pytest.mark.slow
+def test_larger_shards_give_the_same_label_maps(archive, tmp_path, options, monkeypatch):
+    label_archive(archive, tmp_path / "one", SETTINGS, options)
+    for name, value in (("SHARD_TILES", 2), ("MOST_SHARDS", 2), ("LARGEST_SHARD", 4)):
+        monkeypatch.setattr(f"alps.engine.run_folder.plan.{name}", value)
+    label_archive(archive, tmp_path / "two", SETTINGS, options)
+    folder = RunFolder(tmp_path / "two")
+    plan = Plan.of(folder)
+    assert plan.shard_tiles == 4 and plan.shards > 1
+    one, two = (
+        {path.name: path.read_bytes() for path in (out / "labels").rglob("*") if path.is_file()}
+        for out in (tmp_path / "one", tmp_path / "two")
+    )
+    assert one == two and len(one) == 5
+    folder.plan.write_bytes(b"junk")  # its shards' size is told by what became of its tiles
+    assert repair(folder)[1] == []
+    label_archive(archive, tmp_path / "two", SETTINGS, options)
+    assert Plan.of(folder).shard_tiles == 4 and verify_archive(folder).is_right
 
 
 @pytest.mark.slow
