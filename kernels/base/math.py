@@ -47,7 +47,7 @@ def gelu(x: np.float32) -> np.float32:
     return max(x, np.float32(0.0)) - abs(x) * tail
 
 
-@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+@njit(nogil=True, forceinline=True, fastmath=FAST, error_model="numpy")
 def online_softmax(
     logits: np.ndarray, top: np.ndarray, total: np.ndarray, looked: np.ndarray
 ) -> None:

@@ -133,7 +133,7 @@ def _mask_logits(
                     out[m, y + dy, x + dx] = products[16 * i + place, m]
 
 
-@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+@njit(nogil=True, forceinline=True, fastmath=FAST, error_model="numpy")
 def _norm_and_gelu(
     values: np.ndarray, bias: np.ndarray, weight: np.ndarray, shift: np.ndarray, epsilon: np.float32
 ) -> None:

@@ -166,7 +166,7 @@ def _update_image(
             looked[r, c] *= scale
 
 
-@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+@njit(nogil=True, forceinline=True, fastmath=FAST, error_model="numpy")
 def _logits_by_head(
     keys: np.ndarray, tokens: int, queries: np.ndarray, start: int, logits: np.ndarray
 ) -> None:
@@ -192,7 +192,7 @@ def _logits_by_head(
                 row[i] += a * query_a[i]
 
 
-@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+@njit(nogil=True, forceinline=True, fastmath=FAST, error_model="numpy")
 def _softmax_over_tokens(logits: np.ndarray, bias: np.ndarray, tokens: int) -> None:
     """In place, over each group of ``tokens`` rows, for every column."""
     rows, count = logits.shape
@@ -221,7 +221,7 @@ def _softmax_over_tokens(logits: np.ndarray, bias: np.ndarray, tokens: int) -> N
                 row[i] *= total[i]
 
 
-@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+@njit(nogil=True, forceinline=True, fastmath=FAST, error_model="numpy")
 def _add_and_norm(
     source: np.ndarray,
     update: np.ndarray,

@@ -133,7 +133,7 @@ def _piece(
     return inertia
 
 
-@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+@njit(nogil=True, forceinline=True, fastmath=FAST, error_model="numpy")
 def _block(
     block: np.ndarray,
     seen: np.ndarray,
@@ -179,7 +179,7 @@ def _block(
     return inertia
 
 
-@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+@njit(nogil=True, forceinline=True, fastmath=FAST, error_model="numpy")
 def _two_least(
     dots: np.ndarray,
     lengths: np.ndarray,
@@ -206,7 +206,7 @@ def _two_least(
             least[i] = value if is_least else least[i]
 
 
-@njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
+@njit(nogil=True, forceinline=True, fastmath=FAST, error_model="numpy")
 def _squared_distance(a: np.ndarray, b: np.ndarray) -> np.float32:
     total = np.float32(0.0)
     for c in range(len(a)):
