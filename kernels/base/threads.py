@@ -5,8 +5,9 @@ Python threads at once, and a pipeline does just that.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import count as counter
 from threading import Event, local
 
@@ -14,9 +15,10 @@ _limit: int | None = None
 
 
 class _Inside(local):
-    """Whether this thread is at work on the pieces of a ``spread``."""
+    """Whether this thread is at work on the pieces of a ``spread``, or keeps to itself."""
 
     pieces = False
+    alone = False
 
 
 _inside = _Inside()
@@ -25,6 +27,8 @@ _pool: tuple[int, ThreadPoolExecutor] | None = None  # process id and pool: a fo
 
 def threads() -> int:
     """How many threads kernels may use; the CPUs this process may run on unless set."""
+    if _inside.alone:
+        return 1
     if _limit is not None:
         return _limit
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -40,6 +44,16 @@ def set_threads(number: int | None) -> None:
     if number is not None and number < 1:
         raise ValueError(f"{number} threads cannot run anything; give at least 1")
     _limit, _pool = number, None
+
+
+@contextmanager
+def on_one_thread() -> Iterator[None]:
+    """Kernels that this thread calls keep to it: others are busy with work of their own."""
+    before, _inside.alone = _inside.alone, True
+    try:
+        yield
+    finally:
+        _inside.alone = before
 
 
 def spread(work: Callable[[int, int], None], count: int, grain: int = 1) -> None:

@@ -1,5 +1,6 @@
 """Compiled code is kept where it can be, and only as long as its sources stay as they are."""
 
+import importlib
 import os
 import shutil
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from numba.core import config
+from numba.extending import is_jitted as is_dispatcher
 
 from alps.kernels.base.cache import KERNELS, can_write, provide_cache, source_digest
 
@@ -55,6 +57,7 @@ def test_an_edited_helper_is_another_folder(tmp_path):
 @pytest.mark.slow
 def test_kernels_run_from_a_passing_cache_that_is_removed():
     code = """
+import importlib
 import os
 from pathlib import Path
 from alps.kernels.base import cache
@@ -77,6 +80,7 @@ print(os.environ["NUMBA_CACHE_DIR"])
 @pytest.mark.slow
 def test_numba_that_was_imported_first_keeps_code_there_too(tmp_path):
     code = """
+import importlib
 import os
 import numba
 import numpy as np
@@ -88,3 +92,31 @@ assert os.environ["NUMBA_CACHE_DIR"] in cpu._greedy.stats.cache_path, cpu._greed
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
     code = code.replace("import os\n", "import os\ndel os.environ['NUMBA_CACHE_DIR']\n", 1)
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+
+
+def compiled_functions():
+    """All of ``kernels/`` that Numba compiles for a CPU, by module and name."""
+    found = {}
+    for path in KERNELS.rglob("*.py"):
+        if path.name == "gpu.py" or path.name.startswith("gpu_") or path.name == "numba_cuda.py":
+            continue
+        parts = ("alps.kernels", *path.relative_to(KERNELS).with_suffix("").parts)
+        module = importlib.import_module(".".join(parts).removesuffix(".__init__"))
+        found |= {(module.__name__, name): f for name, f in vars(module).items() if is_dispatcher(f)}
+    return found
+
+
+def test_what_reorders_sums_is_inlined_into_its_callers():
+    """Else LLVM compiles a function that others call twice, alone and with them, and sums in
+    another order: which of the two runs depends on whether they come from the cache.
+    """
+    functions, checked = compiled_functions(), 0
+    for (module, name), function in functions.items():
+        called = function.py_func.__globals__
+        for inner in map(called.get, function.py_func.__code__.co_names):
+            if is_dispatcher(inner) and inner.targetoptions.get("fastmath"):
+                options = inner.targetoptions
+                inlined = options.get("forceinline") or options.get("inline") == "always"
+                assert inlined, f"{module}.{name} calls {inner.py_func.__name__}"
+                checked += 1
+    assert checked > 5

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from alps.kernels.base.threads import set_threads, spread, threads
+from alps.kernels.base.threads import on_one_thread, set_threads, spread, threads
 
 
 @pytest.fixture(autouse=True)
@@ -121,3 +121,18 @@ def test_where_no_thread_can_be_started_fewer_do_it_all(monkeypatch):
     done = []
     spread(lambda first, last: done.append((first, last)), 5)
     assert done == [(item, item + 1) for item in range(5)]
+
+
+def test_a_thread_that_keeps_to_itself():
+    set_threads(3)
+    seen = []
+    with on_one_thread():
+        with on_one_thread():
+            pass
+        assert threads() == 1
+        spread(lambda first, last: seen.append((first, last, threading.get_ident())), 5)
+        other = threading.Thread(target=lambda: seen.append(threads()))  # it has a say of its own
+        other.start()
+        other.join()
+    assert seen == [(0, 5, threading.get_ident()), 3]
+    assert threads() == 3
