@@ -41,7 +41,7 @@ from alps.engine.masks.crops import Crop, network_pixels
 from alps.engine.masks.generator import StageClock
 from alps.engine.masks.settings import EverythingSettings
 from alps.engine.models.checkpoints import load_sam
-from alps.engine.runtimes.protocol import DecodedMasks
+from alps.engine.runtimes.protocol import Capacity, DecodedMasks
 from alps.engine.runtimes.pytorch import TorchRuntime
 from alps.engine.sam import Sam
 from alps.kernels.nms import box_nms
@@ -91,7 +91,8 @@ class StockEncoded:
         decoder: one of TorchRuntime's, or ``per prompt``: the original's, without sharing.
     """
 
-    images_at_once = 1
+    capacity = Capacity(images=1, points=64)
+    on_callers_cores = False
 
     def __init__(self, sam: Sam, decoder: str) -> None:
         self.config, self.stock = sam.config, stock_like(sam)

@@ -76,9 +76,16 @@ update_option = click.option(
 )
 
 
+any_device_option = click.option(
+    "--any-device",
+    is_flag=True,
+    help="Go on with a run that a GPU of another model, or a CPU, began; it rounds otherwise.",
+)
+
+
 def model_options(command: Callable) -> Callable:
     """What segments, and where."""
-    return model_option(device_option(artefacts_option(command)))
+    return model_option(device_option(any_device_option(artefacts_option(command))))
 
 
 MOST_REASONS = 5  # that the end of a run names
@@ -110,6 +117,7 @@ def label(
     out: Path,
     model: str,
     device: str,
+    any_device: bool,
     artefacts: Path | None,
     max_failed: float,
     update: bool,
@@ -137,7 +145,12 @@ def label(
     from alps.engine.stages.label import RunOptions, label_archive
 
     options = RunOptions(
-        model=model, device=device, max_failed=max_failed, artefacts=artefacts, update=update
+        model=model,
+        device=device,
+        max_failed=max_failed,
+        artefacts=artefacts,
+        update=update,
+        any_device=any_device,
     )
     _say(label_archive(src, out, pick(RunSettings, values), options, one_pass))
 
@@ -174,6 +187,7 @@ def fit_clusters(
     work: Path | None,
     model: str,
     device: str,
+    any_device: bool,
     artefacts: Path | None,
     max_failed: float,
     **values: Any,
@@ -186,7 +200,13 @@ def fit_clusters(
     from alps.engine.stages.fit_clusters import fit_clusters as fit
     from alps.engine.stages.label import RunOptions
 
-    options = RunOptions(model=model, device=device, max_failed=max_failed, artefacts=artefacts)
+    options = RunOptions(
+        model=model,
+        device=device,
+        max_failed=max_failed,
+        artefacts=artefacts,
+        any_device=any_device,
+    )
     count = fit(src, file, sample, pick(RunSettings, values), options, work)
     click.echo(f"{values['clusters']} clusters of {count} regions: {file}")
     click.echo(f"next: alps label SRC OUT --clusters-from {file}")
@@ -212,6 +232,7 @@ def segment(
     out: Path,
     model: str,
     device: str,
+    any_device: bool,
     artefacts: Path | None,
     max_failed: float,
     update: bool,
@@ -222,7 +243,7 @@ def segment(
     from alps.engine.stages import single
     from alps.engine.stages.opening import RunOptions
 
-    options = RunOptions(model, device, max_failed, share, artefacts, update)
+    options = RunOptions(model, device, max_failed, share, artefacts, update, any_device)
     done = single.segment(src, out, pick(RunSettings, values), options)
     click.echo(f"tiles: {', '.join(f'{count} {status}' for status, count in done.tiles.items())}")
     say_failures(done.failed_reasons, out)

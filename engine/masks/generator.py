@@ -22,6 +22,7 @@ from alps.engine.masks.gate import (
     without_small_regions,
 )
 from alps.engine.masks.settings import EverythingSettings
+from alps.engine.pipeline.line import raise_if_over
 from alps.engine.runtimes.protocol import Runtime
 from alps.engine.runtimes.pytorch import TorchRuntime
 from alps.engine.sam import Sam
@@ -78,12 +79,13 @@ class StageClock:
 
 
 @dataclass
-class _Found:
+class Found:
     """Masks of an image before they take their final form."""
 
     size: tuple[int, int]  # height, width of the image
     crops: list[Crop]
     candidates: Candidates
+    valid: np.ndarray | None = None  # (H, W) bool: masks keep these pixels only
     embeddings: dict[int, torch.Tensor] = field(default_factory=dict)  # crop index -> (C, h, w)
     prompted: int = 0
     clock: StageClock = field(default_factory=StageClock)
@@ -141,20 +143,18 @@ class MaskGenerator:
         Raises:
             SourceError: an array is not such an image.
         """
-        s, size = self.settings, self.runtime.config.image_size
-        crops = [
-            crops_of(height, width, s.crop_n_layers, s.crop_overlap_ratio)
-            for height, width in (_checked(image).shape[:2] for image in images)
-        ]
-        pixels = [
-            network_pixels(image, crop, size)
-            for image, own in zip(images, crops, strict=True)
-            for crop in own
-        ]
-        if not pixels:
+        crops = [self.pixels(image) for image in images]
+        if not crops:
             return []
-        embeddings = iter(self.runtime.encode(torch.stack(pixels)))
+        embeddings = iter(self.runtime.encode(torch.cat(crops)))
         return [[next(embeddings) for _ in own] for own in crops]
+
+    def pixels(self, image: np.ndarray) -> torch.Tensor:
+        """What the encoder takes of each crop of an image (H, W, 3) uint8: (crops, 3, S, S)."""
+        s, size = self.settings, self.runtime.config.image_size
+        height, width = _checked(image).shape[:2]
+        crops = crops_of(height, width, s.crop_n_layers, s.crop_overlap_ratio)
+        return torch.stack([network_pixels(image, crop, size) for crop in crops])
 
     def generate(
         self, image: np.ndarray, embeddings: Sequence[torch.Tensor] | None = None
@@ -199,14 +199,42 @@ class MaskGenerator:
         Raises:
             SourceError: the arrays are not such an image and its embeddings.
         """
+        gate = self.gate(image, valid, max_area, min_area)
+        return self.describe(image, self.find(image, gate, embeddings, rest_cells > 0), rest_cells)
+
+    def gate(
+        self, image: np.ndarray, valid: np.ndarray | None, max_area: float, min_area: int
+    ) -> Gate:
+        """Which masks of an image are wanted; arguments and errors as of ``segment``."""
         height, width = _checked(image).shape[:2]
         if valid is not None and (valid.shape != (height, width) or valid.dtype != bool):
             raise SourceError(
                 f"valid is {valid.dtype} of shape {valid.shape}; it must be bool of the image's "
                 f"{(height, width)}"
             )
-        gate = Gate(valid, max(1, min_area), max_area * height * width)
+        return Gate(valid, max(1, min_area), max_area * height * width)
+
+    def find(
+        self,
+        image: np.ndarray,
+        gate: Gate,
+        embeddings: Sequence[torch.Tensor] | None = None,
+        with_rest: bool = False,
+    ) -> Found:
+        """The first half of ``segment``, all that the runtime has a part in.
+
+        with_rest: what lies under no mask will be described too. What comes back is the host's.
+        """
         found = self._find(image, gate, embeddings)
+        if with_rest and (gate.valid is None or gate.valid.any()):
+            self._encode(image, found, 0)  # perhaps no prompt lay on a valid pixel
+        with found.clock.timing("pool"):
+            found.embeddings = {index: own.cpu() for index, own in found.embeddings.items()}
+        return found
+
+    def describe(self, image: np.ndarray, found: Found, rest_cells: int = 0) -> Segments:
+        """The second half of ``segment``, for which the CPU is enough; what ``find`` gave."""
+        valid = found.valid
         order = np.argsort(-found.candidates.predicted_iou, kind="stable")
         kept = found.candidates = found.candidates.take(order)
         with found.clock.timing("runs"):
@@ -223,7 +251,6 @@ class MaskGenerator:
                 runs = Runs.join([kept.runs, rest], found.size)
                 counts += coco.encode(rest)
             if len(rest):
-                self._encode(image, found, 0)  # perhaps no prompt lay on a valid pixel
                 with found.clock.timing("pool"):
                     pooled = np.concatenate([pooled, self._pooled_over(found, rest, 0)])
         with found.clock.timing("pool"):
@@ -232,7 +259,7 @@ class MaskGenerator:
         first, last = boxes[:, :2], boxes[:, 2:]
         whole = np.where(mask[:, None] >= 0, _of_masks(kept.boxes, mask, 0), boxes)
         return Segments(
-            size=(height, width),
+            size=found.size,
             counts=counts,
             boxes=np.concatenate([first, last - first + 1], axis=1).astype(np.int32),
             area=algebra.areas(runs).astype(np.int32),
@@ -250,12 +277,12 @@ class MaskGenerator:
 
     def _find(
         self, image: np.ndarray, gate: Gate, embeddings: Sequence[torch.Tensor] | None
-    ) -> _Found:
+    ) -> Found:
         """All masks of an image that pass, in stock's order."""
         s, (height, width) = self.settings, image.shape[:2]
         size = height, width
         crops = crops_of(height, width, s.crop_n_layers, s.crop_overlap_ratio)
-        found = _Found(size, crops, Candidates.none(size))
+        found = Found(size, crops, Candidates.none(size), gate.valid)
         if embeddings is not None:
             found.embeddings = dict(enumerate(self._checked_embeddings(embeddings, len(crops))))
         parts = [self._find_in_crop(image, gate, found, index) for index in range(len(crops))]
@@ -284,7 +311,7 @@ class MaskGenerator:
             )
         return embeddings
 
-    def _find_in_crop(self, image: np.ndarray, gate: Gate, found: _Found, index: int) -> Candidates:
+    def _find_in_crop(self, image: np.ndarray, gate: Gate, found: Found, index: int) -> Candidates:
         """Masks of one crop; notes its embedding, points and seconds in ``found``."""
         s, crop = self.settings, found.crops[index]
         unit = s.grid(crop.layer)  # (N, 2) in 0…1 of the crop
@@ -307,7 +334,7 @@ class MaskGenerator:
                 masks = self._without_duplicates(Candidates.join([masks, more], found.size))
         return masks
 
-    def _encode(self, image: np.ndarray, found: _Found, index: int) -> None:
+    def _encode(self, image: np.ndarray, found: Found, index: int) -> None:
         """Note a crop's embedding in ``found`` where it is not there yet."""
         if index not in found.embeddings:
             with found.clock.timing("encode"):
@@ -315,7 +342,7 @@ class MaskGenerator:
                 pixels = network_pixels(image, found.crops[index], size)[None]
                 found.embeddings[index] = self.runtime.encode(pixels)[0]
 
-    def _ask(self, points: np.ndarray, gate: Gate, found: _Found, index: int) -> Candidates:
+    def _ask(self, points: np.ndarray, gate: Gate, found: Found, index: int) -> Candidates:
         """Masks of a crop at points (N, 2) in image pixels, duplicates dropped."""
         s, crop, size = self.settings, found.crops[index], self.runtime.config.image_size
         input_height, input_width = crop.input_size(size)
@@ -329,6 +356,7 @@ class MaskGenerator:
         )
         parts = []
         while True:
+            raise_if_over()
             with found.clock.timing("decode"):
                 decoded = next(batches, None)
             if decoded is None:
@@ -369,7 +397,7 @@ class MaskGenerator:
         masks = masks.take(box_nms(masks.boxes, unchanged, threshold))
         return masks.take(gate.passes(masks.area))
 
-    def _pooled(self, found: _Found) -> np.ndarray:
+    def _pooled(self, found: Found) -> np.ndarray:
         """Mean embedding (S, C) of each mask, from the crop it was found in."""
         config, masks = self.runtime.config, found.candidates
         pooled = np.zeros((len(masks), config.embedding_channels), np.float32)
@@ -378,7 +406,7 @@ class MaskGenerator:
             pooled[own] = self._pooled_over(found, masks.runs.take(own), index)
         return pooled
 
-    def _pooled_over(self, found: _Found, runs: Runs, index: int) -> np.ndarray:
+    def _pooled_over(self, found: Found, runs: Runs, index: int) -> np.ndarray:
         """Mean embedding (S, C) of a crop over each of S masks of the whole image."""
         config = self.runtime.config
         if not len(runs):
@@ -391,9 +419,9 @@ class MaskGenerator:
         )
         rows, columns = embedding.shape[1:]
         shares = cell_shares(runs, (rows, columns), scale, (crop.y0, crop.x0))
-        return pool_embeddings(embedding.cpu().numpy(), shares)
+        return pool_embeddings(embedding.numpy(), shares)
 
-    def _record(self, found: _Found, index: int) -> dict[str, Any]:
+    def _record(self, found: Found, index: int) -> dict[str, Any]:
         masks = found.candidates
         crop = found.crops[masks.crop[index]]
         segmentation: np.ndarray | dict[str, Any]

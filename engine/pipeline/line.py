@@ -6,6 +6,7 @@ between two stages is bounded, so memory is a few items, whatever their number.
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any, Self
@@ -83,7 +84,8 @@ class Line:
         self._slots = [(place[one.first], place[one.last], one.count) for one in slots]
         self._links = [_Link() for _ in range(len(stages) + 1)]
         self._made = [0] * len(stages)  # how many results each stage has made
-        self._total: int | None = None  # of items, once it is known
+        self._fed = 0  # items that have entered
+        self._total: int | None = None  # of them, once it is known
         self._failure: BaseException | None = None
         self.has_ended = False
         # The main thread takes the lock itself, and never waits for the condition: a signal that
@@ -128,10 +130,8 @@ class Line:
                 yield result
                 del result  # while the next one is waited for
             elif link.taken != self._total:
-                try:
+                with suppress(Empty):
                     self._news.get(timeout=LOOK_SECONDS)
-                except Empty:
-                    pass
 
     def _start(self, name: str, work: Callable[..., None], *arguments: Any) -> None:
         thread = threading.Thread(
@@ -156,15 +156,15 @@ class Line:
             self._news.put(None)
 
     def _feed(self) -> None:
-        link, number = self._links[0], 0
+        link = self._links[0]
         for item in self._items:
             with self._lock:
-                self._wait(lambda number=number: number - link.taken < self._stages[0].threads)
-                link.waiting[number] = item
+                self._wait(lambda: self._fed - link.taken < self._stages[0].threads)
+                link.waiting[self._fed] = item
+                self._fed += 1
                 self._changed.notify_all()
-            number += 1
         with self._lock:
-            self._total = number
+            self._total = self._fed
             self._changed.notify_all()
 
     def _run(self, stage: int) -> None:

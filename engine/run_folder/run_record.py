@@ -8,7 +8,7 @@ from msgspec import Meta
 
 from alps.engine.base.digests import fingerprint
 from alps.engine.base.errors import SettingsError
-from alps.engine.base.records import BadRecordError, Count, as_record
+from alps.engine.base.records import BadRecordError, Count, Name, as_record
 from alps.engine.settings import RunSettings, check_ranges
 
 SUM = "sum"
@@ -34,6 +34,16 @@ class LimitsRecord:
 
 
 @dataclass(frozen=True)
+class ComputedOn:
+    """The device that computed a run's segments, and what it took at once: they depend on it."""
+
+    device: Name  # the GPU's model, or cpu
+    images_at_once: Annotated[int, Meta(ge=1)]
+    points_in_a_pass: Annotated[int, Meta(ge=1)]
+    torch: str  # version
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """Keys of run.json that stages rely on; each stage says which must be there."""
 
@@ -48,6 +58,7 @@ class RunRecord:
     stages: dict[str, Annotated[float, Meta(ge=0)]] = field(default_factory=dict)
     done: dict[str, str] = field(default_factory=dict)
     machines: Annotated[int, Meta(ge=1)] | None = None
+    computed_on: ComputedOn | None = None  # older runs do not say
 
 
 def check_run(values: Mapping[str, Any]) -> None:

@@ -4,18 +4,16 @@ A runtime brings the steps of the decoder (``Steps``); predicted IoU is looked a
 that masks which do not pass are never upscaled.
 """
 
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from alps.engine.runtimes.protocol import DecodedMasks
+from alps.engine.base.memory import is_out_of_memory
+from alps.engine.runtimes.protocol import Capacity, DecodedMasks, Runtime
 from alps.engine.sam import SamConfig
 from alps.engine.sam.absorbed import DecodedPoints
-
-_log = logging.getLogger(__name__)
 
 # Images in one call of the encoder: a GPU is full with a few, a CPU with one.
 IMAGES_AT_ONCE = {"cpu": 1, "cuda": 8}
@@ -23,9 +21,19 @@ IMAGES_AT_ONCE = {"cpu": 1, "cuda": 8}
 # Image tokens of the points in one pass. A point of an official model has 4 MB of them; on a CPU
 # passes that overflow the last-level cache, one a thread, run slower.
 _PASS_BYTES = {"cpu": 16 << 20}
-# Elsewhere a pass takes a part of what is free, its temporary values being some times as large.
-_PASS_SHARE_OF_FREE = 1 / 12
+# Elsewhere a pass takes a part of the memory, its temporary values being some times as large.
+_PASS_SHARE = 1 / 24
 _PASS_BYTES_AT_MOST = 1 << 30
+
+
+def capacity_of(device: torch.device, config: SamConfig) -> Capacity:
+    """What a device takes at once, by its whole memory, whoever else uses it."""
+    budget = _PASS_BYTES.get(device.type)
+    if budget is None:
+        memory = torch.cuda.get_device_properties(device).total_memory
+        budget = min(_PASS_BYTES_AT_MOST, int(memory * _PASS_SHARE))
+    of_a_point = 4 * config.embedding_channels * config.embedding_size**2  # float32
+    return Capacity(IMAGES_AT_ONCE.get(device.type, 1), max(1, budget // of_a_point))
 
 
 class Steps(Protocol):
@@ -45,6 +53,7 @@ class InPasses:
     """The ``decode`` of a runtime: points in batches, each in passes that fit a cache."""
 
     config: SamConfig
+    capacity: Capacity
 
     @torch.inference_mode()
     def decode(
@@ -59,8 +68,8 @@ class InPasses:
         if embedding.device.type != "cpu":
             # Each batch costs the host some steps, for which a GPU waits: it gets as many points
             # as it has room for.
-            points_per_batch = max(points_per_batch, points_in_a_pass(embedding))
-        per_pass = self._points_per_pass(embedding, min(points_per_batch, len(points)))
+            points_per_batch = max(points_per_batch, self.capacity.points)
+        per_pass = self.capacity.points
         image = None
         for first in range(0, len(points), points_per_batch):
             batch = points[first : first + points_per_batch]
@@ -83,9 +92,6 @@ class InPasses:
     def _run(self, image: Any, passes: Sequence[Tensor], threshold: float) -> list[DecodedMasks]:
         """Points (N, 2) of each pass; each counts its points from 0."""
         raise NotImplementedError
-
-    def _points_per_pass(self, embedding: Tensor, points: int) -> int:
-        return max(1, min(points, points_in_a_pass(embedding)))
 
 
 def decode_pass(
@@ -113,52 +119,28 @@ def wait_for(device: torch.device) -> None:
         torch.cuda.current_stream(device).synchronize()
 
 
-def points_in_a_pass(embedding: Tensor) -> int:
-    """For how many points an image (C, h, w) may be alive at once on its device."""
-    budget = _PASS_BYTES.get(embedding.device.type)
-    if budget is None:
-        free, _ = torch.cuda.mem_get_info(embedding.device)
-        # What PyTorch keeps for itself from earlier passes is as good as free.
-        free += torch.cuda.memory_reserved(embedding.device)
-        free -= torch.cuda.memory_allocated(embedding.device)
-        budget = min(_PASS_BYTES_AT_MOST, int(free * _PASS_SHARE_OF_FREE))
-    return max(1, budget // (embedding.numel() * embedding.element_size()))
+def in_batches(encode: Callable[[Tensor], Tensor], pixels: Tensor, size: int) -> Tensor:
+    """All images, (B, 3, S, S) -> (B, C, h, w), ``size`` in a call."""
+    return torch.cat([encode(batch) for batch in pixels.split(size)])
 
 
-class Batches:
-    """Runs images in batches; where a GPU has no room for one, in smaller ones from then on.
+def fit_capacity(runtime: Runtime) -> None:
+    """Halve a runtime's capacity until a batch and a pass of it, as large as any can be, fit.
 
-    Args:
-        encode: (B, 3, S, S) -> (B, C, h, w).
-        out_of_memory: whether an exception of it says so.
-        at_most: images in a batch; 0: as many as are given.
+    Raises what the device says where the least does not.
     """
-
-    def __init__(
-        self,
-        encode: Callable[[Tensor], Tensor],
-        out_of_memory: Callable[[Exception], bool],
-        at_most: int = 0,
-    ) -> None:
-        self._encode, self._out_of_memory, self._at_most = encode, out_of_memory, at_most
-
-    def __call__(self, pixels: Tensor) -> Tensor:
-        """All images, (B, 3, S, S) -> (B, C, h, w)."""
-        parts = []
-        while pixels.shape[0]:
-            batch = pixels[: self._at_most or len(pixels)]
-            try:
-                parts.append(self._encode(batch))
-            except Exception as error:
-                if not self._out_of_memory(error) or len(batch) == 1:
-                    raise
-                self._at_most = len(batch) // 2
-                torch.cuda.empty_cache()
-                _log.warning(
-                    "the GPU is out of memory with %d images at once; %d from now on",
-                    len(batch),
-                    self._at_most,
-                )
-                continue
-            pixels = pixels[len(batch) :]
-        return torch.cat(parts)
+    side = runtime.config.image_size
+    while True:
+        try:
+            embeddings = runtime.encode(torch.zeros(runtime.capacity.images, 3, side, side))
+            points = torch.full((runtime.capacity.points, 2), side / 2)
+            for _ in runtime.decode(embeddings[0], points, 0.0, len(points)):
+                pass
+            return
+        except Exception as error:
+            smaller = runtime.capacity.halved()
+            if smaller is None or not is_out_of_memory(error):
+                raise
+        runtime.capacity = smaller
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()

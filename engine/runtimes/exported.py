@@ -4,6 +4,7 @@ What the graphs take and give stands in ``alps.export.graphs`` and in every mani
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -12,10 +13,10 @@ from torch import Tensor
 from alps.engine.base.errors import ArtefactError
 from alps.engine.runtimes.artefact import PARTS, Artefact, StoredGraph
 from alps.engine.runtimes.batching import (
-    IMAGES_AT_ONCE,
-    Batches,
     InPasses,
+    capacity_of,
     decode_pass,
+    in_batches,
 )
 from alps.engine.runtimes.protocol import DecodedMasks
 from alps.engine.sam.absorbed import DecodedPoints
@@ -28,9 +29,6 @@ class RunningGraph(Protocol):
 
     def __call__(self, *inputs: Tensor) -> list[Tensor]:
         """Outputs, in the manifest's order, on the inputs' device."""
-
-    def out_of_memory(self, error: Exception) -> bool:
-        """Whether a call failed for want of memory on the GPU."""
 
 
 def empty_outputs(
@@ -67,17 +65,20 @@ class GraphRuntime(InPasses):
         self.artefact, self.graphs, self.device = artefact, graphs, device
         self.config = artefact.config
         self.precision = artefact.manifest.precision
-        at_once = IMAGES_AT_ONCE.get(device.type, 1)
-        if encoder := graphs.get("encoder"):
-            at_once = min(at_once, encoder.limit or at_once)
-            self._batches = Batches(self._encode, encoder.out_of_memory, encoder.limit or 0)
-        self.images_at_once = at_once
+        self.capacity = capacity_of(device, self.config)
+        if (encoder := graphs.get("encoder")) and encoder.limit:
+            images = min(self.capacity.images, encoder.limit)
+            self.capacity = replace(self.capacity, images=images)
+        if (transform := graphs.get("transform")) and transform.limit:
+            points = min(self.capacity.points, transform.limit)
+            self.capacity = replace(self.capacity, points=points)
+        self.on_callers_cores = False  # ONNX Runtime has threads of its own
 
     @torch.inference_mode()
     def encode(self, pixels: Tensor) -> Tensor:
         """Pixels (B, 3, S, S), normalised -> embeddings (B, C, h, w); see ``Runtime``."""
         self._needed("encoder")
-        return self._batches(pixels)
+        return in_batches(self._encode, pixels, self.capacity.images)
 
     def share(self, embedding: Tensor) -> list[Tensor]:
         """What all points of an image (C, h, w) share."""
@@ -111,10 +112,6 @@ class GraphRuntime(InPasses):
     ) -> list[DecodedMasks]:
         side = self.config.low_resolution_size
         return [decode_pass(self, image, points, threshold, side) for points in passes]
-
-    def _points_per_pass(self, embedding: Tensor, points: int) -> int:
-        most = super()._points_per_pass(embedding, points)
-        return min(most, self.graphs["transform"].limit or most)
 
     def _needed(self, part: str) -> None:
         if part not in self.graphs:

@@ -165,8 +165,3 @@ class _OrtGraph:
             torch.cuda.current_stream(self.device).synchronize()
         self.session.run_with_iobinding(binding)
         return outputs
-
-    @staticmethod
-    def out_of_memory(error: Exception) -> bool:
-        """Whether a call failed for want of memory on the GPU."""
-        return "allocate memory" in str(error) or "out of memory" in str(error)

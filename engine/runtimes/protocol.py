@@ -1,8 +1,8 @@
 """The two calls that everything mode makes, whoever answers them."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, replace
+from typing import Protocol, Self, runtime_checkable
 
 from torch import Tensor
 
@@ -18,12 +18,31 @@ class DecodedMasks:
     point_index: Tensor  # (M,) int64, into all points that were asked
 
 
+@dataclass(frozen=True)
+class Capacity:
+    """What a device takes at once. Results depend on it, for products of other shapes are rounded
+    otherwise: so it is chosen once a run, and never by what happens to be free.
+    """
+
+    images: int  # in a batch of the encoder
+    points: int  # in a pass of the decoder
+
+    def halved(self) -> Self | None:
+        """A smaller one: images first, then points; None where there is none."""
+        if self.images > 1:
+            return replace(self, images=self.images // 2)
+        return replace(self, points=self.points // 2) if self.points > 1 else None
+
+
 @runtime_checkable
 class Runtime(Protocol):
     """A SAM network that is ready to run somewhere."""
 
     config: SamConfig
-    images_at_once: int  # worth encoding in one call here
+    capacity: Capacity
+    # Whether it computes on the cores of whoever calls it: several threads gain by calling at once,
+    # and each keeps to as many cores as it says (``alps.engine.runtimes.cores``).
+    on_callers_cores: bool
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Embed images.
@@ -57,7 +76,17 @@ class TwoRuntimes:
 
     def __init__(self, encoder: Runtime, decoder: Runtime) -> None:
         self.encoder, self.decoder = encoder, decoder
-        self.config, self.images_at_once = encoder.config, encoder.images_at_once
+        self.config = encoder.config
+        self.on_callers_cores = encoder.on_callers_cores and decoder.on_callers_cores
+
+    @property
+    def capacity(self) -> Capacity:
+        """Images of the one, points of the other."""
+        return Capacity(self.encoder.capacity.images, self.decoder.capacity.points)
+
+    @capacity.setter
+    def capacity(self, capacity: Capacity) -> None:
+        self.encoder.capacity = self.decoder.capacity = capacity
 
     def encode(self, pixels: Tensor) -> Tensor:
         """See ``Runtime``; by the one."""

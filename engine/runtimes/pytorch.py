@@ -9,11 +9,11 @@ from torch import Tensor
 
 from alps.engine.base.errors import SettingsError
 from alps.engine.runtimes.batching import (
-    IMAGES_AT_ONCE,
-    Batches,
     InPasses,
     Steps,
+    capacity_of,
     decode_pass,
+    in_batches,
     wait_for,
 )
 from alps.engine.runtimes.protocol import DecodedMasks
@@ -22,7 +22,7 @@ from alps.engine.sam.absorbed import AbsorbedDecoder, DecodedPoints
 from alps.engine.sam.image_encoder import attend_compiled
 from alps.engine.settings import PRECISIONS
 from alps.kernels.base.blas import one_blas_thread
-from alps.kernels.base.threads import spread, threads
+from alps.kernels.base.threads import spread
 
 _DTYPES = dict(zip(PRECISIONS, (None, torch.bfloat16, torch.float16), strict=True))
 
@@ -45,12 +45,11 @@ class TorchRuntime(InPasses):
     def __init__(self, sam: Sam, *, precision: str = "fp32", decoder: str = "auto") -> None:
         self.sam = sam.eval()
         self.config = sam.config
-        self.images_at_once = IMAGES_AT_ONCE.get(sam.device.type, 1)
+        self.capacity = capacity_of(sam.device, sam.config)
         if precision not in PRECISIONS:
             raise SettingsError(f"precision {precision!r}: give one of {', '.join(PRECISIONS)}")
         self.precision = precision
-        self._batches = Batches(self._encode, _is_out_of_memory)
-        on_cpu = sam.device.type == "cpu"
+        self.on_callers_cores = on_cpu = sam.device.type == "cpu"
         if decoder == "auto":
             decoder = "compiled" if on_cpu else "absorbed"
         if decoder not in ("compiled", "absorbed", "plain"):
@@ -69,11 +68,8 @@ class TorchRuntime(InPasses):
 
     @torch.inference_mode()
     def encode(self, pixels: Tensor) -> Tensor:
-        """Pixels (B, 3, S, S), normalised -> embeddings (B, C, h, w); see ``Runtime``.
-
-        A GPU that runs out of memory gets smaller batches from then on.
-        """
-        embeddings = self._batches(pixels)
+        """Pixels (B, 3, S, S), normalised -> embeddings (B, C, h, w); see ``Runtime``."""
+        embeddings = in_batches(self._encode, pixels, self.capacity.images)
         wait_for(embeddings.device)
         return embeddings
 
@@ -109,11 +105,6 @@ class TorchRuntime(InPasses):
             spread(settled, len(passes))
         return [parts[index] for index in range(len(passes))]
 
-    def _points_per_pass(self, embedding: Tensor, points: int) -> int:
-        if self._compiled:  # a pass for each thread
-            points = -(-points // threads())
-        return super()._points_per_pass(embedding, points)
-
     @contextmanager
     def _autocast(self, precision: str) -> Iterator[None]:
         kind = self.sam.device.type
@@ -124,10 +115,6 @@ class TorchRuntime(InPasses):
                 # PyTorch's default rounds what convolutions take to ten bits, TF32.
                 stack.enter_context(torch.backends.cudnn.flags(enabled=True, allow_tf32=False))
             yield
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, torch.cuda.OutOfMemoryError)
 
 
 @contextmanager

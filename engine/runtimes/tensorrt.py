@@ -161,11 +161,6 @@ class _TrtGraph:
             )
         return outputs
 
-    @staticmethod
-    def out_of_memory(error: Exception) -> bool:
-        """Whether a call failed for want of memory on the GPU."""
-        return isinstance(error, torch.cuda.OutOfMemoryError)
-
 
 def _stream(device: torch.device) -> int:
     """PyTorch's own stream: what it queued before is done before, and the reverse."""

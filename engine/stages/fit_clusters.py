@@ -67,7 +67,9 @@ def fit_clusters(
             also={"sample": sample, "seed": settings.cluster.seed},
             choose_tiles=partial(draw_tiles, sample=sample, seed=settings.cluster.seed),
         )
-        found = segment_archive(folder, loaded.generator(), loaded.info, loaded.settings)
+        found = segment_archive(
+            folder, loaded.generator_for(folder, options), loaded.info, loaded.settings
+        )
         note_warnings(folder, found, options.share)
         collect_tiles(folder)
         summary = summarise(folder)

@@ -171,7 +171,12 @@ def segment_stage(
                 folder.update_run(done={})
     with timed(folder, "segment", options.share):
         found = segment_archive(
-            folder, loaded.generator(), loaded.info, loaded.settings, options.share, again=again
+            folder,
+            loaded.generator_for(folder, options),
+            loaded.info,
+            loaded.settings,
+            options.share,
+            again=again,
         )
     note_warnings(folder, found, options.share)
     update.note(folder)

@@ -105,7 +105,7 @@ def one_pass_stage(
             keeper.advance()
             found = segment_archive(
                 folder,
-                loaded.generator(),
+                loaded.generator_for(folder, options),
                 loaded.info,
                 loaded.settings,
                 keeper=keeper,

@@ -49,6 +49,7 @@ from alps.engine.settings import (
     deciding,
 )
 from alps.engine.stages.changes import write_stamps
+from alps.engine.stages.tiles.device import keep_to_device
 from alps.engine.telemetry.record import recorder
 
 MOST_KINDS = 8  # of sources that are read alike, which are printed
@@ -73,6 +74,7 @@ class RunOptions:
     share: tuple[int, int] = (0, 1)
     artefacts: Path | None = None  # exports for settings.segment.runtime; None: the default place
     update: bool = False  # make anew what was made of images that changed since
+    any_device: bool = False  # go on with a run that another kind of device began
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,16 @@ class LoadedModel:
         """Everything mode as the run wants it."""
         segment = self.settings.segment
         return MaskGenerator.for_run(open_runtime(self.model, segment.runtime), segment)
+
+    def generator_for(self, folder: RunFolder, options: RunOptions) -> MaskGenerator:
+        """That, as the device computes for the run in a folder that began it.
+
+        Raises RunFolderError where another one did.
+        """
+        generator = self.generator()
+        with alone(folder, options.share):
+            keep_to_device(folder, generator.runtime, self.model.device, options.any_device)
+        return generator
 
 
 def prepare_model(settings: RunSettings, options: RunOptions) -> LoadedModel:

@@ -1,69 +1,32 @@
 """Segment and pool: every tile of the plan through everything mode, shard by shard."""
 
-import sys
 import time
-from collections.abc import Collection, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-from torch import Tensor
 
-from alps.engine.base.errors import SourceError
-from alps.engine.base.failures import of_source
 from alps.engine.base.progress import Progress
-from alps.engine.images.raster import RasterReader, Tile
 from alps.engine.images.reading import Reading, limits_from
 from alps.engine.images.sources import root_of
-from alps.engine.masks.generator import MaskGenerator, Segments
+from alps.engine.masks.generator import MaskGenerator
+from alps.engine.pipeline.line import Line
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.items import said_of
-from alps.engine.run_folder.plan import Plan, PlannedTile, check_size
-from alps.engine.run_folder.schemas import STAGES, TILE_SCHEMA, segment_schema
+from alps.engine.run_folder.plan import Plan
+from alps.engine.run_folder.schemas import TILE_SCHEMA
 from alps.engine.run_folder.sums import is_whole
 from alps.engine.run_folder.tables import read_table, write_table, write_tables
+from alps.engine.runtimes.cores import cores_shared_out
 from alps.engine.sam.config import ModelInfo
 from alps.engine.settings import FilledSettings
 from alps.engine.stages.absences import Absences
+from alps.engine.stages.tiles.masks import Batch, TileStages
+from alps.engine.stages.tiles.reading import ReadTile, reading_ahead
 from alps.engine.telemetry.record import recorder
-
-# How many batches of tiles wait, read and decoded, for the model.
-READ_AHEAD = 2
-# What lies under no mask has an embedding too: of cells, so many a side of a window.
-REST_CELLS = 4
-NO_PIXEL = {"status": "skipped", "reason": "no valid pixel"}  # of a row of tiles.parquet
-
-
-@dataclass
-class ReadTile:
-    """A tile's pixels, or why there are none."""
-
-    planned: PlannedTile
-    tile: Tile | None
-    error: SourceError | None
-    seconds: float
-
-    @property
-    def reason(self) -> str:
-        """Why there are no pixels."""
-        return self.planned.reason or str(self.error or "")
-
-    def row(self) -> dict[str, Any]:
-        """Its row of tiles.parquet as long as nothing was made of it: failed."""
-        return self.planned.row() | {
-            "status": "failed",
-            "reason": self.reason,
-            "segments": 0,
-            "points": 0,
-            "valid_pixels": 0,
-            "covered_pixels": 0,
-            **{f"{stage}_seconds": 0.0 for stage in STAGES},
-            "read_seconds": self.seconds,
-        }
 
 
 class Keeper(Protocol):
@@ -107,49 +70,66 @@ def segment_archive(
     mine = range(share[0], plan.shards, share[1])
     redone = {plan.shard_of(tile) for tile in again}
     missing = [shard for shard in mine if shard in redone or not keeper.is_done(shard)]
-    schema = segment_schema(info.config.embedding_channels)
-    kept = _KeptTiles(folder, plan, again, schema)
+    work = TileStages(generator, settings.segment, info.config.embedding_channels)
+    kept = _KeptTiles(folder, plan, again, work.schema)
     tiles = (
         tile for shard in missing for tile in plan.tiles_of(shard) if not kept.has(tile.tile_id)
     )
     total, left = (sum(len(plan.ids_of(shard)) for shard in shards) for shards in (mine, missing))
-    at_once = generator.runtime.images_at_once
+    stages, slots = work.stages(left)
     with (
         Progress(total, "tiles", "segmenting", initial=total - left) as progress,
-        ExitStack() as stack,
+        cores_shared_out(),
+        reading_ahead(tiles, reading_of(folder, settings), settings.source.tile) as reads,
+        Line(
+            _batches(plan, missing, kept, reads.results, generator.runtime.capacity.images),
+            stages,
+            slots,
+        ) as line,
     ):
-        reads = stack.enter_context(
-            reading_ahead(tiles, reading_of(folder, settings), READ_AHEAD * at_once)
-        )
         absences = Absences(archive_root(folder))
+        found = (one for some in line for one in some)
         for shard in missing:
             made = kept.of_shard(shard)
-            waiting = islice(reads.results, len(plan.ids_of(shard)) - len(made))
             progress.advance(len(made))
-            while batch := list(islice(waiting, at_once)):
-                embeddings, seconds = _embed(batch, generator)
-                for read in batch:
-                    if not read.planned.reason:
-                        absences.note(read.planned.source, read.error)
-                    own = embeddings.get(read.planned.tile_id)
-                    row, table = _segment_tile(read, own, generator, settings, schema)
-                    row["encode_seconds"] += seconds if own else 0.0
-                    made[read.planned.tile_id] = row, table
-                    recorder.tile(row)
-                    progress.advance(1)
-            tile_rows, tables = zip(*(made[tile] for tile in sorted(made)), strict=True)
-            began = time.perf_counter()
-            write_table(pa.concat_tables(tables), folder.segments(shard))
-            each = (time.perf_counter() - began) / len(tile_rows)
-            for row in tile_rows:
-                row["write_seconds"] = each
-            # Written last: from here on the shard is done.
-            write_table(
-                pa.Table.from_pylist(list(tile_rows), schema=TILE_SCHEMA), folder.shard_tiles(shard)
-            )
+            for one in islice(found, len(plan.ids_of(shard)) - len(made)):
+                if not one.read.planned.reason:
+                    absences.note(one.read.planned.source, one.read.error)
+                made[one.tile_id] = one.row, one.segments
+                recorder.tile(one.row)
+                progress.advance(1)
+            _commit(folder, shard, [made[tile] for tile in sorted(made)])
             recorder.shard()
             keeper.committed(shard)
         return reads.doubts
+
+
+def _batches(
+    plan: Plan,
+    shards: Sequence[int],
+    kept: "_KeptTiles",
+    reads: Iterator[ReadTile],
+    size: int,
+) -> Iterator[Batch]:
+    """Tiles of each shard that follow each other, ``size`` at a time; known ones stay empty."""
+    for shard in shards:
+        ids = plan.ids_of(shard)
+        for first in range(ids.start, ids.stop, size):
+            some = range(first, min(first + size, ids.stop))
+            if not all(map(kept.has, some)):
+                yield Batch.of([None if kept.has(tile) else next(reads) for tile in some], size)
+
+
+def _commit(folder: RunFolder, shard: int, made: Sequence[tuple[dict[str, Any], pa.Table]]) -> None:
+    """Write a shard: rows of its tiles and their segments, in order."""
+    rows, tables = zip(*made, strict=True)
+    began = time.perf_counter()
+    write_table(pa.concat_tables(tables), folder.segments(shard))
+    each = (time.perf_counter() - began) / len(rows)
+    for row in rows:
+        row["write_seconds"] = each
+    # Written last: from here on the shard is done.
+    write_table(pa.Table.from_pylist(list(rows), schema=TILE_SCHEMA), folder.shard_tiles(shard))
 
 
 class _KeptTiles:
@@ -231,151 +211,3 @@ class _KeepAll:
 
     def committed(self, shard: int) -> None:
         pass
-
-
-def _embed(
-    batch: list[ReadTile], generator: MaskGenerator
-) -> tuple[dict[int, list[Tensor]], float]:
-    """Embeddings by tile id, where a batch is more than one tile, and the seconds of each."""
-    some = {
-        read.planned.tile_id: read.tile.rgb
-        for read in batch
-        if read.tile is not None and read.tile.valid.any()
-    }
-    if len(some) < 2:
-        return {}, 0.0  # everything mode encodes a single tile itself
-    began = time.perf_counter()
-    embeddings = generator.embed(list(some.values()))
-    seconds = (time.perf_counter() - began) / len(some)
-    return dict(zip(some, embeddings, strict=True)), seconds
-
-
-def _segment_tile(
-    read: ReadTile,
-    embeddings: list[Tensor] | None,
-    generator: MaskGenerator,
-    settings: FilledSettings,
-    schema: pa.Schema,
-) -> tuple[dict, pa.Table]:
-    """A tile's row and its segments."""
-    planned, tile, row = read.planned, read.tile, read.row()
-    if tile is None:
-        return row, schema.empty_table()
-    valid = int(tile.valid.sum())
-    if valid == 0:
-        return row | NO_PIXEL, schema.empty_table()
-    segments = generator.segment(
-        tile.rgb,
-        tile.valid,
-        max_area=settings.segment.max_area,
-        min_area=settings.segment.min_area,
-        embeddings=embeddings,
-        rest_cells=REST_CELLS,
-    )
-    # Segments and coverage are of SAM's masks, not of what lies under none.
-    masks = int((segments.mask >= 0).sum())
-    seconds = dict(segments.seconds)
-    seconds["filter"] += seconds.pop("runs")
-    row |= {
-        "status": "ok" if masks else "empty",
-        "reason": "" if masks else "no mask passed the gate",
-        "segments": masks,
-        "points": segments.prompted,
-        "valid_pixels": valid,
-        "covered_pixels": segments.covered,
-        **{f"{stage}_seconds": value for stage, value in seconds.items()},
-    }
-    return row, _segment_table(planned.tile_id, segments, schema)
-
-
-def _segment_table(tile_id: int, segments: Segments, schema: pa.Schema) -> pa.Table:
-    count = len(segments)
-    columns = {
-        "tile_id": np.full(count, tile_id, dtype=np.int64),
-        "segment_id": np.arange(count, dtype=np.int32),
-        "mask": segments.mask,
-        **{name: segments.boxes[:, i] for i, name in enumerate(("x", "y", "width", "height"))},
-        "area": segments.area,
-        "predicted_iou": segments.predicted_iou,
-        "stability_score": segments.stability_score,
-        "point_x": segments.points[:, 0],
-        "point_y": segments.points[:, 1],
-        "centre_x": segments.centres[:, 0],
-        "centre_y": segments.centres[:, 1],
-        "counts": segments.counts,
-        "embedding": _lists(segments.embeddings),
-        "colour": _lists(segments.colours),
-    }
-    return pa.table(columns, schema=schema)
-
-
-def _lists(values: np.ndarray) -> pa.Array:
-    """(n, C) as n lists of C float16."""
-    flat = np.ascontiguousarray(values, dtype=np.float16).ravel()
-    return pa.FixedSizeListArray.from_arrays(pa.array(flat), values.shape[1])
-
-
-class reading_ahead:
-    """Context manager: ``results`` yields tiles in order, read by one thread ahead of their use."""
-
-    def __init__(self, tiles: Iterable[PlannedTile], reading: Reading, ahead: int) -> None:
-        self._tiles, self._reading, self._ahead = tiles, reading, ahead
-        self.doubts: dict[str, str] = {}  # what a sample of a source shows: the first such source
-
-    def __enter__(self) -> "reading_ahead":
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="alps-read")
-        self._reader: tuple[str, RasterReader] | None = None
-        self.results = self._run()
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._pool.shutdown(wait=True, cancel_futures=True)
-        self._close()
-
-    def _run(self) -> Iterator[ReadTile]:
-        tiles = iter(self._tiles)
-        waiting = [self._pool.submit(self._read, tile) for tile in islice(tiles, self._ahead)]
-        for tile in tiles:
-            yield waiting.pop(0).result()
-            waiting.append(self._pool.submit(self._read, tile))
-        for future in waiting:
-            yield future.result()
-
-    def _read(self, planned: PlannedTile) -> ReadTile:
-        began = time.perf_counter()
-        if planned.reason:
-            return ReadTile(planned, None, None, 0.0)
-        try:
-            with of_source(planned.source, "reading"):
-                tile, error = self._open(planned).read(planned.window), None
-        except SourceError as failure:
-            tile, error = None, failure
-        return ReadTile(planned, tile, error, time.perf_counter() - began)
-
-    def _open(self, planned: PlannedTile) -> RasterReader:
-        """The reader of a tile's source; neighbours in the plan share it."""
-        if self._reader is None or self._reader[0] != planned.path:
-            self._close()
-            reader = RasterReader(planned.path, self._reading)
-            self._reader = (planned.path, reader)
-            try:
-                check_size(reader, planned)
-                self._note(planned.source, reader)
-            except SourceError:
-                self._close()
-                raise
-        return self._reader[1]
-
-    def _note(self, source: str, reader: RasterReader) -> None:
-        """Say what is doubtful, once a kind of doubt and not once a file."""
-        if not reader.needs_sample:  # it would be read for this alone
-            return
-        for doubt in reader.describe().doubts:
-            if doubt.kind not in self.doubts:
-                self.doubts[doubt.kind] = f"{source}: {doubt.text}"
-                print(f"warning: {source}: {doubt.text}", file=sys.stderr)
-
-    def _close(self) -> None:
-        if self._reader is not None:
-            self._reader[1].close()
-            self._reader = None

@@ -15,10 +15,10 @@ _limit: int | None = None
 
 
 class _Inside(local):
-    """Whether this thread is at work on the pieces of a ``spread``, or keeps to itself."""
+    """Of a thread: whether it is at work on pieces of a ``spread``, and to how many it may."""
 
     pieces = False
-    alone = False
+    most: int | None = None
 
 
 _inside = _Inside()
@@ -27,8 +27,11 @@ _pool: tuple[int, ThreadPoolExecutor] | None = None  # process id and pool: a fo
 
 def threads() -> int:
     """How many threads kernels may use; the CPUs this process may run on unless set."""
-    if _inside.alone:
-        return 1
+    return _all_threads() if _inside.most is None else _inside.most
+
+
+def _all_threads() -> int:
+    """How many threads all kernels of the process may use."""
     if _limit is not None:
         return _limit
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -47,13 +50,13 @@ def set_threads(number: int | None) -> None:
 
 
 @contextmanager
-def on_one_thread() -> Iterator[None]:
-    """Kernels that this thread calls keep to it: others are busy with work of their own."""
-    before, _inside.alone = _inside.alone, True
+def at_most(number: int) -> Iterator[None]:
+    """Kernels that this thread calls use so many threads: others have work of their own."""
+    before, _inside.most = _inside.most, number
     try:
         yield
     finally:
-        _inside.alone = before
+        _inside.most = before
 
 
 def spread(work: Callable[[int, int], None], count: int, grain: int = 1) -> None:
@@ -107,5 +110,5 @@ def spread(work: Callable[[int, int], None], count: int, grain: int = 1) -> None
 def _executor() -> ThreadPoolExecutor:
     global _pool
     if _pool is None or _pool[0] != os.getpid():
-        _pool = os.getpid(), ThreadPoolExecutor(max(1, threads() - 1), "alps-kernel")
+        _pool = os.getpid(), ThreadPoolExecutor(max(1, _all_threads() - 1), "alps-kernel")
     return _pool[1]

@@ -102,7 +102,9 @@ def compiled_functions():
             continue
         parts = ("alps.kernels", *path.relative_to(KERNELS).with_suffix("").parts)
         module = importlib.import_module(".".join(parts).removesuffix(".__init__"))
-        found |= {(module.__name__, name): f for name, f in vars(module).items() if is_dispatcher(f)}
+        found |= {
+            (module.__name__, name): f for name, f in vars(module).items() if is_dispatcher(f)
+        }
     return found
 
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from alps.kernels.base.threads import on_one_thread, set_threads, spread, threads
+from alps.kernels.base.threads import at_most, set_threads, spread, threads
 
 
 @pytest.fixture(autouse=True)
@@ -126,9 +126,9 @@ def test_where_no_thread_can_be_started_fewer_do_it_all(monkeypatch):
 def test_a_thread_that_keeps_to_itself():
     set_threads(3)
     seen = []
-    with on_one_thread():
-        with on_one_thread():
-            pass
+    with at_most(1):
+        with at_most(2):
+            assert threads() == 2
         assert threads() == 1
         spread(lambda first, last: seen.append((first, last, threading.get_ident())), 5)
         other = threading.Thread(target=lambda: seen.append(threads()))  # it has a say of its own
@@ -136,3 +136,11 @@ def test_a_thread_that_keeps_to_itself():
         other.join()
     assert seen == [(0, 5, threading.get_ident()), 3]
     assert threads() == 3
+
+
+def test_threads_of_a_pool_that_began_in_one_that_keeps_to_itself():
+    set_threads(3)
+    with at_most(2):
+        spread(lambda first, last: None, 5)
+    together = threading.Barrier(3, timeout=30)
+    spread(lambda first, last: together.wait(), 3)  # passes only on three threads

@@ -27,7 +27,7 @@ from alps.engine.run_folder.plan import Plan, PlannedTile
 from alps.engine.run_folder.schemas import PREDICTED_SCHEMA, TILE_SCHEMA
 from alps.engine.run_folder.tables import note_table, write_table
 from alps.engine.stages.absences import Absences
-from alps.engine.stages.segment import NO_PIXEL, READ_AHEAD, ReadTile, reading_ahead
+from alps.engine.stages.tiles.reading import NO_PIXEL, ReadTile, reading_ahead
 from alps.engine.telemetry.record import recorder
 from alps.trainer.predict.model import Predictor
 from alps.trainer.predict.recipe import PredictSettings
@@ -59,8 +59,7 @@ class Work:
         first = self.plan.ids_of(shards[0]).start
         end = self.plan.ids_of(shards[-1]).stop
         rows = _Rows(self.plan, first, end)
-        ahead = READ_AHEAD * self.settings.batch
-        with reading_ahead(rows.tiles(), self.reading, ahead) as reads:
+        with reading_ahead(rows.tiles(), self.reading, self.tile) as reads:
             found = _Predicting(self, rows, reads.results, progress).run()
             for shard in shards:
                 path, seen = self.folder.predicted(shard), []

@@ -76,6 +76,14 @@ class Outcome:
         return sorted(path.name for path in (self.root / "segments").glob("part-*.parquet"))
 
 
+def as_of_another_device(run_json: Path) -> None:
+    """Let a run look as if a GPU had begun it."""
+    run = json.loads(run_json.read_text())
+    run["computed_on"]["device"] = "a card"
+    del run["sum"]  # edited on purpose
+    run_json.write_text(json.dumps(run))
+
+
 def _columns(path: Path) -> dict[str, np.ndarray]:
     return {name: np.array(v) for name, v in pq.read_table(path).to_pydict().items()}
 
@@ -87,9 +95,11 @@ class Effect:
     given: tuple[str, ...]  # arguments; {other} and {empty} are a checkpoint and a folder
     shows: Callable[[Outcome, Outcome], bool]  # of the runs with it and without
     beside: tuple[str, ...] = ()  # arguments of both
-    # What of: one image; "broken", "naming": with others; "changed": replaced after a first run.
+    # What of: one image; "broken", "naming": with others; after a first run: "changed": replaced,
+    # "elsewhere": which another device began.
     archive: str = "whole"
     code: int = 0  # the exit code with it
+    plain_code: int = 0  # and without
 
 
 # --- what shows
@@ -298,6 +308,15 @@ MAX_FAILED = {
     )
 }
 
+ANY_DEVICE = {
+    "any_device": Effect(
+        ("--any-device",),
+        lambda g, p: "begun on a card" in p.said and g.shards,
+        archive="elsewhere",
+        plain_code=1,
+    )
+}
+
 UPDATE = {"update": Effect(("--update",), unlike_embeddings, archive="changed")}
 
 METRICS = {
@@ -307,7 +326,7 @@ METRICS = {
 }
 
 EFFECTS = {
-    "label": SEGMENT | CLUSTER | PAINT | MAX_FAILED | UPDATE | METRICS | {
+    "label": SEGMENT | CLUSTER | PAINT | MAX_FAILED | ANY_DEVICE | UPDATE | METRICS | {
         "clusters_from": Effect(
             ("--clusters-from", "{clusters}"),
             lambda g, p: not g.shards and len(g.clusters["centroids"]) == 6,
@@ -317,7 +336,7 @@ EFFECTS = {
             ("--clusters-from", "{clusters}"),
         ),
     },
-    "segment": SEGMENT | MAX_FAILED | UPDATE | METRICS | {
+    "segment": SEGMENT | MAX_FAILED | ANY_DEVICE | UPDATE | METRICS | {
         "share": Effect(
             ("--shard", "2/2"), lambda g, p: g.shards == p.shards[1:] != p.shards
         ),
@@ -328,7 +347,7 @@ EFFECTS = {
         ),
     },
     "paint": PAINT | MAX_FAILED,
-    "fit-clusters": SEGMENT | CLUSTER | MAX_FAILED | {
+    "fit-clusters": SEGMENT | CLUSTER | MAX_FAILED | ANY_DEVICE | {
         "sample": Effect(
             ("--sample", "1"), lambda g, p: len(g.tiles["x"]) == 1 < len(p.tiles["x"])
         ),
@@ -362,7 +381,7 @@ class Bench:
         self._numbers = itertools.count()
         self._taken = socket.create_server(("127.0.0.1", 0))  # a port that nobody else can have
         image = make_scene(3, SceneSettings(size=WIDTH)).image[:HEIGHT]
-        for name in ("whole", "broken", "naming"):
+        for name in ("whole", "broken", "naming", "elsewhere"):
             (root / name).mkdir()
             Image.fromarray(image).save(root / name / "a.png")
         cut = (root / "whole" / "a.png").read_bytes()
@@ -416,6 +435,9 @@ class Bench:
                 self._draw(3)
                 CliRunner().invoke(COMMANDS[command], [*places, *common])
                 self._draw(4)
+            if archive == "elsewhere":
+                CliRunner().invoke(COMMANDS[command], [*places, *common])
+                as_of_another_device(out / "run.json")
             done = CliRunner().invoke(COMMANDS[command], [*places, *common, *given])
         code, said = done.exit_code, done.output
         if done.exception is not None and not isinstance(done.exception, SystemExit):
@@ -450,6 +472,6 @@ def test_an_option_has_its_effect(bench, command, name):
     effect = EFFECTS[command][name]
     plain = bench.run(command, effect.beside, effect.archive)
     given = bench.run(command, (*effect.beside, *effect.given), effect.archive)
-    assert plain.code == 0, plain.said
+    assert plain.code == effect.plain_code, plain.said
     assert given.code == effect.code, given.said
     assert effect.shows(given, plain)

@@ -11,7 +11,8 @@ from stock_sam import SMALL, original_generator, ours_like, picture, stock_sam
 
 from alps.engine.base.errors import ModelError, SettingsError, SourceError
 from alps.engine.masks.generator import EverythingSettings, MaskGenerator
-from alps.engine.runtimes.protocol import DecodedMasks
+from alps.engine.runtimes.batching import fit_capacity
+from alps.engine.runtimes.protocol import Capacity, DecodedMasks
 from alps.engine.runtimes.pytorch import TorchRuntime
 from alps.engine.settings import ModelDefaults, RunSettings
 
@@ -188,7 +189,8 @@ class Squares:
     """
 
     config = SMALL
-    images_at_once = 1
+    capacity = Capacity(images=1, points=64)
+    on_callers_cores = False
 
     def __init__(self):
         self.encoded = 0
@@ -392,7 +394,7 @@ def test_batches_hand_out_all_points_in_order(ours, batch):
     assert index.tolist() == np.repeat(np.arange(20), 3).tolist()
 
 
-def test_a_gpu_out_of_memory_gets_smaller_batches(ours, monkeypatch, caplog):
+def test_a_gpu_out_of_memory_gets_smaller_batches_before_the_first_tile(ours, monkeypatch):
     """What torch raises there is raised here: the CPU has memory enough."""
     batches, encode = [], ours.encode
 
@@ -404,21 +406,20 @@ def test_a_gpu_out_of_memory_gets_smaller_batches(ours, monkeypatch, caplog):
 
     monkeypatch.setattr(ours, "encode", fails_above_two)
     runtime = TorchRuntime(ours)
+    runtime.capacity = Capacity(images=8, points=4)
+    fit_capacity(runtime)
+    assert batches == [8, 4, 2] and runtime.capacity == Capacity(images=2, points=4)
     pixels = torch.randn(5, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    embeddings = runtime.encode(pixels)
-    assert batches == [5, 2, 2, 1]
-    assert "out of memory" in caplog.text
-    torch.testing.assert_close(embeddings, encode(pixels))
-    assert batches == [5, 2, 2, 1]
-    runtime.encode(pixels)
-    assert batches[4:] == [2, 2, 1]
+    torch.testing.assert_close(runtime.encode(pixels), encode(pixels))
+    assert batches[3:] == [2, 2, 1]
 
     def always_fails(pixels, attend):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(ours, "encode", always_fails)
+    monkeypatch.setattr(ours, "encode", always_fails)  # a neighbour grew
     with pytest.raises(torch.cuda.OutOfMemoryError):
         runtime.encode(pixels)
+    assert runtime.capacity == Capacity(images=2, points=4)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

@@ -16,13 +16,14 @@ from alps.engine.masks.generator import MaskGenerator
 from alps.engine.models.checkpoints import load_sam
 from alps.engine.models.registry import artefact_folder
 from alps.engine.runtimes.artefact import DECODER, ENCODER, open_artefact
-from alps.engine.runtimes.batching import Batches
+from alps.engine.runtimes.batching import capacity_of, fit_capacity, in_batches
 from alps.engine.runtimes.choose import Model, choose, open_runtime
 from alps.engine.runtimes.exported import GraphRuntime
 from alps.engine.runtimes.onnxruntime import OnnxRuntime, onnxruntime_module, providers_for
-from alps.engine.runtimes.protocol import Runtime, TwoRuntimes
+from alps.engine.runtimes.protocol import Capacity, Runtime, TwoRuntimes
 from alps.engine.runtimes.pytorch import TorchRuntime
 from alps.engine.runtimes.tensorrt import TensorRTRuntime, _TrtGraph, check_engines
+from alps.engine.sam import SamConfig
 from alps.engine.settings import ClusterSettings, RunSettings, SegmentSettings
 
 
@@ -120,7 +121,7 @@ def close(found, expected, relative=2e-4):
 
 
 def test_it_is_a_runtime(runtime):
-    assert isinstance(runtime, Runtime) and runtime.images_at_once == 1
+    assert isinstance(runtime, Runtime) and runtime.capacity.images == 1
     assert runtime.config.image_size == 128
 
 
@@ -321,31 +322,73 @@ def test_the_gpus_providers_get_the_stream_and_a_cache(monkeypatch, tmp_path):
     assert len(providers_for("cuda", device, tmp_path)) == 2
 
 
-def test_a_full_gpu_gets_smaller_batches():
+def test_capacity_follows_the_whole_memory_and_never_what_is_free(monkeypatch):
+    def free(device):
+        pytest.fail("asked what is free")
+
+    monkeypatch.setattr("torch.cuda.mem_get_info", free)
+    device = torch.device("cuda")
+    sizes = {}
+    for gigabytes in (4, 8, 24, 80, 141):
+        card = SimpleNamespace(total_memory=gigabytes << 30)
+        monkeypatch.setattr("torch.cuda.get_device_properties", lambda device, card=card: card)
+        sizes[gigabytes] = capacity_of(device, SamConfig())
+    assert {capacity.images for capacity in sizes.values()} == {8}
+    points = [capacity.points for capacity in sizes.values()]
+    assert points == sorted(points) and points[0] < points[2] == points[4] == 256
+    cpu = capacity_of(torch.device("cpu"), SamConfig())
+    assert cpu == Capacity(images=1, points=4)
+
+
+class LittleMemory:
+    """A runtime that has room for so many images and points."""
+
+    config = SamConfig()
+
+    def __init__(self, images, points, error="CUDA out of memory. Tried to allocate 20 MiB"):
+        self.capacity, self.images, self.points = Capacity(8, 256), images, points
+        self.error, self.asked = error, []
+
+    def encode(self, pixels):
+        self._need(len(pixels), self.images)
+        return torch.zeros(len(pixels), 1, 1, 1)
+
+    def decode(self, embedding, points, pred_iou_thresh, points_per_batch):
+        assert pred_iou_thresh == 0 and len(points) == points_per_batch  # all are upscaled
+        self._need(len(points), self.points)
+        yield None
+
+    def _need(self, count, most):
+        self.asked.append(count)
+        if count > most:
+            raise RuntimeError(self.error)
+
+
+@pytest.mark.parametrize(
+    ("room", "fits"), [((8, 256), (8, 256)), ((3, 256), (2, 256)), ((2, 60), (1, 32))]
+)
+def test_what_does_not_fit_is_halved_before_the_first_tile(room, fits):
+    runtime = LittleMemory(*room)
+    fit_capacity(runtime)
+    assert runtime.capacity == Capacity(*fits)
+
+
+def test_what_fits_nowhere_and_other_errors_are_raised():
+    for runtime in (LittleMemory(0, 0), LittleMemory(4, 256, "an illegal address")):
+        with pytest.raises(RuntimeError, match=runtime.error[:10]):
+            fit_capacity(runtime)
+    assert runtime.asked == [8]
+
+
+def test_images_are_encoded_so_many_at_once():
     sizes = []
 
     def encode(batch):
         sizes.append(len(batch))
-        if len(batch) > 2:
-            raise RuntimeError("Failed to allocate memory for requested buffer")
         return batch
 
-    batches = Batches(encode, OnnxGraphErrors.out_of_memory)
     pixels = torch.arange(7.0)[:, None]
-    assert torch.equal(batches(pixels), pixels)
-    assert sizes == [7, 3, 1, 1, 1, 1, 1, 1, 1]
-    with pytest.raises(RuntimeError, match="other"):
-        Batches(fail, OnnxGraphErrors.out_of_memory)(pixels)
-
-
-def fail(batch):
-    raise RuntimeError("other")
-
-
-class OnnxGraphErrors:
-    from alps.engine.runtimes.onnxruntime import _OrtGraph
-
-    out_of_memory = staticmethod(_OrtGraph.out_of_memory)
+    assert torch.equal(in_batches(encode, pixels, 3), pixels) and sizes == [3, 3, 1]
 
 
 # --- which one is chosen

@@ -20,11 +20,12 @@ from alps.engine.planning import make
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.tables import read_table
 from alps.engine.settings import ClusterSettings, RunSettings
-from alps.engine.stages import absences, regions, segment, single
+from alps.engine.stages import absences, regions, single
 from alps.engine.stages.absences import Absences
 from alps.engine.stages.label import label_archive
 from alps.engine.stages.one_pass import OnePass
 from alps.engine.stages.opening import RunOptions
+from alps.engine.stages.tiles import reading as tile_reading
 
 SETTINGS = RunSettings(cluster=ClusterSettings(clusters=3))
 NAMES = ("a.png", "b.png", "c.png", "d.png")
@@ -195,7 +196,7 @@ def test_one_odd_source_stops_nothing(images, tmp_path, options):
 
 ODD = {
     "opened": (make, "check_windows", lambda source, *rest: source.name),
-    "read": (segment, "check_size", lambda reader, tile: tile.source),
+    "read": (tile_reading, "check_size", lambda reader, tile: tile.source),
     "cut": (regions, "_scene_of", lambda tiles: tiles[0].source),
     "painted": (Painter, "_shown", lambda painter, tile, *rest: tile.source),
 }

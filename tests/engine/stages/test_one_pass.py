@@ -248,7 +248,7 @@ def test_a_sample_that_was_stopped_goes_on(archive, tmp_path, options, monkeypat
     monkeypatch.undo()
     monkeypatch.setattr("alps.engine.run_folder.plan.SHARD_TILES", 3)
     monkeypatch.setattr(
-        "alps.engine.stages.segment._segment_tile", lambda *_: pytest.fail("segmented again")
+        "alps.engine.stages.tiles.masks.TileStages.find", lambda *_: pytest.fail("segmented again")
     )
     fit_clusters(archive, file, 8, SETTINGS, options)
     assert load_clusters(file).sha256 == load_clusters(tmp_path / "whole.npz").sha256

@@ -191,7 +191,7 @@ def test_stopped_between_shards_and_stages_ends_the_same(
 @pytest.mark.parametrize(
     ("place", "doing"),
     [
-        ("alps.engine.masks.generator.MaskGenerator.segment", "segmenting: .*--tile"),
+        ("alps.engine.masks.generator.MaskGenerator.find", "segmenting: .*--tile"),
         ("alps.engine.stages.regions._cut_source", "cutting: .*--superpixels"),
         ("alps.engine.clusters.assign.fit_centroids", "clustering: .*--clusters"),
         ("alps.engine.labels.paint.Painter.paint", "painting: .*smaller images"),
@@ -245,7 +245,7 @@ def test_other_clusters_segment_nothing_anew(archive, tmp_path, options, monkeyp
     label_archive(archive, out, SETTINGS, options)
     first = results(out)
     monkeypatch.setattr(
-        "alps.engine.stages.segment._segment_tile", lambda *_: pytest.fail("segmented again")
+        "alps.engine.stages.tiles.masks.TileStages.find", lambda *_: pytest.fail("segmented again")
     )
     label_archive(archive, out, alps.RunSettings(cluster=alps.ClusterSettings(clusters=6)), options)
     assert {c["id"] for c in json.loads((out / "classes.json").read_text())["classes"]} == set(

@@ -86,8 +86,8 @@ MUTANTS = [
     ),
     Mutant(
         "engine/masks/generator.py",
-        old="gate = Gate(valid, max(1, min_area), max_area * height * width)",
-        new="gate = Gate(valid, max(1, min_area))",
+        old="return Gate(valid, max(1, min_area), max_area * height * width)",
+        new="return Gate(valid, max(1, min_area))",
         tests=(f"{OPTION}[label-max_area]",),
         why="no mask is too large",
     ),

@@ -1,0 +1,219 @@
+"""Tiles through everything mode: what of it is a device's, what the CPU's, and how both overlap.
+
+On a device the tiles of a batch keep their places, whatever becomes of the others: what a GPU
+computes of one depends on its place and on no neighbour, so a run that was stopped and goes on
+computes the same. On a CPU each tile stays with one thread, and its PyTorch on one core.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from alps.engine.masks.generator import Found, MaskGenerator, Segments
+from alps.engine.pipeline.line import Slots, Stage
+from alps.engine.run_folder.schemas import segment_schema
+from alps.engine.runtimes.cores import kernel_threads
+from alps.engine.settings import FilledSegmentSettings
+from alps.engine.stages.tiles.reading import NO_PIXEL, ReadTile
+from alps.kernels.base.threads import threads
+
+# What lies under no mask has an embedding too: of cells, so many a side of a window.
+REST_CELLS = 4
+AT_DEVICE = 2  # batches: one that is computed, and one on its way there or back
+PREPARING = 2  # threads that make a network's input of pixels
+DESCRIBING = 8  # threads at most, beside a device
+
+
+@dataclass(frozen=True)
+class MadeTile:
+    """What a tile came to."""
+
+    row: dict[str, Any]  # of tiles.parquet
+    segments: pa.Table
+    read: ReadTile  # without its pixels
+
+    @property
+    def tile_id(self) -> int:
+        """Its number in the plan."""
+        return self.read.planned.tile_id
+
+
+@dataclass
+class Place:
+    """A tile's place in a batch."""
+
+    read: ReadTile | None = None  # None: nothing is to be made of it
+    embeddings: list[Tensor] | None = None  # of its crops
+    found: Found | None = None
+    encode_seconds: float = 0.0
+    valid: int = field(init=False, default=0)  # pixels
+
+    def __post_init__(self) -> None:
+        """Count its pixels."""
+        if self.read is not None and self.read.tile is not None:
+            self.valid = int(self.read.tile.valid.sum())
+
+
+@dataclass
+class Batch:
+    """Tiles that follow each other in a shard, as many as a device takes at once."""
+
+    places: list[Place]
+    pixels: list[Tensor] = field(default_factory=list)  # (B, 3, S, S) of each crop
+
+    @classmethod
+    def of(cls, reads: Sequence[ReadTile | None], size: int) -> "Batch":
+        """reads: by place; those that are missing at the end are empty."""
+        return cls([Place(read) for read in reads] + [Place()] * (size - len(reads)))
+
+
+class TileStages:
+    """The stages that make rows and tables of batches.
+
+    Args:
+        generator: everything mode.
+        settings: of the run.
+        channels: of the model's embeddings.
+    """
+
+    def __init__(
+        self, generator: MaskGenerator, settings: FilledSegmentSettings, channels: int
+    ) -> None:
+        self._generator, self._settings = generator, settings
+        self.schema = segment_schema(channels)
+
+    def stages(self, tiles: int) -> tuple[list[Stage], list[Slots]]:
+        """For a ``Line`` of batches of so many tiles in all; it gives lists of ``MadeTile``."""
+        cores = threads()
+        if self._generator.runtime.on_callers_cores:
+            at_once = max(1, min(cores, tiles))
+
+            def whole(batch: Batch) -> list[MadeTile]:
+                with kernel_threads(max(1, cores // at_once)):
+                    for step in (self.prepare, self.encode, self.find):
+                        batch = step(batch)
+                    return self.describe(batch)
+
+            return [Stage("tiles", whole, at_once, ahead=at_once)], []
+
+        def described(batch: Batch) -> list[MadeTile]:
+            with kernel_threads(1):
+                return self.describe(batch)
+
+        stages = [
+            Stage("prepare", self.prepare, PREPARING),
+            Stage("encode", self.encode),
+            Stage("find", self.find),
+            Stage("describe", described, max(1, min(DESCRIBING, cores - 1))),
+        ]
+        return stages, [Slots("encode", "find", AT_DEVICE)]
+
+    def prepare(self, batch: Batch) -> Batch:
+        """The network's input of all places at once; of a batch of one, ``find`` sees to it."""
+        some = {
+            place: self._generator.pixels(one.read.tile.rgb)
+            for place, one in enumerate(batch.places)
+            if one.valid and one.read is not None and one.read.tile is not None
+        }
+        if len(batch.places) == 1 or not some:
+            return batch
+        crops, *shape = next(iter(some.values())).shape
+        for crop in range(crops):
+            pixels = torch.zeros(len(batch.places), *shape)
+            for place, own in some.items():
+                pixels[place] = own[crop]
+            batch.pixels.append(pixels)
+        return batch
+
+    def encode(self, batch: Batch) -> Batch:
+        """Embeddings of all places."""
+        if not batch.pixels:
+            return batch
+        began = time.perf_counter()
+        crops = [self._generator.runtime.encode(pixels) for pixels in batch.pixels]
+        batch.pixels.clear()
+        some = [number for number, place in enumerate(batch.places) if place.valid]
+        for number in some:
+            batch.places[number].embeddings = [embeddings[number] for embeddings in crops]
+            batch.places[number].encode_seconds = (time.perf_counter() - began) / len(some)
+        return batch
+
+    def find(self, batch: Batch) -> Batch:
+        """Masks of each tile; nothing is on the device afterwards."""
+        settings = self._settings
+        for place in batch.places:
+            if place.valid and place.read is not None and place.read.tile is not None:
+                tile = place.read.tile
+                gate = self._generator.gate(
+                    tile.rgb,
+                    tile.valid,
+                    max_area=settings.max_area,
+                    min_area=settings.min_area,
+                )
+                place.found = self._generator.find(
+                    tile.rgb, gate, place.embeddings, with_rest=REST_CELLS > 0
+                )
+                place.embeddings = None
+        return batch
+
+    def describe(self, batch: Batch) -> list[MadeTile]:
+        """Rows and tables."""
+        return [self._made(place) for place in batch.places if place.read is not None]
+
+    def _made(self, place: Place) -> MadeTile:
+        read, found = place.read, place.found
+        assert read is not None
+        tile, row, bare = read.tile, read.row(), replace(read, tile=None)
+        if tile is None:
+            return MadeTile(row, self.schema.empty_table(), bare)
+        if found is None:
+            return MadeTile(row | NO_PIXEL, self.schema.empty_table(), bare)
+        segments = self._generator.describe(tile.rgb, found, REST_CELLS)
+        # Segments and coverage are of SAM's masks, not of what lies under none.
+        masks = int((segments.mask >= 0).sum())
+        seconds = dict(segments.seconds)
+        seconds["filter"] += seconds.pop("runs")
+        seconds["encode"] += place.encode_seconds
+        row |= {
+            "status": "ok" if masks else "empty",
+            "reason": "" if masks else "no mask passed the gate",
+            "segments": masks,
+            "points": segments.prompted,
+            "valid_pixels": place.valid,
+            "covered_pixels": segments.covered,
+            **{f"{stage}_seconds": value for stage, value in seconds.items()},
+        }
+        return MadeTile(row, _segment_table(read.planned.tile_id, segments, self.schema), bare)
+
+
+def _segment_table(tile_id: int, segments: Segments, schema: pa.Schema) -> pa.Table:
+    count = len(segments)
+    columns = {
+        "tile_id": np.full(count, tile_id, dtype=np.int64),
+        "segment_id": np.arange(count, dtype=np.int32),
+        "mask": segments.mask,
+        **{name: segments.boxes[:, i] for i, name in enumerate(("x", "y", "width", "height"))},
+        "area": segments.area,
+        "predicted_iou": segments.predicted_iou,
+        "stability_score": segments.stability_score,
+        "point_x": segments.points[:, 0],
+        "point_y": segments.points[:, 1],
+        "centre_x": segments.centres[:, 0],
+        "centre_y": segments.centres[:, 1],
+        "counts": segments.counts,
+        "embedding": _lists(segments.embeddings),
+        "colour": _lists(segments.colours),
+    }
+    return pa.table(columns, schema=schema)
+
+
+def _lists(values: np.ndarray) -> pa.Array:
+    """(n, C) as n lists of C float16."""
+    flat = np.ascontiguousarray(values, dtype=np.float16).ravel()
+    return pa.FixedSizeListArray.from_arrays(pa.array(flat), values.shape[1])
