@@ -18,9 +18,9 @@ from alps.engine.images.raster import RasterReader
 from alps.engine.images.sources import find_sources
 from alps.engine.masks.generator import MaskGenerator
 from alps.engine.models.load import load_model
+from alps.engine.planning.make import make_plan
 from alps.engine.run_folder.folder import RunFolder
-from alps.engine.run_folder.plan import make_plan
-from alps.engine.run_folder.tables import write_table
+from alps.engine.run_folder.tables import read_table, write_table
 from alps.engine.runtimes.protocol import Capacity
 from alps.engine.runtimes.pytorch import TorchRuntime
 from alps.engine.settings import RunSettings, SegmentSettings
@@ -87,7 +87,8 @@ def archive(images, tmp_path, speck):
 def content(folder):
     """Bytes of segments, and rows of tiles without their seconds."""
     segments = {p.name: p.read_bytes() for p in sorted((folder.root / "segments").iterdir())}
-    tiles = collect_tiles(folder)
+    collect_tiles(folder)
+    tiles = read_table(folder.tiles)
     kept = [name for name in tiles.column_names if not name.endswith("_seconds")]
     return segments, tiles.select(kept).to_pylist()
 
