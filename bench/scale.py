@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -55,6 +56,7 @@ from alps.engine.settings import ClusterSettings, PaintSettings, RunSettings
 from alps.engine.stages import segment as segmenting
 from alps.engine.stages.label import summarise
 from alps.engine.stages.segment import collect_tiles, segment_archive, shards_missing
+from alps.engine.status.survey import status_of
 from alps.kernels.masks import coco
 from alps.kernels.masks.pixels import runs_of
 
@@ -63,6 +65,7 @@ TILE, OVERLAP = 512, 64
 WIDTH, HEIGHT = (TILE + (count - 1) * (TILE - OVERLAP) for count in WINDOWS)
 SEGMENTS = 4  # of a tile that a stand-in network finds
 REGIONS = 4  # of a tile
+KINDS = 4  # of tiles
 VECTOR = 38  # values of a region's
 CLUSTERS = 46
 LIVE_SHARDS = 8  # that are segmented, and not written as if they had been
@@ -166,14 +169,13 @@ def prepare(folder: RunFolder, tiles: int) -> None:
     for room in ("segments", "regions", "vectors", "clusters", "labels"):
         (folder.root / room).mkdir(exist_ok=True)
     whole = Plan.of(folder)
-    rng = np.random.default_rng(0)
     for shard in range(whole.shards):
         ids = whole.ids_of(shard)
         rows = whole.rows(ids.start, ids.stop)
         if shard < whole.shards - LIVE_SHARDS:
             write_table(_done(rows), folder.shard_tiles(shard))
             write_table(_segments(ids), folder.segments(shard))
-        _write_regions(folder, whole, shard, rng)
+        _write_regions(folder, whole, shard)
 
 
 def _done(rows: pa.Table) -> pa.Table:
@@ -186,33 +188,44 @@ def _done(rows: pa.Table) -> pa.Table:
     return pa.table(columns).select(TILE_SCHEMA.names).cast(TILE_SCHEMA)
 
 
-def _segments(ids: range) -> pa.Table:
-    """Segments of some tiles, all alike."""
+@lru_cache(maxsize=4)
+def _segments_of(tiles: int) -> pa.Table:
+    """Segments of so many tiles, of a few kinds."""
     schema = segment_schema(128)
-    first = ids.start % 250  # a few kinds of tiles
-    images = [np.full((TILE, TILE, 3), first + kind, np.uint8) for kind in range(4)]
+    images = [np.full((TILE, TILE, 3), kind, np.uint8) for kind in range(KINDS)]
     kinds = [StandInGenerator().segment(image) for image in images]
-    tables = [segmenting._segment_table(tile, kinds[tile % 4], schema) for tile in ids]
+    tables = [segmenting._segment_table(tile, kinds[tile % KINDS], schema) for tile in range(tiles)]
     return pa.concat_tables(tables).combine_chunks()
 
 
-def _write_regions(folder: RunFolder, whole: Plan, shard: int, rng: np.random.Generator) -> None:
-    tiles = sum(len(tiles) for tiles in whole.group(shard).sources)
-    sources = [tiles[0].source_index for tiles in whole.group(shard).sources]
-    count = tiles * REGIONS
+def _segments(ids: range) -> pa.Table:
+    table = _segments_of(len(ids))
+    own = pa.array(table["tile_id"].to_numpy() + ids.start)
+    return table.set_column(0, table.schema.field(0), own)
+
+
+@lru_cache(maxsize=8)
+def _regions_of(count: int) -> pa.Table:
     columns: dict[str, Any] = {
         name: np.zeros(count, int)
         for name in REGION_SCHEMA.names
         if name not in ("colour", "tiles", "segments", "shares")
     }
-    columns["source_index"] = np.repeat(sources, count // max(len(sources), 1))
     columns["area"] = np.full(count, TILE)
     columns["colour"] = pa.FixedSizeListArray.from_arrays(
         pa.array(np.ones(count * COLOUR_VALUES, np.float16)), COLOUR_VALUES
     )
     for name in ("tiles", "segments", "shares"):
         columns[name] = pa.array([[]] * count, REGION_SCHEMA.field(name).type)
-    table = pa.table(columns).select(REGION_SCHEMA.names).cast(REGION_SCHEMA)
+    return pa.table(columns).select(REGION_SCHEMA.names).cast(REGION_SCHEMA)
+
+
+def _write_regions(folder: RunFolder, whole: Plan, shard: int) -> None:
+    sources = whole.group(shard).sources
+    each = [len(tiles) * REGIONS for tiles in sources]
+    index = np.repeat([tiles[0].source_index for tiles in sources], each).astype(np.int32)
+    table = _regions_of(sum(each))
+    table = table.set_column(0, table.schema.field(0), pa.array(index, pa.int32()))
     write_table(table, folder.regions(shard))
     write_table(BORDER_SCHEMA.empty_table(), folder.borders(shard))
     write_table(OBJECT_SCHEMA.empty_table(), folder.objects(shard))
@@ -275,9 +288,16 @@ def report(folder: RunFolder, tiles: int) -> None:
         raise RuntimeError("the summary lacks tiles")
 
 
+def status(folder: RunFolder, tiles: int) -> None:
+    """Ask how far the run is."""
+    found = status_of(folder)
+    if found.tiles is None or found.tiles.done != Plan.of(folder).tiles:
+        raise RuntimeError("the status lacks tiles")
+
+
 STAGES: Mapping[str, Callable[[RunFolder, int], None]] = {
     "plan": plan, "prepare": prepare, "segment": segment, "collect": collect, "cluster": cluster,
-    "paint": paint, "report": report,
+    "paint": paint, "report": report, "status": status,
 }  # fmt: skip
 
 
