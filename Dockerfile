@@ -5,7 +5,7 @@
 #       --volume alps-models:/models --volume alps-cache:/cache alps label TILES OUT --device cuda
 #
 # docs/deploy.md says what to expect of it. CUDA and the extra for it go together: cuda12 wants
-# --build-arg CUDA=12.9.1 --build-arg EXTRAS=cuda12,ray.
+# --build-arg CUDA=12.9.1 --build-arg EXTRAS=cuda12,metrics,ray,stores.
 
 ARG CUDA=13.0.2
 
@@ -17,7 +17,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/*
 
 FROM base AS build
-ARG EXTRAS=cuda13,ray
+ARG EXTRAS=cuda13,metrics,ray,stores
 COPY . /src
 RUN python3.12 -m venv /opt/alps \
     && /opt/alps/bin/pip install --no-cache-dir "/src[${EXTRAS}]"
