@@ -52,10 +52,12 @@ from alps.engine.run_folder.plan import Plan
 from alps.engine.run_folder.region_schemas import BORDER_SCHEMA, OBJECT_SCHEMA, REGION_SCHEMA
 from alps.engine.run_folder.schemas import COLOUR_VALUES, PLAN_SCHEMA, TILE_SCHEMA, segment_schema
 from alps.engine.run_folder.tables import open_table, write_table
+from alps.engine.runtimes.protocol import Capacity
 from alps.engine.settings import ClusterSettings, PaintSettings, RunSettings
-from alps.engine.stages import segment as segmenting
 from alps.engine.stages.label import summarise
 from alps.engine.stages.segment import collect_tiles, segment_archive, shards_missing
+from alps.engine.stages.tiles import reading
+from alps.engine.stages.tiles.masks import _segment_table as tile_table
 from alps.engine.status.survey import status_of
 from alps.kernels.masks import coco
 from alps.kernels.masks.pixels import runs_of
@@ -113,9 +115,20 @@ class StandIn:
 class StandInGenerator:
     """Answers at once, with squares."""
 
-    runtime = SimpleNamespace(images_at_once=1)
+    runtime = SimpleNamespace(on_callers_cores=True, capacity=Capacity(images=1, points=64))
 
-    def segment(self, rgb: np.ndarray, *args: Any, **named: Any) -> Segments:
+    def pixels(self, rgb: np.ndarray) -> torch.Tensor:
+        """Nothing of an image is looked at."""
+        return torch.zeros(1, 1)
+
+    def gate(self, rgb: np.ndarray, *args: Any, **named: Any) -> None:
+        """Lets all through."""
+
+    def find(self, rgb: np.ndarray, *args: Any, **named: Any) -> np.ndarray:
+        """What ``describe`` is given."""
+        return rgb
+
+    def describe(self, rgb: np.ndarray, *args: Any) -> Segments:
         """A few masks of a tile."""
         channels = 128
         drawn = np.random.default_rng(int(rgb[0, 0, 0]))
@@ -193,8 +206,8 @@ def _segments_of(tiles: int) -> pa.Table:
     """Segments of so many tiles, of a few kinds."""
     schema = segment_schema(128)
     images = [np.full((TILE, TILE, 3), kind, np.uint8) for kind in range(KINDS)]
-    kinds = [StandInGenerator().segment(image) for image in images]
-    tables = [segmenting._segment_table(tile, kinds[tile % KINDS], schema) for tile in range(tiles)]
+    kinds = [StandInGenerator().describe(image) for image in images]
+    tables = [tile_table(tile, kinds[tile % KINDS], schema) for tile in range(tiles)]
     return pa.concat_tables(tables).combine_chunks()
 
 
@@ -234,7 +247,7 @@ def _write_regions(folder: RunFolder, whole: Plan, shard: int) -> None:
 def segment(folder: RunFolder, tiles: int) -> None:
     """Go on with a run of which a few shards are missing."""
     _, info = load_model("tiny", "cpu")
-    with mock.patch.object(segmenting, "RasterReader", StandIn):
+    with mock.patch.object(reading, "RasterReader", StandIn):
         segment_archive(folder, cast(MaskGenerator, StandInGenerator()), info, RUN)
     if shards_missing(folder):
         raise RuntimeError("shards are missing")
