@@ -3,6 +3,7 @@
 It is read block by block, so that memory does not grow with the archive.
 """
 
+from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -82,11 +83,21 @@ class Plan:
         self._blocks: OrderedDict[int, pa.Table] = OrderedDict()
         if isinstance(kept, pa.Table):
             self._ends, metadata = np.array([len(kept)], np.int64), kept.schema.metadata
+            self._lasts = [_last_source(kept)]
         else:
             with open_table(kept, PLAN_SCHEMA.names) as file:
                 about, metadata = file.metadata, file.schema_arrow.metadata
-                rows = [about.row_group(index).num_rows for index in range(about.num_row_groups)]
-            self._ends = np.cumsum(rows, dtype=np.int64)
+                groups = [about.row_group(index) for index in range(about.num_row_groups)]
+                column = file.schema_arrow.get_field_index("source_index")
+                known = [group.column(column).statistics for group in groups]
+                # The last source of each block, so that one is found without reading others.
+                self._lasts = [
+                    _last_source(file.read_row_group(number, ["source_index"]))
+                    if found is None or not found.has_min_max
+                    else int(found.max)
+                    for number, found in enumerate(known)
+                ]
+            self._ends = np.cumsum([group.num_rows for group in groups], dtype=np.int64)
         self.tiles = int(self._ends[-1]) if len(self._ends) else 0
         self.shard_tiles = _shard_tiles(kept, metadata or {})
 
@@ -103,7 +114,7 @@ class Plan:
     @property
     def sources_count(self) -> int:
         """How many sources it is of; they are numbered through."""
-        return self.tile(self.tiles - 1).source_index + 1 if self.tiles else 0
+        return self._lasts[-1] + 1 if self.tiles else 0
 
     def shard_of(self, tile_id: int) -> int:
         """The shard in which a tile is committed."""
@@ -205,18 +216,11 @@ class Plan:
 
     def _first_at_least(self, source_index: int) -> int:
         """The first tile of a source of this number or a higher one."""
-        low, high = 0, len(self._ends)
-        while low < high:  # the first block whose last row is of such a source
-            middle = (low + high) // 2
-            last = int(self._ends[middle]) - 1
-            if self.rows(last, last + 1)["source_index"][0].as_py() < source_index:
-                low = middle + 1
-            else:
-                high = middle
-        if low == len(self._ends):
+        number = bisect_left(self._lasts, source_index)
+        if number == len(self._ends):
             return self.tiles
-        start = int(self._ends[low - 1]) if low else 0
-        index = self._block(low).column("source_index").to_numpy()
+        start = int(self._ends[number - 1]) if number else 0
+        index = self._block(number).column("source_index").to_numpy()
         return start + int(np.searchsorted(index, source_index))
 
     def _starts(self) -> Iterator[tuple[pa.Table, np.ndarray]]:
@@ -240,6 +244,11 @@ class Plan:
                 table.validate(full=True)  # lengths, offsets, UTF-8
             start = int(self._ends[number - 1]) if number else 0
             refuse_places(self._kept, table, start)
+            if (np.diff(table["source_index"].to_numpy()) < 0).any():
+                raise RunFolderError(
+                    f"cannot read {self._kept}: its sources are not in order; alps verify OUT "
+                    "--repair makes it again"
+                )
             while len(self._blocks) >= KEPT:
                 self._blocks.popitem(last=False)
             self._blocks[number] = table
@@ -302,6 +311,10 @@ def _refuse_partial(rows: pa.Table) -> None:
                 f"the plan of this run has not all windows of source {index[start]}; alps verify "
                 "OUT --repair makes it again"
             )
+
+
+def _last_source(rows: pa.Table) -> int:
+    return int(rows["source_index"][-1].as_py()) if len(rows) else -1
 
 
 def _planned(rows: pa.Table) -> list[PlannedTile]:

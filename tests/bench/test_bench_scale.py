@@ -23,4 +23,4 @@ def test_every_stage_does_its_work(tmp_path):
         assert name == "status" or now - before, name
         before = now
     assert read_table(folder.tiles).num_rows == 600
-    assert sum(1 for _ in open(folder.painted)) == 60
+    assert len(folder.painted.read_bytes().splitlines()) == 60
