@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 from alps.engine.datasets.settings import LOCAL_FILES
 
-FORMATS = ("coco", "yolo", "mmseg", "labelstudio", "cvat")
+FORMATS = ("coco", "yolo", "mmseg", "labelstudio", "cvat", "stac")
 
 
 @click.command("export-labels")
@@ -42,7 +42,8 @@ FORMATS = ("coco", "yolo", "mmseg", "labelstudio", "cvat")
     default=LOCAL_FILES,
     show_default=True,
     metavar="PREFIX",
-    help="labelstudio: what stands before the path of an image below SRC.",
+    help="labelstudio: what stands before the path of an image below SRC. stac: before that of a "
+    "label map, where the maps are published; default: where they are.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace an export that DIR holds.")
 def export_labels(
@@ -62,7 +63,8 @@ def export_labels(
     an outline for each object, data.yaml, as Ultralytics trains on. mmseg: img_dir/, ann_dir/ with
     an index image each, as mmsegmentation and alps pretrain train on. labelstudio: tasks.json with
     a brush mask for each class of an image, config.xml. cvat: annotations.xml of CVAT for images
-    1.1, a mask for each object, labels.json.
+    1.1, a mask for each object, labels.json. stac: collection.json and an item for each label map,
+    with its place, date, classes and checksum; the maps stay where they are.
 
     DIR appears once all of it is written; the same command goes on after an interruption.
     """

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from alps.engine.base.digests import fingerprint
 from alps.engine.base.errors import RunFolderError, SettingsError, SourceError
 from alps.engine.base.progress import Progress
+from alps.engine.datasets.catalogues.stac import StacFormat
 from alps.engine.datasets.coco import CocoFormat
 from alps.engine.datasets.cvat import CvatFormat
 from alps.engine.datasets.draft import LEFT_OUT, Done, Draft
@@ -44,7 +45,8 @@ class Kind:
     splits: bool = False  # has a part for training and one for validation
     objects: bool = True  # tells objects of a class apart
     files: bool = False  # holds the images
-    urls: bool = False  # names images by address
+    urls: bool = False  # names files by address
+    images: bool = True  # names them, so that it matters where they are
     shows: tuple[str, ...] = ()  # GDAL's names of formats that its tool opens; (): whichever
 
 
@@ -55,6 +57,7 @@ KINDS: Mapping[str, Kind] = {
     "mmseg": Kind(MmsegFormat, splits=True, objects=False, files=True),
     "labelstudio": Kind(LabelStudioFormat, objects=False, urls=True, shows=BROWSERS),
     "cvat": Kind(CvatFormat, shows=(*BROWSERS, "GTiff")),
+    "stac": Kind(StacFormat, objects=False, urls=True, images=False),
 }
 SHOWN_BANDS = (1, 3, 4)
 
@@ -127,7 +130,7 @@ def _write(run: LabelledRun, draft: Draft, settings: ExportSettings) -> str:
                     images=done.images + 1,
                     annotations=done.annotations + count,
                     patched=done.patched + (kind.objects and not run.has_objects(source)),
-                    missing=done.missing + (source.file is None),
+                    missing=done.missing + (kind.images and source.file is None),
                 )
             except SourceError as error:
                 reason = str(error)

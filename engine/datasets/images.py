@@ -19,6 +19,7 @@ from alps.engine.base.failures import of_source
 from alps.engine.datasets.categories import Categories
 from alps.engine.datasets.instances import NO_OBJECT, Instances, Strip, find_instances
 from alps.engine.datasets.settings import Splits
+from alps.engine.images.facts.said import Said
 from alps.engine.images.gdal import GDAL_OPTIONS, open_dataset
 from alps.engine.images.raster import RasterReader
 from alps.engine.images.tiff import TILE
@@ -147,6 +148,10 @@ class LabelledRun:
     def instances(self, image: LabelledImage) -> Instances:
         """What its label map shows of each object, or patches where the run knows of none."""
         return find_instances(self._strips(image), image.size, self.categories.unlabelled)
+
+    def said(self, image: LabelledImage) -> Said:
+        """What the catalogue said of an image, where it came from one."""
+        return self._reading.said_of(image.path)
 
     def has_objects(self, image: LabelledImage) -> bool:
         """Whether instances of an image are objects: the run kept its regions, or their map."""

@@ -18,12 +18,12 @@ class Splits:
 class ExportSettings:
     """All that decides what is written of a run; the options of `alps export-labels`."""
 
-    format: str  # coco, yolo, mmseg, labelstudio or cvat
+    format: str  # coco, yolo, mmseg, labelstudio, cvat or stac
     val: float = 0.0  # share of the scenes that are held out
     seed: int = 0  # which scenes these are
     scene: str | None = None  # regular expression of what in a name is its scene; None: all of it
     copy: bool = False  # images are copied, not linked
-    url: str = LOCAL_FILES  # before the path of an image, where a tool fetches it
+    url: str = LOCAL_FILES  # before the path of a file, where a tool fetches it
 
     @property
     def splits(self) -> Splits:

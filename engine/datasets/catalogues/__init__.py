@@ -1,0 +1,1 @@
+"""Label maps as entries of catalogues."""
