@@ -105,8 +105,13 @@ class SourceSettings(ReadSettings):
     overlap: int | None = setting(
         None, "Least overlap of windows in pixels. Default: the model's.", 0, 1 << 19, stock=128
     )
+    asset: str | None = setting(
+        None,
+        "Key of the asset of STAC items that is read. Default: by its role, data before visual.",
+    )
     allow_remote: bool = setting(
-        False, "Let a .vrt, or another file that names files, read addresses over the network."
+        False,
+        "Let a .vrt, a STAC item or another file that names files read addresses over the network.",
     )
     allow_vrt_outside: bool = setting(
         False, "Let it read images outside SRC too: any that this machine has."
@@ -114,7 +119,7 @@ class SourceSettings(ReadSettings):
 
 
 # Settings that runs of before do not know, and that change nothing where they are off.
-ALLOWANCES = ("allow_remote", "allow_vrt_outside")
+ALLOWANCES = ("allow_remote", "allow_vrt_outside", "asset")
 
 
 def deciding(source: dict[str, Any]) -> dict[str, Any]:

@@ -7,11 +7,12 @@ import numpy as np
 
 from alps.engine.base.errors import RunFolderError
 from alps.engine.clusters.file import load_clusters
-from alps.engine.images.dates import UNKNOWN, date_in_name
+from alps.engine.images.dates import UNKNOWN, date_of
 from alps.engine.report.exemplars import pick_exemplars
 from alps.engine.report.rows.regions import RegionPart, RegionRow, find_candidates, region_parts
 from alps.engine.report.rows.sources import SourceRow, read_sources
 from alps.engine.run_folder.folder import RunFolder
+from alps.engine.run_folder.items import said_of
 from alps.engine.run_folder.tables import read_table
 
 MOST_GROUPS = 64  # of some tens of tiles each: read in seconds, whatever the archive
@@ -65,7 +66,11 @@ def survey_clusters(folder: RunFolder, before: Survey | None = None) -> Survey:
     found = find_candidates(sample, sorted(numbers), 2 * EXEMPLARS)
     rows = read_sources(folder.tiles, np.unique(sources).tolist())
     latest = datetime.now().year + 1
-    dates = {index: date_in_name(row.source, latest) for index, row in rows.items()}
+    said = said_of(folder, folder.read_run())
+    dates = {
+        index: date_of(row.source, row.path or "", latest, said, tags=False)
+        for index, row in rows.items()
+    }
     survey = Survey(
         sha256=file.sha256,
         numbers=tuple(sorted(numbers)),

@@ -127,7 +127,8 @@ def label(
 ) -> None:
     """Label every image of SRC: segment, gate, pool, cluster, align, report.
 
-    SRC is an image, a folder (searched recursively), a glob, or a text file with a path a line.
+    SRC is an image, a folder (searched recursively), a glob, a text file with a path a line, or
+    STAC: an item, a collection of items, a catalogue.
     OUT receives label maps and everything that led to them; run the same command again after an
     interruption, and it goes on where it was.
 

@@ -10,6 +10,7 @@ from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 
 from alps.engine.base.errors import SourceError
+from alps.engine.images.facts.said import SaidTable
 from alps.engine.images.gdal import open_dataset
 
 UNKNOWN = 0
@@ -45,6 +46,18 @@ def date_in_tags(path: str, latest: int) -> int:
         return UNKNOWN
     found = re.match(r"\d{4}[:-]\d{2}[:-]\d{2}", text)
     return date_in_name(found[0].replace(":", "-"), latest) if found else UNKNOWN
+
+
+def date_of(name: str, path: str, latest: int, said: SaidTable | None, tags: bool = True) -> int:
+    """The date of an image: by its catalogue, else in its name, else in its tags.
+
+    name: in its archive. said: what a catalogue says, if one does. tags: whether the file may be
+    opened for it.
+    """
+    date = 0 if said is None else said.of(path).date
+    if date == UNKNOWN:
+        date = date_in_name(name, latest)
+    return date_in_tags(path, latest) if date == UNKNOWN and tags else date
 
 
 def date_words(value: int) -> str:

@@ -15,7 +15,7 @@ from rasterio.errors import RasterioError
 
 from alps.engine.base.errors import RunFolderError, SettingsError, SourceError
 from alps.engine.base.progress import Progress
-from alps.engine.images.dates import UNKNOWN, date_in_name, date_in_tags, date_iso
+from alps.engine.images.dates import UNKNOWN, date_iso, date_of
 from alps.engine.images.gdal import open_dataset
 from alps.engine.images.georeference import Georeference
 from alps.engine.labels.classes import read_classes
@@ -34,6 +34,7 @@ from alps.engine.polygons.ground import Ground, crs_of, crs_words, different, na
 from alps.engine.polygons.scene import Scene, SceneReader
 from alps.engine.polygons.settings import OPTION, PolygonSettings
 from alps.engine.run_folder.folder import RunFolder
+from alps.engine.run_folder.items import said_of
 from alps.engine.run_folder.painted import last_lines
 from alps.engine.run_folder.plan import Plan, PlannedTile
 
@@ -82,7 +83,8 @@ class _Export:
 
     def __init__(self, folder: RunFolder, path: Path, kind: str, settings: PolygonSettings) -> None:
         self._folder, self._settings, self._kind = folder, settings, kind
-        self._latest = _year_of(folder.read_run())
+        run = folder.read_run()
+        self._latest, self._said = _year_of(run), said_of(folder, run)
         self._classes = read_classes(folder.classes)
         # The rest of a line is long where there are many classes.
         self._lines = {
@@ -273,9 +275,7 @@ class _Export:
         return [names[i] for i in at], [colours[i] for i in at]
 
     def _date_of(self, first: PlannedTile) -> str | None:
-        date = date_in_name(first.source, self._latest)
-        if date == UNKNOWN and self._reads_tags:
-            date = date_in_tags(first.path, self._latest)
+        date = date_of(first.source, first.path, self._latest, self._said, self._reads_tags)
         return date_iso(date) if date != UNKNOWN else None
 
 

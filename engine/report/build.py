@@ -82,9 +82,10 @@ def build_report(run_folder: str | Path, read_tile: ReadTile | None = None) -> P
     used = sorted((c for c in classes.classes if c.pixels or c.regions), key=_largest_first)
     started = run_facts.read_time(run.get("started"))
     latest = started.year if started else LATEST_YEAR
-    survey = survey_sources(folder.tiles, SCENES_SHOWN, SOURCES_LISTED, latest)
+    reading = reading_of(folder, run)
+    survey = survey_sources(folder.tiles, SCENES_SHOWN, SOURCES_LISTED, latest, reading.said)
     tile_ids = choose_tiles(candidates, TILES_BESIDE_SCENES if survey.scenes else TILES_SHOWN)
-    with SourcePixels(reading_of(folder, run), read_tile) as sources:
+    with SourcePixels(reading, read_tile) as sources:
         pictured = _draw(folder, tile_ids, classes, used[:CLASSES_PICTURED], sources)
         pictured.scenes = _draw_scenes(folder, survey.scenes, classes, sources)
     if read_tile is None:

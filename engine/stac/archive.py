@@ -3,20 +3,25 @@
 import os
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import Self
 
 import msgspec
 
 from alps.engine.base.atomic import whole
 from alps.engine.base.digests import fingerprint
-from alps.engine.base.errors import RunFolderError, SourceError, printable
+from alps.engine.base.errors import RunFolderError, SettingsError, SourceError, printable
 from alps.engine.images.facts.said import NamedImage, Said, SaidTable, SaidWriter
+from alps.engine.images.reading import Reading
 from alps.engine.images.references import Access
-from alps.engine.images.sources import IMAGE_SUFFIXES
+from alps.engine.images.sources import IMAGE_SUFFIXES, Source, iter_sources
+from alps.engine.settings import SourceSettings
 from alps.engine.stac.assets import choose_asset
-from alps.engine.stac.documents import Found, items_of
+from alps.engine.stac.documents import Found, is_stac, items_of
 from alps.engine.stac.hrefs import image_at
 from alps.engine.stac.item import asset_value
 from alps.engine.stac.said import said_by
@@ -53,6 +58,54 @@ def read_items(src: str | Path, access: Access, asset: str | None, file: Path) -
     return SaidTable(file)
 
 
+@dataclass(frozen=True)
+class Archive:
+    """What SRC names, and how it is read before any stretch is known.
+
+    sources: in any order, once; some may come twice.
+    said: what a catalogue says of them, where SRC is one.
+    """
+
+    sources: Iterable[Source]
+    reading: Reading
+    said: SaidTable | None = None
+
+
+@contextmanager
+def open_archive(
+    src: str | Path,
+    settings: SourceSettings,
+    keep: Path | None = None,
+    exclude: str | Path | None = None,
+) -> Iterator[Archive]:
+    """The images that ``src`` names: STAC, or what ``images.sources.iter_sources`` finds.
+
+    Args:
+        src: as users give it.
+        settings: what is believed, and allowed.
+        keep: where what items say is kept; None: it is gone with the context.
+        exclude: a folder that is not searched.
+
+    Raises SourceError where nothing is found, SettingsError for an asset of what is no STAC, and
+    RunFolderError where the table cannot be written.
+    """
+    reading = Reading.of_archive(src, settings)
+    if not is_stac(src):
+        if settings.asset is not None:
+            raise SettingsError(f"--asset {settings.asset}: {src} is no STAC, and has no assets")
+        yield Archive(iter_sources(src, exclude=exclude), reading)
+        return
+    with TemporaryDirectory(prefix="alps-") as work:
+        file = keep or Path(work, "items.parquet")
+        said = read_items(src, reading.access, settings.asset, file)
+        yield Archive(_sources(said), replace(reading, said=said), said)
+
+
+def _sources(said: SaidTable) -> Iterator[Source]:
+    for path, name in said.images():
+        yield Source(path if path.startswith("/vsi") else Path(path), name)
+
+
 class _Index:
     """Images by their paths, sorted on the disk: one may come again at any place."""
 
@@ -84,7 +137,7 @@ class _Index:
             first = msgspec.msgpack.decode(known[0], type=Said)
             if (first.collection, first.id) == (said.collection, said.id):
                 return
-            reason = f"its image {image.path} is that of the item {first.id} already"
+            reason = f"item {said.id}: its image {image.path} is that of item {first.id} already"
             path = f"{image.path}#{fingerprint(said.collection, said.id)}"
             image, said = NamedImage(path, image.name), _refused(said.id, said.address, reason)
         packed, name, number = msgspec.msgpack.encode(said), image.name, 0

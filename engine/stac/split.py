@@ -44,6 +44,7 @@ class _Splitter:
         self._in_features = False
         self._begin: int | None = None  # of the feature, or the piece of the frame, that is open
         self._frame = bytearray()
+        self._objects = 0
 
     def parts(self) -> Iterator[Part]:
         while chunk := self._file.read(CHUNK):
@@ -51,6 +52,8 @@ class _Splitter:
             self._buffer += chunk
             yield from self._scan()
             self._refuse_large()
+        if not self._objects and not self._depth:
+            raise self._broken("it is no JSON object")
         if self._depth or self._buffer[self._at :].strip():
             raise self._broken("it ends too early, or is no JSON; get it again")
 
@@ -95,6 +98,7 @@ class _Splitter:
             self._frame += self._buffer[self._begin : start + 1]
             yield Part(bytes(self._frame), False)
             self._frame.clear()
+            self._objects += 1
             self._key, self._begin = b"", None
 
     def _forget(self) -> None:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ from alps.engine.images.archive import Survey
 from alps.engine.images.facts.description import HeaderFacts, PixelFacts
 from alps.engine.images.raster import RasterReader
 from alps.engine.images.reading import Reading
-from alps.engine.images.sources import Source, find_sources
+from alps.engine.images.sources import Source
 from alps.engine.images.windows import plan_windows
 from alps.engine.planning.make import check_windows
 from alps.engine.settings import FilledSettings, RunSettings
+from alps.engine.stac.archive import Archive, open_archive
 from alps.engine.stages.opening import LoadedModel, RunOptions, prepare_model
 
 QUICK_SECONDS = 5.0  # a window that took longer is not timed again
@@ -93,8 +95,13 @@ def inspect_archive(
     """
     loaded = prepare_model(settings or RunSettings(), options or RunOptions())
     source_settings = loaded.settings.source
-    survey = Survey(Reading.of_archive(src, source_settings))
-    sources = find_sources(src)
+    with open_archive(src, source_settings) as archive:
+        return _inspected(archive, loaded, sample, with_time)
+
+
+def _inspected(archive: Archive, loaded: LoadedModel, sample: int, with_time: bool) -> Inspection:
+    survey = Survey(archive.reading)
+    sources = sorted(set(archive.sources), key=attrgetter("name"))
     facts = []
     with Progress(len(sources), "sources", "looking at sources") as progress:
         for source in sources:

@@ -25,15 +25,16 @@ from alps.engine.base.memory import memory_named
 from alps.engine.images.archive import Survey, plain_limits
 from alps.engine.images.raster import RasterReader
 from alps.engine.images.reading import Reading
-from alps.engine.images.sources import iter_sources
 from alps.engine.masks.generator import MaskGenerator
 from alps.engine.models.load import load_model
 from alps.engine.planning.index import SourceIndex, Texts
 from alps.engine.planning.make import opened_sources, write_plan_of
 from alps.engine.run_folder.folder import RunFolder
+from alps.engine.run_folder.items import ITEMS, reading_of
 from alps.engine.run_folder.locks import alone
 from alps.engine.run_folder.plan import Plan, PlannedTile, refuse_partial, write_plan
 from alps.engine.run_folder.run_record import LABEL, PREDICT
+from alps.engine.run_folder.sums import record
 from alps.engine.runtimes.choose import (
     Model,
     check_name,
@@ -46,8 +47,10 @@ from alps.engine.settings import (
     FilledSettings,
     FilledSourceSettings,
     RunSettings,
+    SourceSettings,
     deciding,
 )
+from alps.engine.stac.archive import open_archive
 from alps.engine.stages.changes import write_stamps
 from alps.engine.stages.tiles.device import keep_to_device
 from alps.engine.telemetry.record import recorder
@@ -181,18 +184,19 @@ def open_planned(
             )
         if choose_tiles is None:
             refuse_partial(Plan.of(folder))
-        _say_what_is_new(folder, src, Reading.of_archive(src, settings))
+        _say_what_is_new(folder, src, settings, run)
         return run
-    sources = iter_sources(src, exclude=folder.root)
-    survey = Survey(Reading.of_archive(src, settings))
-    with (
-        recorder.stage("plan"),
-        opened_sources(sources, settings, survey, folder.journal / ".sources") as index,
-    ):
-        write_stamps(folder, (one.source.path for one in index.all()))
-        _refuse_unreadable(index, src)
-        _say_what_is_read(survey)
-        write_plan_of(index, settings, folder.plan)
+    with recorder.stage("plan"), open_archive(src, settings, folder.items, folder.root) as archive:
+        survey = Survey(archive.reading)
+        work = folder.journal / ".sources"
+        with opened_sources(archive.sources, settings, survey, work) as index:
+            write_stamps(folder, (one.source.path for one in index.all()))
+            _refuse_unreadable(index, src)
+            _say_what_is_read(survey)
+            write_plan_of(index, settings, folder.plan)
+        items = {} if archive.said is None else {ITEMS: len(archive.said)}
+        if items:
+            record(folder, folder.items)
     if choose_tiles is not None:
         write_plan(folder.plan, [choose_tiles(Plan.of(folder))])
     # Written after the plan: a folder with a run.json has a plan.
@@ -206,6 +210,7 @@ def open_planned(
         read=survey.kinds(),
         stretches=plain_limits(survey.shared_limits()),
         warnings=survey.doubts,
+        **items,
         stages={},
         done={},
     )
@@ -221,14 +226,18 @@ def _say_what_is_read(survey: Survey) -> None:
         print(f"warning: {doubt}", file=sys.stderr)
 
 
-def _say_what_is_new(folder: RunFolder, src: str | Path, reading: Reading) -> None:
+def _say_what_is_new(
+    folder: RunFolder, src: str | Path, settings: SourceSettings, run: Mapping[str, Any]
+) -> None:
     """Images that came after the plan are not labelled; that must not pass in silence.
 
     Nor that some could not be opened then, and can be now.
     """
+    reading = reading_of(folder, run)
     with SourceIndex(folder.journal / ".sources") as index:
         try:
-            index.add(iter_sources(src, exclude=folder.root))
+            with open_archive(src, settings, exclude=folder.root) as archive:
+                index.add(archive.sources)
         except SourceError:  # away by now; what is left to read will say so
             return
         back: list[PlannedTile] = []

@@ -30,7 +30,7 @@ from alps.engine.run_folder.sums import FileSum, known_sums
 from alps.engine.run_folder.tables import read_table
 from alps.engine.stages.segment import collect_tiles
 
-PLAN = "journal/plan.parquet"
+PLAN, ITEMS = "journal/plan.parquet", "journal/items.parquet"
 THREADS = 8  # that hash; each waits for the disk or has a core
 # What one pass drops when its label maps are there, and what is made when it is needed.
 DROPPED = ("segments", "regions", "vectors", "clusters")
@@ -107,8 +107,9 @@ def repair(folder: RunFolder) -> tuple[Verification, list[str]]:
         names = {finding.name for finding in found.findings}
         # First: what it is put together of may be removed below.
         lost = [PLAN] if PLAN in names and not _plan_again(folder) else []
+        lost += [ITEMS] if ITEMS in names else []  # the catalogue may say other things by now
         for finding in found.findings:
-            if finding.name != PLAN:
+            if finding.name not in (PLAN, ITEMS):
                 _remove(folder, finding)
         for path, kind in _journals(folder):
             if _damaged_lines(path, kind):

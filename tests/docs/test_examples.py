@@ -7,6 +7,7 @@ says can be typed.
 """
 
 import dataclasses
+import json
 import re
 import shlex
 from pathlib import Path
@@ -142,6 +143,7 @@ def workplace(tmp_path, monkeypatch, stand_in):
     monkeypatch.chdir(tmp_path)
     small_archive(Path("TILES"))
     small_archive(Path("MORE_TILES"), ("c.png",))
+    write_search(Path("search.json"), ("0.png", "a.png"))
     rng = np.random.default_rng(2)
     for name in ("0.png", "a.png"):
         write_classes(Path("LABELS") / name, rng.integers(0, 3, (4, 4)), 160)
@@ -150,6 +152,28 @@ def workplace(tmp_path, monkeypatch, stand_in):
     for name in names:
         write_classes(Path("medical/labels") / name, 255 * rng.integers(0, 2, (4, 4)), 160)
     return tmp_path
+
+
+def write_search(path, names):
+    """Items of the images in TILES, as the answer of a search is saved."""
+    roles = {"image": ["data"], "green": ["overview"]}
+    items = [
+        {
+            "type": "Feature",
+            "stac_version": "1.0.0",
+            "id": name,
+            "collection": "tiles",
+            "geometry": None,
+            "properties": {"datetime": "2020-07-01T10:00:00Z"},
+            "links": [],
+            "assets": {
+                key: {"href": f"TILES/{name}", "type": "image/png", "roles": own}
+                for key, own in roles.items()
+            },
+        }
+        for name in names
+    ]
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": items}))
 
 
 def write_classes(path, blocks, size):

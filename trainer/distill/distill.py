@@ -16,7 +16,6 @@ from alps.engine.base.errors import SettingsError, SourceError
 from alps.engine.base.memory import memory_named
 from alps.engine.base.records import BadRecordError
 from alps.engine.images.archive import read_together
-from alps.engine.images.reading import Reading
 from alps.engine.models.checkpoints import load_sam, save_sam
 from alps.engine.models.registry import MODELS, find_model
 from alps.engine.sam import ModelInfo, Sam
@@ -165,8 +164,7 @@ def _carry_out(job: _Job) -> DistillResult | None:
     training = begin(job.student.encoder.to(group.device), settings.train)
     training.load(folder.checkpoint)
     paths = plan.column("path").unique().to_pylist()
-    archive = Reading.of_archive(job.decides["SRC"], settings.source)
-    reading = read_together(archive, paths)
+    reading = read_together(folder.reading(job.decides["SRC"], settings.source), paths)
     with WindowReader(plan, reading, job.teacher.config) as reader:
         _learn(job, training, reader, split)
         if not group.is_first:

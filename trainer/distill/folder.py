@@ -1,6 +1,6 @@
 """OUT of a distillation: what lies where, and that only one distillation ever writes there."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -8,11 +8,12 @@ import pyarrow as pa
 
 from alps.engine.base.errors import SourceError
 from alps.engine.images.archive import Survey
+from alps.engine.images.facts.said import SaidTable
 from alps.engine.images.reading import Reading
-from alps.engine.images.sources import find_sources
 from alps.engine.planning.make import make_plan
 from alps.engine.run_folder.tables import read_table, write_table
 from alps.engine.settings import FilledSourceSettings
+from alps.engine.stac.archive import open_archive
 from alps.trainer.work_folder import WorkFolder
 
 
@@ -24,6 +25,9 @@ class DistillFolder(WorkFolder):
     RECORD: ClassVar[str] = "distill.json"
     EARLY: ClassVar[tuple[str, ...]] = (
         "lock",
+        "items.parquet",
+        ".items.parquet.part",
+        ".items.parquet.index",
         "plan.parquet",
         ".plan.parquet.part",
         ".distill.json.part",
@@ -44,6 +48,16 @@ class DistillFolder(WorkFolder):
         """The result, a checkpoint like any other."""
         return self.root / "student.safetensors"
 
+    @property
+    def items(self) -> Path:
+        """What STAC items say of the images, where SRC is such."""
+        return self.root / "items.parquet"
+
+    def reading(self, src: str | Path, source: FilledSourceSettings) -> Reading:
+        """How the images of ``src`` are read, stretches that they share aside."""
+        said = SaidTable(self.items) if self.items.exists() else None
+        return replace(Reading.of_archive(src, source), said=said)
+
     def open(self, decides: dict[str, Any], source: FilledSourceSettings) -> pa.Table:
         """Go on with the distillation that is here, or begin one; returns its plan.
 
@@ -58,8 +72,8 @@ class DistillFolder(WorkFolder):
         if self.run_json.exists():
             self.refuse_other(decides)
             return read_table(self.plan)
-        survey = Survey(Reading.of_archive(decides["SRC"], source))
-        plan = make_plan(find_sources(decides["SRC"], exclude=self.root), source, survey)
+        with open_archive(decides["SRC"], source, self.items, self.root) as archive:
+            plan = make_plan(archive.sources, source, Survey(archive.reading))
         reasons = plan.column("reason").to_pylist()
         if all(reasons):
             raise SourceError(

@@ -20,7 +20,7 @@ from alps.engine.base.errors import SourceError
 from alps.engine.datasets.draft import Done, Draft
 from alps.engine.datasets.images import LabelledImage, LabelledRun
 from alps.engine.datasets.settings import LOCAL_FILES, ExportSettings
-from alps.engine.images.dates import UNKNOWN, date_in_name, date_in_tags
+from alps.engine.images.dates import date_of
 from alps.engine.images.gdal import GDAL_OPTIONS, open_dataset
 from alps.engine.images.georeference import Georeference
 from alps.engine.run_folder.painted import PaintedLine, last_lines
@@ -176,9 +176,8 @@ class StacFormat:
         return Path(os.path.relpath(path.absolute(), item.parent)).as_posix()
 
     def _date(self, image: LabelledImage) -> int:
-        date = date_in_name(image.name, self._latest)
         is_tiff = image.file is not None and image.suffix.lower() in TIFF_NAMES
-        return date_in_tags(image.path, self._latest) if date == UNKNOWN and is_tiff else date
+        return date_of(image.name, image.path, self._latest, None, is_tiff)
 
     def _entries(self) -> Iterator[dict[str, Any]]:
         with open(self._draft.path(ENTRIES), encoding="utf-8") as file:

@@ -137,6 +137,10 @@ class SaidTable:
                         found[path] = date
         return [found.get(path, 0) for path in paths]
 
+    def __len__(self) -> int:
+        with _reading(self.file), pq.ParquetFile(self.file) as file:
+            return int(file.metadata.num_rows)
+
     def images(self) -> Iterator[NamedImage]:
         """All images in the order of their paths."""
         for number in range(len(_firsts(self.file, _stamp(self.file)))):

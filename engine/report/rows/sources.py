@@ -10,6 +10,7 @@ import pyarrow as pa
 from alps.engine.base.errors import RunFolderError
 from alps.engine.base.records import one_line
 from alps.engine.images.dates import UNKNOWN, date_in_name
+from alps.engine.images.facts.said import SaidTable
 from alps.engine.report.rows.shortlist import Shortlist, scatter
 from alps.engine.run_folder.tables import open_table
 
@@ -39,14 +40,18 @@ class SourceSurvey:
     sample: list[int]  # indices of any
 
 
-def survey_sources(path: Path, scenes: int, sample: int, latest: int) -> SourceSurvey:
+def survey_sources(
+    path: Path, scenes: int, sample: int, latest: int, said: SaidTable | None = None
+) -> SourceSurvey:
     """Read all rows once, batch by batch; up to ``scenes`` and ``sample`` sources are drawn.
 
     Scenes that are larger than MOST_SIDE come last: of those only a part could be shown.
 
-    latest: year after which no image was taken. Raises RunFolderError where it cannot be read.
+    latest: year after which no image was taken. said: what a catalogue says of the sources.
+
+    Raises RunFolderError where it cannot be read.
     """
-    wanted = ["source_index", "source", "status", "width", "height", *COLUMNS[-2:]]
+    wanted = ["source_index", "source", "path", "status", "width", "height", *COLUMNS[-2:]]
     drawn, cut = Shortlist(sample, spread="id"), Shortlist(scenes, spread="id")
     dates = np.full(0, UNKNOWN, np.int32)
     try:
@@ -57,7 +62,7 @@ def survey_sources(path: Path, scenes: int, sample: int, latest: int) -> SourceS
                 table = pa.Table.from_batches([batch])
                 ok = np.isin(table["status"].to_numpy(), ["ok", "empty"])
                 index = table["source_index"].to_numpy()
-                dates = _dated(dates, table, latest)
+                dates = _dated(dates, table, latest, said)
                 drawn.add(_lots(index[ok]))
                 if set(COLUMNS[-2:]) <= set(names):
                     size = [table[name].to_numpy() for name in ("width", "height", *COLUMNS[-2:])]
@@ -99,15 +104,19 @@ def read_sources(path: Path, indices: Iterable[int]) -> dict[int, SourceRow]:
     return found
 
 
-def _dated(dates: np.ndarray, table: pa.Table, latest: int) -> np.ndarray:
+def _dated(dates: np.ndarray, table: pa.Table, latest: int, said: SaidTable | None) -> np.ndarray:
     """Add the dates of sources that these rows are the first of."""
     known, first = np.unique(table["source_index"].to_numpy(), return_index=True)
     known, first = known[known >= 0], first[known >= 0]
     if len(known) and known.max() >= len(dates):
         more = np.full(known.max() + 1 - len(dates), UNKNOWN, np.int32)
         dates = np.concatenate([dates, more])
-    names = table["source"].take(pa.array(first)).to_pylist()
+    rows = table.take(pa.array(first))
+    names = rows["source"].to_pylist()
     dates[known] = [date_in_name(name or "", latest) for name in names]
+    if said is not None and "path" in table.column_names:
+        by_item = np.array(said.dates(rows["path"].to_pylist()), np.int32)
+        dates[known] = np.where(by_item == UNKNOWN, dates[known], by_item)
     return dates
 
 

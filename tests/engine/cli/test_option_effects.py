@@ -214,6 +214,11 @@ SEGMENT = {
         lambda g, p: len(g.tiles["x"]) > len(p.tiles["x"]),
         archive="naming",
     ),
+    "asset": Effect(
+        ("--asset", "grey"),
+        lambda g, p: without_hue(g) and not without_hue(p),
+        archive="items.json",
+    ),
     "points_per_side": Effect(
         ("--points-per-side", "3"), lambda g, p: (g.tiles["points"] == 9).all()
     ),
@@ -388,6 +393,14 @@ class Bench:
         (root / "broken" / "b.png").write_bytes(cut[: len(cut) // 2])
         for name, address in (("far", "http://127.0.0.1:9/a.tif"), ("near", root / "whole/a.png")):
             (root / "naming" / f"{name}.vrt").write_text(MOSAIC.format(address))
+        Image.fromarray(image).convert("L").save(root / "grey.png")
+        roles = {"whole/a.png": "data", "grey.png": "overview"}
+        assets = {
+            Path(href).stem: {"href": href, "type": "image/png", "roles": [role]}
+            for href, role in roles.items()
+        }
+        item = {"type": "Feature", "id": "a", "stac_version": "1.1.0", "assets": assets}
+        (root / "items.json").write_text(json.dumps(item))
         (root / "empty").mkdir()
         self.names = {
             "other": save_speck(root / "other.safetensors", seed=6),
