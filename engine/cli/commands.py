@@ -332,6 +332,8 @@ def _say(summary: "RunSummary") -> None:
         click.echo(f"seconds a tile: {stages}")
     say_failures(summary.failed_reasons, summary.folder)
     click.echo(f"label maps: {summary.folder / 'labels'}")
+    if (items := summary.folder / "stac" / "collection.json").exists():
+        click.echo(f"STAC items: {items}")
     click.echo(f"report: {summary.folder / 'report' / 'index.html'}")
 
 

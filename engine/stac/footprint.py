@@ -53,18 +53,18 @@ def outlined(points: np.ndarray) -> Footprint | None:
     # One step more, back to the beginning, says whether it went around a pole.
     turns = round((np.unwrap([lon[-1], points[0, 0]], period=TURN)[1] - lon[0]) / TURN)
     if turns:
-        pole = math.copysign(90.0, float(lat[np.argmax(np.abs(lat))]))
-        end = ring[0][0] + turns * TURN
-        ring += [(end, ring[0][1]), (end, pole), (ring[0][0], pole)]
+        ring = _to_pole(ring, turns * TURN)
     west = min(x for x, _ in ring)
-    shift = math.floor((west + HALF) / TURN) * TURN
+    shift = math.floor((west + HALF) / TURN) * TURN + (TURN if turns else 0)
     ring = [(x - shift, y) for x, y in ring]
-    pieces = [_rounded(_clipped(ring, -HALF, HALF), 0.0), _rounded(_clipped(ring, HALF, 540), TURN)]
+    pieces = [_rounded(_clipped(ring, -HALF, HALF), 0.0)]
+    if not turns:
+        pieces.append(_rounded(_clipped(ring, HALF, HALF + TURN), TURN))
     rings = [piece for piece in pieces if piece]
     if not rings:
         return None
     south, north = (choose(y for ring in rings for _, y in ring) for choose in (min, max))
-    if len(rings) == 2 and not turns:
+    if len(rings) == 2:
         bbox = (min(x for x, _ in rings[0]), south, max(x for x, _ in rings[1]), north)
     else:
         bounds = [choose(x for ring in rings for x, _ in ring) for choose in (min, max)]
@@ -72,6 +72,18 @@ def outlined(points: np.ndarray) -> Footprint | None:
     if len(rings) == 1:
         return Footprint({"type": "Polygon", "coordinates": [rings[0]]}, bbox)
     return Footprint({"type": "MultiPolygon", "coordinates": [[ring] for ring in rings]}, bbox)
+
+
+def _to_pole(ring: Ring, turn: float) -> Ring:
+    """What lies between a line around the Earth and its pole, twice side by side.
+
+    turn: degrees from the beginning of the line to its end.
+    """
+    start, latitude = ring[0]
+    pole = math.copysign(90.0, max((y for _, y in ring), key=abs))
+    twice = [(x + turn * times, y) for times in (0, 1) for x, y in ring]
+    end = start + 2 * turn
+    return [*twice, (end, latitude), (end, pole), (start, pole)]
 
 
 def _outline(place: Georeference, size: tuple[int, int]) -> np.ndarray | None:

@@ -1,17 +1,14 @@
 """Where the hrefs of a document lead, and whether that is allowed."""
 
 import os
-import re
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from alps.engine.base.errors import SourceError
+from alps.engine.base.errors import SettingsError, SourceError
 from alps.engine.images.references import Access, Reference
+from alps.engine.stores.address import Address, is_address
 
 MOST_BYTES = 2048  # of a path; longer ones could not be looked up either
-# As GDAL calls them.
-STORES = {"s3": "/vsis3/", "gs": "/vsigs/"}
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 
 
 def image_at(document: str, href: str, access: Access) -> Path | str:
@@ -47,20 +44,16 @@ def _resolved(document: str, href: str) -> str:
         raise SourceError("its href has halves of characters (\\ud800 and the like)") from None
     if not href.strip() or "\0" in href or size > MOST_BYTES:
         raise SourceError(f"its href {href!r:.60} is empty, too long, or no name of a file")
-    scheme = _SCHEME.match(href)
-    if scheme is None:
+    if not is_address(href):
         # Relative references of URLs may be escaped, names of files may have %20 in them.
         path = os.path.join(os.path.dirname(document), href)
         return os.path.abspath(path if os.path.exists(path) or "%" not in href else _plain(path))
-    kind = scheme[1].lower()
-    if kind == "file":
+    if href.lower().startswith("file://"):
         return os.path.abspath(unquote(urlsplit(href).path))
-    if kind in ("http", "https"):
-        return "/vsicurl/" + href
-    if kind not in STORES or ".." in href.split("/"):
-        known = "https://, s3:// and gs://"
-        raise SourceError(f"its href {href:.200} is none that is read: files, {known} are")
-    return STORES[kind] + href[scheme.end() :]
+    try:
+        return Address.parse(href).gdal
+    except SettingsError as error:
+        raise SourceError(f"its href cannot be used: {error}") from error
 
 
 def _plain(path: str) -> str:

@@ -28,6 +28,7 @@ TIFF = "image/tiff; application=geotiff"
 PNG = "image/png"
 # STAC knows no item without a time. Where nothing says when an image was taken, it was within:
 EVER = ("1900-01-01T00:00:00Z", "2099-12-31T23:59:59Z")
+MOST_LETTERS = 180  # of an id that is a name: files are called by it
 SHA256 = "1220"  # of multihash: which sum it is, and its 32 bytes
 _PLAIN = re.compile(r"[A-Za-z0-9._-]+")
 
@@ -94,9 +95,10 @@ def id_of(name: str) -> str:
     if stem.endswith((".tif", ".png")):
         stem = name
     found = stem.replace("/", "--")
-    if "--" in stem or not _PLAIN.fullmatch(found):
+    if "--" in stem or not _PLAIN.fullmatch(found) or len(found) > MOST_LETTERS:
         plain = unicodedata.normalize("NFKD", found).encode("ascii", "ignore").decode()
-        found = f"{re.sub(r'[^A-Za-z0-9._-]+', '_', plain)}-{fingerprint(name)}"
+        plain = re.sub(r"[^A-Za-z0-9._-]+", "_", plain)[-MOST_LETTERS:]
+        found = f"{plain.lstrip('.')}-{fingerprint(name)}"
     return found
 
 

@@ -38,6 +38,7 @@ from alps.engine.settings import (
     check_ranges,
 )
 from alps.engine.stages.absences import forget_label_maps, readable_again, shards_of
+from alps.engine.stages.catalogue import write_catalogue
 from alps.engine.stages.changes import to_update
 from alps.engine.stages.naming import SPLIT, carry_names, keep_named, split_stage
 from alps.engine.stages.one_pass import OnePass, one_pass_stage
@@ -295,7 +296,7 @@ def paint_stage(folder: RunFolder, settings: PaintSettings | None = None) -> dic
 def finish(
     folder: RunFolder, max_failed: float, unpainted: dict[str, str] | None = None
 ) -> RunSummary:
-    """Write the report and sum up.
+    """Write the report, and items of a run over STAC, and sum up.
 
     Raises:
         TooManyFailuresError: a larger share of tiles, or of label maps, than ``max_failed`` failed.
@@ -303,6 +304,7 @@ def finish(
     folder.update_run(finished=now())
     with recorder.stage("report"):
         build_report(folder.root)
+    write_catalogue(folder)
     summary = summarise(folder)
     refuse_failures(folder, summary.tiles, summary.failed_reasons, max_failed)
     if unpainted and len(unpainted) > max_failed * summary.sources:

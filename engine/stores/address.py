@@ -41,7 +41,7 @@ class Address:
                     f"{scheme}://…@{parts.hostname}: an address with a password would be written "
                     "into the run folder; give it without"
                 )
-            bucket, key = parts.netloc, text.partition(parts.netloc)[2]
+            bucket, key = parts.netloc, text.partition("://")[2][len(parts.netloc) :]
         else:
             bucket, _, key = text.removeprefix(f"{scheme}://").partition("/")
         key = key.strip("/")

@@ -56,7 +56,7 @@ def test_nothing_is_left_open():
     filled = RunSettings().for_model(ModelDefaults())
     for group in (filled.source, filled.segment, filled.cluster, filled.paint):
         open_fields = {f.name for f in fields(group) if getattr(group, f.name) is None}
-        assert open_fields <= {"bands", "nodata"}
+        assert open_fields <= {"asset", "bands", "nodata"}
 
 
 @pytest.mark.parametrize(("group", "name", "low", "high"), RANGES)

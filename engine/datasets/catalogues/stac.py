@@ -1,8 +1,10 @@
 """STAC: a static collection, and an item for each label map, beside which the maps may stay.
 
-    collection.json    items/SUB/NAME.tif.json    part-00000/catalog.json, of 1000 items each
+    collection.json    items/ID.json
 
-Where there are more items than one document should link to, catalogues stand between.
+Where there are more items than one document should link to, catalogues stand between:
+
+    collection.json    part-00000/catalog.json    part-00000/ID.json, 1000 in each part
 """
 
 import json
@@ -37,6 +39,7 @@ from alps.engine.stac.label_item import (
     MapFile,
     bounds_joined,
     classes_of,
+    id_of,
     item_of,
     label_values,
 )
@@ -63,13 +66,12 @@ class StacFormat:
     def add(self, image: LabelledImage, number: int) -> int:
         """An image's item; it has one label map."""
         path = self._run.folder.label(image.label)
-        file, place = self._file(path, image)
+        file, place = self._file(path, image, number)
         line = self._painted.line_of(image.index)
         labelled = Labelled(
             file, place, image.name, self._run.said(image), self._date(image), _counts(line)
         )
-        name = f"items/{image.label}.json"
-        catalogue = _part_name(number) if self._has_parts else COLLECTION
+        name, catalogue = self._names(image.label, number)
         links = [
             _link("root", name, COLLECTION),
             _link("parent", name, catalogue),
@@ -148,7 +150,13 @@ class StacFormat:
             "archive and painted by ALPS."
         )
 
-    def _file(self, path: Path, image: LabelledImage) -> tuple[MapFile, Georeference]:
+    def _names(self, label: str, number: int) -> tuple[str, str]:
+        """Where the item of a label map goes, and the document that links to it."""
+        catalogue = _part_name(number) if self._has_parts else COLLECTION
+        folder = PurePosixPath(catalogue).parent.name or "items"
+        return f"{folder}/{id_of(label)}.json", catalogue
+
+    def _file(self, path: Path, image: LabelledImage, number: int) -> tuple[MapFile, Georeference]:
         try:
             with rasterio.Env(**GDAL_OPTIONS), open_dataset(path) as file:
                 size, dtype, place = (
@@ -162,17 +170,17 @@ class StacFormat:
         sums = line.files[0] if line and line.files else None
         return (
             MapFile(
-                image.label, self._href(path, image.label), size, dtype,
+                image.label, self._href(path, image.label, number), size, dtype,
                 self._run.categories.unlabelled,
                 sums.bytes if sums else None, sums.sha256 if sums else "",
             ),
             place,
         )  # fmt: skip
 
-    def _href(self, path: Path, label: str) -> str:
+    def _href(self, path: Path, label: str, number: int) -> str:
         if self._prefix is not None:
             return self._prefix + quote(label)
-        item = self._draft.target / f"items/{label}.json"
+        item = self._draft.target / self._names(label, number)[0]
         return Path(os.path.relpath(path.absolute(), item.parent)).as_posix()
 
     def _date(self, image: LabelledImage) -> int:
