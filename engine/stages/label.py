@@ -21,6 +21,7 @@ from alps.engine.base.html import html_link, html_table
 from alps.engine.clusters.assign import cluster_archive, usable_gpu
 from alps.engine.clusters.file import load_clusters
 from alps.engine.clusters.fit import check_enough
+from alps.engine.datasets.catalogues.kept import write_catalogue
 from alps.engine.labels.classes import read_classes
 from alps.engine.labels.paint import paint_archive, paint_fingerprint
 from alps.engine.naming.names import read_names
@@ -38,7 +39,6 @@ from alps.engine.settings import (
     check_ranges,
 )
 from alps.engine.stages.absences import forget_label_maps, readable_again, shards_of
-from alps.engine.stages.catalogue import write_catalogue
 from alps.engine.stages.changes import to_update
 from alps.engine.stages.naming import SPLIT, carry_names, keep_named, split_stage
 from alps.engine.stages.one_pass import OnePass, one_pass_stage

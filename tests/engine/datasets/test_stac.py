@@ -15,12 +15,12 @@ from rasters import save_raster
 from stac_items import collection_of, item_of
 from stac_rules import invalid
 
-from alps.engine.datasets.catalogues import stac
+from alps.engine.datasets.catalogues import kept, stac
 from alps.engine.demo.scenes import SceneSettings, make_scene
 from alps.engine.naming.names import Named, Names
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.settings import ClusterSettings, RunSettings, SegmentSettings
-from alps.engine.stages import catalogue, single
+from alps.engine.stages import single
 from alps.engine.stages.label import label_archive
 from alps.engine.stages.opening import RunOptions
 
@@ -205,6 +205,6 @@ def test_what_somebody_put_in_its_place_is_left_alone(copied, capsys):
     (copied.root / "stac").mkdir()
     (copied.root / "stac" / "mine.txt").write_text("mine")
     copied.update_run(stac="")
-    catalogue.write_catalogue(copied)
+    kept.write_catalogue(copied)
     assert contents(copied.root / "stac") == {"mine.txt": b"mine"}
     assert "warning: no STAC items of the label maps" in capsys.readouterr().err
