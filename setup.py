@@ -60,7 +60,7 @@ EXTRAS = {
     "name": ["starlette>=0.37,<2", "uvicorn>=0.29,<1"],
     "metrics": ["prometheus-client>=0.20,<1"],  # 0.20: its server can be ended
     "ray": ["ray>=2.30,<3"],  # 2.30: Python 3.12
-    # Object stores as SRC. 0.9: pages that are iterated, conditional puts; before 1.0 each
+    # SRC and OUT in object stores. 0.9: pages that are iterated, conditional puts; before 1.0 each
     # minor release may change its calls.
     "stores": ["obstore>=0.9,<0.13"],
     "train": [

@@ -8,7 +8,7 @@ suits the model (``ModelDefaults`` travel with the weights) and, where the model
 import dataclasses
 import json
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from alps.engine.base.errors import SettingsError
@@ -264,6 +264,15 @@ class PaintSettings:
         0,
         1,
     )
+    cog: bool | None = setting(
+        None,
+        "Write GeoTIFFs as COG, with overviews of whole classes. Default: with OUT in a store.",
+    )
+
+    def deciding(self) -> dict[str, Any]:
+        """The values that label maps depend on; runs of before know of no COG."""
+        values = asdict(self)
+        return values if self.cog else {k: v for k, v in values.items() if k != "cog"}
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""Files that are whole or not there: written beside their name, synced, renamed."""
+"""Files that are whole or not there: written beside their name, synced, renamed.
+
+A folder may have a mirror elsewhere, which learns of each file before it gets its name.
+"""
 
 import errno
 import os
@@ -6,8 +9,46 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 from alps.engine.base.errors import RunFolderError
+
+
+class Mirror(Protocol):
+    """Where the files of a folder are kept too. Its calls may come from several threads."""
+
+    def put(self, content: Path, path: Path) -> None:
+        """Take a written file, that is about to be called ``path``."""
+        ...
+
+    def appended(self, path: Path) -> None:
+        """Take note that lines were added to a file."""
+        ...
+
+    def removed(self, path: Path) -> None:
+        """Take note that a file, or a folder with all that is in it, is about to be deleted."""
+        ...
+
+
+_mirrors: dict[Path, Mirror] = {}
+
+
+@contextmanager
+def mirrored(root: Path, mirror: Mirror) -> Iterator[None]:
+    """Let ``mirror`` follow what is done with files below ``root`` by the functions here."""
+    _mirrors[root] = mirror
+    try:
+        yield
+    finally:
+        del _mirrors[root]
+
+
+def mirror_of(path: Path) -> Mirror | None:
+    """The mirror of the folder that a file lies in; None where that has none."""
+    for root, mirror in _mirrors.items():
+        if path.is_relative_to(root):
+            return mirror
+    return None
 
 
 @contextmanager
@@ -38,6 +79,8 @@ def publish(part: Path, path: Path) -> None:
     """Give a written file, on the same file system, its name; it lasts through a power cut."""
     with open(part, "rb+") as file:
         os.fsync(file.fileno())
+    if mirror := mirror_of(path):
+        mirror.put(part, path)
     os.replace(part, path)
     sync_folder(path.parent)
 
@@ -76,6 +119,8 @@ def spare_name(path: Path) -> Path:
 
 def remove(path: Path) -> None:
     """Delete a file, where there is one. Raises RunFolderError where that cannot be."""
+    if mirror := mirror_of(path):
+        mirror.removed(path)
     try:
         path.unlink(missing_ok=True)
     except OSError as error:
@@ -85,6 +130,24 @@ def remove(path: Path) -> None:
             f"cannot remove {path}: {error.strerror or error}; check its permissions, or remove it "
             "by hand where it is a folder"
         ) from error
+
+
+def remove_folder(path: Path) -> None:
+    """Delete a folder with all that is in it, as far as that can be."""
+    if mirror := mirror_of(path):
+        mirror.removed(path)
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def move_folder(path: Path, to: Path) -> None:
+    """Give a folder another name on its file system, which lasts through a power cut."""
+    if mirror := mirror_of(to):
+        for found in sorted(path.rglob("*")):
+            if found.is_file():
+                mirror.put(found, to / found.relative_to(path))
+        mirror.removed(path)
+    os.rename(path, to)
+    sync_folder(to.parent)
 
 
 def sync_folder(folder: Path) -> None:

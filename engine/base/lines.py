@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+from alps.engine.base.atomic import mirror_of
 from alps.engine.base.records import BadRecordError, parse_record
 
 T = TypeVar("T")
@@ -35,6 +36,9 @@ def append_line(file: IO[bytes], values: Mapping[str, Any]) -> None:
     body = json.dumps(values)[:-1].encode()
     file.write(body + f', "sum": "{_digest(body)}"}}\n'.encode())
     file.flush()
+    path = Path(file.name)
+    if mirror := mirror_of(path):
+        mirror.appended(path)
 
 
 def read_lines(path: Path, kind: type[T]) -> Iterator[T | None]:

@@ -18,6 +18,7 @@ from alps.engine.cli.options import (
     metrics_option,
     model_option,
     pick,
+    run_folder_argument,
     settings_options,
 )
 from alps.engine.cli.quality import quality
@@ -53,7 +54,7 @@ __all__ = [
     "verify",
 ]
 
-out_argument = click.argument("out", type=click.Path(path_type=Path, file_okay=False))
+out_argument = run_folder_argument(writes=True, file_okay=False)
 artefacts_option = click.option(
     "--artefacts",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
@@ -128,9 +129,10 @@ def label(
     """Label every image of SRC: segment, gate, pool, cluster, align, report.
 
     SRC is an image, a folder (searched recursively), a glob, a text file with a path a line, or
-    STAC: an item, a collection of items, a catalogue.
-    OUT receives label maps and everything that led to them; run the same command again after an
-    interruption, and it goes on where it was.
+    STAC: an item, a collection of items, a catalogue; or the address of images in a store:
+    s3://bucket/prefix, gs://, az://, https:// of one file.
+    OUT, a folder or an address, receives label maps and everything that led to them; run the same
+    command again after an interruption, and it goes on where it was.
 
     With --clusters-from, label maps are painted as their tiles are done, and nothing else is kept:
     for archives of any size.
@@ -276,7 +278,7 @@ def paint(out: Path, max_failed: float, **values: Any) -> None:
 
 
 @click.command()
-@out_argument
+@run_folder_argument(writes=False, file_okay=False)
 def report(out: Path) -> None:
     """Write OUT/report/index.html: the run as one self-contained page."""
     from alps.engine.report import build_report

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from alps.engine.cli.options import run_folder_argument
+
 if TYPE_CHECKING:
     from alps.engine.datasets.export import Exported
 
@@ -14,7 +16,7 @@ FORMATS = ("coco", "yolo", "mmseg", "labelstudio", "cvat", "stac")
 
 
 @click.command("export-labels")
-@click.argument("out", type=click.Path(path_type=Path, file_okay=False))
+@run_folder_argument(writes=False, file_okay=False)
 @click.argument("dir", type=click.Path(path_type=Path))
 @click.option("--format", required=True, type=click.Choice(FORMATS), help="What reads it.")
 @click.option(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from alps.engine.base.errors import SettingsError, printable
+from alps.engine.cli.options import run_folder_argument
 
 if TYPE_CHECKING:
     from alps.engine.naming.edit import Edit
@@ -47,7 +48,7 @@ def several(name: str, help: str, **more: Any) -> Callable:
 
 
 @click.command("name")
-@click.argument("out", type=click.Path(path_type=Path, file_okay=False))
+@run_folder_argument(writes=True, file_okay=False)
 @several("--split", "Make several clusters of one: 5=3.", type=Assignments(), metavar="CLASS=PARTS")
 @several("--unsplit", "Take the last split of a cluster back.", type=click.IntRange(0))
 @several("--merge", "Make one class of several: 3,8 or 3,8=grass.", type=Assignments(needs=False))

@@ -3,12 +3,18 @@
 Name, default and help stand once.
 """
 
+import sys
 from collections.abc import Callable
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
 from dataclasses import MISSING, fields, is_dataclass
-from typing import Any, get_args, get_type_hints
+from functools import wraps
+from pathlib import Path
+from typing import IO, Any, get_args, get_type_hints
 
 import click
 
+from alps.engine.stores.address import is_address
+from alps.engine.stores.out import opened, shown
 from alps.engine.telemetry.metrics import parse_address
 
 model_option = click.option(
@@ -19,6 +25,61 @@ device_option = click.option(
 )
 
 NO_NUMBER = "none"
+
+
+class RunPlace(click.Path):
+    """A run folder: a path, or an address in a store, which stays text."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Text to a path or an address."""
+        return value if is_address(value) else super().convert(value, param, ctx)
+
+
+def run_folder_argument(*, writes: bool, **more: Any) -> Callable[[Callable], Callable]:
+    """The argument OUT: the command gets a local folder, also where OUT lies in a store.
+
+    writes: whether it must not be written by others meanwhile. more: of ``click.Path``.
+    """
+
+    def decorate(command: Callable) -> Callable:
+        @wraps(command)
+        def call(*args: Any, out: str | Path, scratch: Path | None, **values: Any) -> Any:
+            with ExitStack() as stack:
+                if is_address(out):
+                    for redirect, stream in (
+                        (redirect_stdout, sys.stdout),
+                        (redirect_stderr, sys.stderr),
+                    ):
+                        stack.enter_context(redirect(_Shown(stream)))
+                folder = stack.enter_context(opened(out, writes=writes, scratch=scratch))
+                return command(*args, out=folder, **values)
+
+        return click.argument("out", type=RunPlace(path_type=Path, **more))(scratch_option(call))
+
+    return decorate
+
+
+scratch_option = click.option(
+    "--scratch",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="With OUT in a store: where the local folder that stands for it lies. Default: in the "
+    "user's cache.",
+)
+
+
+class _Shown:
+    """A stream of text in which places of a local folder are what they stand for in a store."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write a text."""
+        self._stream.write(shown(text))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 class BandList(click.ParamType):

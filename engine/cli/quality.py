@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from alps.engine.base.errors import SettingsError, printable
+from alps.engine.cli.options import run_folder_argument
 from alps.engine.quality.measure import Quality, QualitySettings, measure_quality
 from alps.engine.quality.truth import Unmatched
 
@@ -35,7 +36,7 @@ class IntegerList(click.ParamType):
 
 
 @click.command()
-@click.argument("out", type=click.Path(path_type=Path))
+@run_folder_argument(writes=False)
 @click.option(
     "--truth",
     required=True,

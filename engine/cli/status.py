@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from alps.engine.cli.options import run_folder_argument
+
 if TYPE_CHECKING:
     from alps.engine.status.survey import Status
 
@@ -15,7 +17,7 @@ CLEAR = "\x1b[H\x1b[J"  # the cursor home, and nothing below it
 
 
 @click.command("status")
-@click.argument("out", type=click.Path(path_type=Path, file_okay=False))
+@run_folder_argument(writes=False, file_okay=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, of a documented schema.")
 @click.option(
     "--watch",

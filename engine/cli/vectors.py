@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from alps.engine.base.errors import SettingsError, printable
-from alps.engine.cli.options import pick, settings_options
+from alps.engine.cli.options import pick, run_folder_argument, settings_options
 from alps.engine.polygons.settings import PolygonSettings
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ NEEDED = ("pyogrio", "pyproj", "shapely")  # of the extra `vectors`
 
 
 @click.command()
-@click.argument("out", type=click.Path(path_type=Path, file_okay=False))
+@run_folder_argument(writes=False, file_okay=False)
 @click.argument("file", type=click.Path(path_type=Path))
 @settings_options(PolygonSettings)
 @click.option("--overwrite", is_flag=True, help="Replace FILE where it is there already.")

@@ -7,6 +7,7 @@ import click
 
 from alps.engine.base.errors import RunFolderError
 from alps.engine.base.progress import format_bytes
+from alps.engine.cli.options import run_folder_argument
 from alps.engine.run_folder.run_record import LABEL, PREDICT
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @click.command("verify")
-@click.argument("out", type=click.Path(path_type=Path, file_okay=False))
+@run_folder_argument(writes=True, file_okay=False)
 @click.option(
     "--repair",
     is_flag=True,

@@ -12,6 +12,7 @@ from alps.engine.base.digests import fingerprint
 from alps.engine.base.errors import SourceError, StoreError, printable
 from alps.engine.stores.address import WEB, Address, is_address
 from alps.engine.stores.listing import is_prefix, objects_at
+from alps.engine.stores.out import address_of
 
 IMAGE_SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jpe", ".tif", ".tiff", ".gtiff", ".jp2", ".j2k", ".jpx", ".bmp",
@@ -308,7 +309,7 @@ def _at_address(
         name = address.plain_key if with_bucket else address.name
         yield Source(address.gdal, printable(start + name))
         return
-    outside = Address.parse(str(exclude)) if exclude is not None and is_address(exclude) else None
+    outside = address_of(exclude) if exclude is not None else None
     found, beside = False, _Beside()
     try:
         for name, entry in objects_at(address, beside.is_image, outside):

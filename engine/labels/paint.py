@@ -9,14 +9,14 @@ the minimum mapping unit.
 import math
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 import pyarrow as pa
 
-from alps.engine.base.atomic import remove
+from alps.engine.base.atomic import mirror_of, remove
 from alps.engine.base.digests import fingerprint as digest_of
 from alps.engine.base.errors import RunFolderError, SourceError
 from alps.engine.base.failures import of_source
@@ -82,7 +82,14 @@ def paint_fingerprint(clusters: str, settings: PaintSettings, names: Names) -> s
     """Of all that decides label maps: the clusters' own, and how they are shown."""
     if names.classes:
         clusters = digest_of(clusters, names.sha256)
-    return digest_of(clusters, asdict(settings))
+    return digest_of(clusters, settings.deciding())
+
+
+def settled(folder: RunFolder, settings: PaintSettings) -> PaintSettings:
+    """Settings in which it is said whether label maps are COGs: those in a store are."""
+    if settings.cog is not None:
+        return settings
+    return replace(settings, cog=mirror_of(folder.root) is not None)
 
 
 class Painter:
@@ -264,6 +271,7 @@ class Painter:
             *raster.size,
             self._as.colours,
             georeference=raster.place,
+            cog=bool(self._settings.cog),
         )
         with writer:
             for y, strip in raster.values(values, empty):

@@ -4,6 +4,7 @@ A map appears under its name whole, or not at all; the same labels give the same
 they were cut into strips. Memory is bounded by one band of 512 rows, whatever the map's size.
 """
 
+import os
 import struct
 import zlib
 from contextlib import suppress
@@ -16,7 +17,7 @@ from alps.engine.base.atomic import clear, publish
 from alps.engine.base.errors import SettingsError
 from alps.engine.images.georeference import Georeference
 from alps.engine.images.raster import RasterReader
-from alps.engine.images.tiff import TILE, TiffWriter, writing
+from alps.engine.images.tiff import TILE, TiffWriter, copy_as_cog, writing
 from alps.engine.labels import palette as palettes
 
 UNLABELLED = 255  # what mmseg, torchgeo and ignore_index expect
@@ -42,7 +43,8 @@ class LabelMapWriter:
     path: ends in .png or .tif; its folder is made. palette: (K, 3) uint8, a colour a class.
     With K <= 255 a PNG is of palette type and a TIFF has a colour table, unlabelled (255) black;
     with more, both are plain 16-bit grey and unlabelled is 65535. A TIFF declares unlabelled as
-    nodata, is tiled and deflated, and carries ``georeference``.
+    nodata, is tiled and deflated, and carries ``georeference``. cog: a TIFF is a Cloud Optimized
+    GeoTIFF, whose overviews show the class that most pixels have.
 
     Raises RunFolderError where the file cannot be written, also where GDAL only half says so:
     a TIFF is read back before it gets its name.
@@ -56,8 +58,10 @@ class LabelMapWriter:
         palette: np.ndarray,
         *,
         georeference: Georeference | None = None,
+        cog: bool = False,
     ) -> None:
         self.path = Path(path)
+        self._is_cog = cog and self.path.suffix == ".tif"
         self.width, self.height, self.classes = width, height, len(palette)
         self._dtype = label_dtype(self.classes)
         self._unlabelled = unlabelled_value(self.classes)
@@ -145,7 +149,19 @@ class LabelMapWriter:
             raise ValueError(f"{self.path}: {self._rows} of {self.height} rows were written")
         with writing("label map", self.path):
             self._sink.finish()
+            if self._is_cog:
+                self._write_cog()
             publish(self._part, self.path)
+
+    def _write_cog(self) -> None:
+        """Copy what was written; pixels are compared once more."""
+        whole_part = self._part.with_name(f".{self.path.name}.cog")
+        try:
+            copy_as_cog(self._part, whole_part)
+            os.replace(whole_part, self._part)
+        finally:
+            for left in (whole_part, whole_part.with_name(f"{whole_part.name}.ovr.tmp")):
+                left.unlink(missing_ok=True)
 
     def _remove_part(self) -> None:
         with suppress(OSError):  # a folder that may not be written: said already

@@ -17,6 +17,7 @@ from alps.engine.base.errors import RunFolderError, SettingsError, printable
 from alps.engine.base.records import BadRecordError, read_record, read_small
 from alps.engine.run_folder.inside import path_inside
 from alps.engine.run_folder.run_record import LABEL, PREDICT, check_run, with_sum
+from alps.engine.stores.address import is_address
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,10 @@ class RunFolder:
                 f"OUT {printable(root)} has bytes that are no UTF-8, which tables and images "
                 "cannot be written to; give another name"
             ) from None
+        if is_address(root):
+            raise SettingsError(
+                f"{root} lies in a store; open it with alps.engine.stores.out.opened first"
+            )
         object.__setattr__(self, "root", Path(root))
 
     @property

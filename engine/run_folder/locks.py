@@ -15,7 +15,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from alps.engine.base.errors import RunFolderError
+from alps.engine.base.atomic import mirror_of
+from alps.engine.base.errors import RunFolderError, SettingsError
 from alps.engine.base.progress import format_seconds
 from alps.engine.base.records import BadRecordError, Count, parse_record, read_small
 from alps.engine.run_folder.folder import RunFolder
@@ -54,8 +55,13 @@ def locked(
     Raises RunFolderError where another run holds it, it cannot be written, or has links to outside.
     """
     refuse_links(folder.root)
-    _make(folder, room)
     machines = share[1]
+    if machines > 1 and mirror_of(folder.root) is not None:
+        raise SettingsError(
+            "--shard is for an OUT that all machines see as a folder, and one in a store is held "
+            "by one run at a time: leave --shard out, or give a folder"
+        )
+    _make(folder, room)
     name = "lock" if machines == 1 else _name_of(share)
     with _hold(folder, name):
         if machines == 1:

@@ -23,7 +23,7 @@ from alps.engine.clusters.file import load_clusters
 from alps.engine.clusters.fit import check_enough
 from alps.engine.datasets.catalogues.kept import write_catalogue
 from alps.engine.labels.classes import read_classes
-from alps.engine.labels.paint import paint_archive, paint_fingerprint
+from alps.engine.labels.paint import paint_archive, paint_fingerprint, settled
 from alps.engine.naming.names import read_names
 from alps.engine.report import build_report, words
 from alps.engine.run_folder.folder import RunFolder
@@ -68,6 +68,7 @@ from alps.engine.stages.segment import (
     shards_missing,
 )
 from alps.engine.stores.address import shown_path
+from alps.engine.stores.out import at_hand
 from alps.engine.telemetry.record import recorder
 
 __all__ = [
@@ -117,6 +118,7 @@ class RunSummary:
         return html_table(f"Run {self.folder}", rows)
 
 
+@at_hand
 def label_archive(
     src: str | Path,
     out: str | Path,
@@ -273,7 +275,7 @@ def paint_stage(folder: RunFolder, settings: PaintSettings | None = None) -> dic
 
     Returns sources that could not be painted, with reasons.
     """
-    settings = settings or PaintSettings()
+    settings = settled(folder, settings or PaintSettings())
     check_ranges(settings, PaintSettings)
     run = folder.read_planned()
     folder.refuse_dropped(run)

@@ -1,7 +1,5 @@
 """Names of classes through a run's life: given, applied to its clusters, carried to other ones."""
 
-import os
-import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from alps.engine.base.atomic import sync_folder, write_text
+from alps.engine.base.atomic import move_folder, remove_folder, write_text
 from alps.engine.base.errors import RunFolderError, SettingsError
 from alps.engine.base.records import as_record
 from alps.engine.clusters.assign import assign_archive, with_splits
@@ -128,8 +126,7 @@ def keep_named(folder: RunFolder) -> None:
     if _kept(folder).exists():  # of a start that was stopped; what came since is half done
         return
     write_text(classes / folder.names.name, names.text())
-    os.rename(classes, _kept(folder))
-    sync_folder(folder.journal)
+    move_folder(classes, _kept(folder))
 
 
 def carry_names(folder: RunFolder) -> None:
@@ -143,7 +140,7 @@ def carry_names(folder: RunFolder) -> None:
     names, clusters = read_names_file(kept / folder.names.name), _clusters(folder)
     if names.clusters == clusters.unsplit_sha256:  # fitted again, to the same
         write_text(folder.names, names.text())
-        shutil.rmtree(kept)
+        remove_folder(kept)
         return
     found = carried(names, _shared(folder, kept, len(clusters.model.centroids)))
     write_text(folder.names, Names(found.names.classes, (), clusters.unsplit_sha256).text())
@@ -153,7 +150,7 @@ def carry_names(folder: RunFolder) -> None:
         print(f"  {line}", file=sys.stderr)
     for split in names.splits:
         print(f"  cluster {split.cluster} is split no more: it is another now", file=sys.stderr)
-    shutil.rmtree(kept)
+    remove_folder(kept)
 
 
 def _kept(folder: RunFolder) -> Path:

@@ -8,7 +8,7 @@ those that two passes with these clusters give.
 
 import shutil
 from collections.abc import Collection
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from alps.engine.base.atomic import remove, whole, write_text
@@ -17,7 +17,7 @@ from alps.engine.clusters.assign import assign_group
 from alps.engine.clusters.file import ClusterFile, load_clusters, refuse_others
 from alps.engine.clusters.region_reader import RegionReader
 from alps.engine.clusters.vectors import write_vectors
-from alps.engine.labels.paint import Painter, paint_fingerprint
+from alps.engine.labels.paint import Painter, paint_fingerprint, settled
 from alps.engine.naming.names import read_names
 from alps.engine.regions.windows import COLUMNS
 from alps.engine.run_folder.folder import RunFolder
@@ -79,9 +79,10 @@ def one_pass_stage(
     loaded = replace(loaded, settings=replace(loaded.settings, cluster=clusters.settings()))
     names = read_names(folder) if folder.names.exists() else clusters.names
     names = names_of_these(folder, names, clusters)
+    paint = settled(folder, settings.paint)
     also = {
         "clusters": clusters.sha256,
-        **asdict(settings.paint),
+        **paint.deciding(),
         "keep_segments": one_pass.keep_segments,
     }
     if names.classes and not one_pass.keep_segments:  # label maps could not be painted anew
@@ -95,9 +96,9 @@ def one_pass_stage(
         write_text(folder.names, names.text())
     digest = folder.names_digest()
     wanted = fingerprint(run["config_hash"], "one pass")
-    shown = paint_fingerprint(wanted, settings.paint, names)
+    shown = paint_fingerprint(wanted, paint, names)
     cutting = CutSettings(reading_of(folder, run), loaded.settings.segment.superpixels)
-    with Painter(folder, clusters.model, shown, settings.paint, names) as painter:
+    with Painter(folder, clusters.model, shown, paint, names) as painter:
         keeper = _Keeper(folder, clusters, painter, one_pass.keep_segments, cutting)
         update = to_update(folder, options.update, options.share)
         again = keeper.try_again(update.tiles)

@@ -4,7 +4,6 @@ A group is the sources that begin in one shard. Its files appear whole, its tabl
 from then on it is done.
 """
 
-import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from alps.engine.base.atomic import whole
+from alps.engine.base.atomic import remove_folder, whole
 from alps.engine.base.errors import SourceError
 from alps.engine.base.failures import of_source
 from alps.engine.base.progress import Progress
@@ -98,7 +97,7 @@ def cut_archive(folder: RunFolder, settings: CutSettings) -> None:
 def forget_regions(folder: RunFolder) -> None:
     """Delete all regions and their classes: segments that they were made of are not there."""
     for name in ("regions", "vectors", "clusters"):
-        shutil.rmtree(folder.root / name, ignore_errors=True)
+        remove_folder(folder.root / name)
 
 
 def regions_cut(folder: RunFolder) -> int:

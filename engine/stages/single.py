@@ -22,6 +22,7 @@ from alps.engine.stages.label import (
 )
 from alps.engine.stages.opening import RunOptions
 from alps.engine.stages.segment import is_segmented, shards_missing
+from alps.engine.stores.out import at_hand
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Segmented:
     failed_reasons: dict[str, int]
 
 
+@at_hand
 def segment(
     src: str | Path,
     out: str | Path,
@@ -58,6 +60,7 @@ def segment(
         return Segmented(shards_missing(folder), dict(sorted(statuses.items())), reasons)
 
 
+@at_hand
 def cluster(out: str | Path, settings: ClusterSettings | None = None, device: str = "auto") -> None:
     """Put the regions of ``out`` into classes, with another K say; runs no SAM.
 
@@ -71,6 +74,7 @@ def cluster(out: str | Path, settings: ClusterSettings | None = None, device: st
         cluster_stage(folder, settings or ClusterSettings(), device)
 
 
+@at_hand
 def paint(
     out: str | Path, settings: PaintSettings | None = None, max_failed: float = 0.1
 ) -> RunSummary:

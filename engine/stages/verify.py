@@ -247,7 +247,7 @@ def _plan_again(folder: RunFolder) -> bool:
         return False
     if file_sha256(folder.plan) == known.sha256:
         return True
-    folder.plan.unlink()
+    remove(folder.plan)
     return False
 
 

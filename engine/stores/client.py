@@ -25,6 +25,10 @@ MISSING = "missing"
 CONFLICT = "conflict"  # somebody else wrote an object meanwhile
 FAILING = "failing"
 
+# What obstore says where it finds no keys, or only some of them, here or from the machine's role.
+LACKING = (
+    "redential", "nstance metadata", "/api/token", "AccessKey", "Account must", "169.254.169.254",
+)  # fmt: skip
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _KEYS = {
@@ -52,6 +56,10 @@ class Bucket:
         """``address``: of anything in it."""
         self._address = address.at("")
         self._store = _opened(address)
+
+    def shown(self, key: str) -> str:
+        """The address of an object."""
+        return str(self._address.at(key))
 
     def objects(self, prefix: str, after: str = "") -> Iterator[Stored]:
         """Objects below a folder of keys, in the order of their keys; a page is held at a time.
@@ -133,7 +141,7 @@ class Bucket:
         import obstore
 
         with self._errors(keys[0] if keys else "", "delete"), suppress(FileNotFoundError):
-            obstore.delete(self._store, list(keys))
+            obstore.delete(self._store, keys[0] if len(keys) == 1 else list(keys))
 
     @contextmanager
     def _errors(self, key: str, verb: str) -> Iterator[None]:
@@ -168,7 +176,7 @@ def explained(error: BaseException, address: Address, verb: str) -> StoreError:
         return StoreError(what + mend, kind=MISSING)
     if number == 404 or isinstance(error, FileNotFoundError):
         return StoreError(f"{what}it is not there; check the address", kind=MISSING)
-    if "redential" in text or "instance metadata" in text.lower() or "/api/token" in text:
+    if not number and any(word in text for word in LACKING):
         keys = _KEYS.get(address.scheme, "credentials")
         return StoreError(f"{what}no credentials were found; set {keys}", kind=REFUSED)
     if number:

@@ -5,6 +5,7 @@ process could not answer it. Run as a program it prints the proxy's port and ser
 standard input is closed.
 """
 
+import html
 import http.client
 import json
 import os
@@ -19,7 +20,7 @@ from dataclasses import asdict, dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 CONTROL = "/-/control"
 KEY, REFUSED_KEY = "right", "wrong"
@@ -78,15 +79,15 @@ class Server:
     def put(self, key: str, body: bytes | Path, bucket: str = BUCKET) -> None:
         """Place an object, not counted."""
         content = body.read_bytes() if isinstance(body, Path) else body
-        self._quietly("PUT", f"/{bucket}/{key}", content)
+        self._quietly("PUT", f"/{bucket}/{quote(key)}", content)
 
     def get(self, key: str, bucket: str = BUCKET) -> bytes:
         """An object's bytes, not counted."""
-        return self._quietly("GET", f"/{bucket}/{key}")
+        return self._quietly("GET", f"/{bucket}/{quote(key)}")
 
     def delete(self, key: str, bucket: str = BUCKET) -> None:
         """Remove an object, not counted."""
-        self._quietly("DELETE", f"/{bucket}/{key}")
+        self._quietly("DELETE", f"/{bucket}/{quote(key)}")
 
     def keys(self, prefix: str = "", bucket: str = BUCKET) -> list[str]:
         """All keys that begin with a prefix, not counted."""
@@ -94,7 +95,7 @@ class Server:
         while True:
             query = f"list-type=2&prefix={prefix}" + (f"&continuation-token={token}" * bool(token))
             text = self._quietly("GET", f"/{bucket}?{query}").decode()
-            found += re.findall(r"<Key>(.*?)</Key>", text)
+            found += map(html.unescape, re.findall(r"<Key>(.*?)</Key>", text))
             more = re.search(r"<NextContinuationToken>(.*?)</NextContinuationToken>", text)
             if not more:
                 return found

@@ -79,8 +79,8 @@ MUTANTS = [
     ),
     Mutant(
         "engine/base/atomic.py",
-        '    with open(part, "rb+") as file:\n        os.fsync(file.fileno())\n    os.replace',
-        "    os.replace",
+        '    with open(part, "rb+") as file:\n        os.fsync(file.fileno())\n    if mirror',
+        "    if mirror",
         (*CHECKPOINTS, *DOWNLOAD),
         "files have their name before they are on the disk",
     ),

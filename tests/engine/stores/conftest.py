@@ -5,7 +5,11 @@ their own.
 import itertools
 
 import pytest
+from runs_in_stores import AS_COG, SETTINGS, content
 from s3_server import serving
+from small_runs import save_archive
+
+from alps.engine.stages.label import RunOptions, label_archive
 
 counter = itertools.count()
 
@@ -33,3 +37,25 @@ def s3(s3_server, monkeypatch):
 def prefix():
     """A folder of keys that no other test uses."""
     return f"test{next(counter)}"
+
+
+@pytest.fixture(scope="session")
+def archive(tmp_path_factory):
+    """Five small images in two folders."""
+    return save_archive(tmp_path_factory.mktemp("archive") / "images")
+
+
+@pytest.fixture(scope="session")
+def on_disk(archive, speck, tmp_path_factory):
+    """What a run leaves whose images and OUT lie on the disk."""
+    out = tmp_path_factory.mktemp("on_disk") / "out"
+    label_archive(archive, out, SETTINGS, RunOptions(str(speck), "cpu"))
+    return content(out)
+
+
+@pytest.fixture(scope="session")
+def on_disk_as_cog(archive, speck, tmp_path_factory):
+    """The same with --cog; the files by their names."""
+    out = tmp_path_factory.mktemp("on_disk_as_cog") / "out"
+    label_archive(archive, out, AS_COG, RunOptions(str(speck), "cpu"))
+    return content(out)

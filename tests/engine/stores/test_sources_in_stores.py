@@ -1,30 +1,14 @@
 """A whole run whose images lie in a store: the bytes of one on disk, and no request in vain."""
 
-import numpy as np
 import pytest
+from runs_in_stores import SETTINGS, content
 from s3_server import Rule
-from small_runs import results, save_archive
 
 from alps.engine.base.errors import SourceAwayError, TooManyFailuresError
 from alps.engine.images import gdal
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.tables import read_table
-from alps.engine.settings import ClusterSettings, RunSettings, SourceSettings
 from alps.engine.stages.label import RunOptions, label_archive
-
-SETTINGS = RunSettings(SourceSettings(tile=128, overlap=16), cluster=ClusterSettings(clusters=3))
-
-
-@pytest.fixture(scope="session")
-def archive(tmp_path_factory):
-    return save_archive(tmp_path_factory.mktemp("archive") / "images")
-
-
-@pytest.fixture(scope="session")
-def on_disk(archive, speck, tmp_path_factory):
-    out = tmp_path_factory.mktemp("on_disk") / "out"
-    label_archive(archive, out, SETTINGS, RunOptions(str(speck), "cpu"))
-    return content(out)
 
 
 @pytest.fixture
@@ -35,14 +19,6 @@ def src(s3, archive, prefix, monkeypatch):
         s3.put(f"{prefix}/{path.relative_to(archive).as_posix()}", path)
     s3.take_log()
     return f"s3://bucket/{prefix}/"
-
-
-def content(out):
-    """As ``results``, but for where clusters say that the images lay."""
-    found = results(out)
-    del found["clusters.npz"]
-    with np.load(out / "clusters.npz") as clusters:
-        return found | {name: clusters[name].tobytes() for name in clusters if name != "made_with"}
 
 
 def statuses(out):

@@ -81,8 +81,8 @@ MUTANTS = [
     ),
     Mutant(
         "engine/base/atomic.py",
-        old="        os.fsync(file.fileno())\n    os.replace(part, path)\n",
-        new="        pass\n    os.replace(part, path)\n",
+        old="        os.fsync(file.fileno())\n    if mirror := mirror_of(path):\n",
+        new="        pass\n    if mirror := mirror_of(path):\n",
         tests=ATOMIC,
         why="a file gets its name before its bytes are on the disk",
     ),

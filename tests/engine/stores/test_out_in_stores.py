@@ -1,0 +1,132 @@
+"""Runs whose OUT lies in a store: the bytes of one on disk, from any machine, whatever happens."""
+
+import re
+import shutil
+
+import pytest
+import rasterio
+from click.testing import CliRunner
+from runs_in_stores import AS_COG, SETTINGS, content
+from s3_server import Rule
+
+from alps.engine.base.errors import StoreError
+from alps.engine.cli.main import commands
+from alps.engine.images import gdal
+from alps.engine.settings import ClusterSettings
+from alps.engine.stages import single
+from alps.engine.stages.label import RunOptions, label_archive
+from alps.engine.stores import client
+from alps.engine.stores.out import opened
+
+
+@pytest.fixture
+def out(s3, prefix, tmp_path, monkeypatch):
+    monkeypatch.setattr(client, "RETRIES", 0)
+    monkeypatch.setenv("ALPS_HOME", str(tmp_path / "home"))
+    return f"s3://bucket/{prefix}"
+
+
+@pytest.fixture
+def options(speck):
+    return RunOptions(str(speck), "cpu")
+
+
+def fetched(s3, out, folder):
+    """A copy of what is in the store."""
+    shutil.rmtree(folder, ignore_errors=True)
+    start = out.removeprefix("s3://bucket/") + "/"
+    for key in s3.keys(start):
+        path = folder / key.removeprefix(start)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(s3.get(key))
+    return folder
+
+
+def test_a_run_in_a_store_is_one_on_disk(s3, out, archive, options, on_disk_as_cog, tmp_path):
+    for path in archive.rglob("*.*"):
+        s3.put(f"{out[12:]}-src/{path.relative_to(archive).as_posix()}", path)
+    s3.take_log()
+    label_archive(f"{out}-src", out, SETTINGS, options)
+    requests = s3.take_log()
+    assert sum("list-type" in request.path for request in requests) == 2  # SRC and OUT, once each
+    run = fetched(s3, out, tmp_path / "copy")
+    assert content(run) == on_disk_as_cog
+    assert not (run / "journal" / "lease.json").exists()
+    files = {path.relative_to(run).as_posix() for path in run.rglob("*") if path.is_file()}
+    assert {"report/index.html", "journal/painted.jsonl", "tiles.parquet"} <= files
+    # Other programs open the maps where they lie.
+    path = f"/vsis3/{out[5:]}/labels/north/e.tif"
+    with rasterio.Env(**gdal._options_for(path)), rasterio.open(path) as map_:
+        assert map_.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        assert map_.nodata == 255 and map_.crs == "EPSG:32631" and map_.colormap(1)
+    label_archive(f"{out}-src", out, SETTINGS, options)  # nothing is left to do
+    assert content(fetched(s3, out, run)) == on_disk_as_cog
+
+
+def test_another_machine_goes_on(s3, out, archive, options, tmp_path, monkeypatch):
+    """Segmented here, clustered there, painted at a third; and painted anew without COG."""
+    six = ClusterSettings(clusters=6)
+    single.segment(archive, out, SETTINGS, options)
+    monkeypatch.setenv("ALPS_HOME", str(tmp_path / "second"))
+    single.cluster(out, six, "cpu")
+    monkeypatch.setenv("ALPS_HOME", str(tmp_path / "third"))
+    single.paint(out)
+    single.segment(archive, tmp_path / "local", SETTINGS, options)
+    single.cluster(tmp_path / "local", six, "cpu")
+    single.paint(tmp_path / "local", AS_COG.paint)
+    assert content(fetched(s3, out, tmp_path / "copy")) == content(tmp_path / "local")
+
+
+@pytest.mark.parametrize("good", [3, 9, 17, 26])
+def test_a_store_that_fails_in_the_middle(
+    s3, out, archive, options, on_disk_as_cog, tmp_path, monkeypatch, good
+):
+    """After so many puts all fail; the same command goes on, on another machine too."""
+    s3.misbehave(Rule("lease.json"), Rule("/", "PUT", times=good), Rule("/", "PUT", status=503))
+    with pytest.raises(StoreError, match="answers 503 OnOrder") as error:
+        label_archive(archive, out, SETTINGS, options)
+    assert "\n" not in str(error.value) and "home" not in str(error.value)
+    s3.misbehave()
+    if good % 2:
+        monkeypatch.setenv("ALPS_HOME", str(tmp_path / "elsewhere"))
+        s3.delete(f"{out[12:]}/journal/lease.json")  # as if it had run out
+    label_archive(archive, out, SETTINGS, options)
+    assert content(fetched(s3, out, tmp_path / "copy")) == on_disk_as_cog
+
+
+def test_requests_of_a_failing_store_are_tried_again(
+    s3, out, archive, options, on_disk_as_cog, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(client, "RETRIES", 5)
+    s3.misbehave(*(Rule(rf"{word}", "PUT", status=500, times=2, after=word == "sums")
+                   for word in ("segments", "plan", "sums", "labels", "run.json")))  # fmt: skip
+    label_archive(archive, out, SETTINGS, options)
+    assert content(fetched(s3, out, tmp_path / "copy")) == on_disk_as_cog
+
+
+def invoke(*words):
+    return CliRunner().invoke(commands, [str(word) for word in words], prog_name="alps")
+
+
+def test_commands_name_the_store_and_not_the_local_folder(s3, out, archive, speck, tmp_path):
+    given = ["--scratch", tmp_path / "scratch"]
+    words = ["--model", speck, "--device", "cpu", "--tile", 128, "--overlap", 16, "--clusters", 3]
+    done = invoke("label", archive, out, *words, *given)
+    assert done.exit_code == 0, done.output
+    assert f"label maps: {out}/labels" in done.output and "scratch" not in done.output
+    assert (tmp_path / "scratch").is_dir()
+    for command in (
+        ["report", out], ["verify", out], ["status", out], ["paint", out, "--no-cog"],
+        ["name", out, "--set", "0=water", "--no-browser"],
+        ["export-labels", out, tmp_path / "set", "--format", "mmseg"],
+        ["vectors", out, tmp_path / "maps.gpkg", "--only", "north/e.tif"],
+    ):  # fmt: skip
+        done = invoke(*command, *given)
+        assert done.exit_code == 0, (command, done.output, done.exception)
+        assert "scratch" not in done.output
+    assert b"water" in s3.get(f"{out[12:]}/names.json")
+    with opened(out, writes=True, scratch=tmp_path / "other"):
+        busy = invoke("paint", out, *given)
+    assert busy.exit_code == 1 and "another run is writing to this OUT" in str(busy.exception)
+    changed = invoke("label", archive, out, *words, "--max-area", 0.2, *given)
+    assert re.search(rf"{out} holds a run with other settings", str(changed.exception))
