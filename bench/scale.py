@@ -8,8 +8,9 @@ others are written as a killed run leaves them, tables are collected, regions cl
 entered in their journal, the report written, the status asked. Each stage is a process of its own,
 whose largest resident memory the kernel counts.
 
-Left out, because nothing of theirs depends on how many tiles there are: masks, cutting, and the
-pixels of label maps. Files are not forced to the disk (fsync), which would time the disk.
+Left out, because nothing of theirs depends on how many tiles there are: masks, cutting with its
+tables of borders and objects, and the pixels of label maps. Files are not forced to the disk
+(fsync), which would time the disk.
 """
 
 import json
@@ -49,7 +50,7 @@ from alps.engine.planning import make
 from alps.engine.report import build, build_report
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.plan import Plan
-from alps.engine.run_folder.region_schemas import BORDER_SCHEMA, OBJECT_SCHEMA, REGION_SCHEMA
+from alps.engine.run_folder.region_schemas import REGION_SCHEMA
 from alps.engine.run_folder.schemas import COLOUR_VALUES, PLAN_SCHEMA, TILE_SCHEMA, segment_schema
 from alps.engine.run_folder.tables import open_table, write_table
 from alps.engine.runtimes.protocol import Capacity
@@ -66,7 +67,7 @@ WINDOWS = (5, 2)  # of each source, across and down
 TILE, OVERLAP = 512, 64
 WIDTH, HEIGHT = (TILE + (count - 1) * (TILE - OVERLAP) for count in WINDOWS)
 SEGMENTS = 4  # of a tile that a stand-in network finds
-REGIONS = 4  # of a tile
+REGIONS = 1  # of a tile
 KINDS = 64  # of tiles, so that embeddings differ in all directions
 VECTOR = 38  # values of a region's
 CLUSTERS = 46
@@ -240,8 +241,6 @@ def _write_regions(folder: RunFolder, whole: Plan, shard: int) -> None:
     table = _regions_of(sum(each))
     table = table.set_column(0, table.schema.field(0), pa.array(index, pa.int32()))
     write_table(table, folder.regions(shard))
-    write_table(BORDER_SCHEMA.empty_table(), folder.borders(shard))
-    write_table(OBJECT_SCHEMA.empty_table(), folder.objects(shard))
 
 
 def segment(folder: RunFolder, tiles: int) -> None:

@@ -54,6 +54,7 @@ class SourceIndex:
             for setting in ("journal_mode=off", "synchronous=off", f"cache_size=-{CACHE_KIB}"):
                 self._data.execute(f"pragma {setting}")
             self._data.executescript(TABLES)
+            self._data.execute("begin")  # or each row would be written by itself
         return self
 
     def __exit__(self, *exc_info: object) -> None:

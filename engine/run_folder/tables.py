@@ -26,7 +26,7 @@ from alps.engine.run_folder.schemas import (
 )
 from alps.engine.run_folder.sums import folder_of, record, refuse_damaged
 
-BLOCK_ROWS = 1 << 16  # of a table that is written in parts
+BLOCK_ROWS = 1 << 14  # of a table that is written in parts
 READING = (OSError, pa.ArrowException, UnicodeDecodeError)
 # Of the tables in a run folder, by folder and name.
 SCHEMAS: tuple[tuple[str, pa.Schema], ...] = (
