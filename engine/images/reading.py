@@ -83,10 +83,15 @@ def shares_with(
     kind = f"{header.dtype} {','.join(map(str, header.bands))}/{header.band_count}"
     if settings.stretch == "archive":
         return kind
-    place = PurePosixPath(str(path))
-    product = re.sub(r"\d+", "#", place.name)
     size = " x ".join(f"{side:.6g}" for side in resolution)
-    return f"{place.parent}/{product} {kind} {header.place} {size}"
+    return f"{product_of(path)} {kind} {header.place} {size}"
+
+
+def product_of(path: str | Path) -> str:
+    """What a file's folder and name have in common with those of other pieces of one product."""
+    place = PurePosixPath(str(path))
+    name = re.sub(r"\d+", "#", place.name)
+    return f"{place.parent}/{name}"
 
 
 def limits_from(plain: Mapping[str, Any]) -> dict[str, Limits]:

@@ -4,7 +4,7 @@ import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Any, Self
 
@@ -93,13 +93,24 @@ class SourceIndex:
                      one.source.name, _stored(one.source.path)[0]),
                 )  # fmt: skip
 
-    def name_labels(self) -> None:
-        """Choose the label map's name of each source; all must have been opened."""
+    def name_labels(self, others: Iterable[str] = ()) -> None:
+        """Choose the label map's name of each source; all must have been opened.
+
+        others: names that are taken.
+        """
         with _writing(self._path):
             self._data.execute("delete from texts")
+            once, twice, folders, taken = (
+                Texts(self, room) for room in ("once", "twice", "folders", "taken")
+            )
+            for label in others:
+                twice.add(label.casefold())
+                taken.add(label.casefold())
+                for folder in PurePosixPath(label).parents:
+                    folders.add(folder.as_posix().casefold())
             labels = named_labels(
                 lambda: ((one.source.name, one.is_placed) for one in self.all()),
-                *(Texts(self, room) for room in ("once", "twice", "folders", "taken")),
+                *(once, twice, folders, taken),
             )
             for one, label in zip(self.all(), labels, strict=True):
                 self._data.execute(

@@ -44,12 +44,17 @@ def opened_sources(
     """
     with SourceIndex(work) as index:
         index.add(sources)
-        with Progress(len(index), "sources", "looking at sources") as progress:
-            index.note(_opened(index, settings, survey, progress))
+        look_at(index, settings, survey)
         survey.fit(index.alike())
         # Only now is it known which of them are GeoTIFF.
         index.name_labels()
         yield index
+
+
+def look_at(index: SourceIndex, settings: FilledSourceSettings, survey: Survey) -> None:
+    """Open every source of an index, and keep what that shows."""
+    with Progress(len(index), "sources", "looking at sources") as progress:
+        index.note(_opened(index, settings, survey, progress))
 
 
 def make_plan(
@@ -69,11 +74,15 @@ def write_plan_of(index: SourceIndex, settings: FilledSourceSettings, path: Path
     write_plan(path, plan_tables(index, settings), shard_tiles_for(index.tiles))
 
 
-def plan_tables(index: SourceIndex, settings: FilledSourceSettings) -> Iterator[pa.Table]:
-    """The rows of a plan with PLAN_SCHEMA, some thousands at a time."""
+def plan_tables(
+    index: SourceIndex, settings: FilledSourceSettings, tile_id: int = 0, source: int = 0
+) -> Iterator[pa.Table]:
+    """The rows of a plan with PLAN_SCHEMA, some thousands at a time.
+
+    tile_id, source: the numbers of the first tile and source.
+    """
     columns: dict[str, list] = {name: [] for name in PLAN_SCHEMA.names}
-    tile_id = 0
-    for number, one in enumerate(index.all()):
+    for number, one in enumerate(index.all(), source):
         windows = [Window(0, 0, 0, 0)]
         if not one.reason:
             windows = plan_windows(one.width, one.height, settings.tile, settings.overlap)

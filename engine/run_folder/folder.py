@@ -140,6 +140,10 @@ class RunFolder:
         """The rows of one shard of tiles; there once the shard is done."""
         return self.journal / f"tiles-{shard:05d}.parquet"
 
+    def kept_tiles(self, shard: int) -> Path:
+        """Rows of a shard's first tiles, while it is made again with those that came later."""
+        return self.journal / f"kept-{shard:05d}.parquet"
+
     def sums(self, number: int | None) -> Path:
         """Checksums of the files of a shard and of the group that begins in it; None: of others."""
         return self.journal / ("sums.jsonl" if number is None else f"sums-{number:05d}.jsonl")

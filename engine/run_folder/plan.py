@@ -36,6 +36,10 @@ EXTENT_COLUMNS = (
 )  # fmt: skip
 
 
+# Of a source that could not be opened at first: it has another number, and its windows, there.
+MOVED = "could be opened later: it is source "
+
+
 @dataclass(frozen=True)
 class PlannedTile:
     """One window of one source, or a source that could not be opened (``reason``)."""
@@ -57,6 +61,11 @@ class PlannedTile:
     def window(self) -> Window:
         """Where it lies in its source."""
         return Window(self.x, self.y, self.width, self.height)
+
+    @property
+    def is_moved(self) -> bool:
+        """Whether its source has another number by now, under which it could be opened."""
+        return self.reason.startswith(MOVED)
 
     def row(self) -> dict:
         """The columns that the plan shares with tiles.parquet."""

@@ -31,7 +31,7 @@ READING = (OSError, pa.ArrowException, UnicodeDecodeError)
 # Of the tables in a run folder, by folder and name.
 SCHEMAS: tuple[tuple[str, pa.Schema], ...] = (
     (r"journal/plan\.parquet", PLAN_SCHEMA),
-    (r"(journal/tiles-\d+|.*/tiles)\.parquet", TILE_SCHEMA),
+    (r"(journal/(tiles|kept)-\d+|.*/tiles)\.parquet", TILE_SCHEMA),
     (r"segments/part-\d+\.parquet", segment_schema(1)),
     (r"regions/part-\d+\.parquet", REGION_SCHEMA),
     (r"regions/borders-\d+\.parquet", BORDER_SCHEMA),
@@ -57,7 +57,16 @@ def write_tables(
 
     Raises RunFolderError where their columns differ.
     """
-    with whole(path) as part, ExitStack() as stack:
+    with whole(path) as part:
+        write_blocks(tables, part, metadata)
+    note_table(path)
+
+
+def write_blocks(
+    tables: Iterable[pa.Table], part: Path, metadata: dict[bytes, str] | None = None
+) -> None:
+    """Write tables as ``write_tables`` into a file that has no name yet."""
+    with ExitStack() as stack:
         writer: pq.ParquetWriter | None = None
         for rows in in_blocks(tables):
             rows = rows.replace_schema_metadata(metadata)
@@ -65,7 +74,6 @@ def write_tables(
                 writer = pq.ParquetWriter(part, rows.schema, compression="zstd")
                 stack.enter_context(writer)
             writer.write_table(rows)
-    note_table(path)
 
 
 def in_blocks(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -32,6 +32,12 @@ def write_stamps(folder: RunFolder, paths: Iterable[str | Path]) -> None:
     _write(folder, ((_absolute(path), *_stamp(path)) for path in paths))
 
 
+def add_stamps(folder: RunFolder, paths: Iterable[str | Path], anew: Collection[str]) -> None:
+    """Keep those of images that came later too, after the others. anew: paths that had some."""
+    before = (row for row in _stamps(folder) if row[0] not in anew)
+    _write(folder, chain(before, ((_absolute(path), *_stamp(path)) for path in paths)))
+
+
 def changed_sources(folder: RunFolder) -> dict[str, str]:
     """Names of the run's sources that are not what they were when it was planned, by their paths.
 
@@ -42,13 +48,14 @@ def changed_sources(folder: RunFolder) -> dict[str, str]:
     before: dict[str, tuple[int, int]] = {}  # of those that lie in another order
     last = ""
     for first in Plan.of(folder).firsts():
-        if first.path == last:  # of a sample, each window of which is a source
+        # Of a sample each window is a source; what could not be opened has no stamp that counts.
+        if first.reason or first.path == last:
             continue
         last = first.path
         while first.path not in before and (row := next(known, None)) is not None:
             before[row[0]] = row[1:]
         was, now = before.pop(first.path, (0, 0)), _stamp(first.path)
-        if not first.reason and any(was) and any(now) and now != was:
+        if any(was) and any(now) and now != was:
             changed[first.path] = first.source
     return changed
 
