@@ -73,7 +73,13 @@ max_failed_option = click.option(
 update_option = click.option(
     "--update",
     is_flag=True,
-    help="Make anew what was made of images that were changed since the run was planned.",
+    help="Add images that came to SRC since the run was planned, and make anew what was made of "
+    "those that were changed.",
+)
+retry_option = click.option(
+    "--retry-failed",
+    is_flag=True,
+    help="Do again all tiles that failed, and open again images that could not be opened.",
 )
 
 
@@ -98,6 +104,7 @@ MOST_REASONS = 5  # that the end of a run names
 @model_options
 @max_failed_option
 @update_option
+@retry_option
 @metrics_option
 @click.option(
     "--clusters-from",
@@ -122,6 +129,7 @@ def label(
     artefacts: Path | None,
     max_failed: float,
     update: bool,
+    retry_failed: bool,
     clusters_from: Path | None,
     keep_segments: bool,
     **values: Any,
@@ -154,6 +162,7 @@ def label(
         artefacts=artefacts,
         update=update,
         any_device=any_device,
+        retry_failed=retry_failed,
     )
     _say(label_archive(src, out, pick(RunSettings, values), options, one_pass))
 
@@ -221,6 +230,7 @@ def fit_clusters(
 @model_options
 @max_failed_option
 @update_option
+@retry_option
 @metrics_option
 @click.option(
     "--shard",
@@ -239,6 +249,7 @@ def segment(
     artefacts: Path | None,
     max_failed: float,
     update: bool,
+    retry_failed: bool,
     share: tuple[int, int],
     **values: Any,
 ) -> None:
@@ -246,7 +257,16 @@ def segment(
     from alps.engine.stages import single
     from alps.engine.stages.opening import RunOptions
 
-    options = RunOptions(model, device, max_failed, share, artefacts, update, any_device)
+    options = RunOptions(
+        model=model,
+        device=device,
+        max_failed=max_failed,
+        share=share,
+        artefacts=artefacts,
+        update=update,
+        any_device=any_device,
+        retry_failed=retry_failed,
+    )
     done = single.segment(src, out, pick(RunSettings, values), options)
     click.echo(f"tiles: {', '.join(f'{count} {status}' for status, count in done.tiles.items())}")
     say_failures(done.failed_reasons, out)

@@ -25,12 +25,13 @@ from alps.engine.clusters.fit import (
     margin_of,
 )
 from alps.engine.clusters.region_data import RunRegions
-from alps.engine.clusters.vectors import VectorFile, vectors_of
+from alps.engine.clusters.region_reader import RegionReader
+from alps.engine.clusters.vectors import VectorFile, vectors_of, write_vectors
 from alps.engine.naming.names import Split
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.plan import Plan
 from alps.engine.run_folder.schemas import CLASS_SCHEMA
-from alps.engine.run_folder.sums import record
+from alps.engine.run_folder.sums import is_right, record
 from alps.engine.run_folder.tables import note_table
 from alps.engine.settings import ClusterSettings
 from alps.kernels import kmeans
@@ -163,6 +164,17 @@ def assign_archive(folder: RunFolder, model: ClusterModel) -> None:
     with Progress(len(groups), "groups", "assigning") as progress:
         for group in groups:
             vectors_of(folder, group, model.known_features())
+            assign_group(folder, group, model)
+            progress.advance(1)
+
+
+def assign_missing(folder: RunFolder, model: ClusterModel) -> None:
+    """Write cluster and margin of regions of groups that have none, or not the right ones."""
+    groups = [g for g in _groups(folder) if not is_right(folder, folder.region_classes(g))]
+    reader = RegionReader(folder)
+    with Progress(len(groups), "groups", "assigning") as progress:
+        for group in groups:
+            write_vectors(folder, group, model.known_features(), reader)
             assign_group(folder, group, model)
             progress.advance(1)
 

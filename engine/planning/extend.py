@@ -9,7 +9,6 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
-from pathlib import Path
 
 import pyarrow as pa
 
@@ -18,11 +17,11 @@ from alps.engine.base.errors import SourceError, printable
 from alps.engine.images.archive import Survey
 from alps.engine.images.raster import RasterReader
 from alps.engine.images.reading import Reading, product_of
-from alps.engine.images.sources import Source, iter_sources
+from alps.engine.images.sources import Source
 from alps.engine.planning.index import SourceIndex, Texts
 from alps.engine.planning.make import check_windows, look_at, plan_tables
 from alps.engine.run_folder.folder import RunFolder
-from alps.engine.run_folder.plan import MOVED, SHARD_KEY, SHARD_TILES, Plan, PlannedTile
+from alps.engine.run_folder.plan import MOVED, Plan, PlannedTile, plan_metadata
 from alps.engine.run_folder.schemas import PLAN_SCHEMA
 from alps.engine.run_folder.sums import forget_sums
 from alps.engine.run_folder.tables import note_table, read_table, write_blocks, write_table
@@ -64,30 +63,34 @@ class _Compared:
 
 
 def say_what_is_new(
-    folder: RunFolder, src: str | Path, settings: FilledSourceSettings, reading: Reading
+    folder: RunFolder,
+    sources: Iterable[Source],
+    settings: FilledSourceSettings,
+    reading: Reading,
 ) -> None:
-    """Images that came after the plan are not labelled; that must not pass in silence.
-
-    Nor that some could not be opened then, and can be now.
+    """Say which of the sources at SRC are not in the plan, and which of those that could not be
+    opened when it was made can be now.
     """
     with SourceIndex(folder.journal / ".sources") as found:
-        try:
-            found.add(iter_sources(src, exclude=folder.root))
-        except SourceError:  # away by now; what is left to read will say so
-            return
+        found.add(sources)
         plan = Plan.of(folder)
         known = _compare(found, plan, settings, reading)
     settle_moved(folder, plan, known.moved)
-    if known.back:
+    _say_left(known, Wanted())
+
+
+def _say_left(known: "_Compared", wanted: Wanted) -> None:
+    """What is not taken up, and how it would be."""
+    if known.back and not wanted.unopened:
         print(
             f"{len(known.back)} images that could not be opened when this run was planned can be "
             f"now ({next(iter(known.back))}, say), and are not labelled; --retry-failed labels "
             "them",
             file=sys.stderr,
         )
-    if known.new:
+    if known.new and not wanted.new:
         print(
-            f"{known.new} images at {src} came after this run was planned and are not labelled "
+            f"{known.new} images at SRC came after this run was planned and are not labelled "
             f"({known.first_new}, say); --update labels them",
             file=sys.stderr,
         )
@@ -95,7 +98,7 @@ def say_what_is_new(
 
 def extend_plan(
     folder: RunFolder,
-    src: str | Path,
+    sources: Iterable[Source],
     settings: FilledSourceSettings,
     survey: Survey,
     wanted: Wanted,
@@ -105,22 +108,21 @@ def extend_plan(
 
     Args:
         folder: of a run, held by this process as a whole.
-        src: the images.
+        sources: at SRC.
         settings: how they are cut.
         survey: takes note of what is taken up; its reading knows the stretches of the run.
         wanted: what is taken up.
         before: called before the plan changes, with what is taken up, and the paths of those of
             it that the plan knows; not where there is nothing.
-
-    Raises SourceError where there is nothing at ``src``.
     """
     with SourceIndex(folder.journal / ".sources") as found:
-        found.add(iter_sources(src, exclude=folder.root))
+        found.add(sources)
         plan = Plan.of(folder)
         known = _compare(found, plan, settings, survey.reading)
         settle_moved(folder, plan, known.moved)
+        _say_left(known, wanted)
         if wanted.new and known.gone:
-            _say_gone(known, src)
+            _say_gone(known)
         with SourceIndex(folder.journal / ".sources-new") as new:
             new.add(one.source for one in found.all() if known.takes(one.source, wanted))
             if not len(new):
@@ -228,8 +230,6 @@ def _moved(new: SourceIndex, plan: Plan, known: _Compared) -> dict[int, str]:
 def _write(
     folder: RunFolder, plan: Plan, tables: Iterable[pa.Table], moved: dict[int, str]
 ) -> None:
-    metadata = None if plan.shard_tiles == SHARD_TILES else {SHARD_KEY: str(plan.shard_tiles)}
-
     def rows() -> Iterator[pa.Table]:
         yield PLAN_SCHEMA.empty_table()
         for block in plan.blocks():
@@ -237,7 +237,7 @@ def _write(
         yield from tables
 
     with whole(folder.plan) as part:
-        write_blocks(rows(), part, metadata)
+        write_blocks(rows(), part, plan_metadata(plan.shard_tiles))
         _set_aside(folder, plan)
         # A plan without a checksum is taken as it is: whoever is killed now has one or the other.
         forget_sums(folder, None, folder.plan.relative_to(folder.root).as_posix())
@@ -278,10 +278,10 @@ def forget_group(folder: RunFolder, group: int) -> None:
         remove(path)
 
 
-def _say_gone(known: _Compared, src: str | Path) -> None:
+def _say_gone(known: _Compared) -> None:
     more = f" and {known.gone - NAMES_SAID} more" if known.gone > NAMES_SAID else ""
     print(
-        f"{known.gone} images of this run are no more at {src} ({', '.join(known.names_gone)}"
+        f"{known.gone} images of this run are no more at SRC ({', '.join(known.names_gone)}"
         f"{more}); what was made of them is kept",
         file=sys.stderr,
     )

@@ -278,8 +278,12 @@ def write_plan(path: Path, tables: Iterable[pa.Table], shard_tiles: int | None =
 
     tables: with PLAN_SCHEMA, rows in order. shard_tiles: tiles of a shard; None: SHARD_TILES.
     """
-    metadata = None if shard_tiles in (None, SHARD_TILES) else {SHARD_KEY: str(shard_tiles)}
-    write_tables(chain([PLAN_SCHEMA.empty_table()], tables), path, metadata)
+    write_tables(chain([PLAN_SCHEMA.empty_table()], tables), path, plan_metadata(shard_tiles))
+
+
+def plan_metadata(shard_tiles: int | None) -> dict[bytes, str] | None:
+    """What a plan's file says beside its rows."""
+    return None if shard_tiles in (None, SHARD_TILES) else {SHARD_KEY: str(shard_tiles)}
 
 
 def check_size(reader: RasterReader, planned: PlannedTile) -> None:

@@ -41,8 +41,13 @@ class Absences:
             ) from error
 
 
-def readable_again(folder: RunFolder, reading: Reading | None, shards: Collection[int]) -> set[int]:
-    """Tiles of segmented shards that could not be read, of sources that can be read now."""
+def readable_again(
+    folder: RunFolder, reading: Reading | None, shards: Collection[int], retry: bool = False
+) -> set[int]:
+    """Tiles of segmented shards that could not be read, of sources that can be read now.
+
+    retry: all that failed, whether or not they can be.
+    """
     failed: dict[str, list[PlannedTile]] = {}
     plan = Plan.of(folder)
     for shard in shards:
@@ -56,7 +61,7 @@ def readable_again(folder: RunFolder, reading: Reading | None, shards: Collectio
     return {
         tile.tile_id
         for tiles in failed.values()
-        if any(can_be_read(tile, reading) for tile in _some(tiles))
+        if retry or any(can_be_read(tile, reading) for tile in _some(tiles))
         for tile in tiles
     }
 

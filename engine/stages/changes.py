@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from alps.engine.base.atomic import whole
-from alps.engine.base.errors import RunFolderError, SettingsError
+from alps.engine.base.errors import RunFolderError
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.plan import AT_ONCE, Plan
 from alps.engine.run_folder.tables import BLOCK_ROWS, open_table
@@ -114,13 +114,8 @@ class Update:
         _write(folder, ((row[0], *self.stamps.get(row[0], row[1:])) for row in _stamps(folder)))
 
 
-def to_update(folder: RunFolder, update: bool, share: tuple[int, int]) -> Update:
-    """What of a run is made anew because its sources changed; where it is not, they are named.
-
-    Raises SettingsError where only a share of it could be.
-    """
-    if update and share[1] > 1:
-        raise SettingsError("--update goes without --shard: all of a run is updated at once")
+def to_update(folder: RunFolder, update: bool) -> Update:
+    """What of a run is made anew because its sources changed; where it is not, they are named."""
     changed = changed_sources(folder)
     if changed and not update:
         say_changed(changed)

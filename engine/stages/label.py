@@ -8,23 +8,24 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from alps.engine.base.atomic import remove
 from alps.engine.base.device import choose_device
 from alps.engine.base.digests import fingerprint
 from alps.engine.base.errors import RunFolderError, TooManyFailuresError
 from alps.engine.base.html import html_link, html_table
-from alps.engine.clusters.assign import cluster_archive, usable_gpu
+from alps.engine.clusters.assign import assign_missing, cluster_archive, usable_gpu
 from alps.engine.clusters.file import load_clusters
 from alps.engine.clusters.fit import check_enough
 from alps.engine.datasets.catalogues.kept import write_catalogue
 from alps.engine.labels.classes import read_classes
 from alps.engine.labels.paint import paint_archive, paint_fingerprint, settled
 from alps.engine.naming.names import read_names
+from alps.engine.planning.extend import forget_group
 from alps.engine.report import build_report, words
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.locks import alone, locked, settle_shares
@@ -43,7 +44,9 @@ from alps.engine.stages.changes import to_update
 from alps.engine.stages.naming import SPLIT, carry_names, keep_named, split_stage
 from alps.engine.stages.one_pass import OnePass, one_pass_stage
 from alps.engine.stages.opening import (
+    KEPT,
     RunOptions,
+    keeping_clusters,
     mark,
     note_warnings,
     now,
@@ -55,6 +58,7 @@ from alps.engine.stages.opening import (
 from alps.engine.stages.regions import (
     CutSettings,
     cut_archive,
+    forget_groups,
     forget_regions,
     groups_to_cut,
     regions_cut,
@@ -159,15 +163,20 @@ def segment_stage(
     """Plan the run where it is new, then segment what is missing. The folder must be locked."""
     loaded = prepare_model(settings, options)
     with alone(folder, options.share):
-        run, loaded = open_run(folder, src, loaded)
+        run, loaded = open_run(folder, src, loaded, wanted=options.wanted())
         settle_shares(folder, options.share)
         done = {s for s in shards_of(folder, options.share) if is_segmented(folder, s)}
-        again = readable_again(folder, reading_of(folder, loaded.settings), done)
-        update = to_update(folder, options.update, options.share)
+        reading = reading_of(folder, loaded.settings)
+        again = readable_again(folder, reading, done, options.retry_failed)
+        update = to_update(folder, options.update)
         plan = Plan.of(folder)
         again |= {tile for tile in update.tiles if plan.shard_of(tile) in done}
         forget_label_maps(folder, again)
-        if again or shards_missing(folder):
+        is_changed = bool(again) or shards_missing(folder) > 0
+        if is_changed and _keeps_clusters(folder, run, options):
+            folder.update_run(**keeping_clusters(run))
+            forget_groups(folder, plan, again)
+        elif is_changed:
             keep_named(folder)
             forget_regions(folder)  # of segments that were deleted since, where there are any
             if run["done"] or folder.clusters.exists():
@@ -188,23 +197,43 @@ def segment_stage(
             return
         collect_tiles(folder)
     if options.share[1] == 1:  # else by whoever clusters
-        cut_stage(folder)
+        cut_stage(folder, options.retry_failed)
 
 
-def cut_stage(folder: RunFolder) -> None:
-    """Cut all sources into regions that are not cut yet; reads the images again."""
-    settings = CutSettings.of_run(folder, folder.read_planned())
-    if again := uncut_again(folder, settings.reading):
-        folder.update_run(done={})
+def _keeps_clusters(folder: RunFolder, run: dict[str, Any], options: RunOptions) -> bool:
+    """Whether the clusters of a run stay what they are although it grew or is mended.
+
+    They do where that was asked for, until `alps cluster` fits others: whoever adds images to a run
+    does not want all classes to be others.
+    """
+    asked = options.update or options.retry_failed or run.get(KEPT)
+    return bool(asked and keeping_clusters(run)) and is_right(folder, folder.clusters)
+
+
+def cut_stage(folder: RunFolder, retry: bool = False) -> None:
+    """Cut all sources into regions that are not cut yet; reads the images again.
+
+    retry: those too that could not be cut, whether or not they can be read now.
+    """
+    run = folder.read_planned()
+    settings = CutSettings.of_run(folder, run)
+    if again := uncut_again(folder, settings.reading, retry):
+        folder.update_run(**(keeping_clusters(run) if run.get(KEPT) else {"done": {}}))
         for group in again:
-            remove(folder.regions(group))
+            forget_group(folder, group)
     if groups_to_cut(folder):
         with timed(folder, "regions"):
             cut_archive(folder, settings)
 
 
-def cluster_stage(folder: RunFolder, settings: ClusterSettings, device: str = "auto") -> None:
-    """Cluster all regions of the run, unless that was done with these settings."""
+def cluster_stage(
+    folder: RunFolder, settings: ClusterSettings, device: str = "auto", refit: bool = False
+) -> None:
+    """Cluster all regions of the run, unless that was done with these settings.
+
+    refit: fit clusters anew that were kept when the run grew; else new regions are assigned to
+    them.
+    """
     run = folder.read_planned()
     folder.refuse_dropped(run)
     missing = shards_missing(folder)
@@ -217,7 +246,14 @@ def cluster_stage(folder: RunFolder, settings: ClusterSettings, device: str = "a
         collect_tiles(folder)
     cut_stage(folder)
     wanted = fingerprint(run["config_hash"], asdict(settings))
-    if run["done"].get("cluster") == wanted and _clusters_stand(folder, settings.clusters):
+    is_kept = bool(run.get(KEPT))
+    stand = _clusters_stand(folder, settings.clusters)
+    if stand and not (is_kept and refit) and run["done"].get("cluster") == wanted:
+        return
+    if run.get(KEPT) == wanted and not refit and is_right(folder, folder.clusters):
+        with timed(folder, "cluster"):
+            assign_missing(folder, load_clusters(folder.clusters).model)
+        mark(folder, "cluster", wanted)
         return
     # Before the old clusters are given up.
     if not any(block[0].to_numpy().any() for block in table_blocks(folder.tiles, ["segments"])):
@@ -228,7 +264,12 @@ def cluster_stage(folder: RunFolder, settings: ClusterSettings, device: str = "a
     for stage in ("cluster", SPLIT):
         run["done"].pop(stage, None)
     run["settings"]["cluster"] = asdict(settings)
-    folder.update_run(done=run["done"], settings=run["settings"], seed=settings.seed)
+    folder.update_run(
+        done=run["done"],
+        settings=run["settings"],
+        seed=settings.seed,
+        **({KEPT: ""} if is_kept else {}),
+    )
     with timed(folder, "cluster"):
         on_gpu = choose_device(device).type == "cuda" and usable_gpu()
         cluster_archive(folder, settings, on_gpu)

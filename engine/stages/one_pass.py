@@ -87,7 +87,7 @@ def one_pass_stage(
     }
     if names.classes and not one_pass.keep_segments:  # label maps could not be painted anew
         also["names"] = names.sha256
-    run, loaded = open_run(folder, src, loaded, also=also)
+    run, loaded = open_run(folder, src, loaded, also=also, wanted=options.wanted())
     if not is_right(folder, folder.clusters):
         with whole(folder.clusters) as part:
             shutil.copyfile(one_pass.clusters_from, part)
@@ -100,8 +100,8 @@ def one_pass_stage(
     cutting = CutSettings(reading_of(folder, run), loaded.settings.segment.superpixels)
     with Painter(folder, clusters.model, shown, paint, names) as painter:
         keeper = _Keeper(folder, clusters, painter, one_pass.keep_segments, cutting)
-        update = to_update(folder, options.update, options.share)
-        again = keeper.try_again(update.tiles)
+        update = to_update(folder, options.update)
+        again = keeper.try_again(update.tiles, options.retry_failed)
         with timed(folder, "segment"):
             keeper.advance()
             found = segment_archive(
@@ -145,22 +145,22 @@ class _Keeper:
         self._dropped = 0  # shards before it
         self._stale: set[int] = set()  # shards of which some tiles are segmented again
 
-    def try_again(self, also: Collection[int]) -> set[int]:
+    def try_again(self, also: Collection[int], retry: bool = False) -> set[int]:
         """Take up sources that were away when they were read, cut or painted, and are there now.
 
-        also: tiles of others that are made anew.
+        also: tiles of others that are made anew. retry: take up what is not there, too.
 
         Returns tiles to be segmented again whose shards are there; others of them are not.
         """
         folder, reading = self._folder, self._settings.reading
         written = [s for s in shards_of(folder, WHOLE) if is_whole(folder, folder.shard_tiles(s))]
-        again = readable_again(folder, reading, written) | set(also)
+        again = readable_again(folder, reading, written, retry) | set(also)
         forget_label_maps(folder, again)
         shards = {self._plan.shard_of(tile) for tile in again}
         for group in self._plan.groups():
             is_retried = not shards.isdisjoint(self._shards_of(group))
             for tiles in group.sources:
-                if self._painter.refused(tiles[0]) and can_be_read(tiles[0], reading):
+                if self._painter.refused(tiles[0]) and (retry or can_be_read(tiles[0], reading)):
                     self._painter.forget(tiles[0])
                     is_retried = True
             if is_retried:

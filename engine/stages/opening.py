@@ -9,7 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -20,19 +20,18 @@ from typing import Any
 import pyarrow as pa
 
 from alps.engine.base.digests import fingerprint
-from alps.engine.base.errors import RunFolderError, SettingsError, SourceError, printable
+from alps.engine.base.errors import RunFolderError, SettingsError, SourceError
 from alps.engine.base.memory import memory_named
 from alps.engine.images.archive import Survey, plain_limits
-from alps.engine.images.raster import RasterReader
-from alps.engine.images.reading import Reading
 from alps.engine.masks.generator import MaskGenerator
 from alps.engine.models.load import load_model
-from alps.engine.planning.index import SourceIndex, Texts
+from alps.engine.planning.extend import Wanted, extend_plan, say_what_is_new
+from alps.engine.planning.index import SourceIndex
 from alps.engine.planning.make import opened_sources, write_plan_of
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.items import ITEMS, reading_of
 from alps.engine.run_folder.locks import alone
-from alps.engine.run_folder.plan import Plan, PlannedTile, refuse_partial, write_plan
+from alps.engine.run_folder.plan import Plan, refuse_partial, write_plan
 from alps.engine.run_folder.run_record import LABEL, PREDICT
 from alps.engine.run_folder.sums import record
 from alps.engine.runtimes.choose import (
@@ -47,11 +46,10 @@ from alps.engine.settings import (
     FilledSettings,
     FilledSourceSettings,
     RunSettings,
-    SourceSettings,
     deciding,
 )
 from alps.engine.stac.archive import open_archive
-from alps.engine.stages.changes import write_stamps
+from alps.engine.stages.changes import add_stamps, write_stamps
 from alps.engine.stages.tiles.device import keep_to_device
 from alps.engine.telemetry.record import recorder
 
@@ -65,6 +63,9 @@ NEEDS = {
     "predict": ("predicting", "give a lower --batch, or another OUT and a smaller --tile"),
 }
 NOTHING: Mapping[str, Any] = MappingProxyType({})
+AS_PLANNED = Wanted()
+# A key of run.json: the fingerprint of clusters that stay what they are although the run grew.
+KEPT = "clusters_kept"
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,22 @@ class RunOptions:
     max_failed: float = 0.1
     share: tuple[int, int] = (0, 1)
     artefacts: Path | None = None  # exports for settings.segment.runtime; None: the default place
-    update: bool = False  # make anew what was made of images that changed since
+    update: bool = False  # take up images that are new, make anew what is of those that changed
     any_device: bool = False  # go on with a run that another kind of device began
+    retry_failed: bool = False  # make anew what failed, for whatever reason
+
+    def wanted(self) -> Wanted:
+        """What of SRC a plan that is there takes up.
+
+        Raises SettingsError where only a share of the run could be.
+        """
+        for name in ("update", "retry_failed"):
+            if getattr(self, name) and self.share[1] > 1:
+                option = name.replace("_", "-")
+                raise SettingsError(
+                    f"--{option} goes without --shard: all of a run is looked at at once"
+                )
+        return Wanted(self.update, self.update or self.retry_failed)
 
 
 @dataclass(frozen=True)
@@ -120,6 +135,7 @@ def open_run(
     *,
     also: Mapping[str, Any] = NOTHING,
     choose_tiles: Callable[[Plan], pa.Table] | None = None,
+    wanted: Wanted = AS_PLANNED,
 ) -> tuple[dict[str, Any], LoadedModel]:
     """Go on with the labelling in ``folder``, or plan a new one there.
 
@@ -130,6 +146,7 @@ def open_run(
         also: what else the result depends on, by name; kept in run.json.
         choose_tiles: takes the plan of all tiles and returns the one that is carried out; None:
             all are.
+        wanted: what of ``src`` a plan that is there takes up.
 
     Returns run.json and the model with the run's own runtime.
     """
@@ -145,7 +162,8 @@ def open_run(
     # Clusters may change without segmenting anew.
     decides = {"model": info.sha256, **values["segment"], **also}
     purpose = Purpose(LABEL, settings.source, decides, record)
-    return open_planned(folder, src, purpose, choose_tiles), replace(loaded, settings=settings)
+    run = open_planned(folder, src, purpose, choose_tiles, wanted)
+    return run, replace(loaded, settings=settings)
 
 
 @dataclass(frozen=True)
@@ -163,8 +181,11 @@ def open_planned(
     src: str | Path,
     purpose: Purpose,
     choose_tiles: Callable[[Plan], pa.Table] | None = None,
+    wanted: Wanted = AS_PLANNED,
 ) -> dict[str, Any]:
     """Go on with the run of any kind in ``folder``, which this process holds, or plan a new one.
+
+    wanted: what of SRC a plan that is there takes up.
 
     Returns run.json. Raises RunFolderError where the folder holds a run of something else.
     """
@@ -184,7 +205,9 @@ def open_planned(
             )
         if choose_tiles is None:
             refuse_partial(Plan.of(folder))
-        _say_what_is_new(folder, src, settings, run)
+            if wanted.anything:
+                return _grow(folder, src, run, purpose, wanted)
+            _say_what_is_new(folder, src, settings, run)
         return run
     with recorder.stage("plan"), open_archive(src, settings, folder.items, folder.root) as archive:
         survey = Survey(archive.reading)
@@ -227,47 +250,72 @@ def _say_what_is_read(survey: Survey) -> None:
 
 
 def _say_what_is_new(
-    folder: RunFolder, src: str | Path, settings: SourceSettings, run: Mapping[str, Any]
+    folder: RunFolder, src: str | Path, settings: FilledSourceSettings, run: Mapping[str, Any]
 ) -> None:
-    """Images that came after the plan are not labelled; that must not pass in silence.
+    """Images that came after the plan are not labelled; that must not pass in silence."""
+    with (
+        suppress(SourceError),  # away by now; what is left to read will say so
+        open_archive(src, settings, exclude=folder.root) as archive,
+    ):
+        say_what_is_new(folder, archive.sources, settings, reading_of(folder, run))
 
-    Nor that some could not be opened then, and can be now.
+
+def _grow(
+    folder: RunFolder, src: str | Path, run: dict[str, Any], purpose: Purpose, wanted: Wanted
+) -> dict[str, Any]:
+    """Take up what the plan of a run that is there has not; returns run.json."""
+    settings = purpose.source
+    if ITEMS in run:
+        print(
+            f"{folder.root} is of a catalogue: images that came to it later, or could not be "
+            "opened, are not taken up; give another OUT",
+            file=sys.stderr,
+        )
+        return run
+    survey = Survey(reading_of(folder, run))
+
+    def before(new: SourceIndex, anew: frozenset[str]) -> None:
+        _say_what_is_read(survey)
+        add_stamps(folder, (one.source.path for one in new.all()), anew)
+        folder.update_run(
+            read=_added_up(run.get("read", []), survey.kinds()),
+            stretches=plain_limits(survey.shared_limits()) | run.get("stretches", {}),
+            warnings=survey.doubts | run.get("warnings", {}),
+            updated=now(),
+            **keeping_clusters(run),
+        )
+
+    with (
+        recorder.stage("plan"),
+        open_archive(src, settings, exclude=folder.root) as archive,
+    ):
+        extend_plan(folder, archive.sources, settings, survey, wanted, before)
+    return folder.read_planned(purpose.kind)
+
+
+def keeping_clusters(run: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys of run.json of a run whose regions change and whose clusters stay; none where it has no
+    clusters of its own: not all regions have a class now.
     """
-    reading = reading_of(folder, run)
-    with SourceIndex(folder.journal / ".sources") as index:
-        try:
-            with open_archive(src, settings, exclude=folder.root) as archive:
-                index.add(archive.sources)
-        except SourceError:  # away by now; what is left to read will say so
-            return
-        back: list[PlannedTile] = []
-        planned = Texts(index, "planned")
-        for tile in Plan.of(folder).firsts():
-            planned.add(tile.source)
-            if tile.reason and _opens(tile.path, reading):
-                back.append(tile)
-        found = (printable(one.source.name) for one in index.all())
-        new = [name for name in found if name not in planned]
-    if back:
-        print(
-            f"{len(back)} images that could not be opened when this run was planned can be now "
-            f"({back[0].source}, say), and are not labelled; give another OUT to label all",
-            file=sys.stderr,
-        )
-    if new:
-        print(
-            f"{len(new)} images at {src} came after this run was planned and are not labelled "
-            f"({new[0]}, say); give another OUT to label all",
-            file=sys.stderr,
-        )
+    fitted = run["done"].get("cluster") or run.get(KEPT)
+    if not fitted or "clusters" in run.get("also", {}):
+        return {}
+    done = {stage: of for stage, of in run["done"].items() if stage not in ("cluster", "paint")}
+    return {"done": done, KEPT: fitted}
 
 
-def _opens(path: str, reading: Reading) -> bool:
-    try:
-        RasterReader(path, reading).close()
-    except SourceError:
-        return False
-    return True
+def _added_up(before: list[dict[str, Any]], new: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Kinds of sources of run.json, and how many there are of each with those that came later."""
+    found = [dict(kind) for kind in before]
+    for kind in new:
+        counts = ("sources", "first")
+        about = {name: value for name, value in kind.items() if name not in counts}
+        same = [k for k in found if {n: v for n, v in k.items() if n not in counts} == about]
+        if same:
+            same[0]["sources"] += kind["sources"]
+        else:
+            found.append(kind)
+    return found
 
 
 def _as_known(folder: RunFolder, src: str | Path) -> str:

@@ -5,7 +5,7 @@ from then on it is done.
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,7 @@ from alps.engine.images.reading import Reading
 from alps.engine.images.sources import root_of
 from alps.engine.images.tiff import whole_tiff
 from alps.engine.images.windows import Window
+from alps.engine.planning.extend import forget_group
 from alps.engine.regions.build import NOWHERE, RegionRows, build_regions
 from alps.engine.regions.objects import join_masks
 from alps.engine.regions.windows import COLUMNS, SourceWindows
@@ -56,8 +57,11 @@ class CutSettings:
         return cls(reading_of(folder, run), run["settings"]["segment"]["superpixels"], absences)
 
 
-def uncut_again(folder: RunFolder, reading: Reading | None) -> list[int]:
-    """Groups with a source that was away when it was cut, and can be read now."""
+def uncut_again(folder: RunFolder, reading: Reading | None, retry: bool = False) -> list[int]:
+    """Groups with a source that was away when it was cut, and can be read now.
+
+    retry: or cannot.
+    """
     return [
         group.number
         for group in Plan.of(folder).groups()
@@ -65,7 +69,7 @@ def uncut_again(folder: RunFolder, reading: Reading | None) -> list[int]:
         and any(
             not tiles[0].reason
             and not folder.region_raster(tiles[0].label).exists()
-            and can_be_read(tiles[0], reading)
+            and (retry or can_be_read(tiles[0], reading))
             for tiles in group.sources
         )
     ]
@@ -98,6 +102,20 @@ def forget_regions(folder: RunFolder) -> None:
     """Delete all regions and their classes: segments that they were made of are not there."""
     for name in ("regions", "vectors", "clusters"):
         remove_folder(folder.root / name)
+
+
+def forget_groups(folder: RunFolder, plan: Plan, again: Collection[int]) -> None:
+    """Delete regions, and their classes, of sources of which tiles are segmented ``again``, or are
+    missing; those of all others stay.
+    """
+    groups = {plan.shard_of(plan.rows_of_source(plan.tile(tile).source_index)[0]) for tile in again}
+    for shard in range(plan.shards):
+        if not is_whole(folder, folder.shard_tiles(shard)):
+            ids = plan.ids_of(shard)
+            index = np.unique(plan.rows(ids.start, ids.stop, ["source_index"])[0].to_numpy())
+            groups.update(plan.shard_of(plan.rows_of_source(int(source))[0]) for source in index)
+    for group in groups:
+        forget_group(folder, group)
 
 
 def regions_cut(folder: RunFolder) -> int:

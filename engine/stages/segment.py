@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
+from alps.engine.base.atomic import remove
 from alps.engine.base.progress import Progress
 from alps.engine.images.reading import Reading, limits_from
 from alps.engine.images.sources import root_of
@@ -99,6 +100,7 @@ def segment_archive(
                 recorder.tile(one.row)
                 progress.advance(1)
             _commit(folder, shard, [made[tile] for tile in sorted(made)])
+            remove(folder.kept_tiles(shard))
             recorder.shard()
             keeper.committed(shard)
         return reads.doubts
@@ -141,16 +143,24 @@ class _KeptTiles:
         self._folder, self._again, self._schema = folder, frozenset(again), schema
         self._plan = plan
         self._shards = frozenset(plan.shard_of(tile) for tile in again)
+        self._aside = dict(self._set_aside())
 
     def has(self, tile_id: int) -> bool:
         """Whether a tile is known, and need not be read."""
-        return self._plan.shard_of(tile_id) in self._shards and tile_id not in self._again
+        shard = self._plan.shard_of(tile_id)
+        if shard in self._aside:
+            return tile_id in self._aside[shard] and tile_id not in self._again
+        return shard in self._shards and tile_id not in self._again
 
     def of_shard(self, shard: int) -> dict[int, tuple[dict[str, Any], pa.Table]]:
         """Rows and segments of its tiles that are known, by their ids."""
-        if shard not in self._shards:
+        if shard in self._aside:
+            path = self._folder.kept_tiles(shard)
+        elif shard in self._shards:
+            path = self._folder.shard_tiles(shard)
+        else:
             return {}
-        rows = read_table(self._folder.shard_tiles(shard)).to_pylist()
+        rows = read_table(path).to_pylist()
         # Cast: what is read calls the values of lists otherwise, and files would differ by that.
         segments = read_table(self._folder.segments(shard)).cast(self._schema)
         ids = segments.column("tile_id").to_numpy()
@@ -163,6 +173,16 @@ class _KeptTiles:
             else:
                 recorder.again(row)
         return found
+
+    def _set_aside(self) -> Iterator[tuple[int, range]]:
+        """Shards that are made again with tiles that came later, and those that are known."""
+        folder = self._folder
+        for path in sorted(folder.journal.glob("kept-*.parquet")):
+            shard = int(path.stem.removeprefix("kept-"))
+            is_there = is_whole(folder, folder.segments(shard))
+            if is_there and not is_whole(folder, folder.shard_tiles(shard)):
+                first = self._plan.ids_of(shard).start
+                yield shard, range(first, first + read_table(path, ["tile_id"]).num_rows)
 
 
 def archive_root(folder: RunFolder) -> str | None:

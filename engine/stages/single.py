@@ -71,7 +71,7 @@ def cluster(out: str | Path, settings: ClusterSettings | None = None, device: st
     folder = RunFolder(Path(out))
     folder.read_planned()  # before a lock makes a folder of a mistyped path
     with locked(folder):
-        cluster_stage(folder, settings or ClusterSettings(), device)
+        cluster_stage(folder, settings or ClusterSettings(), device, refit=True)
 
 
 @at_hand

@@ -181,7 +181,7 @@ class _Heart:
         # Not synced, and no error: it is for people alone, and comes again.
         with suppress(OSError):
             part.write_text(json.dumps(values) + "\n", encoding="utf-8")
-            os.replace(part, self._path)
+            part.replace(self._path)
 
     def _take_over(self) -> None:
         """Count what earlier processes of this share made, and remove their signs of life.

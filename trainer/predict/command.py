@@ -8,6 +8,7 @@ import click
 from alps.engine.cli.commands import (
     max_failed_option,
     out_argument,
+    retry_option,
     say_failures,
     say_share,
     update_option,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 @device_option
 @max_failed_option
 @update_option
+@retry_option
 @metrics_option
 @click.option(
     "--shard",
@@ -44,6 +46,7 @@ def predict(
     device: str,
     max_failed: float,
     update: bool,
+    retry_failed: bool,
     share: tuple[int, int],
     **values: Any,
 ) -> None:
@@ -58,7 +61,12 @@ def predict(
     from alps.trainer.predict.job import predict_archive
 
     options = RunOptions(
-        model=model, device=device, max_failed=max_failed, share=share, update=update
+        model=model,
+        device=device,
+        max_failed=max_failed,
+        share=share,
+        update=update,
+        retry_failed=retry_failed,
     )
     done = predict_archive(
         src, out, pick(SourceSettings, values), pick(PredictSettings, values), options

@@ -98,12 +98,12 @@ class _Run:
         """
         folder, share = self.folder, self.options.share
         with alone(folder, share):
-            run = open_planned(folder, src, self._purpose())
+            run = open_planned(folder, src, self._purpose(), wanted=self.options.wanted())
             settle_shares(folder, share)
         reading = reading_of(folder, run)
         classes = self.predictor.classes
         with Maps(folder, run["config_hash"], classes, self.settings, reading) as maps:
-            update = to_update(folder, self.options.update, share)
+            update = to_update(folder, self.options.update)
             with alone(folder, share):
                 missing = self._to_do(maps, reading, set(update.tiles))
             with timed(folder, "predict", share):
@@ -140,7 +140,8 @@ class _Run:
         mine = _shards_of(folder, self.options.share)
         done = [shard for shard in mine if is_whole(folder, folder.shard_tiles(shard))]
         if self.options.share[1] == 1:
-            maps.forget(readable_again(folder, reading, done) | changed)
+            retry = self.options.retry_failed
+            maps.forget(readable_again(folder, reading, done, retry) | changed, retry)
         missing = [shard for shard in mine if not maps.is_done(shard)]
         if folder.read_run()["done"]:
             folder.update_run(done={})

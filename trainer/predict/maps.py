@@ -82,12 +82,16 @@ class Maps:
             return False
         return self._is_held(shard) or all(map(self._is_settled, self._sources_of(shard)))
 
-    def forget(self, tiles: set[int]) -> None:
+    def forget(self, tiles: set[int], retry: bool = False) -> None:
         """Let the sources that have one of ``tiles`` be predicted anew, and those that could not be
-        written and can be read now.
+        written and can be read now; retry: or cannot.
         """
         again = {self._source_of(tile) for tile in tiles}
-        again |= {s for s in self._journal.refused if can_be_read(self._first(s), self._reading)}
+        again |= {
+            source
+            for source in self._journal.refused
+            if retry or can_be_read(self._first(source), self._reading)
+        }
         for source in sorted(again):
             self._journal.forget(source)
             remove(self._folder.label(self._first(source).label))

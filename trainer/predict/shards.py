@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from alps.engine.base.atomic import whole
+from alps.engine.base.atomic import remove, whole
 from alps.engine.base.progress import Progress
 from alps.engine.images.reading import Reading
 from alps.engine.labels.writer import label_dtype, unlabelled_value
@@ -74,6 +74,7 @@ class Work:
                 # Written last: from here on the shard is done.
                 table = pa.Table.from_pylist(seen, schema=TILE_SCHEMA)
                 write_table(table, self.folder.shard_tiles(shard))
+                remove(self.folder.kept_tiles(shard))
                 recorder.shard()
                 yield shard
             self.doubts.update(reads.doubts)

@@ -41,7 +41,7 @@ class ReadTile:
     def row(self) -> dict[str, Any]:
         """Its row of tiles.parquet as long as nothing was made of it: failed."""
         return self.planned.row() | {
-            "status": "failed",
+            "status": "skipped" if self.planned.is_moved else "failed",
             "reason": self.reason,
             "segments": 0,
             "points": 0,

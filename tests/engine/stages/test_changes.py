@@ -47,6 +47,12 @@ def test_what_changed_is_named_and_made_anew_where_asked(
     assert "1 images were changed since this run was planned (b.png)" in said and "--update" in said
     assert results(out) == before
     label_archive(images, out, SETTINGS, updating)
+    after = results(out)
+    assert after["clusters.npz"] == before["clusters.npz"]  # classes are not shuffled
+    differing = {name for name in before if name[:6] == "labels" and after[name] != before[name]}
+    assert differing == {"labels/b.png"}
+    single.cluster(out, SETTINGS.cluster)
+    single.paint(out, max_failed=1)
     label_archive(images, tmp_path / "new", SETTINGS, options)
     assert results(out) == results(tmp_path / "new") != before
     capsys.readouterr()
@@ -85,6 +91,8 @@ def test_an_update_that_is_killed_is_not_forgotten(
             label_archive(images, out, SETTINGS, updating)
     assert list(changed_sources(RunFolder(out)).values()) == ["b.png"]
     label_archive(images, out, SETTINGS, updating)
+    single.cluster(out, SETTINGS.cluster)
+    single.paint(out, max_failed=1)
     label_archive(images, tmp_path / "new", SETTINGS, options)
     assert results(out) == results(tmp_path / "new")
 
@@ -108,7 +116,8 @@ def test_what_counts_as_changed(images, tmp_path, options, capsys):
     assert changed_sources(folder) == {}
 
 
-def test_an_update_is_not_shared(images, tmp_path, speck):
-    options = RunOptions(model=str(speck), device="cpu", share=(0, 2), update=True)
-    with pytest.raises(SettingsError, match="--update goes without --shard"):
+@pytest.mark.parametrize("name", ["update", "retry_failed"])
+def test_an_update_is_not_shared(images, tmp_path, speck, name):
+    options = RunOptions(model=str(speck), device="cpu", share=(0, 2), **{name: True})
+    with pytest.raises(SettingsError, match=f"--{name.replace('_', '-')} goes without --shard"):
         single.segment(images, tmp_path / "out", SETTINGS, options)

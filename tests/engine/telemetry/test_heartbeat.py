@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -125,7 +126,7 @@ def test_a_disk_that_is_full_stops_no_run(tmp_path, quick, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with beating(tmp_path):
-        monkeypatch.setattr(os, "replace", full)
+        monkeypatch.setattr(Path, "replace", full)
         time.sleep(0.1)
         monkeypatch.undo()
 
