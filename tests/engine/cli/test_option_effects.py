@@ -99,7 +99,7 @@ class Effect:
     shows: Callable[[Outcome, Outcome], bool]  # of the runs with it and without
     beside: tuple[str, ...] = ()  # arguments of both
     # What of: one image; "broken", "naming": with others; after a first run: "changed": replaced,
-    # "elsewhere": which another device began.
+    # "mended": one more that could not be opened then; "elsewhere": which another device began.
     archive: str = "whole"
     code: int = 0  # the exit code with it
     plain_code: int = 0  # and without
@@ -333,7 +333,12 @@ ANY_DEVICE = {
     )
 }
 
-UPDATE = {"update": Effect(("--update",), unlike_embeddings, archive="changed")}
+UPDATE = {
+    "update": Effect(("--update",), unlike_embeddings, archive="changed"),
+    "retry_failed": Effect(
+        ("--retry-failed",), lambda g, p: len(g.tiles["x"]) > len(p.tiles["x"]), archive="mended"
+    ),
+}
 
 METRICS = {
     "metrics": Effect(
@@ -397,7 +402,7 @@ class Bench:
         self._numbers = itertools.count()
         self._taken = socket.create_server(("127.0.0.1", 0))  # a port that nobody else can have
         image = make_scene(3, SceneSettings(size=WIDTH)).image[:HEIGHT]
-        for name in ("whole", "broken", "naming", "elsewhere"):
+        for name in ("whole", "broken", "naming", "elsewhere", "mended"):
             (root / name).mkdir()
             Image.fromarray(image).save(root / name / "a.png")
         cut = (root / "whole" / "a.png").read_bytes()
@@ -461,6 +466,10 @@ class Bench:
                 self._draw(3)
                 CliRunner().invoke(COMMANDS[command], [*places, *common])
                 self._draw(4)
+            if archive == "mended":
+                (self.root / "mended" / "b.png").write_bytes(b"junk")
+                CliRunner().invoke(COMMANDS[command], [*places, *common])
+                shutil.copy(self.root / "mended" / "a.png", self.root / "mended" / "b.png")
             if archive == "elsewhere":
                 CliRunner().invoke(COMMANDS[command], [*places, *common])
                 as_of_another_device(out / "run.json")

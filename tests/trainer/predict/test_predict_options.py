@@ -75,6 +75,9 @@ EFFECTS = {
         ("--max-failed", "0.01"), lambda g, p: "--max-failed 0.01" in g.said, "broken", 3
     ),
     "update": Effect(("--update",), other_labels, "changed"),
+    "retry_failed": Effect(
+        ("--retry-failed",), lambda g, p: len(g.tiles["x"]) > len(p.tiles["x"]), "mended"
+    ),
     "metrics": Effect(
         # An address of nobody's machine, kept for documentation.
         ("--metrics", "192.0.2.1:9100"),
@@ -125,7 +128,7 @@ def bench(tmp_path_factory, checkpoint):
     root, runs = tmp_path_factory.mktemp("bench"), {}
     pixels = blobs(3, (80, 60)).copy()
     pixels[:9, :9] = 7
-    for name in ("whole", "broken", "naming", "changed"):
+    for name in ("whole", "broken", "naming", "changed", "mended"):
         (root / name).mkdir()
         Image.fromarray(pixels).save(root / name / "a.png")
     content = (root / "whole" / "a.png").read_bytes()
@@ -153,6 +156,10 @@ def bench(tmp_path_factory, checkpoint):
                 CliRunner().invoke(predict, [*words, "--max-failed", "1"])
                 Image.fromarray(pixels[::-1]).save(root / archive / "a.png")
                 precision.clear()
+            if archive == "mended":
+                (root / archive / "b.png").write_bytes(b"junk")
+                CliRunner().invoke(predict, [*words, "--max-failed", "1"])
+                (root / archive / "b.png").write_bytes(content)
             done = CliRunner().invoke(predict, [*words, "--max-failed", "1", *given])
             if archive == "changed":
                 Image.fromarray(pixels).save(root / archive / "a.png")

@@ -220,6 +220,38 @@ def test_images_that_changed_are_named_and_predicted_anew(archive, tmp_path, opt
     assert results(out) == results(tmp_path / "fresh") != before
 
 
+@pytest.mark.slow
+def test_images_that_came_later_are_predicted_as_if_they_had_been_there(
+    archive, tmp_path, options, stopped_after
+):
+    before, both = tmp_path / "before", replace(options, update=True, retry_failed=True)
+    (archive / "bb.png").write_bytes(b"junk")
+    predict_archive(archive, before, settings=BOTH, options=options)
+    for name, seed in (("aa.png", 7), ("bb.png", 8), ("z.png", 9)):
+        Image.fromarray(blobs(seed, (40, 50))).save(archive / name)
+    fresh = tmp_path / "fresh"
+    predict_archive(archive, fresh, settings=BOTH, options=options)
+    is_over, renames = False, 0
+    while not is_over:
+        out = tmp_path / f"out-{renames}"
+        shutil.copytree(before, out)
+        try:
+            with stopped_after(renames):
+                predict_archive(archive, out, settings=BOTH, options=both)
+            is_over = True
+        except KeyboardInterrupt:
+            pass
+        if renames % 2:
+            predict_archive(archive, out, settings=BOTH, options=options)
+        predict_archive(archive, out, settings=BOTH, options=both)
+        assert results(out) == results(fresh), renames
+        assert "failed" not in read_table(out / "tiles.parquet")["status"].to_pylist()
+        assert verify_archive(RunFolder(out)).is_right
+        shutil.rmtree(out)
+        renames += 4
+    assert renames > 16
+
+
 # --- refusals
 
 
