@@ -268,8 +268,8 @@ MUTANTS = [
         STRETCHES,
         ("place.name)", "place.suffix)", "files of other names share a stretch"),
         (
-            'return f"{place.parent}/{product} {kind} {header.place} {size}"',
-            'return f"{product} {kind} {header.place} {size}"',
+            'return f"{place.parent}/{name}"',
+            "return name",
             "folders share a stretch",
         ),
         ('{header.place} {size}"', '{header.place}"', "pixels of other sizes share a stretch"),

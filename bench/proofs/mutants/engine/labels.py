@@ -58,8 +58,8 @@ MUTANTS = [
     ),
     Mutant(
         "engine/stages/label.py",
-        old="and _clusters_stand(folder, settings.clusters):",
-        new=":",
+        old="stand = _clusters_stand(folder, settings.clusters)",
+        new="stand = True",
         tests=(f"{VERIFY}::test_clusters_that_are_damaged_are_fitted_again",),
         why="junk in clusters.npz counts as clustered",
     ),
