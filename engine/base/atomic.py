@@ -85,6 +85,15 @@ def publish(part: Path, path: Path) -> None:
     sync_folder(path.parent)
 
 
+def move(path: Path, target: Path) -> None:
+    """Give a file another name in its folder, in the place of one that has it."""
+    if mirror := mirror_of(path):
+        mirror.put(path, target)
+        mirror.removed(path)
+    os.replace(path, target)
+    sync_folder(target.parent)
+
+
 def publish_folder(part: Path, path: Path) -> None:
     """Give a written folder its name, as ``place_folder``; it lasts through a power cut."""
     for found in sorted(part.rglob("*")):

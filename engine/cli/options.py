@@ -163,7 +163,11 @@ def _serve(
     if address is not None and not context.resilient_parsing:
         from alps.engine.telemetry.metrics import serving
 
-        context.with_resource(serving(address, lambda: context.params.get("out")))
+        def out() -> Path | None:  # workers' signs of life lie in a folder, and in no store
+            given = context.params.get("out")
+            return given if isinstance(given, Path) else None
+
+        context.with_resource(serving(address, out))
 
 
 metrics_option = click.option(

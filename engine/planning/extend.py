@@ -4,7 +4,6 @@ They get numbers after all others, so that what was made before stays what it is
 shard, where it was not full, is taken up again: what is known of its tiles is set aside for that.
 """
 
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from itertools import groupby
 
 import pyarrow as pa
 
-from alps.engine.base.atomic import remove, sync_folder, whole
+from alps.engine.base.atomic import move, remove, whole
 from alps.engine.base.errors import SourceError, printable
 from alps.engine.images.archive import Survey
 from alps.engine.images.raster import RasterReader
@@ -261,8 +260,7 @@ def _set_aside(folder: RunFolder, plan: Plan) -> None:
         return
     last = plan.shards - 1
     if folder.shard_tiles(last).exists():
-        os.replace(folder.shard_tiles(last), folder.kept_tiles(last))
-        sync_folder(folder.journal)
+        move(folder.shard_tiles(last), folder.kept_tiles(last))
     forget_group(folder, last)
 
 
