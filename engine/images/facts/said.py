@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 
 from alps.engine.base.errors import RunFolderError, SourceError
 
-ROWS = 4096  # of a row group: what one look-up reads
-GROUPS_KEPT = 8  # row groups in memory, of all tables together
+ROWS = 1024  # of a row group: what one look-up reads
+GROUPS_KEPT = 32  # row groups in memory, of all tables together
 SAID_SCHEMA = pa.schema(
     [
         ("path", pa.string()),  # as the plan has it; the rows are in its order
@@ -138,8 +138,7 @@ class SaidTable:
         return [found.get(path, 0) for path in paths]
 
     def __len__(self) -> int:
-        with _reading(self.file), pq.ParquetFile(self.file) as file:
-            return int(file.metadata.num_rows)
+        return int(_footer(self.file, _stamp(self.file)).num_rows)
 
     def images(self) -> Iterator[NamedImage]:
         """All images in the order of their paths."""
@@ -148,8 +147,7 @@ class SaidTable:
                 yield NamedImage(path, name)
 
     def _column(self, number: int, name: str) -> Iterator[tuple[str, Any]]:
-        with _reading(self.file), pq.ParquetFile(self.file) as file:
-            table = file.read_row_group(number, ["path", name])
+        table = _read(self.file, _stamp(self.file), number, ["path", name])
         return zip(table["path"].to_pylist(), table[name].to_pylist(), strict=True)
 
     def _group_of(self, path: str) -> int:
@@ -163,7 +161,10 @@ class SaidWriter:
         self._file = file
 
     def __enter__(self) -> "SaidWriter":
-        self._writer = pq.ParquetWriter(self._file, SAID_SCHEMA, compression="zstd")
+        # Statistics of paths alone: of a million images the file's footer is read for each of them.
+        self._writer = pq.ParquetWriter(
+            self._file, SAID_SCHEMA, compression="zstd", write_statistics=["path"]
+        )
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -198,21 +199,35 @@ def _stamp(file: Path) -> tuple[int, int]:
         return status.st_mtime_ns, status.st_size
 
 
-@lru_cache(maxsize=GROUPS_KEPT)
-def _group(file: Path, stamp: tuple[int, int], number: int) -> pa.Table:
-    with _reading(file), pq.ParquetFile(file) as opened:
-        return opened.read_row_group(number).combine_chunks()
+@lru_cache(maxsize=2)
+def _footer(file: Path, stamp: tuple[int, int]) -> pq.FileMetaData:
+    """What the file says of its row groups, which of many of them takes longer than one of them."""
+    with _reading(file):
+        about = pq.read_metadata(file)
+        if about.schema.to_arrow_schema() != SAID_SCHEMA:
+            raise pa.ArrowInvalid("its columns are others")
+        return about
 
 
 @lru_cache(maxsize=2)
 def _firsts(file: Path, stamp: tuple[int, int]) -> list[str]:
     """The first path of each row group."""
-    with _reading(file), pq.ParquetFile(file) as opened:
-        if opened.schema_arrow != SAID_SCHEMA:
-            raise pa.ArrowInvalid("its columns are others")
-        about = opened.metadata
-        groups = [about.row_group(number).column(0) for number in range(about.num_row_groups)]
-        return [group.statistics.min for group in groups if group.num_values]
+    about = _footer(file, stamp)
+    groups = [about.row_group(number).column(0) for number in range(about.num_row_groups)]
+    return [group.statistics.min for group in groups if group.num_values]
+
+
+@lru_cache(maxsize=GROUPS_KEPT)
+def _group(file: Path, stamp: tuple[int, int], number: int) -> pa.Table:
+    return _read(file, stamp, number, None)
+
+
+def _read(file: Path, stamp: tuple[int, int], number: int, columns: list[str] | None) -> pa.Table:
+    with (
+        _reading(file),
+        pq.ParquetFile(file, metadata=_footer(file, stamp), pre_buffer=False) as opened,
+    ):
+        return opened.read_row_group(number, columns, use_threads=False).combine_chunks()
 
 
 class _reading:
