@@ -44,10 +44,14 @@ def mirrored(root: Path, mirror: Mirror) -> Iterator[None]:
 
 
 def mirror_of(path: Path) -> Mirror | None:
-    """The mirror of the folder that a file lies in; None where that has none."""
+    """The mirror of the folder that a file lies in; None where that has none.
+
+    Nor has a file in a folder with a dot, which is written there and gets its name as a whole.
+    """
     for root, mirror in _mirrors.items():
         if path.is_relative_to(root):
-            return mirror
+            inside = path.relative_to(root).parent.parts
+            return None if any(part.startswith(".") for part in inside) else mirror
     return None
 
 
@@ -118,6 +122,13 @@ def place_folder(part: Path, path: Path) -> None:
         os.replace(path, spare)
     os.replace(part, path)
     sync_folder(path.parent)
+    if mirror := mirror_of(path):
+        if spare.exists():
+            mirror.removed(path)
+        # What leads to the others comes last.
+        for found in sorted(path.rglob("*"), key=lambda found: (-len(found.parts), found)):
+            if found.is_file():
+                mirror.put(found, found)
     shutil.rmtree(spare, ignore_errors=True)
 
 

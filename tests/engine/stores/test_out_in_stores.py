@@ -1,17 +1,23 @@
 """Runs whose OUT lies in a store: the bytes of one on disk, from any machine, whatever happens."""
 
+import json
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 import rasterio
 from click.testing import CliRunner
 from runs_in_stores import AS_COG, SETTINGS, content
 from s3_server import Rule
+from stac_items import collection_of, item_of
 
-from alps.engine.base.errors import StoreError
+from alps.engine.base.errors import SettingsError, StoreError
 from alps.engine.cli.main import commands
 from alps.engine.images import gdal
+from alps.engine.naming.names import Named, Names
+from alps.engine.run_folder.folder import RunFolder
+from alps.engine.run_folder.items import said_of
 from alps.engine.settings import ClusterSettings
 from alps.engine.stages import single
 from alps.engine.stages.label import RunOptions, label_archive
@@ -61,6 +67,36 @@ def test_a_run_in_a_store_is_one_on_disk(s3, out, archive, options, on_disk_as_c
         assert map_.nodata == 255 and map_.crs == "EPSG:32631" and map_.colormap(1)
     label_archive(f"{out}-src", out, SETTINGS, options)  # nothing is left to do
     assert content(fetched(s3, out, run)) == on_disk_as_cog
+
+
+def test_a_run_over_stac_in_a_store(s3, out, archive, options, tmp_path):
+    """What items say is there for any machine, and the items of label maps."""
+    address = f"{out[12:]}-src/e.tif"
+    s3.put(address, archive / "north" / "e.tif")
+    item = item_of(archive / "north" / "e.tif", tmp_path)
+    for band in item["assets"]["image"]["raster:bands"]:
+        band["nodata"] = 0
+    item["assets"]["image"]["href"] = f"s3://bucket/{address}"
+    src = collection_of([item], tmp_path / "items.json")
+    allowed = replace(SETTINGS, source=replace(SETTINGS.source, allow_remote=True))
+    with pytest.raises(SettingsError, match="over the network: --allow-remote"):
+        label_archive(src, f"{out}-refused", SETTINGS, options)
+    label_archive(src, out, allowed, options)
+    assert not [request.path for request in s3.take_log() if ".part" in request.path]
+    run = fetched(s3, out, tmp_path / "copy")
+    (path,) = (run / "stac" / "items").iterdir()
+    found = json.loads(path.read_text())
+    assert found["id"] == "naip--e" and (run / "stac" / "collection.json").exists()
+    assert (path.parent / found["assets"]["labels"]["href"]).resolve().is_file()
+    # Another machine, which has but the store, reads images by what their items said.
+    with opened(out, writes=False) as folder:
+        said = said_of(RunFolder(folder), RunFolder(folder).read_run())
+        assert said.of(f"/vsis3/bucket/{address}").id == "e"
+    names = Names((Named((0,), "water"),))
+    s3.put(f"{out[12:]}/names.json", names.text().encode())
+    single.paint(out, AS_COG.paint)
+    again = json.loads((fetched(s3, out, run) / "stac" / "items" / path.name).read_text())
+    assert "water" in again["properties"]["label:classes"][0]["classes"]
 
 
 def test_another_machine_goes_on(s3, out, archive, options, tmp_path, monkeypatch):
