@@ -264,6 +264,18 @@ def _set_aside(folder: RunFolder, plan: Plan) -> None:
     forget_group(folder, last)
 
 
+def take_back(folder: RunFolder, plan: Plan) -> None:
+    """What was set aside for a plan that never came to be counts as it did."""
+    if not plan.tiles:
+        return
+    last = plan.shards - 1
+    kept = folder.kept_tiles(last)
+    if not kept.exists() or folder.shard_tiles(last).exists():
+        return
+    if read_table(kept, ["tile_id"]).num_rows == len(plan.ids_of(last)):
+        move(kept, folder.shard_tiles(last))
+
+
 def forget_group(folder: RunFolder, group: int) -> None:
     """Remove regions of a group and what was made of them, label maps aside."""
     for path in (

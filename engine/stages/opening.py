@@ -25,7 +25,7 @@ from alps.engine.base.memory import memory_named
 from alps.engine.images.archive import Survey, plain_limits
 from alps.engine.masks.generator import MaskGenerator
 from alps.engine.models.load import load_model
-from alps.engine.planning.extend import Wanted, extend_plan, say_what_is_new
+from alps.engine.planning.extend import Wanted, extend_plan, say_what_is_new, take_back
 from alps.engine.planning.index import SourceIndex
 from alps.engine.planning.make import opened_sources, write_plan_of
 from alps.engine.run_folder.folder import RunFolder
@@ -204,7 +204,9 @@ def open_planned(
                 "give another OUT, or the settings in its run.json"
             )
         if choose_tiles is None:
-            refuse_partial(Plan.of(folder))
+            plan = Plan.of(folder)
+            refuse_partial(plan)
+            take_back(folder, plan)
             if wanted.anything:
                 return _grow(folder, src, run, purpose, wanted)
             _say_what_is_new(folder, src, settings, run)

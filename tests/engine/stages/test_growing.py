@@ -344,6 +344,23 @@ def test_an_update_that_is_stopped_anywhere_goes_on(images, tmp_path, options, h
     assert renames > 15
 
 
+def test_what_was_set_aside_is_taken_back_where_the_plan_did_not_grow(
+    images, tmp_path, options, monkeypatch
+):
+    out = tmp_path / "out"
+    label_archive(images, out, SETTINGS, options)
+    before, folder = results(out), RunFolder(out)
+    folder.shard_tiles(1).rename(folder.kept_tiles(1))
+
+    def segments_nothing(*given, **named):
+        raise AssertionError("a tile was segmented again")
+
+    monkeypatch.setattr("alps.engine.masks.generator.MaskGenerator.segment", segments_nothing)
+    label_archive(images, out, SETTINGS, options)
+    assert results(out) == before and not folder.kept_tiles(1).exists()
+    assert verify_archive(folder).is_right
+
+
 @pytest.mark.slow
 def test_an_update_that_is_killed_goes_on(images, tmp_path, options, updating):
     """By SIGKILL, wherever it is."""
