@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from alps.engine.base.errors import SourceError, printable
+from alps.engine.base.errors import SourceAwayError, SourceError, StoreError, printable
 from alps.engine.base.failures import of_source
 from alps.engine.base.progress import Progress
 from alps.engine.images.archive import SourceFacts, Survey
@@ -28,6 +28,7 @@ MOST_WINDOWS = 1_000_000  # of one source: their places are made in memory
 # Over a network opening is waiting, and many wait at a time.
 THREADS = 8
 AHEAD = 4 * THREADS  # sources that are open, or wait for their turn to be noted
+MOST_AWAY = 10  # sources one after the other whose store fails: a plan would lack them for good
 
 
 @contextmanager
@@ -117,7 +118,11 @@ def check_windows(source: Source, size: tuple[int, int], settings: FilledSourceS
 def _opened(
     index: SourceIndex, settings: FilledSourceSettings, survey: Survey, progress: Progress
 ) -> Iterator[IndexedSource]:
-    """Sources in the order of their names, opened by several threads ahead of that."""
+    """Sources in the order of their names, opened by several threads ahead of that.
+
+    Raises SourceAwayError where their store fails, for one after the other.
+    """
+    away: dict[str, SourceError] = {}  # by name, until their turn
 
     def look(source: Source) -> tuple[IndexedSource, SourceFacts | None]:
         path = _text_of(source.path)
@@ -136,14 +141,24 @@ def _opened(
                 )
                 return found, facts
         except SourceError as error:
+            if isinstance(error.__cause__, StoreError):
+                away[source.name] = error
             return IndexedSource(source, reason=str(error)), None
 
     sources = (one.source for one in index.all())
     with ThreadPoolExecutor(THREADS, thread_name_prefix="alps-open") as pool:
         try:
             waiting = deque(pool.submit(look, one) for one in islice(sources, AHEAD))
+            in_a_row = 0
             while waiting:
                 found, facts = waiting.popleft().result()
+                error = away.pop(found.source.name, None)
+                in_a_row = 0 if error is None else in_a_row + 1
+                if in_a_row == MOST_AWAY:
+                    raise SourceAwayError(
+                        f"{in_a_row} images one after the other cannot be opened, and nothing is "
+                        f"planned yet; the last: {error} Then give the same command again"
+                    )
                 if facts is not None:
                     survey.note(printable(found.source.name), facts)
                 waiting.extend(pool.submit(look, one) for one in islice(sources, 1))

@@ -6,6 +6,8 @@ from s3_server import Rule
 
 from alps.engine.base.errors import SourceAwayError, TooManyFailuresError
 from alps.engine.images import gdal
+from alps.engine.images.sources import find_sources
+from alps.engine.planning import make
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.tables import read_table
 from alps.engine.stages.label import RunOptions, label_archive
@@ -63,3 +65,18 @@ def test_a_store_that_went_away_stops_the_run_which_goes_on(
     s3.misbehave()
     label_archive(src, tmp_path / "out", SETTINGS, options)
     assert content(tmp_path / "out") == on_disk
+
+
+def test_a_store_that_fails_while_a_run_is_planned_makes_no_plan(s3, src, monkeypatch):
+    """A plan would leave for good out what it cannot open; some images that fail are rows."""
+    monkeypatch.setattr(make, "MOST_AWAY", 3)
+    settings = SETTINGS.source
+    s3.misbehave(Rule(r"(b\.jpg|c\.png)$", status=503))
+    rows = make.make_plan(find_sources(src), settings).to_pylist()
+    assert {row["source"] for row in rows if row["reason"]} == {"b.jpg", "north/c.png"}
+    s3.misbehave(Rule(r"(b\.jpg|[cd]\.png)$", status=503))
+    with pytest.raises(SourceAwayError, match=r"3 images one after the other.*answers 503"):
+        make.make_plan(find_sources(src), settings)
+    s3.misbehave(Rule(r"(b\.jpg|[cd]\.png)$", status=404))  # gone is no fault of the store
+    rows = make.make_plan(find_sources(src), settings).to_pylist()
+    assert len([row for row in rows if row["reason"]]) == 3
