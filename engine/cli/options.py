@@ -35,10 +35,13 @@ class RunPlace(click.Path):
         return value if is_address(value) else super().convert(value, param, ctx)
 
 
-def run_folder_argument(*, writes: bool, **more: Any) -> Callable[[Callable], Callable]:
+def run_folder_argument(
+    *, writes: bool, only: tuple[str, ...] = (), **more: Any
+) -> Callable[[Callable], Callable]:
     """The argument OUT: the command gets a local folder, also where OUT lies in a store.
 
-    writes: whether it must not be written by others meanwhile. more: of ``click.Path``.
+    writes: whether it must not be written by others meanwhile. only: rooms of it that are read, as
+    of ``opened``. more: of ``click.Path``.
     """
 
     def decorate(command: Callable) -> Callable:
@@ -51,7 +54,7 @@ def run_folder_argument(*, writes: bool, **more: Any) -> Callable[[Callable], Ca
                         (redirect_stderr, sys.stderr),
                     ):
                         stack.enter_context(redirect(_Shown(stream)))
-                folder = stack.enter_context(opened(out, writes=writes, scratch=scratch))
+                folder = stack.enter_context(opened(out, writes=writes, scratch=scratch, only=only))
                 return command(*args, out=folder, **values)
 
         return click.argument("out", type=RunPlace(path_type=Path, **more))(scratch_option(call))

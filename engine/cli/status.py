@@ -17,7 +17,7 @@ CLEAR = "\x1b[H\x1b[J"  # the cursor home, and nothing below it
 
 
 @click.command("status")
-@run_folder_argument(writes=False, file_okay=False)
+@run_folder_argument(writes=False, only=("journal/",), file_okay=False)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, of a documented schema.")
 @click.option(
     "--watch",

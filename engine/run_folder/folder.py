@@ -17,7 +17,10 @@ from alps.engine.base.errors import RunFolderError, SettingsError, printable
 from alps.engine.base.records import BadRecordError, read_record, read_small
 from alps.engine.run_folder.inside import path_inside
 from alps.engine.run_folder.run_record import LABEL, PREDICT, check_run, with_sum
-from alps.engine.stores.address import is_address
+from alps.engine.stores.address import HANDLERS, is_address
+
+# The beginnings of an address that was made a path of.
+LOST_SLASH = tuple((f"{scheme}:",) for scheme in HANDLERS)
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class RunFolder:
                 f"OUT {printable(root)} has bytes that are no UTF-8, which tables and images "
                 "cannot be written to; give another name"
             ) from None
-        if is_address(root):
+        if is_address(root) or Path(root).parts[:1] in LOST_SLASH:
             raise SettingsError(
                 f"{root} lies in a store; open it with alps.engine.stores.out.opened first"
             )

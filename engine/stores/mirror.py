@@ -43,12 +43,20 @@ class _Put(NamedTuple):
 class FolderMirror:
     """Follows a folder, as ``atomic.Mirror``. Every call raises StoreError where the store fails.
 
-    guard: raises StoreError where this process may not write there any more.
+    guard: raises StoreError where this process may not write there any more. is_waited_for: a file
+    is in the store when ``put`` returns, also one that does not count yet.
     """
 
     def __init__(
-        self, root: Path, address: Address, index: Index, guard: Callable[[], None]
+        self,
+        root: Path,
+        address: Address,
+        index: Index,
+        guard: Callable[[], None],
+        *,
+        is_waited_for: bool = False,
     ) -> None:
+        self._most_bytes = -1 if is_waited_for else MOST_BYTES
         self.root, self.address, self.index = root, address, index
         self._bucket, self._guard = Bucket(address), guard
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="alps-store")
@@ -69,7 +77,7 @@ class FolderMirror:
                 self.index.note_as(name, self._bucket.put(self.key(name), content), *stamp)
             with self._lock:
                 self._grown.discard(path)
-        elif status.st_size > MOST_BYTES:
+        elif status.st_size > self._most_bytes:
             self.index.note_as(name, self._bucket.put(self.key(name), content), *stamp)
         else:
             data = content.read_bytes()

@@ -59,12 +59,20 @@ _open: dict[Path, Place] = {}
 
 
 @contextmanager
-def opened(out: str | Path, *, writes: bool, scratch: str | Path | None = None) -> Iterator[Path]:
+def opened(
+    out: str | Path,
+    *,
+    writes: bool,
+    scratch: str | Path | None = None,
+    only: tuple[str, ...] = (),
+) -> Iterator[Path]:
     """The local folder of ``out``: itself, where it is a path.
 
     Args:
         out: a path, or an address below which a run folder lies, or is to lie.
         writes: hold it, so that nobody else writes there.
+        only: rooms that are read, ``journal/`` say; files of others are there by name and size
+            alone. Empty: all.
         scratch: where local folders of OUTs in stores lie; None: in the user's cache.
 
     Raises:
@@ -90,6 +98,7 @@ def opened(out: str | Path, *, writes: bool, scratch: str | Path | None = None) 
                 f"another command of this machine works on {address}; wait for it, or give another "
                 "OUT"
             )
+        (place.folder / "address").write_text(place.address, encoding="utf-8")
         index = Index(place.folder / "index.sqlite")
         stack.callback(index.close)
         bucket = Bucket(address)
@@ -106,7 +115,7 @@ def opened(out: str | Path, *, writes: bool, scratch: str | Path | None = None) 
             stack.enter_context(lease)
             guards.append(lease.check)
         if is_alone:
-            _fetch(place, mirror, bucket, is_out=writes)
+            _fetch(place, mirror, bucket, only)
         if not writes:
             alone.close()  # whoever wants to write may come
         _open[place.root] = place
@@ -135,8 +144,13 @@ def places() -> list[Place]:
 def attached(place: Place) -> Iterator[None]:
     """Put what this process writes in an OUT that another one, on this machine, has opened."""
     index = Index(place.folder / "index.sqlite")
-    address = Address.parse(place.address)
-    mirror = FolderMirror(place.root, address, index, lambda: check_lease_of(place.until))
+    mirror = FolderMirror(
+        place.root,
+        Address.parse(place.address),
+        index,
+        lambda: check_lease_of(place.until),
+        is_waited_for=True,  # the holder notes in its journal what is told to be done
+    )
     try:
         with mirrored(place.root, mirror):
             yield
@@ -144,6 +158,17 @@ def attached(place: Place) -> Iterator[None]:
     finally:
         mirror.close()
         index.close()
+
+
+@contextmanager
+def following(folder: Path | None) -> Iterator[None]:
+    """As ``attached``, given the local folder; nothing, where that stands for no OUT in a store."""
+    marker = None if folder is None else folder.parent / "address"
+    if marker is None or folder in _open or not marker.is_file():
+        yield
+        return
+    with attached(Place(marker.read_text(encoding="utf-8"), marker.parent)):
+        yield
 
 
 def at_hand(function: Callable[..., T]) -> Callable[..., T]:
@@ -230,8 +255,8 @@ def _word_of(place: Place) -> str:
     return path.read_text()
 
 
-def _fetch(place: Place, mirror: FolderMirror, bucket: Bucket, *, is_out: bool) -> None:
-    """Make the local folder what the store says."""
+def _fetch(place: Place, mirror: FolderMirror, bucket: Bucket, only: tuple[str, ...]) -> None:
+    """Make the local folder what the store says; of rooms that are not in ``only`` the names."""
     index = mirror.index
     has_run = bucket.head(mirror.key(RUN)) is not None
     mark = index.next_mark()
@@ -245,7 +270,7 @@ def _fetch(place: Place, mirror: FolderMirror, bucket: Bucket, *, is_out: bool) 
             if not has_run and not name.startswith(BEFORE_A_RUN):
                 raise RunFolderError(
                     f"{place.address} is not empty and no run folder (it holds {name}); give a new "
-                    "prefix as OUT" + ("" if is_out else ", or one with a run")
+                    "prefix as OUT"
                 )
             if len(under_way) >= 4 * FETCHED_AT_ONCE:
                 done, under_way = wait(under_way, return_when=FIRST_COMPLETED)
@@ -254,10 +279,15 @@ def _fetch(place: Place, mirror: FolderMirror, bucket: Bucket, *, is_out: bool) 
             path = _inside(place.root, name)
             if index.etag(name, path) == entry.etag and entry.etag:
                 index.mark_seen(name, mark)
+            elif only and "/" in name and not name.startswith(only):
+                index.forget(name)
+                _reserve(path, entry.bytes)
             else:
                 under_way.add(pool.submit(_fetch_one, bucket, entry, path, index, name, mark))
         for future in under_way:
             future.result()
+    if only:
+        return
     index.forget_unseen(mark)
     for found in place.root.rglob("*"):
         name = found.relative_to(place.root).as_posix()
@@ -276,6 +306,13 @@ def _fetch_one(
     status = path.stat()
     index.note_as(name, etag, status.st_size, status.st_mtime_ns)
     index.mark_seen(name, mark)
+
+
+def _reserve(path: Path, size: int) -> None:
+    """A file of a size that takes no place, for whoever asks whether it is there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "wb") as file:
+        file.truncate(size)
 
 
 def _inside(root: Path, name: str) -> Path:

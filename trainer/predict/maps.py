@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from alps.engine.base.atomic import remove
+from alps.engine.base.atomic import mirror_of, remove
 from alps.engine.base.errors import SourceError
 from alps.engine.base.failures import of_source
 from alps.engine.images.georeference import Georeference
@@ -154,7 +154,11 @@ class Maps:
         with ExitStack() as stack:
             label = self._folder.label(first.label)
             colours = self._classes.colours
-            writer = stack.enter_context(LabelMapWriter(label, *size, colours, georeference=place))
+            writer = stack.enter_context(
+                LabelMapWriter(
+                    label, *size, colours, georeference=place, cog=mirror_of(label) is not None
+                )
+            )
             layers = {}
             for name, (path, names) in self._layers(first).items():
                 about = Bands(names, 1 / STEPS)

@@ -273,3 +273,58 @@ def test_real_naip(shared_data, tmp_path):
         assert (written.crs, written.transform) == (file.crs, file.transform)
         assert written.shape == file.shape and written.nodata == UNLABELLED
         assert (written.read(1) == labels).all()
+
+
+PLACES = {
+    "transform": Georeference(
+        rasterio.CRS.from_string(UTM), rasterio.Affine(0.5, 0, 500_000, 0, -0.5, 4_000_000)
+    ),
+    "points": Georeference(
+        rasterio.CRS.from_string("EPSG:4326"),
+        gcps=tuple(GroundControlPoint(r, c, c / 1e3, r / 1e3) for r in (0, 900) for c in (0, 700)),
+    ),
+    "camera": Georeference(
+        rpcs=rasterio.rpc.RPC(
+            height_off=1.0, height_scale=2.0, lat_off=3.0, lat_scale=4.0, line_den_coeff=[1.0] * 20,
+            line_num_coeff=[2.0] * 20, line_off=5.0, line_scale=6.0, long_off=7.0, long_scale=8.0,
+            samp_den_coeff=[3.0] * 20, samp_num_coeff=[4.0] * 20, samp_off=9.0, samp_scale=10.0,
+        )
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("classes", [46, 300])
+@pytest.mark.parametrize("place", PLACES)
+def test_cogs(tmp_path, classes, place):
+    """All that a plain map says, overviews without a class of their own, and the same bytes."""
+    labels = labels_of(1500, 1100, classes)
+    labels[:, ::2] = 3  # of each four pixels two at least
+    plain = write(tmp_path / "plain.tif", labels, classes, georeference=PLACES[place])
+    path = write(tmp_path / "map.tif", labels, classes, georeference=PLACES[place], cog=True)
+    other = write(tmp_path / "b.tif", labels, classes, 37, georeference=PLACES[place], cog=True)
+    assert path.read_bytes() == other.read_bytes() != plain.read_bytes()
+    assert sorted(os.listdir(tmp_path)) == ["b.tif", "map.tif", "plain.tif"]
+    with rasterio.open(path) as file, rasterio.open(plain) as wanted:
+        assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        assert (file.read(1) == labels).all() and file.overviews(1) == [2, 4]
+        assert (file.nodata, file.crs, file.transform) == (
+            wanted.nodata, wanted.crs, wanted.transform
+        )  # fmt: skip
+        assert [str(p) for p in file.gcps[0]] == [str(p) for p in wanted.gcps[0]]
+        assert file.gcps[1] == wanted.gcps[1] and file.rpcs == wanted.rpcs
+        if classes <= 255:
+            colours, expected = file.colormap(1), wanted.colormap(1)
+            assert {i: colours[i] for i in range(classes)} == {
+                i: expected[i] for i in range(classes)
+            }
+    with rasterio.open(path, overview_level=0) as half:
+        seen = half.read(1)
+    assert set(np.unique(seen)) <= set(np.unique(labels)) and (seen == 3).mean() > 0.9
+
+
+def test_a_cog_that_reads_back_differently_is_not_published(tmp_path, monkeypatch):
+    monkeypatch.setattr(np, "array_equal", lambda *_: False)
+    labels = labels_of(60, 40, 5)
+    with pytest.raises(RunFolderError, match="read back differently"):
+        write(tmp_path / "map.tif", labels, 5, cog=True)
+    assert not os.listdir(tmp_path)

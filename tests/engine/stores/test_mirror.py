@@ -6,6 +6,7 @@ import os
 import re
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from s3_server import Rule
@@ -16,7 +17,7 @@ from alps.engine.base.lines import append_line, open_journal
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.locks import locked
 from alps.engine.stores import client, lease, mirror
-from alps.engine.stores.out import address_of, attached, opened, places, shown
+from alps.engine.stores.out import address_of, attached, following, opened, places, shown
 
 
 @pytest.fixture
@@ -198,23 +199,32 @@ def test_the_word_of_a_killed_run_is_known_again(s3, out):
         pass
 
 
-def work(place):
+def work(how, place):
     """What a process does that works for the one that holds OUT."""
-    with attached(place):
-        write_text(place.root / "of_a_worker", "w")
+    with how(place):
+        root = place if isinstance(place, Path) else place.root
+        (root / "labels").mkdir(exist_ok=True)
+        write_text(root / "labels" / "of_a_worker", "w")
+        os._exit(0)  # it may be killed at any moment
 
 
-def test_processes_that_work_for_the_holder(s3, out):
-    with opened(out, writes=True):
+def test_processes_that_work_for_the_holder(s3, out, tmp_path):
+    with opened(out, writes=True) as root:
         (place,) = places()
-        context = multiprocessing.get_context("spawn")
-        process = context.Process(target=work, args=(place,))
-        process.start()
-        process.join()
-        assert process.exitcode == 0 and stored(s3, out)["of_a_worker"] == b"w"
-    assert stored(s3, out) == {"of_a_worker": b"w"}
-    with pytest.raises(StoreError, match="does not hold its OUT any more"):
-        work(place)
+        for how, where in ((attached, place), (following, root)):
+            context = multiprocessing.get_context("spawn")
+            process = context.Process(target=work, args=(how, where))
+            process.start()
+            process.join()
+            assert process.exitcode == 0
+            assert stored(s3, out)["labels/of_a_worker"] == b"w"
+            remove(root / "labels" / "of_a_worker")
+            assert "labels/of_a_worker" not in stored(s3, out)
+    with pytest.raises(StoreError, match="does not hold its OUT any more"), following(root):
+        write_text(root / "late", "w")
+    assert not stored(s3, out)
+    with following(tmp_path), following(None):
+        write_text(tmp_path / "on_disk", "w")
 
 
 def test_a_prefix_of_something_else_is_left_alone(s3, out, tmp_path):
@@ -230,8 +240,9 @@ def test_a_prefix_of_something_else_is_left_alone(s3, out, tmp_path):
 def test_what_cannot_be(s3, out, tmp_path, monkeypatch):
     with pytest.raises(SettingsError, match="cannot be written to"):
         opened("https://host/out", writes=True).__enter__()
-    with pytest.raises(SettingsError, match="lies in a store"):
-        RunFolder(out)
+    for given in (out, Path(out)):
+        with pytest.raises(SettingsError, match="lies in a store"):
+            RunFolder(given)
     with opened(out, writes=True) as root:
         with pytest.raises(SettingsError, match="--shard"), locked(RunFolder(root), (0, 2)):
             pass

@@ -160,6 +160,13 @@ def test_commands_name_the_store_and_not_the_local_folder(s3, out, archive, spec
         done = invoke(*command, *given)
         assert done.exit_code == 0, (command, done.output, done.exception)
         assert "scratch" not in done.output
+    s3.take_log()
+    done = invoke("status", out, "--scratch", tmp_path / "third")
+    assert done.exit_code == 0 and "missing" not in done.output, done.output
+    read = [r.path for r in s3.take_log() if r.method == "GET" and "list-type" not in r.path]
+    assert read and not [path for path in read if "/labels/" in path or "/segments/" in path]
+    done = invoke("verify", out, "--scratch", tmp_path / "third")  # what was passed over is fetched
+    assert done.exit_code == 0, done.output
     assert b"water" in s3.get(f"{out[12:]}/names.json")
     with opened(out, writes=True, scratch=tmp_path / "other"):
         busy = invoke("paint", out, *given)

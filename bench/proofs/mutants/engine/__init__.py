@@ -13,6 +13,7 @@ from alps.bench.proofs.mutants.engine import (
     regions,
     run_folder,
     stages,
+    stores,
 )
 
 MUTANTS = [
@@ -23,6 +24,7 @@ MUTANTS = [
     *labels.MUTANTS,
     *stages.MUTANTS,
     *run_folder.MUTANTS,
+    *stores.MUTANTS,
     *quality.MUTANTS,
     *datasets.MUTANTS,
     *polygons.MUTANTS,
