@@ -29,8 +29,8 @@ FREE = (
     "probabilities/",
 )  # fmt: skip
 GROWING = ("journal/sums-", "journal/painted.jsonl")
-# What belongs to one machine alone.
-OF_A_MACHINE = (".", "lock", "holder-of-", "alive-")
+# What belongs to one machine alone, beside all that is hidden.
+OF_A_MACHINE = ("lock", "holder-of-", "alive-")
 
 
 class _Put(NamedTuple):
@@ -206,8 +206,14 @@ class FolderMirror:
 
     def _files(self) -> Iterator[Path]:
         for path in self.root.rglob("*"):
-            if path.is_file() and not path.name.startswith(OF_A_MACHINE):
+            if path.is_file() and not is_of_a_machine(self._name(path)):
                 yield path
 
     def _name(self, path: Path) -> str:
         return path.relative_to(self.root).as_posix()
+
+
+def is_of_a_machine(name: str) -> bool:
+    """Whether a file, by its name below the folder, is no part of what is in the store."""
+    parts = name.split("/")
+    return parts[-1].startswith(OF_A_MACHINE) or any(part.startswith(".") for part in parts)

@@ -26,7 +26,7 @@ from alps.engine.stores.address import HANDLERS, Address, is_address
 from alps.engine.stores.client import Bucket, Stored
 from alps.engine.stores.index import Index
 from alps.engine.stores.lease import HeldLease, check_lease_of
-from alps.engine.stores.mirror import OF_A_MACHINE, FolderMirror
+from alps.engine.stores.mirror import FolderMirror, is_of_a_machine
 
 LEASE = "journal/lease.json"
 RUN = "run.json"
@@ -265,7 +265,7 @@ def _fetch(place: Place, mirror: FolderMirror, bucket: Bucket, only: tuple[str, 
     with ThreadPoolExecutor(FETCHED_AT_ONCE, thread_name_prefix="alps-fetch") as pool:
         for entry in bucket.objects(mirror.address.key):
             name = entry.key.removeprefix(start)
-            if name.rpartition("/")[2].startswith(OF_A_MACHINE) or name == LEASE:
+            if is_of_a_machine(name) or name == LEASE:
                 continue
             if not has_run and not name.startswith(BEFORE_A_RUN):
                 raise RunFolderError(

@@ -52,6 +52,9 @@ def test_what_is_done_in_the_folder_is_done_in_the_store(s3, out):
         write_text(root / "named/x", "x")
         remove_folder(root / "named")
         (root / "by_others.txt").write_text("not told")
+        for name in ("labels/.maps.old/a.png", "journal/alive-here-1.json", "labels/.a.png.part"):
+            (root / name).parent.mkdir(exist_ok=True)
+            (root / name).write_text("of this machine")
         assert shown(root / "labels") == f"{out}/labels" and str(address_of(root)) == out
         assert "journal/lease.json" in stored(s3, out)
     expected = {

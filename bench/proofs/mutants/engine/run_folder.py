@@ -88,8 +88,8 @@ MUTANTS = [
     ),
     Mutant(
         "engine/base/atomic.py",
-        old="    sync_folder(path.parent)\n\n\ndef publish_folder",
-        new="\n\ndef publish_folder",
+        old="    sync_folder(path.parent)\n\n\ndef move(",
+        new="\n\ndef move(",
         tests=ATOMIC,
         why="a rename may be lost",
     ),
