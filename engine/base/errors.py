@@ -89,3 +89,7 @@ class TooManyFailuresError(AlpsError):
     """The run finished, but more tiles failed than the threshold allows."""
 
     exit_code = 3
+
+
+class WorkerError(AlpsError):
+    """Worker processes died again and again; what was done so far is kept."""

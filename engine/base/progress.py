@@ -37,6 +37,29 @@ def watched(watcher: Watcher) -> Iterator[None]:
         _watchers.remove(watcher)
 
 
+_is_silent = False
+_shown: "list[Progress]" = []  # those that are under way, the innermost last
+
+
+@contextmanager
+def silent() -> Iterator[None]:
+    """Show no progress of this process: somebody else shows that of all."""
+    global _is_silent
+    before, _is_silent = _is_silent, True
+    try:
+        yield
+    finally:
+        _is_silent = before
+
+
+def note(text: str) -> None:
+    """Write a line of its own to stderr, above the bar of what is under way, if any."""
+    for progress in _shown[-1:]:
+        progress.note(text)
+        return
+    print(text, file=sys.stderr, flush=True)
+
+
 class Progress:
     """Shows how far a piece of work is; may be advanced from several threads.
 
@@ -82,7 +105,8 @@ class Progress:
         self._samples.append((self._started, self.done))
         for watcher in _watchers:
             watcher(self.description, self.done, self.total)
-        if _is_terminal(self._stream):
+        _shown.append(self)
+        if not _is_silent and _is_terminal(self._stream):
             in_bytes = self.unit == "B"
             self._bar = tqdm(
                 total=self.total,
@@ -97,6 +121,7 @@ class Progress:
 
     def __exit__(self, kind: type[BaseException] | None, *exc_info: object) -> None:
         with self._lock:
+            _shown.remove(self)
             if self._bar is not None:
                 self._bar.close()
                 self._bar = None
@@ -151,6 +176,8 @@ class Progress:
                 self._write(text)
 
     def _write(self, text: str) -> None:
+        if _is_silent:
+            return
         self._stream.write(text + "\n")
         self._stream.flush()
 

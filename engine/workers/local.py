@@ -1,0 +1,243 @@
+"""Workers that are processes of this machine.
+
+Each is a fresh Python, so that a parent never touches CUDA for them, and each sees the device that
+it is to use as the first one. One that dies is replaced, and its work given to another.
+"""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from alps.engine.base.errors import WorkerError
+from alps.engine.base.progress import note
+from alps.engine.base.stopping import children_without_ctrl_c, raise_if_stopped
+from alps.engine.workers.place import Place
+from alps.engine.workers.process import Begin, Done, Failed, Number, Over, Quit, Told
+from alps.engine.workers.protocol import Job, Tell
+
+MOST_DEATHS = 3  # of workers by one piece of work, or at their start one after the other
+AHEAD = 2  # pieces a worker has: the one that it does, and the next
+LOOK_SECONDS = 0.5  # how often a wait looks whether a signal came
+PATIENCE_SECONDS = 10.0  # that workers have for their end
+MOST_LAST_WORDS = 5  # lines of a dead worker's stderr that are told
+
+
+@dataclass
+class _Process:
+    """A worker as its parent sees it."""
+
+    place: Place
+    process: subprocess.Popen[str]
+    connection: Connection
+    reader: threading.Thread  # of what it writes to stderr
+    last_words: list[str]
+    has: list[int] = field(default_factory=list)  # pieces that it was given, the oldest first
+    is_new: bool = True  # nothing was heard of it yet
+
+
+class LocalCrew:
+    """Processes of this machine, as ``alps.engine.workers.protocol.Crew``. A context manager.
+
+    Args:
+        places: one a worker.
+        journal: of the run folder, for the workers' signs of life; None: no signs.
+    """
+
+    def __init__(self, places: Sequence[Place], journal: Path | None = None) -> None:
+        self.size = len(places)
+        self._places, self._journal = places, journal
+        self._workers: list[_Process] = []
+        self._stillborn = 0  # workers that died before they said anything, one after the other
+
+    def __enter__(self) -> Self:
+        try:
+            for place in self._places:
+                self._workers.append(self._start(place))
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for worker in self._workers if kind is None else ():
+            self._send(worker, Quit())
+        self._end()
+
+    def carry_out(self, job: Job, numbers: Sequence[int], tell: Tell) -> Iterator[tuple[int, Any]]:
+        """See ``Crew``."""
+        left, deaths = list(numbers), dict.fromkeys(numbers, 0)
+        heapify(left)
+        missing = set(numbers)
+        for worker in list(self._workers):
+            self._begin(worker, job, left, deaths)
+        while missing:
+            for worker in self._ready():
+                message = self._receive(worker)
+                if message is None:
+                    self._replace(worker, job, left, deaths)
+                    continue
+                worker.is_new, self._stillborn = False, 0
+                if isinstance(message, Failed):
+                    raise pickle.loads(message.error)
+                if isinstance(message, Told):
+                    tell(message.count)
+                elif isinstance(message, Done):
+                    worker.has.remove(message.number)
+                    self._fill(worker, left)
+                    if message.number in missing:
+                        missing.remove(message.number)
+                        yield message.number, message.result
+        self._finish_job()
+
+    def _begin(self, worker: _Process, job: Job, left: list[int], deaths: dict[int, int]) -> None:
+        if not self._send(worker, Begin(job)):
+            self._replace(worker, job, left, deaths)
+            return
+        self._fill(worker, left)
+
+    def _fill(self, worker: _Process, left: list[int]) -> None:
+        """Give a worker the lowest pieces; those that are left over are shared out evenly."""
+        while left and len(worker.has) < (AHEAD if len(left) >= self.size else 1):
+            number = heappop(left)
+            worker.has.append(number)
+            if not self._send(worker, Number(number)):
+                return  # it is found dead in a moment
+
+    def _finish_job(self) -> None:
+        """Let all workers come to the end of a job; nothing of it is left to do."""
+        waiting = [worker for worker in self._workers if self._send(worker, Number(None))]
+        while waiting:
+            for worker in self._ready():
+                message = self._receive(worker)
+                if isinstance(message, Failed):
+                    raise pickle.loads(message.error)
+                if message is None or isinstance(message, Over):
+                    if worker in waiting:
+                        waiting.remove(worker)
+                    if message is None:
+                        self._bury(worker)
+                        self._workers[self._workers.index(worker)] = self._start(worker.place)
+
+    def _ready(self) -> list[_Process]:
+        raise_if_stopped()
+        there = set(wait([one.connection for one in self._workers], timeout=LOOK_SECONDS))
+        return [worker for worker in self._workers if worker.connection in there]
+
+    def _receive(self, worker: _Process) -> Any:
+        """What a worker says; None where it is dead."""
+        try:
+            return worker.connection.recv()
+        except (EOFError, OSError, pickle.UnpicklingError):
+            return None
+
+    def _send(self, worker: _Process, message: object) -> bool:
+        try:
+            worker.connection.send(message)
+        except OSError:
+            return False
+        return True
+
+    def _replace(self, worker: _Process, job: Job, left: list[int], deaths: dict[int, int]) -> None:
+        """Put another one in the place of a worker that died, and its work back."""
+        how = self._bury(worker)
+        if worker.is_new:
+            self._stillborn += 1
+            if self._stillborn == MOST_DEATHS:
+                raise WorkerError(f"workers cannot be started: {how}")
+        if worker.has:
+            number = worker.has[0]  # that it was at
+            deaths[number] += not worker.is_new
+            if deaths[number] == MOST_DEATHS:
+                raise WorkerError(
+                    f"{MOST_DEATHS} workers died one after the other of {job.words(number)}: "
+                    f"{how}. All else that was done is kept; give fewer --workers where memory is "
+                    "short, or leave out what they die of, and run the same command again"
+                )
+            note(f"a worker died at {job.words(number)} ({how}); another one does it again")
+        for number in worker.has:
+            heappush(left, number)
+        fresh = self._start(worker.place)
+        self._workers[self._workers.index(worker)] = fresh
+        self._begin(fresh, job, left, deaths)
+
+    def _bury(self, worker: _Process) -> str:
+        """Make sure that a worker is dead, and say how it died."""
+        worker.connection.close()
+        try:
+            code = worker.process.wait(PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            worker.process.kill()
+            code = worker.process.wait()
+        worker.reader.join(PATIENCE_SECONDS)
+        words = "; ".join(worker.last_words)
+        if code < 0:
+            name = signal.Signals(-code).name
+            hint = ", for want of memory perhaps" if -code == signal.SIGKILL else ""
+            return f"killed by {name}{hint}" + (f": {words}" if words else "")
+        return f"exit code {code}" + (f": {words}" if words else "")
+
+    def _start(self, place: Place) -> _Process:
+        ours, theirs = Pipe()
+        handle = theirs.fileno()
+        arguments = pickle.dumps((handle, os.getpid(), place, self._journal)).hex()
+        code = (
+            f"import sys; sys.path[:] = {sys.path!r}\n"
+            f"from alps.engine.workers.process import start\nstart({arguments!r})\n"
+        )
+        with children_without_ctrl_c():
+            process = subprocess.Popen(
+                [sys.executable, "-c", code],
+                env=os.environ | place.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="backslashreplace",
+                pass_fds=[handle],
+            )
+        theirs.close()
+        last_words: list[str] = []
+        reader = threading.Thread(
+            target=_pass_on, args=(process, last_words), name="alps-worker-says", daemon=True
+        )
+        reader.start()
+        return _Process(place, process, ours, reader, last_words)
+
+    def _end(self) -> None:
+        """Let workers end, and wait for it; whoever takes too long is killed."""
+        for worker in self._workers:
+            worker.connection.close()  # which they notice
+        for worker in self._workers:
+            try:
+                worker.process.wait(PATIENCE_SECONDS)
+            except subprocess.TimeoutExpired:
+                worker.process.kill()
+                worker.process.wait()
+            worker.reader.join(PATIENCE_SECONDS)
+        self._workers = []
+
+
+def _pass_on(process: subprocess.Popen[str], last_words: list[str]) -> None:
+    """Show what a worker says, a line at a time, and remember the last of it."""
+    assert process.stderr is not None
+    with process.stderr as lines:
+        for line in lines:
+            if text := line.rstrip():
+                last_words[:] = [*last_words, text][-MOST_LAST_WORDS:]
+                note(text)

@@ -1,0 +1,189 @@
+"""A worker as a process of this machine: what runs in it.
+
+It is told jobs and numbers over a connection, and ends when nobody is at its other end any more.
+"""
+
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from alps.engine.base.progress import silent
+from alps.engine.base.stopping import Stopped, listen, raise_if_stopped
+from alps.engine.pipeline.line import raise_if_over
+from alps.engine.telemetry.heartbeat import WORKER, beating
+from alps.engine.workers.place import Place
+from alps.engine.workers.protocol import Job
+
+LOOK_SECONDS = 0.1  # whoever waits looks so often whether there is still anything to wait for
+PATIENCE_SECONDS = 5.0  # that work has for its end, once nobody waits for it any more
+
+
+@dataclass(frozen=True)
+class Begin:
+    """The next job."""
+
+    job: Job
+
+
+@dataclass(frozen=True)
+class Number:
+    """A piece of the job; None: there are no more."""
+
+    value: int | None
+
+
+class Ready:
+    """A worker has started."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """A piece that was carried out."""
+
+    number: int
+    result: Any
+
+
+@dataclass(frozen=True)
+class Told:
+    """How much was done."""
+
+    count: int
+
+
+@dataclass(frozen=True)
+class Failed:
+    """What a job raised, pickled."""
+
+    error: bytes
+
+
+class Quit:
+    """There is no more work; end in good order."""
+
+
+class Over:
+    """A job has ended: all of its numbers are done."""
+
+
+class WorkerFault(RuntimeError):
+    """What cannot be pickled of an exception: its text."""
+
+
+def main(handle: int, parent: int, place: Place, journal: Path | None) -> None:
+    """Be a worker.
+
+    Args:
+        handle: of a connection, as ``Connection.fileno`` gives it.
+        parent: process id of who is at its other end.
+        place: where to compute.
+        journal: of the run folder, for a sign of life; None: no sign.
+    """
+    listen()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides, and says what there is
+    place.settle()
+    worker = _Worker(Connection(handle))
+    alive: AbstractContextManager[None] = nullcontext()
+    if journal is not None:
+        alive = beating(journal, role=WORKER, parent=parent)
+    try:
+        with silent(), alive:
+            worker.run()
+    except Stopped:
+        os._exit(1)  # nobody is there who could be told
+
+
+class _Worker:
+    """Carries out jobs, one after the other, until the connection ends."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._sending = threading.Lock()
+        self._told: SimpleQueue[Begin | Number | Quit] = SimpleQueue()
+        self._may_go = False
+        threading.Thread(target=self._listen, name="alps-parent", daemon=True).start()
+
+    def run(self) -> None:
+        """Work until somebody ends the process, or there is no more work."""
+        self._send(Ready())
+        while not isinstance(message := self._next(), Quit):
+            if isinstance(message, Begin):
+                self._carry_out(message.job)
+        self._may_go = True
+
+    def _carry_out(self, job: Job) -> None:
+        try:
+            for number, result in job.run(self._numbers(), self._tell):
+                self._send(Done(number, result))
+        except Exception as error:
+            self._send(Failed(_pickled(error)))
+            return
+        self._send(Over())
+
+    def _numbers(self) -> Iterator[int]:
+        while True:
+            message = self._next()
+            if not isinstance(message, Number) or message.value is None:
+                return
+            yield message.value
+
+    def _tell(self, count: int) -> None:
+        self._send(Told(count))
+
+    def _next(self) -> Begin | Number | Quit:
+        while True:
+            raise_if_stopped()
+            raise_if_over()  # of the line that asks for numbers
+            try:
+                return self._told.get(timeout=LOOK_SECONDS)
+            except Empty:
+                continue
+
+    def _send(self, message: object) -> None:
+        with self._sending:
+            self._connection.send(message)
+
+    def _listen(self) -> None:
+        """Take messages in; when there is nobody any more, end what is going on."""
+        try:
+            while True:
+                self._told.put(self._connection.recv())
+        except (EOFError, OSError):
+            pass
+        if self._may_go:
+            return
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(PATIENCE_SECONDS)
+        os._exit(1)  # safe at any moment: no file has its name before it is whole
+
+
+def _pickled(error: Exception) -> bytes:
+    """An exception for the parent, with where it was raised as a note."""
+    where = "".join(traceback.format_exception(error)).rstrip()
+    try:
+        found = pickle.dumps(error)
+        pickle.loads(found).add_note(where)
+        error.add_note(f"In a worker:\n{where}")
+        return pickle.dumps(error)
+    except Exception:  # some errors of libraries cannot be made again
+        text = f"{type(error).__name__}: {error}"
+        fault = WorkerFault(text)
+        fault.add_note(f"In a worker:\n{where}")
+        return pickle.dumps(fault)
+
+
+def start(arguments: str) -> None:
+    """As ``main``, with its arguments pickled, in hexadecimal digits."""
+    main(*pickle.loads(bytes.fromhex(arguments)))
+    sys.exit(0)
