@@ -75,7 +75,7 @@ def made_up_run(folder: RunFolder, tiles: int) -> None:
             path.write_bytes(noise[number * 4099 % (1 << 23) :][:LABELS])
             counted = Counted.of(46)
             counted.pixels[:] = SIDE
-            journal.add(number, counted, paths=[path])
+            journal.add(number, counted, files=[sums.sum_of(folder, path)])
         journal.write_classes(shown_classes(Names(), palette(46)))
     done = {"cluster": "a", "paint": "a"}
     folder.update_run(

@@ -7,6 +7,32 @@ import torch
 from alps.engine.base.errors import SettingsError
 
 
+def gpus_named(name: str) -> list[int]:
+    """Numbers of the GPUs that a name stands for; none for a CPU.
+
+    ``cuda`` is all there are, ``cuda:0,2`` these, ``auto`` the first where there is one.
+
+    Raises:
+        SettingsError: no such device here.
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+(,\d+)*)?", name):
+        raise SettingsError(
+            f"--device {name}: give auto, cpu, cuda for all GPUs, cuda:N, or several, cuda:0,2 say"
+        )
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return []
+    if name == "auto":
+        return [0]
+    there = torch.cuda.device_count()
+    numbers = [int(text) for text in name[5:].split(",")] if ":" in name else list(range(there))
+    if not numbers or max(numbers) >= there or len(set(numbers)) < len(numbers):
+        raise SettingsError(
+            f"--device {name}: PyTorch sees {there} GPU(s) here; give --device cpu, or install "
+            "a CUDA build of torch and check nvidia-smi"
+        )
+    return numbers
+
+
 def choose_device(name: str) -> torch.device:
     """``auto`` is the first GPU where there is one, else the CPU; ``cuda:1`` names one.
 

@@ -14,7 +14,9 @@ from alps.engine.cli.models import models
 from alps.engine.cli.name import name
 from alps.engine.cli.options import (
     ShardOf,
+    WorkersOf,
     device_option,
+    devices_option,
     metrics_option,
     model_option,
     pick,
@@ -90,9 +92,20 @@ any_device_option = click.option(
 )
 
 
+workers_option = click.option(
+    "--workers",
+    type=WorkersOf(),
+    default="auto",
+    show_default=True,
+    help="Processes that share the work: one a GPU, or cores of the CPU between them.",
+)
+
+
 def model_options(command: Callable) -> Callable:
     """What segments, and where."""
-    return model_option(device_option(any_device_option(artefacts_option(command))))
+    for option in (artefacts_option, workers_option, any_device_option, devices_option):
+        command = option(command)
+    return model_option(command)
 
 
 MOST_REASONS = 5  # that the end of a run names
@@ -126,6 +139,7 @@ def label(
     model: str,
     device: str,
     any_device: bool,
+    workers: int | None,
     artefacts: Path | None,
     max_failed: float,
     update: bool,
@@ -163,6 +177,7 @@ def label(
         update=update,
         any_device=any_device,
         retry_failed=retry_failed,
+        workers=workers,
     )
     _say(label_archive(src, out, pick(RunSettings, values), options, one_pass))
 
@@ -200,6 +215,7 @@ def fit_clusters(
     model: str,
     device: str,
     any_device: bool,
+    workers: int | None,
     artefacts: Path | None,
     max_failed: float,
     **values: Any,
@@ -218,6 +234,7 @@ def fit_clusters(
         max_failed=max_failed,
         artefacts=artefacts,
         any_device=any_device,
+        workers=workers,
     )
     count = fit(src, file, sample, pick(RunSettings, values), options, work)
     click.echo(f"{values['clusters']} clusters of {count} regions: {file}")
@@ -246,6 +263,7 @@ def segment(
     model: str,
     device: str,
     any_device: bool,
+    workers: int | None,
     artefacts: Path | None,
     max_failed: float,
     update: bool,
@@ -266,6 +284,7 @@ def segment(
         update=update,
         any_device=any_device,
         retry_failed=retry_failed,
+        workers=workers,
     )
     done = single.segment(src, out, pick(RunSettings, values), options)
     click.echo(f"tiles: {', '.join(f'{count} {status}' for status, count in done.tiles.items())}")

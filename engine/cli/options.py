@@ -24,7 +24,15 @@ device_option = click.option(
     "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
 )
 
+devices_option = click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    help="auto, cpu, cuda for all GPUs, cuda:N, or several, cuda:0,2 say.",
+)
+
 NO_NUMBER = "none"
+MOST_WORKERS = 1024
 
 
 class RunPlace(click.Path):
@@ -181,6 +189,20 @@ metrics_option = click.option(
     help="Tell Prometheus how the run goes, at http://HOST:PORT/metrics while it lasts. HOST is "
     "loopback by default: 0.0.0.0:9100 lets other machines ask.",
 )
+
+
+class WorkersOf(click.ParamType):
+    """A number of processes, or ``auto``."""
+
+    name = "N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """``auto`` to None."""
+        if value is None or value == "auto":
+            return None
+        if not str(value).isdecimal() or not 1 <= int(value) <= MOST_WORKERS:
+            self.fail(f"{value!r}: give auto, or a number from 1 to {MOST_WORKERS}", param, ctx)
+        return int(value)
 
 
 def settings_options(*classes: type) -> Callable[[Callable], Callable]:

@@ -3,8 +3,9 @@
 A cluster that somebody splits is clustered by itself; nothing else changes class.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from alps.engine.clusters.data import MemoryVectors, to_host
 from alps.engine.clusters.file import save_clusters
 from alps.engine.clusters.fit import (
     ClusterModel,
+    Counted,
     SplitCluster,
     Tally,
     fit_centroids,
@@ -34,6 +36,7 @@ from alps.engine.run_folder.schemas import CLASS_SCHEMA
 from alps.engine.run_folder.sums import is_right, record
 from alps.engine.run_folder.tables import note_table
 from alps.engine.settings import ClusterSettings
+from alps.engine.workers.protocol import Alone, Crew, Tell, in_order, nothing_to_tell
 from alps.kernels import kmeans
 
 AT_ONCE = 1 << 16  # regions of a row group of classes
@@ -42,15 +45,20 @@ Place = Callable[[np.ndarray], Any]  # puts an array where it is worked on
 
 
 def cluster_archive(
-    folder: RunFolder, settings: ClusterSettings, on_gpu: bool = False
+    folder: RunFolder,
+    settings: ClusterSettings,
+    on_gpu: bool = False,
+    crew: Crew | None = None,
 ) -> ClusterModel:
     """Fit, write cluster and margin of every region beside them, and clusters.npz.
 
-    on_gpu: fit and assign there, with cuML where it is installed.
+    on_gpu: fit and assign there, with cuML where it is installed. crew: describes regions and
+    assigns them; fitting is done here.
     """
     place: Place = _gpu_place() if on_gpu else np.asarray
+    crew = crew or Alone()
     try:
-        vectors = RunRegions(folder, settings, place)
+        vectors = RunRegions(folder, settings, place, crew)
         if vectors.count == 0:
             raise RunFolderError(
                 f"{folder.root} holds no region to cluster: no tile has a valid pixel that could "
@@ -70,9 +78,19 @@ def cluster_archive(
         centroids, np.zeros(len(centroids), np.int64), 0.0, settings.seed, vectors.model
     )
     tally = Tally(len(centroids))
+    job = AssignGroups(folder.root, model, settings.weight_by_area)
     with Progress(len(vectors.groups), "groups", "assigning") as progress:
-        for group in vectors.groups:
-            assign_group(folder, group, model, tally, settings.weight_by_area, place)
+        found: Iterator[tuple[int, list[Counted]]]
+        if on_gpu:
+            found = (
+                (group, assign_group(folder, group, model, settings.weight_by_area, place))
+                for group in vectors.groups
+            )
+        else:
+            found = crew.carry_out(job, vectors.groups, nothing_to_tell)
+        for _, counted in in_order(found, vectors.groups):
+            for one in counted:
+                tally.add(one)
             progress.advance(1)
     model = replace(model, counts=tally.counts, inertia=tally.mean_inertia)
     save_clusters(model, folder.clusters, made_with(folder))
@@ -96,25 +114,26 @@ def assign_group(
     folder: RunFolder,
     group: int,
     model: ClusterModel,
-    tally: Tally | None = None,
     weight_by_area: bool = False,
     place: Place = np.asarray,
-) -> None:
+) -> list[Counted]:
     """Write cluster and margin of each region of a group, in the order of its rows.
 
     Args:
         folder: whose regions have their vectors.
         group: of sources.
         model: of clusters.
-        tally: counts what was assigned.
-        weight_by_area: in that tally.
+        weight_by_area: in what is counted.
         place: puts vectors where they are worked on.
+
+    Returns what the centroids got, batch by batch.
     """
     if model.features is None:
         raise ValueError("clusters without features assign no regions")
     vectors = VectorFile(folder.region_vectors(group))
     path = folder.region_classes(group)
     path.parent.mkdir(exist_ok=True)
+    counted = []
     with (
         whole(path) as part,
         pq.ParquetWriter(part, CLASS_SCHEMA, compression="zstd") as writer,
@@ -124,13 +143,38 @@ def assign_group(
             weights = place(area) if weight_by_area else None
             there = place(own)
             found = kmeans.assign(there, model.centroids, weights)
-            if tally is not None:
-                tally.add(found)
+            counted.append(Counted.of(found))
             found = replace(found, nearest=to_host(found.nearest), second=to_host(found.second))
             labels, margin = model.divided(there, to_host(found.labels), margin_of(found))
             columns = {"cluster": labels, "margin": margin}
             writer.write_table(pa.table(columns, schema=CLASS_SCHEMA))
     note_table(path)
+    return counted
+
+
+@dataclass(frozen=True)
+class AssignGroups:
+    """Cluster and margin of the regions of groups, as a job of a crew; results as ``assign_group``.
+
+    with_vectors: vectors that are not there, or not what was written, are written first.
+    """
+
+    root: Path
+    model: ClusterModel
+    weight_by_area: bool = False
+    with_vectors: bool = False
+
+    def run(self, numbers: Iterator[int], tell: Tell) -> Iterator[tuple[int, list[Counted]]]:
+        """See ``Job``."""
+        folder = RunFolder(self.root)
+        for group in numbers:
+            if self.with_vectors:
+                vectors_of(folder, group, self.model.known_features())
+            yield group, assign_group(folder, group, self.model, self.weight_by_area)
+
+    def words(self, number: int) -> str:
+        """See ``Job``."""
+        return f"regions of group {number}"
 
 
 def with_splits(
@@ -158,13 +202,12 @@ def with_splits(
     return found
 
 
-def assign_archive(folder: RunFolder, model: ClusterModel) -> None:
+def assign_archive(folder: RunFolder, model: ClusterModel, crew: Crew | None = None) -> None:
     """Write cluster and margin of every region of a run anew."""
     groups = _groups(folder)
+    job = AssignGroups(folder.root, model, with_vectors=True)
     with Progress(len(groups), "groups", "assigning") as progress:
-        for group in groups:
-            vectors_of(folder, group, model.known_features())
-            assign_group(folder, group, model)
+        for _ in (crew or Alone()).carry_out(job, groups, nothing_to_tell):
             progress.advance(1)
 
 

@@ -9,7 +9,7 @@ taken whenever the number of vectors seen has doubled, and once a pass.
 """
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -119,8 +119,22 @@ def fit_clusters(vectors: Vectors, settings: ClusterSettings) -> ClusterModel:
     centroids = fit_centroids(vectors, settings)
     tally = Tally(len(centroids))
     for batch in vectors.batches(MOST_BATCH, np.random.default_rng(0)):
-        tally.add(kmeans.assign(batch.vectors, centroids, batch.weights))
+        tally.add(Counted.of(kmeans.assign(batch.vectors, centroids, batch.weights)))
     return ClusterModel(centroids, tally.counts, tally.mean_inertia, settings.seed)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """What the centroids get of one batch."""
+
+    counts: np.ndarray  # (K,) int64
+    inertia: float
+    weight: float
+
+    @classmethod
+    def of(cls, found: kmeans.Assignment) -> Self:
+        """Of a batch that was assigned."""
+        return cls(found.counts, found.inertia, float(found.weights.sum()))
 
 
 class Tally:
@@ -130,11 +144,11 @@ class Tally:
         self.counts = np.zeros(clusters, np.int64)
         self._inertia = self._weight = 0.0
 
-    def add(self, found: kmeans.Assignment) -> None:
+    def add(self, found: Counted) -> None:
         """Count a batch."""
         self.counts += found.counts
         self._inertia += found.inertia
-        self._weight += float(found.weights.sum())
+        self._weight += found.weight
 
     @property
     def mean_inertia(self) -> float:

@@ -6,6 +6,8 @@ them. Memory is the pool, whatever the archive's size; small archives are kept.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,7 @@ from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.plan import Plan
 from alps.engine.run_folder.tables import open_table
 from alps.engine.settings import ClusterSettings
+from alps.engine.workers.protocol import Alone, Crew, Tell, nothing_to_tell
 
 PIECE_ROWS = 1 << 8
 FIT_TILES = 1 << 17  # whose segments say what embeddings are like; beyond, these are spread
@@ -33,10 +36,31 @@ POOL_ROWS = 1 << 17  # mixed before they are cut into batches
 KEEP_BYTES = 1 << 26  # vectors up to this size stay in memory
 
 
+@dataclass(frozen=True)
+class WriteVectors:
+    """The vectors of groups, as a job of a crew."""
+
+    root: Path
+    features: FeatureModel
+
+    def run(self, numbers: Iterator[int], tell: Tell) -> Iterator[tuple[int, None]]:
+        """See ``Job``."""
+        folder = RunFolder(self.root)
+        reader = RegionReader(folder)
+        for group in numbers:
+            write_vectors(folder, group, self.features, reader)
+            yield group, None
+
+    def words(self, number: int) -> str:
+        """See ``Job``."""
+        return f"regions of group {number}"
+
+
 class RunRegions:
     """The vectors of a run folder's regions, as ``alps.engine.clusters.data.Vectors``.
 
     model: makes vectors of regions. place: puts an array where it is worked on, on a GPU say.
+    crew: writes the vectors.
     Reading raises RunFolderError for what is damaged, or holds numbers that are none.
     """
 
@@ -45,6 +69,7 @@ class RunRegions:
         folder: RunFolder,
         settings: ClusterSettings,
         place: Callable[[np.ndarray], Any] = np.asarray,
+        crew: Crew | None = None,
     ) -> None:
         plan = Plan.of(folder)
         self.groups = plan.group_numbers()
@@ -62,9 +87,9 @@ class RunRegions:
                 for number in range(file.num_row_groups):
                     fit.add_colours(lists(file.read_row_group(number, ["colour"]), "colour"))
         self.model: FeatureModel = fit.solve()
+        job = WriteVectors(folder.root, self.model)
         with Progress(len(self.groups), "groups", "describing regions") as progress:
-            for group in self.groups:
-                write_vectors(folder, group, self.model, self._reader)
+            for _ in (crew or Alone()).carry_out(job, self.groups, nothing_to_tell):
                 progress.advance(1)
         self._files = [VectorFile(folder.region_vectors(group)) for group in self.groups]
         counts = np.array([file.count for file in self._files], np.int64)

@@ -16,7 +16,7 @@ from alps.engine.labels.writer import unlabelled_value
 from alps.engine.naming.names import ShownClasses
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.painted import PaintedLine, painted_lines
-from alps.engine.run_folder.sums import record, sum_of
+from alps.engine.run_folder.sums import FileSum, record, sum_of
 
 
 @dataclass(frozen=True)
@@ -123,11 +123,11 @@ class PaintedJournal:
         source_index: int,
         counted: Counted,
         reason: str = "",
-        paths: Iterable[Path] = (),
+        files: Iterable[FileSum] = (),
     ) -> None:
         """Note a source whose label map is whole, or one that has none (no pixels) and why.
 
-        paths: its files, the label map first.
+        files: of it, the label map first.
         """
         if self._file is None:
             raise ValueError("the journal is not open")
@@ -139,7 +139,7 @@ class PaintedJournal:
                 counted.pixels.tolist(),
                 counted.regions.tolist(),
                 int(counted.nodata[0]),
-                tuple(sum_of(self._folder, path) for path in paths),
+                tuple(files),
             )
             append_line(self._file, line.to_dict())
         self.forget(source_index)

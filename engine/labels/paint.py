@@ -9,7 +9,7 @@ the minimum mapping unit.
 import math
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -38,8 +38,9 @@ from alps.engine.regions.tables import GroupTables
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.plan import Plan, PlannedTile
 from alps.engine.run_folder.region_schemas import BORDER_SCHEMA
-from alps.engine.run_folder.sums import refuse_damaged
+from alps.engine.run_folder.sums import FileSum, refuse_damaged, sums_of
 from alps.engine.settings import PaintSettings
+from alps.engine.workers.protocol import Alone, Crew, Tell, nothing_to_tell
 from alps.kernels.regions import areas_up_to
 
 AT_ONCE = 1 << 20  # regions that are counted at once
@@ -51,6 +52,7 @@ def paint_archive(
     fingerprint: str,
     settings: PaintSettings,
     names: Names | None = None,
+    crew: Crew | None = None,
 ) -> dict[str, str]:
     """Paint every source that is not painted with these clusters yet, and write classes.json.
 
@@ -60,22 +62,65 @@ def paint_archive(
         fingerprint: of all that decides the labels; a label map made under another is redone.
         settings: what of the classes is shown.
         names: of the classes, where people gave any.
+        crew: paints; the journal is kept here.
 
     Returns:
         Sources that have no label map although they could be opened when planned, with reasons.
     """
     plan = Plan.of(folder)
-    total = plan.sources_count
+    job = PaintSources(folder.root, model, settings, names)
     with (
-        Progress(total, "sources", "painting") as progress,
+        Progress(plan.sources_count, "sources", "painting") as progress,
         Painter(folder, model, fingerprint, settings, names) as painter,
     ):
-        for tiles in plan.sources():
-            if not painter.has(tiles[0]):
-                painter.paint(tiles)
+
+        def missing() -> Iterator[int]:
+            for first in plan.firsts():
+                if first.reason or painter.has(first):
+                    progress.advance(1)
+                else:
+                    yield first.source_index
+
+        for _, found in (crew or Alone()).carry_out(job, missing(), nothing_to_tell):
+            painter.note(found)
             progress.advance(1)
         painter.write_classes()
     return painter.unpainted
+
+
+@dataclass(frozen=True)
+class PaintedSource:
+    """A source that was painted, or could not be."""
+
+    source: str
+    source_index: int
+    counted: Counted
+    reason: str  # why there is no label map; empty where there is one
+    files: tuple[FileSum, ...]  # the label map first
+
+
+@dataclass(frozen=True)
+class PaintSources:
+    """Sources to paint, as a job of a crew; a result is what became of one."""
+
+    root: Path
+    model: ClusterModel
+    settings: PaintSettings
+    names: Names | None
+
+    def run(self, numbers: Iterator[int], tell: Tell) -> Iterator[tuple[int, PaintedSource]]:
+        """See ``Job``."""
+        folder = RunFolder(self.root)
+        plan = Plan.of(folder)
+        painter = Painter(folder, self.model, "", self.settings, self.names)
+        for number in numbers:
+            rows = plan.rows_of_source(number)
+            yield number, painter.made(plan.planned(rows.start, rows.stop))
+
+    def words(self, number: int) -> str:
+        """See ``Job``."""
+        plan = Plan.of(RunFolder(self.root))
+        return f"the label map of {plan.tile(plan.rows_of_source(number).start).source}"
 
 
 def paint_fingerprint(clusters: str, settings: PaintSettings, names: Names) -> str:
@@ -135,19 +180,28 @@ class Painter:
 
         Notes in ``unpainted`` why that cannot be; of a source that the plan could not open nothing.
         """
+        if not tiles[0].reason:
+            self.note(self.made(tiles))
+
+    def made(self, tiles: list[PlannedTile]) -> PaintedSource:
+        """Write what ``paint`` writes, the journal aside."""
         first = tiles[0]
-        if first.reason:
-            return
         counted, reason, files = Counted.of(self._clusters), "", self._files(first)
         try:
             with of_source(first.source, "painting"):
                 counted = self._paint(tiles)
         except SourceError as error:
             remove(self._folder.label(first.label))
-            self.unpainted[first.source] = reason = str(error)
-            print(f"{first.source}: no label map: {reason}", file=sys.stderr)
-            files = []
-        self._journal.add(first.source_index, counted, reason, files)
+            reason, files = str(error), []
+        sums = sums_of(self._folder, files)
+        return PaintedSource(first.source, first.source_index, counted, reason, sums)
+
+    def note(self, found: PaintedSource) -> None:
+        """Enter a source that was painted, or could not be, in the journal."""
+        if found.reason:
+            self.unpainted[found.source] = found.reason
+            print(f"{found.source}: no label map: {found.reason}", file=sys.stderr)
+        self._journal.add(found.source_index, found.counted, found.reason, found.files)
 
     def forget(self, tile: PlannedTile) -> None:
         """Let the source of a tile be painted again."""

@@ -6,6 +6,7 @@ theirs in journal/painted.jsonl. Files of older versions have none, and are take
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -35,6 +36,17 @@ def sum_of(folder: RunFolder, path: Path) -> FileSum:
     """Of a file as it is now. Raises OSError."""
     name = path.relative_to(folder.root).as_posix()
     return FileSum(name, path.stat().st_size, file_sha256(path))
+
+
+def sums_of(folder: RunFolder, paths: Iterable[Path]) -> tuple[FileSum, ...]:
+    """Of files that were just written. Raises RunFolderError where one cannot be read."""
+    try:
+        return tuple(sum_of(folder, path) for path in paths)
+    except OSError as error:
+        raise RunFolderError(
+            f"cannot read what was just written to {folder.root}: {error.strerror or error}; check "
+            "the disk, then run the same command again"
+        ) from error
 
 
 def record(folder: RunFolder, path: Path, number: int | None = None) -> None:

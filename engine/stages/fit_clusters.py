@@ -20,11 +20,12 @@ from alps.engine.stages.opening import (
     RunOptions,
     note_warnings,
     open_run,
-    prepare_model,
     refuse_foreign,
 )
 from alps.engine.stages.regions import regions_cut
-from alps.engine.stages.segment import collect_tiles, segment_archive
+from alps.engine.stages.segment import collect_tiles
+from alps.engine.stages.tiles.crew import crew_for
+from alps.engine.stages.tiles.job import prepare_for, segment_with
 
 
 def fit_clusters(
@@ -58,8 +59,8 @@ def fit_clusters(
         raise SettingsError(f"{file} is a folder; give a file for the clusters, clusters.npz say")
     folder = RunFolder(work or file.with_name(f".{file.name}.sample"))
     refuse_foreign(folder)
-    with locked(folder):
-        loaded = prepare_model(settings, options)
+    with locked(folder), crew_for(folder, options) as (crew, options):
+        loaded = prepare_for(crew, folder, settings, options)
         _, loaded = open_run(
             folder,
             src,
@@ -67,14 +68,12 @@ def fit_clusters(
             also={"sample": sample, "seed": settings.cluster.seed},
             choose_tiles=partial(draw_tiles, sample=sample, seed=settings.cluster.seed),
         )
-        found = segment_archive(
-            folder, loaded.generator_for(folder, options), loaded.info, loaded.settings
-        )
+        found = segment_with(crew, folder, loaded, options)
         note_warnings(folder, found, options.share)
         collect_tiles(folder)
         summary = summarise(folder)
         refuse_failures(folder, summary.tiles, summary.failed_reasons, options.max_failed)
-        cluster_stage(folder, settings.cluster, options.device)
+        cluster_stage(folder, settings.cluster, options.device, crew)
         count = regions_cut(folder)
         file.parent.mkdir(parents=True, exist_ok=True)
         with whole(file) as part:

@@ -51,7 +51,6 @@ from alps.engine.stages.opening import (
     note_warnings,
     now,
     open_run,
-    prepare_model,
     refuse_foreign,
     timed,
 )
@@ -68,12 +67,14 @@ from alps.engine.stages.segment import (
     collect_tiles,
     is_segmented,
     reading_of,
-    segment_archive,
     shards_missing,
 )
+from alps.engine.stages.tiles.crew import crew_for
+from alps.engine.stages.tiles.job import prepare_for, segment_with
 from alps.engine.stores.address import shown_path
 from alps.engine.stores.out import at_hand
 from alps.engine.telemetry.record import recorder
+from alps.engine.workers.protocol import Alone, Crew
 
 __all__ = [
     "OnePass",
@@ -148,20 +149,26 @@ def label_archive(
     folder = RunFolder(Path(out))
     refuse_foreign(folder)
     with locked(folder):
-        if one_pass is not None:
-            unpainted = one_pass_stage(folder, src, settings, options, one_pass)
-        else:
-            segment_stage(folder, src, settings, options)
-            cluster_stage(folder, settings.cluster, options.device)
-            unpainted = paint_stage(folder, settings.paint)
+        with crew_for(folder, options) as (crew, here):
+            if one_pass is not None:
+                unpainted = one_pass_stage(folder, src, settings, here, one_pass, crew)
+            else:
+                segment_stage(folder, src, settings, here, crew)
+                cluster_stage(folder, settings.cluster, here.device, crew=crew)
+                unpainted = paint_stage(folder, settings.paint, crew)
         return finish(folder, options.max_failed, unpainted)
 
 
 def segment_stage(
-    folder: RunFolder, src: str | Path, settings: RunSettings, options: RunOptions
+    folder: RunFolder,
+    src: str | Path,
+    settings: RunSettings,
+    options: RunOptions,
+    crew: Crew | None = None,
 ) -> None:
     """Plan the run where it is new, then segment what is missing. The folder must be locked."""
-    loaded = prepare_model(settings, options)
+    crew = crew or Alone()
+    loaded = prepare_for(crew, folder, settings, options)
     with alone(folder, options.share):
         run, loaded = open_run(folder, src, loaded, wanted=options.wanted())
         settle_shares(folder, options.share)
@@ -182,14 +189,7 @@ def segment_stage(
             if run["done"] or folder.clusters.exists():
                 folder.update_run(done={})
     with timed(folder, "segment", options.share):
-        found = segment_archive(
-            folder,
-            loaded.generator_for(folder, options),
-            loaded.info,
-            loaded.settings,
-            options.share,
-            again=again,
-        )
+        found = segment_with(crew, folder, loaded, options, again=again)
     note_warnings(folder, found, options.share)
     update.note(folder)
     with alone(folder, options.share):
@@ -197,7 +197,7 @@ def segment_stage(
             return
         collect_tiles(folder)
     if options.share[1] == 1:  # else by whoever clusters
-        cut_stage(folder, options.retry_failed)
+        cut_stage(folder, options.retry_failed, crew)
 
 
 def _keeps_clusters(folder: RunFolder, run: dict[str, Any], options: RunOptions) -> bool:
@@ -210,7 +210,9 @@ def _keeps_clusters(folder: RunFolder, run: dict[str, Any], options: RunOptions)
     return bool(asked and keeping_clusters(run)) and is_right(folder, folder.clusters)
 
 
-def cut_stage(folder: RunFolder, retry: bool = False) -> None:
+def cut_stage(
+    folder: RunFolder, retry: bool = False, crew: Crew | None = None
+) -> None:
     """Cut all sources into regions that are not cut yet; reads the images again.
 
     retry: those too that could not be cut, whether or not they can be read now.
@@ -223,11 +225,15 @@ def cut_stage(folder: RunFolder, retry: bool = False) -> None:
             forget_group(folder, group)
     if groups_to_cut(folder):
         with timed(folder, "regions"):
-            cut_archive(folder, settings)
+            cut_archive(folder, settings, crew)
 
 
 def cluster_stage(
-    folder: RunFolder, settings: ClusterSettings, device: str = "auto", refit: bool = False
+    folder: RunFolder,
+    settings: ClusterSettings,
+    device: str = "auto",
+    refit: bool = False,
+    crew: Crew | None = None,
 ) -> None:
     """Cluster all regions of the run, unless that was done with these settings.
 
@@ -244,7 +250,7 @@ def cluster_stage(
         )
     if not is_right(folder, folder.tiles):
         collect_tiles(folder)
-    cut_stage(folder)
+    cut_stage(folder, crew=crew)
     wanted = fingerprint(run["config_hash"], asdict(settings))
     is_kept = bool(run.get(KEPT))
     stand = _clusters_stand(folder, settings.clusters)
@@ -252,7 +258,7 @@ def cluster_stage(
         return
     if run.get(KEPT) == wanted and not refit and is_right(folder, folder.clusters):
         with timed(folder, "cluster"):
-            assign_missing(folder, load_clusters(folder.clusters).model)
+            assign_missing(folder, load_clusters(folder.clusters).model, crew)
         mark(folder, "cluster", wanted)
         return
     # Before the old clusters are given up.
@@ -272,7 +278,7 @@ def cluster_stage(
     )
     with timed(folder, "cluster"):
         on_gpu = choose_device(device).type == "cuda" and usable_gpu()
-        cluster_archive(folder, settings, on_gpu)
+        cluster_archive(folder, settings, on_gpu, crew)
     carry_names(folder)
     mark(folder, "cluster", wanted)
 
@@ -311,7 +317,9 @@ def _why_no_mask(folder: RunFolder) -> str:
     return f"{folder.root} holds no mask, because no tile could be read; the first: {reason}"
 
 
-def paint_stage(folder: RunFolder, settings: PaintSettings | None = None) -> dict[str, str]:
+def paint_stage(
+    folder: RunFolder, settings: PaintSettings | None = None, crew: Crew | None = None
+) -> dict[str, str]:
     """Paint all sources with the clusters of the run, unless that was done.
 
     Returns sources that could not be painted, with reasons.
@@ -326,11 +334,11 @@ def paint_stage(folder: RunFolder, settings: PaintSettings | None = None) -> dic
     run["settings"]["paint"] = asdict(settings)
     folder.update_run(settings=run["settings"])
     names, digest = read_names(folder), folder.names_digest()
-    clusters = split_stage(folder, names)
+    clusters = split_stage(folder, names, crew)
     # Clusters that had to be fitted again may be others, on another machine.
     shown = paint_fingerprint(fingerprint(wanted, clusters.sha256), settings, names)
     with timed(folder, "paint"):
-        unpainted = paint_archive(folder, clusters.model, shown, settings, names)
+        unpainted = paint_archive(folder, clusters.model, shown, settings, names, crew)
     mark(folder, "paint", wanted)
     folder.update_run(names=digest)
     return unpainted

@@ -23,6 +23,7 @@ from alps.engine.run_folder.sums import record, refuse_damaged
 from alps.engine.run_folder.tables import read_table
 from alps.engine.settings import PaintSettings
 from alps.engine.stages.opening import mark
+from alps.engine.workers.protocol import Crew
 
 SPLIT = "split"  # the mark of which clusters, with splits, the classes of regions are
 
@@ -54,7 +55,7 @@ def write_names(folder: RunFolder, names: Names) -> Names:
     clusters = _clusters(folder)
     names.refuse_unknown(len(clusters.model.centroids))
     names = Names(names.classes, names.splits, clusters.unsplit_sha256)
-    _split(folder, clusters, names)  # what cannot be split is not written
+    _split(folder, clusters, names, None)  # what cannot be split is not written
     if names != read_names(folder):
         write_text(folder.names, names.text())
     return names
@@ -73,14 +74,15 @@ def refuse_unnameable(folder: RunFolder) -> None:
         raise RunFolderError(f"{folder.root} has no clusters yet; run: alps cluster {folder.root}")
 
 
-def split_stage(folder: RunFolder, names: Names) -> ClusterFile:
+def split_stage(folder: RunFolder, names: Names, crew: Crew | None = None) -> ClusterFile:
     """The clusters of a run, split as its names say, and their regions' classes so too.
 
-    The clusters file takes the names along. Raises errors as ``change_names``.
+    The clusters file takes the names along. crew: assigns regions. Raises errors as
+    ``change_names``.
     """
     clusters = _clusters(folder)
     names = names_of_these(folder, names, clusters)
-    return _split(folder, clusters, names)
+    return _split(folder, clusters, names, crew)
 
 
 def _clusters(folder: RunFolder) -> ClusterFile:
@@ -102,7 +104,9 @@ def names_of_these(folder: RunFolder, names: Names, clusters: ClusterFile) -> Na
     return names
 
 
-def _split(folder: RunFolder, clusters: ClusterFile, names: Names) -> ClusterFile:
+def _split(
+    folder: RunFolder, clusters: ClusterFile, names: Names, crew: Crew | None
+) -> ClusterFile:
     wanted = [split.into for split in names.splits]
     model = clusters.model
     if [split.numbers for split in model.splits] != wanted:
@@ -113,7 +117,7 @@ def _split(folder: RunFolder, clusters: ClusterFile, names: Names) -> ClusterFil
         save_clusters(model, folder.clusters, clusters.made_with, names)
         record(folder, folder.clusters)
     if folder.read_planned()["done"].get(SPLIT, clusters.unsplit_sha256) != clusters.sha256:
-        assign_archive(folder, model)
+        assign_archive(folder, model, crew)
         mark(folder, SPLIT, clusters.sha256)
     return clusters
 

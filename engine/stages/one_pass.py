@@ -40,11 +40,12 @@ from alps.engine.stages.opening import (
     mark,
     note_warnings,
     open_run,
-    prepare_model,
     timed,
 )
 from alps.engine.stages.regions import CutSettings, cut_group, is_cut
-from alps.engine.stages.segment import collect_tiles, is_segmented, segment_archive
+from alps.engine.stages.segment import collect_tiles, is_segmented
+from alps.engine.stages.tiles.job import prepare_for, segment_with
+from alps.engine.workers.protocol import Alone, Crew
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ def one_pass_stage(
     settings: RunSettings,
     options: RunOptions,
     one_pass: OnePass,
+    crew: Crew | None = None,
 ) -> dict[str, str]:
     """Segment, assign and paint what is missing. The folder must be locked.
 
@@ -72,8 +74,9 @@ def one_pass_stage(
         RunFolderError: the file of clusters cannot be read, or ``folder`` holds another run.
         SettingsError: the clusters were made with another model, or other kinds of tiles.
     """
+    crew = crew or Alone()
     clusters = load_clusters(one_pass.clusters_from)
-    loaded = prepare_model(settings, options)
+    loaded = prepare_for(crew, folder, settings, options)
     model = {"name": loaded.info.name, "sha256": loaded.info.sha256}
     refuse_others(clusters, one_pass.clusters_from, model, loaded.settings.to_dict())
     loaded = replace(loaded, settings=replace(loaded.settings, cluster=clusters.settings()))
@@ -104,14 +107,7 @@ def one_pass_stage(
         again = keeper.try_again(update.tiles, options.retry_failed)
         with timed(folder, "segment"):
             keeper.advance()
-            found = segment_archive(
-                folder,
-                loaded.generator_for(folder, options),
-                loaded.info,
-                loaded.settings,
-                keeper=keeper,
-                again=again,
-            )
+            found = segment_with(crew, folder, loaded, options, keeper, again)
         note_warnings(folder, found, options.share)
         update.note(folder)
         painter.write_classes()

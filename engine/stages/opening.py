@@ -80,6 +80,7 @@ class RunOptions:
     update: bool = False  # take up images that are new, make anew what is of those that changed
     any_device: bool = False  # go on with a run that another kind of device began
     retry_failed: bool = False  # make anew what failed, for whatever reason
+    workers: int | None = None  # processes; None: as many as suit the machine
 
     def wanted(self) -> Wanted:
         """What of SRC a plan that is there takes up.

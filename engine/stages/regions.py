@@ -37,6 +37,7 @@ from alps.engine.run_folder.segment_store import SegmentStore
 from alps.engine.run_folder.sums import forget_sums, is_whole, known_sums, record
 from alps.engine.run_folder.tables import note_table, open_table
 from alps.engine.stages.absences import Absences, can_be_read
+from alps.engine.workers.protocol import Alone, Crew, Tell, nothing_to_tell
 
 RASTERS = "regions/rasters/"
 ROW_GROUP = 1 << 16  # rows of a table that are written at once, at least
@@ -88,14 +89,32 @@ def is_cut(folder: RunFolder, group: int) -> bool:
     return all(is_whole(folder, path, group) for path in (*paths, *rasters))
 
 
-def cut_archive(folder: RunFolder, settings: CutSettings) -> None:
+def cut_archive(folder: RunFolder, settings: CutSettings, crew: Crew | None = None) -> None:
     """Cut all groups of sources that have no regions yet; all shards must be segmented."""
-    groups, plan = groups_to_cut(folder), Plan.of(folder)
-    store = SegmentStore(folder, COLUMNS)
+    groups, job = groups_to_cut(folder), CutGroups(folder.root, settings)
     with Progress(len(groups), "groups", "cutting") as progress:
-        for number in groups:
-            cut_group(folder, plan.group(number), store, settings)
+        for _ in (crew or Alone()).carry_out(job, groups, nothing_to_tell):
             progress.advance(1)
+
+
+@dataclass(frozen=True)
+class CutGroups:
+    """Groups to cut, as a job of a crew."""
+
+    root: Path
+    settings: CutSettings
+
+    def run(self, numbers: Iterator[int], tell: Tell) -> Iterator[tuple[int, None]]:
+        """See ``Job``."""
+        folder = RunFolder(self.root)
+        plan, store = Plan.of(folder), SegmentStore(folder, COLUMNS)
+        for number in numbers:
+            cut_group(folder, plan.group(number), store, self.settings)
+            yield number, None
+
+    def words(self, number: int) -> str:
+        """See ``Job``."""
+        return f"sources of group {number}"
 
 
 def forget_regions(folder: RunFolder) -> None:

@@ -1,9 +1,9 @@
 """Segment and pool: every tile of the plan through everything mode, shard by shard."""
 
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,12 +22,12 @@ from alps.engine.run_folder.schemas import TILE_SCHEMA
 from alps.engine.run_folder.sums import is_whole
 from alps.engine.run_folder.tables import read_table, write_table, write_tables
 from alps.engine.runtimes.cores import cores_shared_out
-from alps.engine.sam.config import ModelInfo
 from alps.engine.settings import FilledSettings
 from alps.engine.stages.absences import Absences
 from alps.engine.stages.tiles.masks import Batch, TileStages
 from alps.engine.stages.tiles.reading import ReadTile, reading_ahead
 from alps.engine.telemetry.record import recorder
+from alps.engine.workers.protocol import Tell
 
 
 class Keeper(Protocol):
@@ -45,7 +45,6 @@ class Keeper(Protocol):
 def segment_archive(
     folder: RunFolder,
     generator: MaskGenerator,
-    info: ModelInfo,
     settings: FilledSettings,
     share: tuple[int, int] = (0, 1),
     keeper: Keeper | None = None,
@@ -56,7 +55,6 @@ def segment_archive(
     Args:
         folder: a run folder that holds a plan.
         generator: everything mode with the settings of the run.
-        info: the model, for the width of its embeddings.
         settings: filled in for the model.
         share: (i, n), of n machines this one takes every n-th shard, starting with the i-th.
         keeper: what becomes of shards; by default they stay as they were made.
@@ -66,60 +64,111 @@ def segment_archive(
 
     Raises SourceAwayError where image after image is away that was there when the run was planned.
     """
+    plan = Plan.of(folder)
+
+    def carry_out(shards: Sequence[int], tell: Tell) -> Iterator[tuple[int, dict[str, str]]]:
+        tiles = sum(len(plan.ids_of(shard)) for shard in shards)
+        return segment_shards(folder, generator, settings, iter(shards), tell, again, tiles)
+
+    return carry_out_shards(folder, carry_out, share, keeper, again)
+
+
+def carry_out_shards(
+    folder: RunFolder,
+    carry_out: Callable[[Sequence[int], Tell], Iterator[tuple[int, dict[str, str]]]],
+    share: tuple[int, int] = (0, 1),
+    keeper: Keeper | None = None,
+    again: Collection[int] = (),
+) -> dict[str, str]:
+    """Have all shards segmented that are not done yet, by whoever does that.
+
+    carry_out: segments shards, as ``segment_shards``. Other arguments and what is returned as of
+    ``segment_archive``.
+    """
     keeper = keeper or _KeepAll(folder)
     plan = Plan.of(folder)
     mine = range(share[0], plan.shards, share[1])
     redone = {plan.shard_of(tile) for tile in again}
     missing = [shard for shard in mine if shard in redone or not keeper.is_done(shard)]
-    work = TileStages(generator, settings.segment, info.config.embedding_channels)
-    kept = _KeptTiles(folder, plan, again, work.schema)
-    tiles = (
-        tile for shard in missing for tile in plan.tiles_of(shard) if not kept.has(tile.tile_id)
-    )
     total, left = (sum(len(plan.ids_of(shard)) for shard in shards) for shards in (mine, missing))
-    stages, slots = work.stages(left)
+    doubts: dict[str, str] = {}
+    if not missing:
+        return doubts
+    with Progress(total, "tiles", "segmenting", initial=total - left) as progress:
+        for shard, new in carry_out(missing, progress.advance):
+            for kind, doubt in new.items():  # once a kind of doubt and not once a file
+                if kind not in doubts:
+                    progress.note(f"warning: {doubt}")
+                    doubts[kind] = doubt
+            keeper.committed(shard)
+    return doubts
+
+
+def segment_shards(
+    folder: RunFolder,
+    generator: MaskGenerator,
+    settings: FilledSettings,
+    shards: Iterator[int],
+    tell: Tell,
+    again: Collection[int] = (),
+    tiles: int | None = None,
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """Segment shards as they come, and yield each when it is on the disk.
+
+    Args:
+        folder, generator, settings, again: as of ``segment_archive``.
+        shards: iterated by a thread of its own, a little ahead of the work.
+        tell: told of tiles that are made.
+        tiles: how many all shards have, where that is known.
+
+    Yields a shard, and what is doubtful about the sources that were read so far, by its kind.
+    """
+    plan = Plan.of(folder)
+    channels = generator.runtime.config.embedding_channels
+    work = TileStages(generator, settings.segment, channels)
+    kept = _KeptTiles(folder, plan, again, work.schema)
+    parts = ([t for t in plan.tiles_of(shard) if not kept.has(t.tile_id)] for shard in shards)
+    stages, slots = work.stages(tiles)
+    absences = Absences(archive_root(folder))
     with (
-        Progress(total, "tiles", "segmenting", initial=total - left) as progress,
         cores_shared_out(),
-        reading_ahead(tiles, reading_of(folder, settings), settings.source.tile) as reads,
+        reading_ahead(parts, reading_of(folder, settings), settings.source.tile) as reads,
         Line(
-            _batches(plan, missing, kept, reads.results, generator.runtime.capacity.images),
-            stages,
-            slots,
+            _batches(plan, kept, reads.results, generator.runtime.capacity.images), stages, slots
         ) as line,
     ):
-        absences = Absences(archive_root(folder))
         found = (one for some in line for one in some)
-        for shard in missing:
+        for first in found:
+            shard = plan.shard_of(first.tile_id)
             made = kept.of_shard(shard)
-            progress.advance(len(made))
-            for one in islice(found, len(plan.ids_of(shard)) - len(made)):
+            tell(len(made))
+            rest = islice(found, len(plan.ids_of(shard)) - len(made) - 1)
+            for one in chain([first], rest):
                 if not one.read.planned.reason:
                     absences.note(one.read.planned.source, one.read.error)
                 made[one.tile_id] = one.row, one.segments
                 recorder.tile(one.row)
-                progress.advance(1)
+                tell(1)
             _commit(folder, shard, [made[tile] for tile in sorted(made)])
             remove(folder.kept_tiles(shard))
             recorder.shard()
-            keeper.committed(shard)
-        return reads.doubts
+            yield shard, dict(reads.doubts)
 
 
 def _batches(
-    plan: Plan,
-    shards: Sequence[int],
-    kept: "_KeptTiles",
-    reads: Iterator[ReadTile],
-    size: int,
+    plan: Plan, kept: "_KeptTiles", reads: Iterator[ReadTile], size: int
 ) -> Iterator[Batch]:
-    """Tiles of each shard that follow each other, ``size`` at a time; known ones stay empty."""
-    for shard in shards:
-        ids = plan.ids_of(shard)
+    """Tiles of each shard that follow each other, ``size`` at a time; known ones stay empty.
+
+    No tile waits for one of a later shard.
+    """
+    for read in reads:
+        ids = plan.ids_of(plan.shard_of(read.planned.tile_id))
+        own = chain([read], reads)
         for first in range(ids.start, ids.stop, size):
             some = range(first, min(first + size, ids.stop))
             if not all(map(kept.has, some)):
-                yield Batch.of([None if kept.has(tile) else next(reads) for tile in some], size)
+                yield Batch.of([None if kept.has(tile) else next(own) for tile in some], size)
 
 
 def _commit(folder: RunFolder, shard: int, made: Sequence[tuple[dict[str, Any], pa.Table]]) -> None:

@@ -22,6 +22,7 @@ from alps.engine.stages.label import (
 )
 from alps.engine.stages.opening import RunOptions
 from alps.engine.stages.segment import is_segmented, shards_missing
+from alps.engine.stages.tiles.crew import crew_for
 from alps.engine.stores.out import at_hand
 
 
@@ -49,7 +50,8 @@ def segment(
     folder = RunFolder(Path(out))
     refuse_foreign(folder)
     with locked(folder, options.share):
-        segment_stage(folder, src, settings, options)
+        with crew_for(folder, options) as (crew, here):
+            segment_stage(folder, src, settings, here, crew)
         done = [s for s in shards_of(folder, options.share) if is_segmented(folder, s)]
         tables = [read_table(folder.shard_tiles(shard)) for shard in done]
         # There are fewer shards than machines, perhaps.

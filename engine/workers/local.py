@@ -10,9 +10,11 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
+from itertools import islice
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -46,6 +48,30 @@ class _Process:
     is_new: bool = True  # nothing was heard of it yet
 
 
+class _Left:
+    """The pieces of a job that nobody has, the lowest first."""
+
+    def __init__(self, numbers: Iterable[int]) -> None:
+        self._more = iter(numbers)  # ascending
+        self._here: list[int] = []  # a heap: what came back, and what was looked at
+        self.deaths: Counter[int] = Counter()  # of workers, by the piece that they were at
+
+    def lowest(self) -> int | None:
+        """Take the lowest; None where there is none left."""
+        return heappop(self._here) if self.are_many(1) else None
+
+    def are_many(self, count: int) -> bool:
+        """Whether there are so many at least."""
+        for number in islice(self._more, max(0, count - len(self._here))):
+            heappush(self._here, number)
+        return len(self._here) >= count
+
+    def put_back(self, numbers: Iterable[int]) -> None:
+        """Their worker died."""
+        for number in numbers:
+            heappush(self._here, number)
+
+
 class LocalCrew:
     """Processes of this machine, as ``alps.engine.workers.protocol.Crew``. A context manager.
 
@@ -55,7 +81,7 @@ class LocalCrew:
     """
 
     def __init__(self, places: Sequence[Place], journal: Path | None = None) -> None:
-        self.size = len(places)
+        self.size, self.device = len(places), places[0].device
         self._places, self._journal = places, journal
         self._workers: list[_Process] = []
         self._stillborn = 0  # workers that died before they said anything, one after the other
@@ -79,18 +105,16 @@ class LocalCrew:
             self._send(worker, Quit())
         self._end()
 
-    def carry_out(self, job: Job, numbers: Sequence[int], tell: Tell) -> Iterator[tuple[int, Any]]:
+    def carry_out(self, job: Job, numbers: Iterable[int], tell: Tell) -> Iterator[tuple[int, Any]]:
         """See ``Crew``."""
-        left, deaths = list(numbers), dict.fromkeys(numbers, 0)
-        heapify(left)
-        missing = set(numbers)
+        left = _Left(numbers)
         for worker in list(self._workers):
-            self._begin(worker, job, left, deaths)
-        while missing:
+            self._begin(worker, job, left)
+        while any(worker.has for worker in self._workers):
             for worker in self._ready():
                 message = self._receive(worker)
                 if message is None:
-                    self._replace(worker, job, left, deaths)
+                    self._replace(worker, job, left)
                     continue
                 worker.is_new, self._stillborn = False, 0
                 if isinstance(message, Failed):
@@ -100,21 +124,21 @@ class LocalCrew:
                 elif isinstance(message, Done):
                     worker.has.remove(message.number)
                     self._fill(worker, left)
-                    if message.number in missing:
-                        missing.remove(message.number)
-                        yield message.number, message.result
+                    yield message.number, message.result
         self._finish_job()
 
-    def _begin(self, worker: _Process, job: Job, left: list[int], deaths: dict[int, int]) -> None:
+    def _begin(self, worker: _Process, job: Job, left: _Left) -> None:
         if not self._send(worker, Begin(job)):
-            self._replace(worker, job, left, deaths)
+            self._replace(worker, job, left)
             return
         self._fill(worker, left)
 
-    def _fill(self, worker: _Process, left: list[int]) -> None:
-        """Give a worker the lowest pieces; those that are left over are shared out evenly."""
-        while left and len(worker.has) < (AHEAD if len(left) >= self.size else 1):
-            number = heappop(left)
+    def _fill(self, worker: _Process, left: _Left) -> None:
+        """Give a worker the lowest pieces; the last ones are not given before they are begun."""
+        while len(worker.has) < (AHEAD if left.are_many(self.size) else 1):
+            number = left.lowest()
+            if number is None:
+                return
             worker.has.append(number)
             if not self._send(worker, Number(number)):
                 return  # it is found dead in a moment
@@ -153,7 +177,7 @@ class LocalCrew:
             return False
         return True
 
-    def _replace(self, worker: _Process, job: Job, left: list[int], deaths: dict[int, int]) -> None:
+    def _replace(self, worker: _Process, job: Job, left: _Left) -> None:
         """Put another one in the place of a worker that died, and its work back."""
         how = self._bury(worker)
         if worker.is_new:
@@ -162,19 +186,18 @@ class LocalCrew:
                 raise WorkerError(f"workers cannot be started: {how}")
         if worker.has:
             number = worker.has[0]  # that it was at
-            deaths[number] += not worker.is_new
-            if deaths[number] == MOST_DEATHS:
+            left.deaths[number] += not worker.is_new
+            if left.deaths[number] == MOST_DEATHS:
                 raise WorkerError(
                     f"{MOST_DEATHS} workers died one after the other of {job.words(number)}: "
                     f"{how}. All else that was done is kept; give fewer --workers where memory is "
                     "short, or leave out what they die of, and run the same command again"
                 )
             note(f"a worker died at {job.words(number)} ({how}); another one does it again")
-        for number in worker.has:
-            heappush(left, number)
+        left.put_back(worker.has)
         fresh = self._start(worker.place)
         self._workers[self._workers.index(worker)] = fresh
-        self._begin(fresh, job, left, deaths)
+        self._begin(fresh, job, left)
 
     def _bury(self, worker: _Process) -> str:
         """Make sure that a worker is dead, and say how it died."""

@@ -38,8 +38,11 @@ class Place:
 
     def settle(self) -> None:
         """Let the kernels of this process keep to its share of the cores."""
+        import cv2
+
         from alps.kernels.base.threads import set_threads
 
+        cv2.setNumThreads(self.threads)
         set_threads(self.threads)
 
 

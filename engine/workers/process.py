@@ -111,7 +111,6 @@ class _Worker:
         self._connection = connection
         self._sending = threading.Lock()
         self._told: SimpleQueue[Begin | Number | Quit] = SimpleQueue()
-        self._may_go = False
         threading.Thread(target=self._listen, name="alps-parent", daemon=True).start()
 
     def run(self) -> None:
@@ -120,7 +119,6 @@ class _Worker:
         while not isinstance(message := self._next(), Quit):
             if isinstance(message, Begin):
                 self._carry_out(message.job)
-        self._may_go = True
 
     def _carry_out(self, job: Job) -> None:
         try:
@@ -158,11 +156,12 @@ class _Worker:
         """Take messages in; when there is nobody any more, end what is going on."""
         try:
             while True:
-                self._told.put(self._connection.recv())
+                message = self._connection.recv()
+                self._told.put(message)
+                if isinstance(message, Quit):
+                    return
         except (EOFError, OSError):
             pass
-        if self._may_go:
-            return
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(PATIENCE_SECONDS)
         os._exit(1)  # safe at any moment: no file has its name before it is whole

@@ -12,7 +12,7 @@ parent holds its lock, and alone writes what several would append to; so a worke
 it. ``alps.engine.workers.place`` is to be applied in a worker before torch is imported.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 Tell = Callable[[int], None]
@@ -39,14 +39,20 @@ class Job(Protocol):
         ...
 
 
+def nothing_to_tell(count: int) -> None:
+    """For work whose results are its progress."""
+
+
 class Crew(Protocol):
     """Who carries out jobs."""
 
     size: int  # workers
+    device: str  # of each as it sees it: cpu, or cuda for the one GPU that it has
 
-    def carry_out(self, job: Job, numbers: Sequence[int], tell: Tell) -> Iterator[tuple[int, Any]]:
+    def carry_out(self, job: Job, numbers: Iterable[int], tell: Tell) -> Iterator[tuple[int, Any]]:
         """Have numbers carried out, the lowest first, and yield each with its result.
 
+        numbers: ascending; there may be millions, so no more are taken than are handed out.
         Results come as they are done, in any order, each number's once. One job at a time; it is
         to be iterated to its end.
 
@@ -59,8 +65,9 @@ class Alone:
     """No workers: jobs are carried out where they are asked for."""
 
     size = 1
+    device = ""  # that of this process
 
-    def carry_out(self, job: Job, numbers: Sequence[int], tell: Tell) -> Iterator[tuple[int, Any]]:
+    def carry_out(self, job: Job, numbers: Iterable[int], tell: Tell) -> Iterator[tuple[int, Any]]:
         """See ``Crew``."""
         return job.run(iter(numbers), tell)
 

@@ -27,7 +27,7 @@ from alps.engine.labels.writer import LabelMapWriter, label_dtype
 from alps.engine.naming.names import ShownClasses
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.plan import Plan, PlannedTile, check_size
-from alps.engine.run_folder.sums import is_whole
+from alps.engine.run_folder.sums import is_whole, sums_of
 from alps.engine.run_folder.tables import open_table, read_table
 from alps.engine.stages.absences import can_be_read
 from alps.trainer.predict.recipe import PredictSettings
@@ -144,7 +144,7 @@ class Maps:
             categories.write(files[0], None)
             reason, files, counted = str(error), [], Counted.of(self._count)
             print(f"{first.source}: no label map: {reason}", file=sys.stderr)
-        self._journal.add(source, counted, reason, files)
+        self._journal.add(source, counted, reason, sums_of(self._folder, files))
 
     def _write_maps(self, first: PlannedTile, source: int, counted: Counted) -> None:
         with RasterReader(first.path, self._reading) as reader:

@@ -59,7 +59,7 @@ class Work:
         first = self.plan.ids_of(shards[0]).start
         end = self.plan.ids_of(shards[-1]).stop
         rows = _Rows(self.plan, first, end)
-        with reading_ahead(rows.tiles(), self.reading, self.tile) as reads:
+        with reading_ahead([rows.tiles()], self.reading, self.tile) as reads:
             found = _Predicting(self, rows, reads.results, progress).run()
             for shard in shards:
                 path, seen = self.folder.predicted(shard), []
@@ -77,7 +77,10 @@ class Work:
                 remove(self.folder.kept_tiles(shard))
                 recorder.shard()
                 yield shard
-            self.doubts.update(reads.doubts)
+            for kind, doubt in reads.doubts.items():
+                if kind not in self.doubts:
+                    progress.note(f"warning: {doubt}")
+                    self.doubts[kind] = doubt
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,17 @@ def computed_on(runtime: Runtime, device: torch.device) -> ComputedOn:
     return ComputedOn(name, capacity.images, capacity.points, torch.__version__)
 
 
+def known_device(folder: RunFolder) -> ComputedOn | None:
+    """What a run was begun on; None where it is new, or older than that is noted."""
+    values = folder.read_run().get(KEY)
+    return None if values is None else as_record(values, ComputedOn)
+
+
+def note_device(folder: RunFolder, on: ComputedOn) -> None:
+    """Note in run.json what a run is computed on. The folder must be held alone."""
+    folder.update_run(**{KEY: asdict(on)})
+
+
 def keep_to_device(
     folder: RunFolder, runtime: Runtime, device: torch.device, any_device: bool
 ) -> None:
@@ -35,18 +46,25 @@ def keep_to_device(
 
     Raises RunFolderError where the run was computed on another device, and not ``any_device``.
     """
+    known = known_device(folder)
+    if known is None:
+        if device.type != "cpu":
+            fit_capacity(runtime)
+        note_device(folder, computed_on(runtime, device))
+    else:
+        set_up_as(known, runtime, device, any_device, folder)
+
+
+def set_up_as(
+    known: ComputedOn, runtime: Runtime, device: torch.device, any_device: bool, folder: RunFolder
+) -> None:
+    """Let a runtime take as much at once as a run did before; errors as ``keep_to_device``."""
     here = computed_on(runtime, device)
-    values = folder.read_run().get(KEY)
-    known = None if values is None else as_record(values, ComputedOn)
-    if known is not None and known.device != here.device and not any_device:
+    if known.device != here.device and not any_device:
         raise RunFolderError(
             f"{folder.root} was begun on {known.device}, and this is {here.device}, which rounds "
             "otherwise: go on with --device on one of those, or give --any-device if masks may "
             "differ a little between its tiles"
         )
-    if known is None or known.device != here.device:
-        if device.type != "cpu":
-            fit_capacity(runtime)
-        folder.update_run(**{KEY: asdict(computed_on(runtime, device))})
-    elif device.type != "cpu":
+    if known.device == here.device and device.type != "cpu":
         runtime.capacity = Capacity(known.images_at_once, known.points_in_a_pass)

@@ -88,14 +88,17 @@ class TileStages:
         self._generator, self._settings = generator, settings
         self.schema = segment_schema(channels)
 
-    def stages(self, tiles: int) -> tuple[list[Stage], list[Slots]]:
-        """For a ``Line`` of batches of so many tiles in all; it gives lists of ``MadeTile``."""
+    def stages(self, tiles: int | None) -> tuple[list[Stage], list[Slots]]:
+        """For a ``Line`` of batches; it gives lists of ``MadeTile``.
+
+        tiles: how many there are in all, where that is known: few share the cores.
+        """
         cores = threads()
         if self._generator.runtime.on_callers_cores:
-            at_once = max(1, min(cores, tiles))
+            at_once = min(cores, tiles or cores)
 
             def whole(batch: Batch) -> list[MadeTile]:
-                with kernel_threads(max(1, cores // at_once)):
+                with kernel_threads(cores // at_once):
                     for step in (self.prepare, self.encode, self.find):
                         batch = step(batch)
                     return self.describe(batch)

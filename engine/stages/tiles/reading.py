@@ -1,6 +1,5 @@
 """Tiles read ahead of their use by several threads; neighbours share an open reader."""
 
-import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -64,19 +63,21 @@ class reading_ahead:
     """Context manager: ``results`` yields tiles in order, read ahead of their use.
 
     Args:
-        tiles: in the plan's order; iterated by a thread of its own.
+        parts: tiles in the plan's order; iterated by a thread of its own. Those of one part are
+            read without waiting for the next part.
         reading: how they are read.
         side: of the largest of them in pixels; it bounds how many wait.
     """
 
-    def __init__(self, tiles: Iterable[PlannedTile], reading: Reading, side: int) -> None:
+    def __init__(self, parts: Iterable[Iterable[PlannedTile]], reading: Reading, side: int) -> None:
         self._reading = reading
         self.doubts: dict[str, str] = {}  # what a sample of a source shows: the first such source
         affordable = MOST_BYTES // (side * side * PIXEL_BYTES)
         threads = max(1, min(READERS, affordable // 2))
         together = max(1, min(NEIGHBOURS, affordable // (threads + 1)))
         self._idle = _IdleReaders(threads)
-        self._line = Line(_runs(tiles, together), [Stage("read", self._read, threads)])
+        runs = (run for tiles in parts for run in _runs(tiles, together))
+        self._line = Line(runs, [Stage("read", self._read, threads)])
 
     def __enter__(self) -> "reading_ahead":
         with ExitStack() as stack:
@@ -91,10 +92,7 @@ class reading_ahead:
 
     def _run(self) -> Iterator[ReadTile]:
         for found in self._line:
-            for kind, doubt in found.doubts.items():  # once a kind of doubt and not once a file
-                if kind not in self.doubts:
-                    self.doubts[kind] = doubt
-                    print(f"warning: {doubt}", file=sys.stderr)
+            self.doubts = found.doubts | self.doubts
             yield from found.tiles
 
     def _read(self, run: list[PlannedTile]) -> _Neighbours:

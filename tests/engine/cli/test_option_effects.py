@@ -324,6 +324,14 @@ MAX_FAILED = {
     )
 }
 
+WORKERS = {
+    "workers": Effect(
+        ("--workers", "2"),
+        # The network runs in other processes.
+        lambda g, p: g.shards and p.points_per_batch and not g.points_per_batch,
+    )
+}
+
 ANY_DEVICE = {
     "any_device": Effect(
         ("--any-device",),
@@ -347,7 +355,7 @@ METRICS = {
 }
 
 EFFECTS = {
-    "label": SEGMENT | CLUSTER | PAINT | MAX_FAILED | ANY_DEVICE | UPDATE | METRICS | {
+    "label": SEGMENT | CLUSTER | PAINT | MAX_FAILED | WORKERS | ANY_DEVICE | UPDATE | METRICS | {
         "clusters_from": Effect(
             ("--clusters-from", "{clusters}"),
             lambda g, p: not g.shards and len(g.clusters["centroids"]) == 6,
@@ -357,7 +365,7 @@ EFFECTS = {
             ("--clusters-from", "{clusters}"),
         ),
     },
-    "segment": SEGMENT | MAX_FAILED | ANY_DEVICE | UPDATE | METRICS | {
+    "segment": SEGMENT | MAX_FAILED | WORKERS | ANY_DEVICE | UPDATE | METRICS | {
         "share": Effect(
             ("--shard", "2/2"), lambda g, p: g.shards == p.shards[1:] != p.shards
         ),
@@ -368,7 +376,7 @@ EFFECTS = {
         ),
     },
     "paint": PAINT | MAX_FAILED,
-    "fit-clusters": SEGMENT | CLUSTER | MAX_FAILED | ANY_DEVICE | {
+    "fit-clusters": SEGMENT | CLUSTER | MAX_FAILED | WORKERS | ANY_DEVICE | {
         "sample": Effect(
             ("--sample", "1"), lambda g, p: len(g.tiles["x"]) == 1 < len(p.tiles["x"])
         ),
@@ -454,7 +462,8 @@ class Bench:
         given = [argument.format(**names) for argument in arguments]
         asked: set[int] = set()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("alps.engine.run_folder.plan.SHARD_TILES", 1)
+            if "--workers" not in arguments:  # they would not know of it
+                patch.setattr("alps.engine.run_folder.plan.SHARD_TILES", 1)
             real = TorchRuntime.decode
 
             def decode(runtime, embedding, points, least, batch):

@@ -75,7 +75,7 @@ class Archive:
             plan = make_plan(find_sources(self.images), self.settings.source)
             write_table(plan, folder.plan)
         generator = MaskGenerator.for_run(self.device, self.settings.segment)
-        segment_archive(folder, generator, self.info, self.settings)
+        segment_archive(folder, generator, self.settings)
         return folder
 
 

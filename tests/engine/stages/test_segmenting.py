@@ -41,7 +41,7 @@ def segmented(tmp_path, speck):
             (folder.root / inside).mkdir(parents=True, exist_ok=True)
         write_table(make_plan(find_sources(tmp_path / "images"), settings.source), folder.plan)
         generator = MaskGenerator.for_run(TorchRuntime(model), settings.segment)
-        segment_archive(folder, generator, info, settings, share)
+        segment_archive(folder, generator, settings, share)
         return folder, image, generator
 
     return run

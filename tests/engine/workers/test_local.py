@@ -35,7 +35,7 @@ def test_every_number_once_and_what_was_told(capfd):
     with LocalCrew(TWO) as crew:
         assert isinstance(crew, LocalCrew) and crew.size == 2
         for job in (Counting(10), Counting(20)):  # one job after the other
-            found = list(crew.carry_out(job, [5, 3, 4, 9, 1], told.append))
+            found = list(crew.carry_out(job, [1, 3, 4, 5, 9], told.append))
             assert sorted(found) == [(n, n * job.factor) for n in (1, 3, 4, 5, 9)]
         assert list(crew.carry_out(Counting(2), [], told.append)) == []
     assert sum(told) == 2 * (1 + 3 + 4 + 5 + 9)
@@ -115,14 +115,14 @@ def test_a_signal_ends_all():
 
 def test_workers_do_not_outlive_their_parent(tmp_path):
     code = (
-        "import sys; sys.path[:] = %r\n"
+        f"import sys; sys.path[:] = {sys.path!r}\n"
         "from counting_jobs import Slow\n"
         "from alps.engine.workers.local import LocalCrew\n"
         "from alps.engine.workers.place import Place\n"
         "with LocalCrew([Place(1), Place(1)]) as crew:\n"
         "    for _ in crew.carry_out(Slow(0.05), range(10000), print):\n"
         "        print('at work', flush=True)\n"
-    ) % sys.path
+    )
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     while parent.stdout.readline() != "at work\n":
         pass
