@@ -24,6 +24,7 @@ from typing import Any, Self
 from alps.engine.base.errors import WorkerError
 from alps.engine.base.progress import note
 from alps.engine.base.stopping import children_without_ctrl_c, raise_if_stopped
+from alps.engine.stores import out as stores_out
 from alps.engine.workers.place import Place
 from alps.engine.workers.process import Begin, Done, Failed, Number, Over, Quit, Told
 from alps.engine.workers.protocol import Job, Tell
@@ -218,7 +219,9 @@ class LocalCrew:
     def _start(self, place: Place) -> _Process:
         ours, theirs = Pipe()
         handle = theirs.fileno()
-        arguments = pickle.dumps((handle, os.getpid(), place, self._journal)).hex()
+        arguments = pickle.dumps(
+            (handle, os.getpid(), place, self._journal, stores_out.places())
+        ).hex()
         code = (
             f"import sys; sys.path[:] = {sys.path!r}\n"
             f"from alps.engine.workers.process import start\nstart({arguments!r})\n"

@@ -10,8 +10,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any
 from alps.engine.base.progress import silent
 from alps.engine.base.stopping import Stopped, listen, raise_if_stopped
 from alps.engine.pipeline.line import raise_if_over
+from alps.engine.stores import out as stores_out
 from alps.engine.telemetry.heartbeat import WORKER, beating
 from alps.engine.workers.place import Place
 from alps.engine.workers.protocol import Job
@@ -81,7 +82,9 @@ class WorkerFault(RuntimeError):
     """What cannot be pickled of an exception: its text."""
 
 
-def main(handle: int, parent: int, place: Place, journal: Path | None) -> None:
+def main(
+    handle: int, parent: int, place: Place, journal: Path | None, stores: Sequence[stores_out.Place]
+) -> None:
     """Be a worker.
 
     Args:
@@ -89,16 +92,19 @@ def main(handle: int, parent: int, place: Place, journal: Path | None) -> None:
         parent: process id of who is at its other end.
         place: where to compute.
         journal: of the run folder, for a sign of life; None: no sign.
+        stores: OUTs in object stores that the parent has opened.
     """
     listen()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides, and says what there is
     place.settle()
     worker = _Worker(Connection(handle))
-    alive: AbstractContextManager[None] = nullcontext()
-    if journal is not None:
-        alive = beating(journal, role=WORKER, parent=parent)
     try:
-        with silent(), alive:
+        with ExitStack() as stack:
+            stack.enter_context(silent())
+            for store in stores:
+                stack.enter_context(stores_out.attached(store))
+            if journal is not None:
+                stack.enter_context(beating(journal, role=WORKER, parent=parent))
             worker.run()
     except Stopped:
         os._exit(1)  # nobody is there who could be told

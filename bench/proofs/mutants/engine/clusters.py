@@ -295,13 +295,13 @@ MUTANTS = [
         "engine/clusters/assign.py",
         CLUSTERING,
         (
-            "tally, settings.weight_by_area, place)\n            progress",
-            "tally, False, place)\n            progress",
+            "AssignGroups(folder.root, model, settings.weight_by_area)",
+            "AssignGroups(folder.root, model)",
             "inertia counts regions alike",
         ),
         (
-            "            if tally is not None:\n",
-            "            if tally is not None and start == 0:\n",
+            "            counted.append(Counted.of(found))\n",
+            "            counted = counted or [Counted.of(found)]\n",
             "of each group only the first rows are counted",
         ),
     ),
