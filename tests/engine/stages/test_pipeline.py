@@ -194,7 +194,7 @@ def test_stopped_between_shards_and_stages_ends_the_same(
         ("alps.engine.masks.generator.MaskGenerator.find", "segmenting: .*--tile"),
         ("alps.engine.stages.regions._cut_source", "cutting: .*--superpixels"),
         ("alps.engine.clusters.assign.fit_centroids", "clustering: .*--clusters"),
-        ("alps.engine.labels.paint.Painter.paint", "painting: .*smaller images"),
+        ("alps.engine.labels.paint.Painter.made", "painting: .*smaller images"),
     ],
 )
 def test_out_of_memory_says_what_to_lower_and_the_run_goes_on(
