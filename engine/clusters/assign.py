@@ -26,9 +26,8 @@ from alps.engine.clusters.fit import (
     fit_centroids,
     margin_of,
 )
-from alps.engine.clusters.region_data import RunRegions
-from alps.engine.clusters.region_reader import RegionReader
-from alps.engine.clusters.vectors import VectorFile, vectors_of, write_vectors
+from alps.engine.clusters.region_data import RunRegions, WriteVectors
+from alps.engine.clusters.vectors import VectorFile, vectors_of
 from alps.engine.naming.names import Split
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.plan import Plan
@@ -211,15 +210,14 @@ def assign_archive(folder: RunFolder, model: ClusterModel, crew: Crew | None = N
             progress.advance(1)
 
 
-def assign_missing(folder: RunFolder, model: ClusterModel) -> None:
+def assign_missing(folder: RunFolder, model: ClusterModel, crew: Crew | None = None) -> None:
     """Write cluster and margin of regions of groups that have none, or not the right ones."""
     groups = [g for g in _groups(folder) if not is_right(folder, folder.region_classes(g))]
-    reader = RegionReader(folder)
-    with Progress(len(groups), "groups", "assigning") as progress:
-        for group in groups:
-            write_vectors(folder, group, model.known_features(), reader)
-            assign_group(folder, group, model)
-            progress.advance(1)
+    jobs = WriteVectors(folder.root, model.known_features()), AssignGroups(folder.root, model)
+    with Progress(len(jobs) * len(groups), "groups", "assigning") as progress:
+        for job in jobs:
+            for _ in (crew or Alone()).carry_out(job, groups, nothing_to_tell):
+                progress.advance(1)
 
 
 def _groups(folder: RunFolder) -> list[int]:

@@ -73,7 +73,7 @@ def fit_clusters(
         collect_tiles(folder)
         summary = summarise(folder)
         refuse_failures(folder, summary.tiles, summary.failed_reasons, options.max_failed)
-        cluster_stage(folder, settings.cluster, options.device, crew)
+        cluster_stage(folder, settings.cluster, options.device, crew=crew)
         count = regions_cut(folder)
         file.parent.mkdir(parents=True, exist_ok=True)
         with whole(file) as part:

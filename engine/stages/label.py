@@ -210,9 +210,7 @@ def _keeps_clusters(folder: RunFolder, run: dict[str, Any], options: RunOptions)
     return bool(asked and keeping_clusters(run)) and is_right(folder, folder.clusters)
 
 
-def cut_stage(
-    folder: RunFolder, retry: bool = False, crew: Crew | None = None
-) -> None:
+def cut_stage(folder: RunFolder, retry: bool = False, crew: Crew | None = None) -> None:
     """Cut all sources into regions that are not cut yet; reads the images again.
 
     retry: those too that could not be cut, whether or not they can be read now.
