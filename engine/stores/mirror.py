@@ -6,6 +6,7 @@ most every few seconds: lines that are lost with a machine stand for work that i
 the same bytes.
 """
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,8 +30,10 @@ FREE = (
     "probabilities/",
 )  # fmt: skip
 GROWING = ("journal/sums-", "journal/painted.jsonl")
-# What belongs to one machine alone, beside all that is hidden.
-OF_A_MACHINE = ("lock", "holder-of-", "alive-")
+# What belongs to one machine alone: locks, signs of life, and what is being written or replaced.
+OF_A_MACHINE = re.compile(
+    r"journal/(lock|holder-of-|alive-).*|(.*/)?\.[^/]*\.(part|old|cog|tmp)(/.*)?"
+)
 
 
 class _Put(NamedTuple):
@@ -215,5 +218,4 @@ class FolderMirror:
 
 def is_of_a_machine(name: str) -> bool:
     """Whether a file, by its name below the folder, is no part of what is in the store."""
-    parts = name.split("/")
-    return parts[-1].startswith(OF_A_MACHINE) or any(part.startswith(".") for part in parts)
+    return OF_A_MACHINE.fullmatch(name) is not None

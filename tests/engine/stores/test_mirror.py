@@ -45,6 +45,8 @@ def test_what_is_done_in_the_folder_is_done_in_the_store(s3, out):
         for room in ("labels/a", "named", "regions", "journal"):
             (root / room).mkdir(parents=True)
         write_text(root / "labels/a/odd #%?[1] é\\.png", "map")
+        write_text(root / "labels/lock.png", "a source may be called so")
+        write_text(root / "labels/.hidden.png", "and so")
         write_text(root / "labels/gone.png", "map")
         remove(root / "labels/gone.png")
         write_text(root / "regions/part-00000.parquet", "r")
@@ -62,7 +64,12 @@ def test_what_is_done_in_the_folder_is_done_in_the_store(s3, out):
         "labels/a/odd #%?[1] é\\.png": b"map",
         "journal/named/part-00000.parquet": b"r",
         "by_others.txt": b"not told",
+        "labels/lock.png": b"a source may be called so",
+        "labels/.hidden.png": b"and so",
     }
+    assert stored(s3, out) == expected
+    with opened(out, writes=True):
+        assert (root / "labels/lock.png").exists() and (root / "labels/.hidden.png").exists()
     assert stored(s3, out) == expected
     assert not places() and address_of(root) is None
 
