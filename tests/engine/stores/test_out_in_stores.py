@@ -18,7 +18,7 @@ from alps.engine.images import gdal
 from alps.engine.naming.names import Named, Names
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.items import said_of
-from alps.engine.settings import ClusterSettings
+from alps.engine.settings import ClusterSettings, SourceSettings
 from alps.engine.stages import single
 from alps.engine.stages.label import RunOptions, label_archive
 from alps.engine.stores import client
@@ -173,3 +173,19 @@ def test_commands_name_the_store_and_not_the_local_folder(s3, out, archive, spec
     assert busy.exit_code == 1 and "another run is writing to this OUT" in str(busy.exception)
     changed = invoke("label", archive, out, *words, "--max-area", 0.2, *given)
     assert re.search(rf"{out} holds a run with other settings", str(changed.exception))
+
+
+@pytest.mark.slow
+def test_workers_write_there_too(s3, out, archive, options, tmp_path):
+    """Processes of their own; what each made is in the store before it is said to be done."""
+    several = SourceSettings(tile=48, overlap=8)  # shards
+    label_archive(archive, tmp_path / "alone", replace(AS_COG, source=several), options)
+    s3.take_log()
+    settings = replace(SETTINGS, source=several)
+    label_archive(archive, out, settings, replace(options, workers=2))
+    puts = [r.path.removeprefix(f"/{out[5:]}/") for r in s3.take_log() if r.method == "PUT"]
+    shards = {path[-14:] for path in puts if path.startswith("segments/")}
+    assert len(shards) > 2
+    for shard in shards:
+        assert puts.index(f"segments/part{shard}") < puts.index(f"journal/tiles{shard}")
+    assert content(fetched(s3, out, tmp_path / "copy")) == content(tmp_path / "alone")
