@@ -2,6 +2,7 @@
 
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ FAILING = "failing"
 LACKING = (
     "redential", "nstance metadata", "/api/token", "AccessKey", "Account must", "169.254.169.254",
 )  # fmt: skip
+BROKEN = "response body error"
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 _KEYS = {
@@ -66,6 +68,21 @@ class Bucket:
 
         after: a key: only those that come later.
         """
+        tries = 0
+        while True:
+            try:
+                for entry in self._objects(prefix, after):
+                    after, tries = entry.key, 0
+                    yield entry
+                return
+            except StoreError as error:
+                tries += 1
+                # obstore tries again what a store refuses, but not a page that broke off.
+                if BROKEN not in str(error) or tries > RETRIES:
+                    raise
+                time.sleep(0.1 * 2**tries)
+
+    def _objects(self, prefix: str, after: str) -> Iterator[Stored]:
         import obstore
 
         with self._errors(prefix, "list"):
@@ -100,18 +117,30 @@ class Bucket:
             except FileNotFoundError:
                 return None
 
-    def download(self, key: str, path: Path) -> str:
-        """Copy an object into a file; returns its tag. One that is not whole raises StoreError."""
+    def download(self, entry: Stored, path: Path) -> str:
+        """Copy an object into a file; returns its tag.
+
+        What breaks off, or is less than what was listed, is asked for once more.
+        """
+        try:
+            return self._download(entry, path)
+        except StoreError as error:
+            if BROKEN not in str(error):
+                raise
+        return self._download(entry, path)
+
+    def _download(self, entry: Stored, path: Path) -> str:
         import obstore
 
-        with self._errors(key, "read"):
-            answer = obstore.get(self._store, key)
+        with self._errors(entry.key, "read"):
+            answer = obstore.get(self._store, entry.key)
             with open(path, "wb") as file:
                 for piece in answer.stream(min_chunk_size=8 << 20):
                     file.write(piece)
-            if (size := path.stat().st_size) != answer.meta["size"]:
-                raise OSError(f"{size} of {answer.meta['size']} bytes came")
-            return str(answer.meta["e_tag"] or "")
+            size, etag = path.stat().st_size, str(answer.meta["e_tag"] or "")
+            if size != entry.bytes and etag == entry.etag:  # else it is another one by now
+                raise OSError(f"{BROKEN}: {size} of {entry.bytes} bytes came")
+            return etag
 
     def put(self, key: str, content: Path | bytes) -> str:
         """Write an object, whole or not at all; returns its tag."""

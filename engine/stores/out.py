@@ -301,7 +301,7 @@ def _fetch_one(
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
     part.unlink(missing_ok=True)
-    etag = bucket.download(entry.key, part)
+    etag = bucket.download(entry, part)
     os.replace(part, path)
     status = path.stat()
     index.note_as(name, etag, status.st_size, status.st_mtime_ns)

@@ -116,6 +116,11 @@ def test_refused_and_failing(s3, archive, monkeypatch):
     monkeypatch.setattr("alps.engine.stores.client.RETRIES", 1)
     s3.misbehave(Rule("list-type", status=500, times=1))
     assert len(names(f"s3://bucket/{archive}/")) == 7
+    s3.misbehave(Rule("list-type", bytes_sent=300, times=1))
+    assert len(names(f"s3://bucket/{archive}/")) == 7
+    s3.misbehave(Rule("list-type", bytes_sent=300))
+    with pytest.raises(SourceError, match="response body error; check the endpoint"):
+        find_sources(f"s3://bucket/{archive}/")
     s3.misbehave(Rule("list-type", status=500))
     with pytest.raises(SourceError, match="the store answers 500 OnOrder, tried 2 times"):
         find_sources(f"s3://bucket/{archive}/")

@@ -91,6 +91,14 @@ def test_the_store_is_what_counts(s3, out, tmp_path):
     assert [r.path[-2:] for r in requests if r.method == "GET" and "list" not in r.path] == ["/a"]
     with opened(out, writes=False, scratch=tmp_path / "elsewhere") as other:
         assert other != root and (other / "b").read_text() == "kept"
+    for honest in (False, True):
+        s3.misbehave(Rule(r"\d/b$", "GET", bytes_sent=2, honest=honest, times=1))
+        with opened(out, writes=False, scratch=tmp_path / f"cut-{honest}") as other:
+            assert (other / "b").read_text() == "kept"
+        s3.misbehave(Rule(r"\d/b$", "GET", bytes_sent=2, honest=honest))
+        with pytest.raises(StoreError, match=f"cannot read {out}/b: "):
+            opened(out, writes=False, scratch=tmp_path / f"cut-again-{honest}").__enter__()
+        s3.misbehave()
     (root.parent / "index.sqlite").write_bytes(b"torn" * 4000)
     with opened(out, writes=False):
         assert (root / "b").read_text() == "kept"

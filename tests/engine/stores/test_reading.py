@@ -88,10 +88,11 @@ def test_a_body_cut_short_once_is_asked_for_again(s3, stored, images, name, firs
     assert (read(path) == read(images / name)).all()
 
 
+@pytest.mark.parametrize("honest", [False, True])
 @pytest.mark.parametrize("name", FORMATS)
-def test_bodies_that_are_always_cut_short_are_no_pixels(s3, stored, name):
+def test_bodies_that_are_always_cut_short_are_no_pixels(s3, stored, name, honest):
     path = stored(name)
-    s3.misbehave(Rule(name, times=1), Rule(name, bytes_sent=1000))
+    s3.misbehave(Rule(name, times=1), Rule(name, bytes_sent=1000, honest=honest))
     with pytest.raises(SourceError) as error:
         read(path)
     assert "\n" not in str(error.value) and f"{name}: " in str(error.value)
