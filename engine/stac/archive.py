@@ -3,12 +3,15 @@
 import os
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from heapq import merge
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
-from typing import Self
+from typing import NamedTuple, Self
 
 import msgspec
 
@@ -101,9 +104,54 @@ def open_archive(
         yield Archive(_sources(said), replace(reading, said=said), said)
 
 
+def grown(archive: Archive, known: SaidTable, anew: Container[str], file: Path) -> Archive:
+    """An archive of items that came to a run later; ``known``: what the run has of it.
+
+    What the run knows of an image, and its name, stay. anew: paths of images of which it does not.
+    file: takes what is said of all of them; appears whole or not at all.
+    """
+    if archive.said is None:
+        raise SourceError("SRC was STAC when this run was planned, and is no more; put it back")
+    new = archive.said
+
+    def both() -> Iterator[_Row]:
+        rows = merge(_marked(known, False), _marked(new, True), key=attrgetter("path"))
+        for _, some in groupby(rows, attrgetter("path")):
+            first, *more = some  # of the two the one that is known comes first
+            if not more:
+                yield first
+            else:
+                said = more[0].said if first.path in anew else first.said
+                yield _Row(first.path, first.name, said, True)
+
+    with whole(file) as part, SaidWriter(part) as writer:
+        writer.write((NamedImage(row.path, row.name), row.said) for row in both())
+    there = (_source(row.path, row.name) for row in both() if row.is_there)
+    said = SaidTable(file)
+    return Archive(there, replace(archive.reading, said=said), said)
+
+
+class _Row(NamedTuple):
+    """What is said of an image, and whether SRC still has it."""
+
+    path: str
+    name: str
+    said: Said
+    is_there: bool
+
+
+def _marked(table: SaidTable, is_there: bool) -> Iterator[_Row]:
+    for image, said in table.rows():
+        yield _Row(*image, said, is_there)
+
+
+def _source(path: str, name: str) -> Source:
+    return Source(path if path.startswith("/vsi") else Path(path), name)
+
+
 def _sources(said: SaidTable) -> Iterator[Source]:
     for path, name in said.images():
-        yield Source(path if path.startswith("/vsi") else Path(path), name)
+        yield _source(path, name)
 
 
 class _Index:

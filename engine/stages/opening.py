@@ -19,10 +19,12 @@ from typing import Any
 
 import pyarrow as pa
 
+from alps.engine.base.atomic import publish, remove_folder
 from alps.engine.base.digests import fingerprint
 from alps.engine.base.errors import RunFolderError, SettingsError, SourceError
 from alps.engine.base.memory import memory_named
 from alps.engine.images.archive import Survey, plain_limits
+from alps.engine.images.facts.said import SaidTable
 from alps.engine.masks.generator import MaskGenerator
 from alps.engine.models.load import load_model
 from alps.engine.planning.extend import Wanted, extend_plan, say_what_is_new, take_back
@@ -33,7 +35,7 @@ from alps.engine.run_folder.items import ITEMS, reading_of
 from alps.engine.run_folder.locks import alone
 from alps.engine.run_folder.plan import Plan, refuse_partial, write_plan
 from alps.engine.run_folder.run_record import LABEL, PREDICT
-from alps.engine.run_folder.sums import record
+from alps.engine.run_folder.sums import forget_sums, record
 from alps.engine.runtimes.choose import (
     Model,
     check_name,
@@ -48,7 +50,7 @@ from alps.engine.settings import (
     RunSettings,
     deciding,
 )
-from alps.engine.stac.archive import open_archive
+from alps.engine.stac.archive import grown, open_archive
 from alps.engine.stages.changes import add_stamps, write_stamps
 from alps.engine.stages.tiles.device import keep_to_device
 from alps.engine.telemetry.record import recorder
@@ -268,23 +270,27 @@ def _grow(
 ) -> dict[str, Any]:
     """Take up what the plan of a run that is there has not; returns run.json."""
     settings = purpose.source
-    if ITEMS in run:
-        print(
-            f"{folder.root} is of a catalogue: images that came to it later, or could not be "
-            "opened, are not taken up; give another OUT",
-            file=sys.stderr,
-        )
-        return run
-    survey = Survey(reading_of(folder, run))
+    reading = reading_of(folder, run)
+    survey = Survey(reading)
+    later = folder.journal / ".later" / folder.items.name
 
     def before(new: SourceIndex, anew: frozenset[str]) -> None:
         _say_what_is_read(survey)
+        items = {}
+        if survey.reading.said is not None:  # before the plan: more in it than that does no harm
+            items[ITEMS] = len(survey.reading.said)
+            # Without a checksum it is taken as it is: whoever is killed now has one or the other.
+            forget_sums(folder, None, folder.items.relative_to(folder.root).as_posix())
+            publish(later, folder.items)
+            record(folder, folder.items)
+            survey.reading = replace(survey.reading, said=SaidTable(folder.items))
         add_stamps(folder, (one.source.path for one in new.all()), anew)
         folder.update_run(
             read=_added_up(run.get("read", []), survey.kinds()),
             stretches=plain_limits(survey.shared_limits()) | run.get("stretches", {}),
             warnings=survey.doubts | run.get("warnings", {}),
             updated=now(),
+            **items,
             **keeping_clusters(run),
         )
 
@@ -292,7 +298,13 @@ def _grow(
         recorder.stage("plan"),
         open_archive(src, settings, exclude=folder.root) as archive,
     ):
+        if reading.said is not None:
+            later.parent.mkdir(exist_ok=True)
+            unopened = {tile.path for tile in Plan.of(folder).firsts() if tile.reason}
+            archive = grown(archive, reading.said, unopened if wanted.unopened else (), later)
+            survey.reading = replace(reading, said=archive.said)
         extend_plan(folder, archive.sources, settings, survey, wanted, before)
+        remove_folder(later.parent)
     return folder.read_planned(purpose.kind)
 
 

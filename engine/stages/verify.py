@@ -35,6 +35,7 @@ THREADS = 8  # that hash; each waits for the disk or has a core
 # What one pass drops when its label maps are there, and what is made when it is needed.
 DROPPED = ("segments", "regions", "vectors", "clusters")
 REMADE = ("vectors", "predicted")
+SET_ASIDE = "journal/kept-"  # while a run grows
 PAINTED = ("labels", "objects", "confidence", "probabilities")
 ROOMS = (*DROPPED, "predicted", *PAINTED)
 
@@ -143,7 +144,7 @@ def _check(folder: RunFolder, one: FileSum, number: int | None, keeps: bool) -> 
                 one.file, "is damaged: its SHA-256 is not that of what was written", number
             )
     except FileNotFoundError:
-        if room in REMADE or (room in DROPPED and not keeps):
+        if room in REMADE or (room in DROPPED and not keeps) or one.file.startswith(SET_ASIDE):
             return None
         return Finding(one.file, "is missing", number)
     except OSError as error:

@@ -146,6 +146,14 @@ class SaidTable:
             for path, name in self._column(number, "name"):
                 yield NamedImage(path, name)
 
+    def rows(self) -> Iterator[tuple[NamedImage, Said]]:
+        """All that is said, in the order of paths."""
+        stamp = _stamp(self.file)
+        for number in range(len(_firsts(self.file, stamp))):
+            for row in _read(self.file, stamp, number, None).to_pylist():
+                image = NamedImage(row["path"], row["name"])
+                yield image, Said(**{name: _plain(row[name]) for name in _COLUMNS})
+
     def _column(self, number: int, name: str) -> Iterator[tuple[str, Any]]:
         table = _read(self.file, _stamp(self.file), number, ["path", name])
         return zip(table["path"].to_pylist(), table[name].to_pylist(), strict=True)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -152,6 +153,46 @@ def test_a_size_that_the_file_has_not_is_a_row_with_a_reason(tmp_path, image, la
     assert plan_of(stac)["naip/a.tif"].reason == ""
     assert "97 x 96 pixels (proj:shape)" in plan_of(stac)["naip/b.tif"].reason
     assert list(labels(stac)) == ["a.tif"]
+
+
+def test_a_run_takes_up_items_that_came_later_or_were_mended(
+    tmp_path, image, label, options, capsys
+):
+    paths = [
+        save_raster(tmp_path / "in" / f"{n}.tif", np.roll(image[:3], ord(n), 2), **PLACE)
+        for n in "abcd"
+    ]
+    items = [item_of(path, tmp_path) for path in paths]
+    good = json.loads(json.dumps(items))
+    items[1]["properties"]["proj:shape"] = [5, 5]  # mended later
+    src = collection_of(items[:2], tmp_path / "items.json")
+    run = label(src, "out")
+    first = labels(run)
+    assert list(first) == ["a.tif"]
+    for band in good[0]["assets"]["image"]["raster:bands"]:  # and what is known stays
+        band["nodata"] = 99
+    collection_of([*good[:3]], src)
+    label(src, "out")
+    assert "1 images at SRC came after this run was planned" in capsys.readouterr().err
+    collection_of([good[3], good[2], good[1]], src)  # and what is gone stays too
+    label(src, "out")
+    assert "2 images at SRC came after this run was planned" in capsys.readouterr().err
+    settings = RunSettings(
+        segment=SegmentSettings(runtime="torch"), cluster=ClusterSettings(clusters=2)
+    )
+    label_archive(src, run.root, settings, replace(options, update=True, retry_failed=True))
+    assert "are no more at SRC (naip/a.tif)" in capsys.readouterr().err
+    assert labels(run).keys() == {"a.tif", "b.tif", "c.tif", "d.tif"}
+    assert labels(run)["a.tif"] == first["a.tif"]
+    said = said_of(run, run.read_run())
+    assert [said.of(path).id for path in paths] == list("abcd") and len(said) == 4
+    assert said.of(paths[0]).nodata == () or 99 not in said.of(paths[0]).nodata
+    assert (said.of(paths[1]).width, said.of(paths[1]).height) == (SIDE, SIDE)
+    assert run.read_run()["items"] == 4 and verify_archive(run).is_right
+    assert not list(run.journal.glob(".later*"))
+    assert len(list((run.root / "stac" / "items").iterdir())) == 4
+    label(src, "out")
+    assert "came after" not in capsys.readouterr().err.rpartition("painting")[2]
 
 
 def test_the_date_of_the_item_outranks_the_name(tmp_path, image, label):
