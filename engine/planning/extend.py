@@ -47,7 +47,6 @@ class _Compared:
     """What is at SRC, against a plan."""
 
     planned: Texts  # names of its sources
-    products: Texts  # that they may share a stretch with
     new: int = 0
     first_new: str = ""
     back: dict[str, int] = field(default_factory=dict)  # name -> tile of what can be opened now
@@ -127,7 +126,7 @@ def extend_plan(
             if not len(new):
                 return
             look_at(new, settings, survey)
-            _fit(new, survey, known)
+            _fit(new, survey, plan)
             new.name_labels(_labels(plan, known))
             moved = _moved(new, plan, known)
             before(new, frozenset(plan.tile(tile).path for tile in moved))
@@ -163,23 +162,21 @@ def settle_moved(folder: RunFolder, plan: Plan, tiles: Iterable[int]) -> None:
 def _compare(
     found: SourceIndex, plan: Plan, settings: FilledSourceSettings, reading: Reading
 ) -> _Compared:
-    known = _Compared(Texts(found, "planned"), Texts(found, "products"))
-    there = Texts(found, "there")
-    for one in found.all():
-        there.add(printable(one.source.name))
+    known, there = _Compared(Texts(found, "planned")), Texts(found, "there")
+    for name in found.names():
+        there.add(printable(name))
     for first in plan.firsts():
         if first.is_moved:
             known.moved.append(first.tile_id)
             continue
         known.planned.add(first.source)
-        known.products.add(product_of(first.path))
         if first.source not in there:
             known.gone += 1
             known.names_gone += [first.source] if known.gone <= NAMES_SAID else []
         elif first.reason and _opens(first, settings, reading):
             known.back[first.source] = first.tile_id
-    for one in found.all():
-        if (name := printable(one.source.name)) not in known.planned:
+    for name in map(printable, found.names()):
+        if name not in known.planned:
             known.new += 1
             known.first_new = known.first_new or name
     return known
@@ -195,17 +192,16 @@ def _opens(first: PlannedTile, settings: FilledSourceSettings, reading: Reading)
     return True
 
 
-def _fit(new: SourceIndex, survey: Survey, known: _Compared) -> None:
+def _fit(new: SourceIndex, survey: Survey, plan: Plan) -> None:
     """Fit stretches of products of which the run has nothing yet; others stay as they are."""
-    stretches = survey.reading.shared
-    if survey.reading.settings.stretch == "archive" and stretches:
-        survey.fit({})
-        return
-    alike = {
-        name: paths
-        for name, paths in new.alike().items()
-        if name not in stretches and product_of(paths[0]) not in known.products
-    }
+    stretches, settings = survey.reading.shared, survey.reading.settings
+    alike = {name: paths for name, paths in new.alike().items() if name not in stretches}
+    if alike and settings.stretch == "archive":  # what the run has is of that product
+        alike = {}
+    elif alike:
+        products = {product_of(paths[0]) for paths in alike.values()}
+        known = {product for one in plan.firsts() if (product := product_of(one.path)) in products}
+        alike = {n: paths for n, paths in alike.items() if product_of(paths[0]) not in known}
     survey.fit(alike)
 
 

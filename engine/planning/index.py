@@ -118,6 +118,14 @@ class SourceIndex:
                     (label, one.source.name, _stored(one.source.path)[0]),
                 )
 
+    def names(self) -> Iterator[str]:
+        """Names of all sources, in their order."""
+        query = "select name, path from sources where (name, path) > (?, ?) order by 1, 2 limit ?"
+        last = "", b""
+        while rows := self._rows(query, (*last, AT_ONCE)):
+            yield from (name for name, _ in rows)
+            last = rows[-1]
+
     def all(self) -> Iterator[IndexedSource]:
         """All sources by their names; others may be noted meanwhile."""
         query = (
