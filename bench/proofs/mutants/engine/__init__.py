@@ -14,6 +14,7 @@ from alps.bench.proofs.mutants.engine import (
     run_folder,
     stages,
     stores,
+    watching,
 )
 
 MUTANTS = [
@@ -23,6 +24,7 @@ MUTANTS = [
     *clusters.MUTANTS,
     *labels.MUTANTS,
     *stages.MUTANTS,
+    *watching.MUTANTS,
     *run_folder.MUTANTS,
     *stores.MUTANTS,
     *quality.MUTANTS,
