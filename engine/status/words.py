@@ -168,8 +168,11 @@ def _rate(rate: float, unit: str) -> str:
 def _who(process: Process) -> tuple[str, str]:
     beat, age = process.beat, max(0.0, process.age)
     share = f", share {beat.share[0]}/{beat.share[1]}" if beat.share[1] > 1 else ""
-    who = f"process {beat.pid} on {beat.host}{share}, since {beat.started}"
+    what = "process" if process.is_run else "worker"
+    who = f"{what} {beat.pid} on {beat.host}{share}, since {beat.started}"
     work = f": {_work(process)}" if beat.work else ""
+    if not process.is_run and beat.made:
+        work = f": {sum(beat.made.values())} tiles"
     if process.state == ENDED:
         return "ended", f"{who}{work}; {_ago(age)}: {beat.ended}"
     if process.state == DEAD:

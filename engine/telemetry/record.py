@@ -106,6 +106,7 @@ class Recorder:
     def tile(self, row: Mapping[str, Any]) -> None:
         """Count a tile that was made, by its row of tiles.parquet."""
         with self._lock:
+            self._moved = self._clock()
             self._pending[row["status"]] += 1
             self._made[row["status"]] += 1
             if row["status"] == "failed":

@@ -330,7 +330,7 @@ def test_shares_and_workers_are_summed(tmp_path):
     write_beat(folder, "a", share=[1, 2], done=30, rate=1.0, **work)
     write_beat(folder, "b", share=[2, 2], done=10, rate=4.0, **work)
     write_beat(folder, "w", role="worker", parent=7, pending={"ok": 3, "failed": 1},
-               pending_failed={"away": 1}, failed={"bad": 2}, tiles={"failed": 2})  # fmt: skip
+               made={"ok": 3, "failed": 3}, pending_failed={"away": 1}, failed={"bad": 2}, tiles={"failed": 2})  # fmt: skip
     found = status_of(folder)
     assert found.state == RUNNING and found.rate == 5.0 and found.unit == "tiles"
     assert found.seconds_left == 20.0  # of the slower share
@@ -339,6 +339,7 @@ def test_shares_and_workers_are_summed(tmp_path):
     assert "share 1/2" in words.as_text(found) and "5 tiles a second, 0:20 left" in words.as_text(
         found
     )
+    assert "worker 7 on w, since then: 6 tiles; last sign of life" in words.as_text(found)
     os.utime(folder.journal / "alive-a.json", (1, 1))
     found = status_of(folder)
     assert found.seconds_left == 10.0 and "silent" in words.as_text(found)

@@ -76,6 +76,9 @@ def test_the_rate_is_of_the_last_minutes_and_of_this_work(recorder, clock):
     assert recorder.snapshot().silent == 60 and recorder.snapshot().rate < 2
     recorder.see("cutting", 1, 10)
     assert recorder.snapshot().rate is None and recorder.snapshot().silent == 0
+    clock.now += 60
+    recorder.tile(row())  # of a worker, whose progress is another's
+    assert recorder.snapshot().silent == 0
 
 
 def test_slow_work_has_a_rate_too(recorder, clock):
