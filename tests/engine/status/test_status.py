@@ -329,8 +329,9 @@ def test_shares_and_workers_are_summed(tmp_path):
     work = {"stage": "segment", "work": "segmenting", "total": 50}
     write_beat(folder, "a", share=[1, 2], done=30, rate=1.0, **work)
     write_beat(folder, "b", share=[2, 2], done=10, rate=4.0, **work)
-    write_beat(folder, "w", role="worker", parent=7, pending={"ok": 3, "failed": 1},
-               made={"ok": 3, "failed": 3}, pending_failed={"away": 1}, failed={"bad": 2}, tiles={"failed": 2})  # fmt: skip
+    made = {"pending": {"ok": 3, "failed": 1}, "pending_failed": {"away": 1}}
+    made |= {"made": {"ok": 3, "failed": 3}, "tiles": {"failed": 2}, "failed": {"bad": 2}}
+    write_beat(folder, "w", role="worker", parent=7, **made)
     found = status_of(folder)
     assert found.state == RUNNING and found.rate == 5.0 and found.unit == "tiles"
     assert found.seconds_left == 20.0  # of the slower share
