@@ -85,7 +85,9 @@ class _Shown:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Write a text."""
+        """Write a text. Raises TypeError for bytes, by which click knows a stream of text."""
+        if not isinstance(text, str):
+            raise TypeError(f"text is written here, not {type(text).__name__}")
         self._stream.write(shown(text))
         return len(text)
 

@@ -30,10 +30,10 @@ FREE = (
     "probabilities/",
 )  # fmt: skip
 GROWING = ("journal/sums-", "journal/painted.jsonl")
-# What belongs to one machine alone: locks, signs of life, and what is being written or replaced.
-OF_A_MACHINE = re.compile(
-    r"journal/(lock|holder-of-|alive-).*|(.*/)?\.[^/]*\.(part|old|cog|tmp)(/.*)?"
-)
+# What belongs to one machine alone: locks, and what is being written or replaced.
+OF_A_MACHINE = re.compile(r"journal/(lock|holder-of-).*|(.*/)?\.[^/]*\.(part|old|cog|tmp)(/.*)?")
+# Files that processes at work write anew, again and again, and how often others are to see them.
+SIGNS, SIGN_SECONDS = "journal/alive-*.json", 15.0
 
 
 class _Put(NamedTuple):
@@ -66,6 +66,7 @@ class FolderMirror:
         self._waiting: dict[str, _Put] = {}
         self._grown: set[Path] = set()  # journals with lines that are not in the store
         self._put_at: dict[Path, float] = {}  # when journals were put last
+        self._signs_at = time.monotonic()
         self._lock = threading.RLock()  # of these three
         self._order = threading.RLock()  # of puts whose order counts
 
@@ -128,7 +129,9 @@ class FolderMirror:
                     del self._waiting[name]
 
     def flush(self, *, is_end: bool = False) -> None:
-        """Put the journals whose time has come; at the end all of them, and wait for all else."""
+        """Put the journals whose time has come, and signs of life; at the end all of them, and wait
+        for all else.
+        """
         with self._lock:
             now = time.monotonic()
             old = {one for one, at in self._put_at.items() if now - at > JOURNAL_SECONDS}
@@ -137,6 +140,12 @@ class FolderMirror:
                 del self._put_at[one]
         for path in due:
             self._put_journal(path)
+        if is_end or now - self._signs_at > SIGN_SECONDS:
+            self._signs_at = now
+            for path in self.root.glob(SIGNS):
+                with suppress(FileNotFoundError):
+                    if self.index.etag(self._name(path), path) is None:
+                        self.put(path, path)
         if is_end:
             self.settle()
 

@@ -54,7 +54,7 @@ def test_what_is_done_in_the_folder_is_done_in_the_store(s3, out):
         write_text(root / "named/x", "x")
         remove_folder(root / "named")
         (root / "by_others.txt").write_text("not told")
-        for name in ("labels/.maps.old/a.png", "journal/alive-here-1.json", "labels/.a.png.part"):
+        for name in ("labels/.maps.old/a.png", "journal/holder-of-lock.json", "labels/.a.png.part"):
             (root / name).parent.mkdir(exist_ok=True)
             (root / name).write_text("of this machine")
         assert shown(root / "labels") == f"{out}/labels" and str(address_of(root)) == out
@@ -136,6 +136,22 @@ def test_journals_that_grow_are_put_now_and_then(s3, out, monkeypatch):
             append_line(journal, {"number": 20})
             append_line(journal, {"number": 21})
     assert stored(s3, out)["journal/painted.jsonl"].count(b"\n") == 22
+
+
+def test_signs_of_life_are_seen_elsewhere(s3, out, tmp_path, monkeypatch):
+    monkeypatch.setattr(mirror, "SIGN_SECONDS", 0.2)
+    with opened(out, writes=True) as root:
+        write_text(root / "run.json", "{}")
+        (root / "journal").mkdir(exist_ok=True)
+        sign = root / "journal" / "alive-here-1.json"
+        sign.write_text("1")
+        time.sleep(1.5)
+        sign.write_text("22")
+        time.sleep(1.5)
+        with opened(out, writes=False, scratch=tmp_path / "two", only=("journal/",)) as other:
+            assert (other / "journal" / sign.name).read_text() == "22"
+        sign.unlink()
+    assert set(stored(s3, out)) == {"run.json"}
 
 
 def test_two_on_one_out(s3, out, tmp_path):

@@ -9,8 +9,8 @@ READING, LISTING = (f"{TESTS}/test_reading.py",), (f"{TESTS}/test_listing.py",)
 MUTANTS = [
     Mutant(
         "engine/images/gdal.py",
-        '    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",\n',
-        "",
+        '        options["CPL_VSIL_CURL_ALLOWED_FILENAME"] = path',
+        "        pass",
         READING,
         "a dozen files are looked for beside each image of a store",
     ),
