@@ -99,6 +99,7 @@ def test_a_run_over_stac_in_a_store(s3, out, archive, options, tmp_path):
     assert "water" in again["properties"]["label:classes"][0]["classes"]
 
 
+@pytest.mark.slow
 def test_another_machine_goes_on(s3, out, archive, options, tmp_path, monkeypatch):
     """Segmented here, clustered there, painted at a third; and painted anew without COG."""
     six = ClusterSettings(clusters=6)
@@ -113,6 +114,7 @@ def test_another_machine_goes_on(s3, out, archive, options, tmp_path, monkeypatc
     assert content(fetched(s3, out, tmp_path / "copy")) == content(tmp_path / "local")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("good", [3, 9, 17, 26])
 def test_a_store_that_fails_in_the_middle(
     s3, out, archive, options, on_disk_as_cog, tmp_path, monkeypatch, good
@@ -130,6 +132,7 @@ def test_a_store_that_fails_in_the_middle(
     assert content(fetched(s3, out, tmp_path / "copy")) == on_disk_as_cog
 
 
+@pytest.mark.slow
 def test_requests_of_a_failing_store_are_tried_again(
     s3, out, archive, options, on_disk_as_cog, tmp_path, monkeypatch
 ):
@@ -144,6 +147,7 @@ def invoke(*words):
     return CliRunner().invoke(commands, [str(word) for word in words], prog_name="alps")
 
 
+@pytest.mark.slow
 def test_commands_name_the_store_and_not_the_local_folder(s3, out, archive, speck, tmp_path):
     given = ["--scratch", tmp_path / "scratch"]
     words = ["--model", speck, "--device", "cpu", "--tile", 128, "--overlap", 16, "--clusters", 3]

@@ -43,6 +43,7 @@ def test_the_bytes_are_those_of_a_run_on_disk(s3, src, on_disk, speck, tmp_path)
     assert len(again) <= 1 + 5 * 5, again  # the report's pictures
 
 
+@pytest.mark.slow
 def test_an_image_that_fails_is_a_row_with_a_reason(s3, src, speck, tmp_path):
     s3.misbehave(Rule("b.jpg", times=1), Rule("b.jpg", bytes_sent=3000))
     options = RunOptions(str(speck), "cpu", max_failed=0.9)
@@ -52,6 +53,7 @@ def test_an_image_that_fails_is_a_row_with_a_reason(s3, src, speck, tmp_path):
     assert failed.keys() == {"b.jpg"} and "s3://bucket/" in failed["b.jpg"]
 
 
+@pytest.mark.slow
 def test_a_store_that_went_away_stops_the_run_which_goes_on(
     s3, src, on_disk, speck, tmp_path, monkeypatch
 ):
