@@ -295,25 +295,27 @@ def segment(
 
 @click.command()
 @out_argument
-@device_option
+@devices_option
+@workers_option
 @settings_options(ClusterSettings)
-def cluster(out: Path, device: str, **values: Any) -> None:
+def cluster(out: Path, device: str, workers: int | None, **values: Any) -> None:
     """Cluster the regions of OUT again, with another K say; runs no SAM."""
     from alps.engine.stages import single
 
-    single.cluster(out, pick(ClusterSettings, values), device)
+    single.cluster(out, pick(ClusterSettings, values), device, workers)
     click.echo(f"clustered {out}; next: alps paint {out}")
 
 
 @click.command()
 @out_argument
 @max_failed_option
+@workers_option
 @settings_options(PaintSettings)
-def paint(out: Path, max_failed: float, **values: Any) -> None:
+def paint(out: Path, max_failed: float, workers: int | None, **values: Any) -> None:
     """Paint the label maps of OUT with its clusters, and write the report."""
     from alps.engine.stages import single
 
-    _say(single.paint(out, pick(PaintSettings, values), max_failed))
+    _say(single.paint(out, pick(PaintSettings, values), max_failed, workers))
 
 
 @click.command()

@@ -63,8 +63,15 @@ def segment(
 
 
 @at_hand
-def cluster(out: str | Path, settings: ClusterSettings | None = None, device: str = "auto") -> None:
+def cluster(
+    out: str | Path,
+    settings: ClusterSettings | None = None,
+    device: str = "auto",
+    workers: int | None = 1,
+) -> None:
     """Put the regions of ``out`` into classes, with another K say; runs no SAM.
+
+    workers: processes that share all but the fitting; None: as many as suit the machine.
 
     Raises:
         RunFolderError: ``out`` is in use, no run folder, or not segmented to the end.
@@ -72,15 +79,21 @@ def cluster(out: str | Path, settings: ClusterSettings | None = None, device: st
     """
     folder = RunFolder(Path(out))
     folder.read_planned()  # before a lock makes a folder of a mistyped path
-    with locked(folder):
-        cluster_stage(folder, settings or ClusterSettings(), device, refit=True)
+    options = RunOptions(device=device, workers=workers)
+    with locked(folder), crew_for(folder, options) as (crew, here):
+        cluster_stage(folder, settings or ClusterSettings(), here.device, refit=True, crew=crew)
 
 
 @at_hand
 def paint(
-    out: str | Path, settings: PaintSettings | None = None, max_failed: float = 0.1
+    out: str | Path,
+    settings: PaintSettings | None = None,
+    max_failed: float = 0.1,
+    workers: int | None = 1,
 ) -> RunSummary:
     """Paint the label maps of ``out`` with its clusters, and write the report.
+
+    workers: processes that share the label maps; None: as many as suit the machine.
 
     Raises:
         RunFolderError: ``out`` is in use, no run folder, or without clusters.
@@ -88,6 +101,8 @@ def paint(
     """
     folder = RunFolder(Path(out))
     folder.read_planned()
+    options = RunOptions(device="cpu", workers=workers)
     with locked(folder):
-        unpainted = paint_stage(folder, settings or PaintSettings())
+        with crew_for(folder, options) as (crew, _):
+            unpainted = paint_stage(folder, settings or PaintSettings(), crew)
         return finish(folder, max_failed, unpainted)

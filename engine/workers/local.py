@@ -26,7 +26,7 @@ from alps.engine.base.progress import note
 from alps.engine.base.stopping import children_without_ctrl_c, raise_if_stopped
 from alps.engine.stores import out as stores_out
 from alps.engine.workers.place import Place
-from alps.engine.workers.process import Begin, Done, Failed, Number, Over, Quit, Told
+from alps.engine.workers.process import Begin, Beginning, Done, Failed, Number, Over, Quit, Told
 from alps.engine.workers.protocol import Job, Tell
 
 MOST_DEATHS = 3  # of workers by one piece of work, or at their start one after the other
@@ -79,11 +79,20 @@ class LocalCrew:
     Args:
         places: one a worker.
         journal: of the run folder, for the workers' signs of life; None: no signs.
+        share: (i, n), of the run's shards, that the workers are at.
+        modules: that they import while there is nothing to do yet.
     """
 
-    def __init__(self, places: Sequence[Place], journal: Path | None = None) -> None:
+    def __init__(
+        self,
+        places: Sequence[Place],
+        journal: Path | None = None,
+        share: tuple[int, int] = (0, 1),
+        modules: Sequence[str] = (),
+    ) -> None:
         self.size, self.device = len(places), places[0].device
-        self._places, self._journal = places, journal
+        self._places, self._journal, self._share = places, journal, share
+        self._modules = tuple(modules)
         self._workers: list[_Process] = []
         self._stillborn = 0  # workers that died before they said anything, one after the other
 
@@ -219,9 +228,16 @@ class LocalCrew:
     def _start(self, place: Place) -> _Process:
         ours, theirs = Pipe()
         handle = theirs.fileno()
-        arguments = pickle.dumps(
-            (handle, os.getpid(), place, self._journal, stores_out.places())
-        ).hex()
+        begin = Beginning(
+            handle,
+            os.getpid(),
+            place,
+            self._journal,
+            self._share,
+            stores_out.places(),
+            self._modules,
+        )
+        arguments = pickle.dumps(begin).hex()
         code = (
             f"import sys; sys.path[:] = {sys.path!r}\n"
             f"from alps.engine.workers.process import start\nstart({arguments!r})\n"

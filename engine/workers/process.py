@@ -3,6 +3,7 @@
 It is told jobs and numbers over a connection, and ends when nobody is at its other end any more.
 """
 
+import importlib
 import os
 import pickle
 import signal
@@ -82,29 +83,35 @@ class WorkerFault(RuntimeError):
     """What cannot be pickled of an exception: its text."""
 
 
-def main(
-    handle: int, parent: int, place: Place, journal: Path | None, stores: Sequence[stores_out.Place]
-) -> None:
-    """Be a worker.
+@dataclass(frozen=True)
+class Beginning:
+    """What a worker is told when it starts."""
 
-    Args:
-        handle: of a connection, as ``Connection.fileno`` gives it.
-        parent: process id of who is at its other end.
-        place: where to compute.
-        journal: of the run folder, for a sign of life; None: no sign.
-        stores: OUTs in object stores that the parent has opened.
-    """
+    handle: int  # of a connection, as ``Connection.fileno`` gives it
+    parent: int  # process id of who is at its other end
+    place: Place
+    journal: Path | None  # of the run folder, for a sign of life; None: no sign
+    share: tuple[int, int]  # of the run's shards
+    stores: Sequence[stores_out.Place]  # OUTs in object stores that the parent has opened
+    modules: Sequence[str]  # that jobs will need, to be imported before there are any
+
+
+def main(begin: Beginning) -> None:
+    """Be a worker."""
     listen()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides, and says what there is
-    place.settle()
-    worker = _Worker(Connection(handle))
+    begin.place.settle()
+    worker = _Worker(Connection(begin.handle))
+    for name in begin.modules:
+        importlib.import_module(name)
     try:
         with ExitStack() as stack:
             stack.enter_context(silent())
-            for store in stores:
+            for store in begin.stores:
                 stack.enter_context(stores_out.attached(store))
-            if journal is not None:
-                stack.enter_context(beating(journal, role=WORKER, parent=parent))
+            if begin.journal is not None:
+                alive = beating(begin.journal, begin.share, WORKER, begin.parent)
+                stack.enter_context(alive)
             worker.run()
     except Stopped:
         os._exit(1)  # nobody is there who could be told
@@ -189,6 +196,6 @@ def _pickled(error: Exception) -> bytes:
 
 
 def start(arguments: str) -> None:
-    """As ``main``, with its arguments pickled, in hexadecimal digits."""
-    main(*pickle.loads(bytes.fromhex(arguments)))
+    """As ``main``, of a ``Beginning`` that was pickled, in hexadecimal digits."""
+    main(pickle.loads(bytes.fromhex(arguments)))
     sys.exit(0)

@@ -13,6 +13,8 @@ from alps.engine.workers.place import places, visible_gpus, workers_for
 from alps.engine.workers.protocol import Alone, Crew
 from alps.kernels.base.threads import threads
 
+MODULES = ("alps.engine.stages.tiles.job", "alps.engine.stages.regions")  # what most jobs need
+
 
 @contextmanager
 def crew_for(folder: RunFolder, options: RunOptions) -> Iterator[tuple[Crew, RunOptions]]:
@@ -34,5 +36,5 @@ def crew_for(folder: RunFolder, options: RunOptions) -> Iterator[tuple[Crew, Run
         yield Alone(), here
         return
     own = places(workers, threads(), visible_gpus(gpus[:workers]))
-    with LocalCrew(own, folder.journal) as crew:
+    with LocalCrew(own, folder.journal, options.share, MODULES) as crew:
         yield crew, here

@@ -153,7 +153,10 @@ def segment_with(
     def carry_out(shards: Sequence[int], tell: Tell) -> Iterator[tuple[int, dict[str, str]]]:
         on = known_device(folder)
         if on is None:
-            ((_, on),) = crew.carry_out(LookAtDevice(model), [0], nothing_to_tell)
+            if crew.device == "cpu":  # nothing has to be tried
+                on = computed_on(loaded.generator().runtime, loaded.model.device)
+            else:
+                ((_, on),) = crew.carry_out(LookAtDevice(model), [0], nothing_to_tell)
             with alone(folder, options.share):
                 note_device(folder, on)
         job = SegmentShards(folder.root, model, on, options.any_device, frozenset(again))

@@ -27,6 +27,7 @@ from speck import save_speck
 from alps.engine.cli import commands as cli
 from alps.engine.demo.scenes import SceneSettings, make_scene
 from alps.engine.runtimes.pytorch import TorchRuntime
+from alps.engine.workers.local import LocalCrew
 
 COMMANDS = {"label": cli.label, "segment": cli.segment, "cluster": cli.cluster, "paint": cli.paint,
             "fit-clusters": cli.fit_clusters}  # fmt: skip
@@ -50,6 +51,7 @@ class Outcome:
     file: Path  # that fit-clusters was to write
     root: Path  # the run folder
     points_per_batch: set[int]  # that the runtime was asked for
+    workers: int  # processes that were started
 
     @functools.cached_property
     def tiles(self) -> dict[str, np.ndarray]:
@@ -327,8 +329,7 @@ MAX_FAILED = {
 WORKERS = {
     "workers": Effect(
         ("--workers", "2"),
-        # The network runs in other processes.
-        lambda g, p: g.shards and p.points_per_batch and not g.points_per_batch,
+        lambda g, p: (g.workers, p.workers) == (2, 0) and not g.points_per_batch and g.shards,
     )
 }
 
@@ -370,12 +371,12 @@ EFFECTS = {
             ("--shard", "2/2"), lambda g, p: g.shards == p.shards[1:] != p.shards
         ),
     },
-    "cluster": CLUSTER | {
+    "cluster": CLUSTER | WORKERS | {
         "device": Effect(
             ("--clusters", "4", "--device", "cuda:99"), SEGMENT["device"].shows, code=2
         ),
     },
-    "paint": PAINT | MAX_FAILED,
+    "paint": PAINT | WORKERS | MAX_FAILED,
     "fit-clusters": SEGMENT | CLUSTER | MAX_FAILED | WORKERS | ANY_DEVICE | {
         "sample": Effect(
             ("--sample", "1"), lambda g, p: len(g.tiles["x"]) == 1 < len(p.tiles["x"])
@@ -450,7 +451,8 @@ class Bench:
         if command in ("label", "fit-clusters"):
             common += self._clusters(arguments)
         if command in ("cluster", "paint"):
-            labelled = self._labelled(archive)
+            # Workers do not know of shards that are small for this test alone.
+            labelled = self._labelled(archive, arguments if "--workers" in arguments else ())
             shutil.copytree(labelled.root, out)
             common = {"cluster": ["--clusters", "2"], "paint": ["--max-failed", "1"]}[command]
         places = {
@@ -471,6 +473,13 @@ class Bench:
                 return real(runtime, embedding, points, least, batch)
 
             patch.setattr(TorchRuntime, "decode", decode)
+            start, started = LocalCrew._start, []
+
+            def counted(crew, place):
+                started.append(place)
+                return start(crew, place)
+
+            patch.setattr(LocalCrew, "_start", counted)
             if archive == "changed":
                 self._draw(3)
                 CliRunner().invoke(COMMANDS[command], [*places, *common])
@@ -486,7 +495,7 @@ class Bench:
         code, said = done.exit_code, done.output
         if done.exception is not None and not isinstance(done.exception, SystemExit):
             code, said = getattr(done.exception, "exit_code", -1), said + str(done.exception)
-        return Outcome(code, said, file, out, asked)
+        return Outcome(code, said, file, out, asked, len(started))
 
     def _draw(self, seed: int) -> None:
         """Save an image as the archive that changes."""
@@ -502,8 +511,8 @@ class Bench:
             shutil.copy(six.file, self.names["clusters"])
         return []
 
-    def _labelled(self, archive: str) -> Outcome:
-        return self.run("label", (), archive)
+    def _labelled(self, archive: str, arguments: tuple[str, ...]) -> Outcome:
+        return self.run("label", arguments, archive)
 
 
 @pytest.fixture(scope="module")

@@ -74,6 +74,8 @@ def test_places_share_out_cores_and_gpus():
     assert [place.device for place in (Place(1), Place(1, "3"))] == ["cpu", "cuda"]
     assert [workers_for(cores, 0) for cores in (1, 2, 8, 15, 16, 64)] == [1, 1, 1, 1, 2, 8]
     assert workers_for(64, 4) == 4
+    assert visible_gpus([2, 0], {}) == ["2", "0"]
+    assert visible_gpus([1], {"CUDA_VISIBLE_DEVICES": "GPU-aa, GPU-bb"}) == ["GPU-bb"]
 
 
 @pytest.mark.parametrize("error", [SourceError("a.png is away"), SettingsError("no"), KeyError(3)])

@@ -230,4 +230,13 @@ MUTANTS = [
             "a group is painted when its first shard is there",
         ),
     ),
+    *changes_of(
+        "engine/stages/tiles/masks.py",
+        ("tests/engine/stages/test_overlap.py",),
+        (
+            'return stages, [Slots("encode", "find", AT_DEVICE)]',
+            "return stages, []",
+            "any number of batches is on a device",
+        ),
+    ),
 ]
