@@ -90,14 +90,14 @@ MUTANTS = [
     ),
     Mutant(
         "engine/cli/commands.py",
-        old="    single.cluster(out, pick(ClusterSettings, values), device)\n",
+        old="    single.cluster(out, pick(ClusterSettings, values), device, workers)\n",
         new="    single.cluster(out, None, device)\n",
         tests=(f"{OPTION}[cluster-clusters]",),
         why="options of alps cluster do nothing",
     ),
     Mutant(
         "engine/cli/commands.py",
-        old="_say(single.paint(out, pick(PaintSettings, values), max_failed))",
+        old="_say(single.paint(out, pick(PaintSettings, values), max_failed, workers))",
         new="_say(single.paint(out, pick(PaintSettings, values)))",
         tests=(f"{OPTION}[paint-max_failed]",),
         why="alps paint knows no --max-failed",
