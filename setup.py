@@ -126,6 +126,7 @@ EXTRAS = {
         "pytest-benchmark>=4,<6",
         "pytest-xdist>=3.6.1,<4",  # 3.6.1: tests run in the main thread, where signals arrive
         "pyyaml>=6,<7",
+        "ray>=2.30,<3",  # clusters of several nodes on one machine
         "pystac[validation]>=1.12,<2",  # opens what we write; 1.12: schemas of STAC 1.1 inside
         "ruff>=0.6,<1",
         "stac-valid>=4.2,<5",  # validates it; 4.2: the first of this name, once stac-validator

@@ -13,6 +13,7 @@ from alps.engine.cli.inspect import inspect
 from alps.engine.cli.models import models
 from alps.engine.cli.name import name
 from alps.engine.cli.options import (
+    ClusterOf,
     ShardOf,
     WorkersOf,
     device_option,
@@ -101,9 +102,29 @@ workers_option = click.option(
 )
 
 
+cluster_option = click.option(
+    "--cluster",
+    type=ClusterOf(),
+    help="Share the work out on the nodes of a Ray cluster: ray for the one that RAY_ADDRESS names "
+    "or that this machine belongs to, ray://HOST:PORT for another.",
+)
+worker_cores_option = click.option(
+    "--worker-cores",
+    type=click.IntRange(1),
+    help="With --cluster: cores of each worker that has no GPU, or beside it. Default: up to 8.",
+)
+
+
 def model_options(command: Callable) -> Callable:
     """What segments, and where."""
-    for option in (artefacts_option, workers_option, any_device_option, devices_option):
+    for option in (
+        artefacts_option,
+        worker_cores_option,
+        cluster_option,
+        workers_option,
+        any_device_option,
+        devices_option,
+    ):
         command = option(command)
     return model_option(command)
 
@@ -140,6 +161,8 @@ def label(
     device: str,
     any_device: bool,
     workers: int | None,
+    cluster: str | None,
+    worker_cores: int | None,
     artefacts: Path | None,
     max_failed: float,
     update: bool,
@@ -178,6 +201,8 @@ def label(
         any_device=any_device,
         retry_failed=retry_failed,
         workers=workers,
+        cluster=cluster,
+        worker_cores=worker_cores,
     )
     _say(label_archive(src, out, pick(RunSettings, values), options, one_pass))
 
@@ -216,6 +241,8 @@ def fit_clusters(
     device: str,
     any_device: bool,
     workers: int | None,
+    cluster: str | None,
+    worker_cores: int | None,
     artefacts: Path | None,
     max_failed: float,
     **values: Any,
@@ -235,6 +262,8 @@ def fit_clusters(
         artefacts=artefacts,
         any_device=any_device,
         workers=workers,
+        cluster=cluster,
+        worker_cores=worker_cores,
     )
     count = fit(src, file, sample, pick(RunSettings, values), options, work)
     click.echo(f"{values['clusters']} clusters of {count} regions: {file}")
@@ -264,6 +293,8 @@ def segment(
     device: str,
     any_device: bool,
     workers: int | None,
+    cluster: str | None,
+    worker_cores: int | None,
     artefacts: Path | None,
     max_failed: float,
     update: bool,
@@ -285,6 +316,8 @@ def segment(
         any_device=any_device,
         retry_failed=retry_failed,
         workers=workers,
+        cluster=cluster,
+        worker_cores=worker_cores,
     )
     done = single.segment(src, out, pick(RunSettings, values), options)
     click.echo(f"tiles: {', '.join(f'{count} {status}' for status, count in done.tiles.items())}")

@@ -3,6 +3,7 @@
 Name, default and help stand once.
 """
 
+import re
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
@@ -205,6 +206,18 @@ class WorkersOf(click.ParamType):
         if not str(value).isdecimal() or not 1 <= int(value) <= MOST_WORKERS:
             self.fail(f"{value!r}: give auto, or a number from 1 to {MOST_WORKERS}", param, ctx)
         return int(value)
+
+
+class ClusterOf(click.ParamType):
+    """A Ray cluster, ``ray`` or ``ray://HOST:PORT``."""
+
+    name = "ray"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Itself."""
+        if value != "ray" and not re.fullmatch(r"ray://[^/\s]+:\d+", value):
+            self.fail(f"{value!r}: give ray, or ray://HOST:PORT", param, ctx)
+        return value
 
 
 def settings_options(*classes: type) -> Callable[[Callable], Callable]:

@@ -83,6 +83,8 @@ class RunOptions:
     any_device: bool = False  # go on with a run that another kind of device began
     retry_failed: bool = False  # make anew what failed, for whatever reason
     workers: int | None = None  # processes; None: as many as suit the machine
+    cluster: str | None = None  # of Ray, as --cluster names it; None: this machine alone
+    worker_cores: int | None = None  # of each worker on that cluster; None: what suits its nodes
 
     def wanted(self) -> Wanted:
         """What of SRC a plan that is there takes up.

@@ -48,6 +48,8 @@ NOT_RUN = {
     "export TILES=/data/tiles": "sets what Compose reads",
     "job=$(sbatch": "needs Slurm; tests/test_deploy.py runs the script",
     "sbatch": "needs Slurm",
+    "ray": "starts a cluster",
+    "alps label TILES OUT-RAY --cluster ray": "needs a cluster; tests/engine/workers have one",
     "python -m alps.bench.labels.quality": "needs real labels, and an hour",
     "python -m alps.bench.labels.maps": "needs real images with labels, and an hour",
     "python -m alps.bench.seams": "needs a run of scenes of several windows",

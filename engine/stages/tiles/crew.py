@@ -8,9 +8,12 @@ from alps.engine.base.device import gpus_named
 from alps.engine.base.errors import SettingsError
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.stages.opening import RunOptions
+from alps.engine.stores import out as stores_out
 from alps.engine.workers.local import LocalCrew
 from alps.engine.workers.place import places, visible_gpus, workers_for
 from alps.engine.workers.protocol import Alone, Crew
+from alps.engine.workers.ray import RayCrew
+from alps.engine.workers.ray_seat import Wanted
 from alps.kernels.base.threads import threads
 
 MODULES = ("alps.engine.stages.tiles.job", "alps.engine.stages.regions")  # what most jobs need
@@ -22,8 +25,15 @@ def crew_for(folder: RunFolder, options: RunOptions) -> Iterator[tuple[Crew, Run
 
     Workers are started at once, so that they are ready when there is something to do.
 
-    Raises SettingsError for a device that is not there, or fewer workers than devices.
+    Raises SettingsError for a device that is not there, fewer workers than devices, or a cluster
+    that cannot be used.
     """
+    if options.cluster is not None:
+        with _on_ray(folder, options, options.cluster) as crew:
+            yield crew, replace(options, device="cpu")
+        return
+    if options.worker_cores is not None:
+        raise SettingsError("--worker-cores goes with --cluster; here --workers share all cores")
     gpus = gpus_named(options.device)
     workers = options.workers or workers_for(threads(), len(gpus))
     if workers < len(gpus) and "," in options.device:
@@ -38,3 +48,15 @@ def crew_for(folder: RunFolder, options: RunOptions) -> Iterator[tuple[Crew, Run
     own = places(workers, threads(), visible_gpus(gpus[:workers]))
     with LocalCrew(own, folder.journal, options.share, MODULES) as crew:
         yield crew, here
+
+
+def _on_ray(folder: RunFolder, options: RunOptions, cluster: str) -> RayCrew:
+    """Workers on the nodes of a Ray cluster."""
+    address = stores_out.address_of(folder.root)
+    if address is not None:
+        raise SettingsError(
+            f"--cluster {cluster}: nodes would not see {address} as a folder; give an OUT on a "
+            "file system that all of them see"
+        )
+    wanted = Wanted(options.device, options.worker_cores, options.workers)
+    return RayCrew(cluster, wanted, folder.journal, options.share)
