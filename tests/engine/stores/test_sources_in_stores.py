@@ -35,7 +35,7 @@ def test_the_bytes_are_those_of_a_run_on_disk(s3, src, on_disk, speck, tmp_path)
     tiles = len(statuses(tmp_path / "out"))
     # Of each image once in the plan, in a few when it is segmented and again when it is cut, once
     # when it is painted, and for the report's pictures.
-    assert len(requests) <= 1 + 5 * 8, requests
+    assert len(requests) <= 1 + 5 * 9, requests
     print(f"{len(requests)} requests for {tiles} tiles of 5 images")
     label_archive(src, tmp_path / "out", SETTINGS, RunOptions(str(speck), "cpu"))
     again = s3.take_log()
