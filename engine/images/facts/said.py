@@ -8,39 +8,47 @@ import math
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from alps.engine.base.errors import RunFolderError, SourceError
 
+if TYPE_CHECKING:  # images are read without it, and `alps --help` is quicker
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
 ROWS = 1024  # of a row group: what one look-up reads
 GROUPS_KEPT = 32  # row groups in memory, of all tables together
-SAID_SCHEMA = pa.schema(
-    [
-        ("path", pa.string()),  # as the plan has it; the rows are in its order
-        ("name", pa.string()),
-        ("reason", pa.string()),
-        ("id", pa.string()),
-        ("collection", pa.string()),
-        ("address", pa.string()),
-        ("asset", pa.string()),
-        ("chosen_by", pa.string()),
-        ("date", pa.int32()),
-        ("datetime", pa.string()),
-        ("start_datetime", pa.string()),
-        ("end_datetime", pa.string()),
-        ("band_names", pa.list_(pa.string())),
-        ("nodata", pa.list_(pa.float64())),
-        ("width", pa.int64()),
-        ("height", pa.int64()),
-        ("crs", pa.string()),
-        ("transform", pa.list_(pa.float64())),
-    ]
-)
+
+
+@cache
+def _schema() -> "pa.Schema":
+    """Of the table."""
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            ("path", pa.string()),  # as the plan has it; the rows are in its order
+            ("name", pa.string()),
+            ("reason", pa.string()),
+            ("id", pa.string()),
+            ("collection", pa.string()),
+            ("address", pa.string()),
+            ("asset", pa.string()),
+            ("chosen_by", pa.string()),
+            ("date", pa.int32()),
+            ("datetime", pa.string()),
+            ("start_datetime", pa.string()),
+            ("end_datetime", pa.string()),
+            ("band_names", pa.list_(pa.string())),
+            ("nodata", pa.list_(pa.float64())),
+            ("width", pa.int64()),
+            ("height", pa.int64()),
+            ("crs", pa.string()),
+            ("transform", pa.list_(pa.float64())),
+        ]
+    )
 
 
 @dataclass(frozen=True)
@@ -100,7 +108,7 @@ class NamedImage(NamedTuple):
 
 @dataclass(frozen=True)
 class SaidTable:
-    """What is said of the images of an archive, in a Parquet file with SAID_SCHEMA.
+    """What is said of the images of an archive, in a Parquet file.
 
     Every look-up raises RunFolderError where the file cannot be read.
     """
@@ -169,9 +177,11 @@ class SaidWriter:
         self._file = file
 
     def __enter__(self) -> "SaidWriter":
+        import pyarrow.parquet as pq
+
         # Statistics of paths alone: of a million images the file's footer is read for each of them.
         self._writer = pq.ParquetWriter(
-            self._file, SAID_SCHEMA, compression="zstd", write_statistics=["path"]
+            self._file, _schema(), compression="zstd", write_statistics=["path"]
         )
         return self
 
@@ -192,7 +202,9 @@ class SaidWriter:
         return count
 
     def _flush(self, rows: list[dict[str, Any]]) -> None:
-        self._writer.write_table(pa.Table.from_pylist(rows, schema=SAID_SCHEMA))
+        import pyarrow as pa
+
+        self._writer.write_table(pa.Table.from_pylist(rows, schema=_schema()))
         rows.clear()
 
 
@@ -208,11 +220,14 @@ def _stamp(file: Path) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=2)
-def _footer(file: Path, stamp: tuple[int, int]) -> pq.FileMetaData:
+def _footer(file: Path, stamp: tuple[int, int]) -> "pq.FileMetaData":
     """What the file says of its row groups, which of many of them takes longer than one of them."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
     with _reading(file):
         about = pq.read_metadata(file)
-        if about.schema.to_arrow_schema() != SAID_SCHEMA:
+        if about.schema.to_arrow_schema() != _schema():
             raise pa.ArrowInvalid("its columns are others")
         return about
 
@@ -226,11 +241,13 @@ def _firsts(file: Path, stamp: tuple[int, int]) -> list[str]:
 
 
 @lru_cache(maxsize=GROUPS_KEPT)
-def _group(file: Path, stamp: tuple[int, int], number: int) -> pa.Table:
+def _group(file: Path, stamp: tuple[int, int], number: int) -> "pa.Table":
     return _read(file, stamp, number, None)
 
 
-def _read(file: Path, stamp: tuple[int, int], number: int, columns: list[str] | None) -> pa.Table:
+def _read(file: Path, stamp: tuple[int, int], number: int, columns: list[str] | None) -> "pa.Table":
+    import pyarrow.parquet as pq
+
     with (
         _reading(file),
         pq.ParquetFile(file, metadata=_footer(file, stamp), pre_buffer=False) as opened,
@@ -248,6 +265,10 @@ class _reading:
         pass
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            return
+        import pyarrow as pa
+
         if isinstance(error, (OSError, pa.ArrowException)):
             raise RunFolderError(
                 f"cannot read {self._file}, which has what the catalogue said of the images: "
