@@ -262,16 +262,18 @@ def test_a_product_of_its_own_has_its_stretch_and_others_keep_theirs(
 
     for index in range(2):
         save(f"old/{index}.tif", 0)
+    save("alone/0.tif", 0)
     label_archive(images, out, SETTINGS, options)
     before = RunFolder(out).read_run()["stretches"]
     assert len(before) == 1
     save("old/2.tif", 20_000)  # does not move the stretch of its product
     for index in range(2):
         save(f"new/{index}.tif", 9000)
+        save(f"alone/{index + 1}.tif", 9000)  # one that had its own stretch would be read otherwise
     label_archive(images, out, SETTINGS, updating)
     run = RunFolder(out).read_run()
     assert before.items() <= run["stretches"].items() and len(run["stretches"]) == 2
-    assert sum(kind["sources"] for kind in run["read"]) == 5 and run["updated"]
+    assert sum(kind["sources"] for kind in run["read"]) == 8 and run["updated"]
 
 
 def test_a_run_that_has_grown_is_planned_again_by_repair(images, tmp_path, options, updating):
