@@ -208,17 +208,53 @@ def end(cluster, node, *pids):
     cluster.remove_node(node, allow_graceful=False)
 
 
+NAMES = tuple(f"{number}.png" for number in range(16))  # two shards
+SETTINGS = RunSettings(
+    segment=SegmentSettings(points_per_side=3), cluster=ClusterSettings(clusters=4)
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_command_that_dies_takes_its_workers_along_and_goes_on(cluster, tmp_path, speck, number):
+    small_archive(tmp_path / "tiles", NAMES)
+    common = (str(tmp_path / "tiles"), str(tmp_path / "out"), "--model", str(speck), "--device",
+              "cpu", "--points-per-side", "3", "--clusters", "4", "--cluster", "ray")  # fmt: skip
+    command = [sys.executable, "-m", "alps.engine.cli.main", "label", *common]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 120
+        while not seats(cluster):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(number)
+        assert process.wait(60) == (143 if number == signal.SIGTERM else -number)
+    while seats(cluster):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    settings = RunOptions(model=str(speck), device="cpu", cluster="ray")
+    label_archive(tmp_path / "tiles", tmp_path / "out", SETTINGS, settings)
+    label_archive(tmp_path / "tiles", tmp_path / "plain", SETTINGS,
+                  RunOptions(model=str(speck), device="cpu"))  # fmt: skip
+    assert results(tmp_path / "out") == results(tmp_path / "plain")
+
+
+def seats(cluster):
+    """Nodes and process ids of workers."""
+    return [
+        (node, int(pid))
+        for node in cluster.worker_nodes
+        for pid in children_of(node)
+        if b"ray::Seat" in command_of(int(pid))
+    ]
+
+
 @pytest.mark.slow
 def test_an_archive_is_labelled_to_the_same_bytes_while_a_node_dies(cluster, tmp_path, speck):
-    names = tuple(f"{number}.png" for number in range(16))  # two shards
-    small_archive(tmp_path / "tiles", names)
-    settings = RunSettings(
-        segment=SegmentSettings(points_per_side=3), cluster=ClusterSettings(clusters=4)
-    )
+    small_archive(tmp_path / "tiles", NAMES)
 
     def label(out, **options):
         options = RunOptions(model=str(speck), device="cpu", **options)
-        label_archive(tmp_path / "tiles", tmp_path / out, settings, options)
+        label_archive(tmp_path / "tiles", tmp_path / out, SETTINGS, options)
         return results(tmp_path / out)
 
     plain = label("plain")
@@ -227,12 +263,9 @@ def test_an_archive_is_labelled_to_the_same_bytes_while_a_node_dies(cluster, tmp
     def kill_one_at_work():
         while not killed:
             time.sleep(0.1)
-            for node in cluster.worker_nodes:
-                own = [int(child) for child in children_of(node)]
-                killed[:] = [pid for pid in own if b"ray::Seat" in command_of(pid)]
-                if killed:
-                    end(cluster, node, *killed)
-                    return
+            for node, pid in seats(cluster)[:1]:
+                killed.append(pid)
+                end(cluster, node, pid)
 
     threading.Thread(target=kill_one_at_work).start()
     assert label("ray", cluster="ray") == plain
