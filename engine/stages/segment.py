@@ -101,6 +101,7 @@ def carry_out_shards(
                     progress.note(f"warning: {doubt}")
                     doubts[kind] = doubt
             keeper.committed(shard)
+        progress.move_to(total)  # tiles of a worker that died were told twice
     return doubts
 
 
