@@ -104,6 +104,7 @@ workers_option = click.option(
 
 cluster_option = click.option(
     "--cluster",
+    "ray_cluster",
     type=ClusterOf(),
     help="Share the work out on the nodes of a Ray cluster: ray for the one that RAY_ADDRESS names "
     "or that this machine belongs to, ray://HOST:PORT for another.",
@@ -115,16 +116,14 @@ worker_cores_option = click.option(
 )
 
 
+def workers_options(command: Callable) -> Callable:
+    """Who does the work."""
+    return workers_option(cluster_option(worker_cores_option(command)))
+
+
 def model_options(command: Callable) -> Callable:
     """What segments, and where."""
-    for option in (
-        artefacts_option,
-        worker_cores_option,
-        cluster_option,
-        workers_option,
-        any_device_option,
-        devices_option,
-    ):
+    for option in (artefacts_option, workers_options, any_device_option, devices_option):
         command = option(command)
     return model_option(command)
 
@@ -161,7 +160,7 @@ def label(
     device: str,
     any_device: bool,
     workers: int | None,
-    cluster: str | None,
+    ray_cluster: str | None,
     worker_cores: int | None,
     artefacts: Path | None,
     max_failed: float,
@@ -201,7 +200,7 @@ def label(
         any_device=any_device,
         retry_failed=retry_failed,
         workers=workers,
-        cluster=cluster,
+        cluster=ray_cluster,
         worker_cores=worker_cores,
     )
     _say(label_archive(src, out, pick(RunSettings, values), options, one_pass))
@@ -241,7 +240,7 @@ def fit_clusters(
     device: str,
     any_device: bool,
     workers: int | None,
-    cluster: str | None,
+    ray_cluster: str | None,
     worker_cores: int | None,
     artefacts: Path | None,
     max_failed: float,
@@ -262,7 +261,7 @@ def fit_clusters(
         artefacts=artefacts,
         any_device=any_device,
         workers=workers,
-        cluster=cluster,
+        cluster=ray_cluster,
         worker_cores=worker_cores,
     )
     count = fit(src, file, sample, pick(RunSettings, values), options, work)
@@ -293,7 +292,7 @@ def segment(
     device: str,
     any_device: bool,
     workers: int | None,
-    cluster: str | None,
+    ray_cluster: str | None,
     worker_cores: int | None,
     artefacts: Path | None,
     max_failed: float,
@@ -316,7 +315,7 @@ def segment(
         any_device=any_device,
         retry_failed=retry_failed,
         workers=workers,
-        cluster=cluster,
+        cluster=ray_cluster,
         worker_cores=worker_cores,
     )
     done = single.segment(src, out, pick(RunSettings, values), options)
@@ -329,26 +328,42 @@ def segment(
 @click.command()
 @out_argument
 @devices_option
-@workers_option
+@workers_options
 @settings_options(ClusterSettings)
-def cluster(out: Path, device: str, workers: int | None, **values: Any) -> None:
+def cluster(
+    out: Path,
+    device: str,
+    workers: int | None,
+    ray_cluster: str | None,
+    worker_cores: int | None,
+    **values: Any,
+) -> None:
     """Cluster the regions of OUT again, with another K say; runs no SAM."""
     from alps.engine.stages import single
 
-    single.cluster(out, pick(ClusterSettings, values), device, workers)
+    settings = pick(ClusterSettings, values)
+    single.cluster(out, settings, device, workers, ray_cluster, worker_cores)
     click.echo(f"clustered {out}; next: alps paint {out}")
 
 
 @click.command()
 @out_argument
 @max_failed_option
-@workers_option
+@workers_options
 @settings_options(PaintSettings)
-def paint(out: Path, max_failed: float, workers: int | None, **values: Any) -> None:
+def paint(
+    out: Path,
+    max_failed: float,
+    workers: int | None,
+    ray_cluster: str | None,
+    worker_cores: int | None,
+    **values: Any,
+) -> None:
     """Paint the label maps of OUT with its clusters, and write the report."""
     from alps.engine.stages import single
 
-    _say(single.paint(out, pick(PaintSettings, values), max_failed, workers))
+    settings = pick(PaintSettings, values)
+    _say(single.paint(out, settings, max_failed, workers, ray_cluster, worker_cores))
 
 
 @click.command()

@@ -68,10 +68,18 @@ def cluster(
     settings: ClusterSettings | None = None,
     device: str = "auto",
     workers: int | None = 1,
+    on: str | None = None,
+    worker_cores: int | None = None,
 ) -> None:
     """Put the regions of ``out`` into classes, with another K say; runs no SAM.
 
-    workers: processes that share all but the fitting; None: as many as suit the machine.
+    Args:
+        out: the run folder.
+        settings: of clusters.
+        device: where they are fitted.
+        workers: processes that share all but the fitting; None: as many as suit the machine.
+        on: a Ray cluster, as --cluster names it, on which these are; None: this machine.
+        worker_cores: of each there.
 
     Raises:
         RunFolderError: ``out`` is in use, no run folder, or not segmented to the end.
@@ -79,7 +87,7 @@ def cluster(
     """
     folder = RunFolder(Path(out))
     folder.read_planned()  # before a lock makes a folder of a mistyped path
-    options = RunOptions(device=device, workers=workers)
+    options = RunOptions(device=device, workers=workers, cluster=on, worker_cores=worker_cores)
     with locked(folder), crew_for(folder, options) as (crew, here):
         cluster_stage(folder, settings or ClusterSettings(), here.device, refit=True, crew=crew)
 
@@ -90,10 +98,18 @@ def paint(
     settings: PaintSettings | None = None,
     max_failed: float = 0.1,
     workers: int | None = 1,
+    on: str | None = None,
+    worker_cores: int | None = None,
 ) -> RunSummary:
     """Paint the label maps of ``out`` with its clusters, and write the report.
 
-    workers: processes that share the label maps; None: as many as suit the machine.
+    Args:
+        out: the run folder.
+        settings: of label maps.
+        max_failed: the largest share of them that may fail.
+        workers: processes that share them; None: as many as suit the machine.
+        on: a Ray cluster, as --cluster names it, on which these are; None: this machine.
+        worker_cores: of each there.
 
     Raises:
         RunFolderError: ``out`` is in use, no run folder, or without clusters.
@@ -101,7 +117,7 @@ def paint(
     """
     folder = RunFolder(Path(out))
     folder.read_planned()
-    options = RunOptions(device="cpu", workers=workers)
+    options = RunOptions(device="cpu", workers=workers, cluster=on, worker_cores=worker_cores)
     with locked(folder):
         with crew_for(folder, options) as (crew, _):
             unpainted = paint_stage(folder, settings or PaintSettings(), crew)
