@@ -24,6 +24,7 @@ def outline(code, transform, size=SIZE):
     [
         (32614, Affine(1, 0, 486_000, 0, -1, 5_209_000), "Polygon"),
         (32614, Affine(0, 1, 486_000, 1, 0, 5_209_000), "Polygon"),  # turned
+        (32614, Affine(1, 0, 486_000, 0, 1, 5_209_000), "Polygon"),  # south is up
         (4326, Affine(0.01, 0, 170, 0, -0.01, 10), "Polygon"),
         (3035, Affine(1000, 0, 4_000_000, 0, -1000, 3_000_000), "Polygon"),  # edges are bent
     ],
