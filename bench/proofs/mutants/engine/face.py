@@ -90,15 +90,15 @@ MUTANTS = [
     ),
     Mutant(
         "engine/cli/commands.py",
-        old="    single.cluster(out, pick(ClusterSettings, values), device, workers)\n",
+        old="    single.cluster(out, settings, device, workers, ray_cluster, worker_cores)\n",
         new="    single.cluster(out, None, device)\n",
         tests=(f"{OPTION}[cluster-clusters]",),
         why="options of alps cluster do nothing",
     ),
     Mutant(
         "engine/cli/commands.py",
-        old="_say(single.paint(out, pick(PaintSettings, values), max_failed, workers))",
-        new="_say(single.paint(out, pick(PaintSettings, values)))",
+        old="_say(single.paint(out, settings, max_failed, workers, ray_cluster, worker_cores))",
+        new="_say(single.paint(out, settings))",
         tests=(f"{OPTION}[paint-max_failed]",),
         why="alps paint knows no --max-failed",
     ),
