@@ -106,7 +106,9 @@ def main(src: str, work: Path, kills: int, nodes: int, seed: int, options: tuple
         length = undisturbed("ray", *on_ray)
         files = compare(work, "ray")
         draw = random.Random(seed)
-        for number in range(1, kills + 1):
+        killed_in_runs = number = 0
+        while killed_in_runs < kills:
+            number += 1
             moment = draw.uniform(0.1, 0.9) * length
             process = start(f"ray{number}", *on_ray)
             time.sleep(moment)
@@ -121,6 +123,7 @@ def main(src: str, work: Path, kills: int, nodes: int, seed: int, options: tuple
                 f"{'' if running else ', when the run was over'}; {lost} workers lost; "
                 f"{files} files, all the same bytes"
             )
+            killed_in_runs += running
             shutil.rmtree(work / f"ray{number}")
             cluster.add_node()
         overhead()
