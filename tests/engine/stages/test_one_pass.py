@@ -240,7 +240,7 @@ def test_a_sample_that_was_stopped_goes_on(archive, tmp_path, options, monkeypat
     fit_clusters(archive, tmp_path / "whole.npz", 8, SETTINGS, options)
     file = tmp_path / "stopped.npz"
     monkeypatch.setattr(
-        fit_file, "cluster_stage", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+        fit_file, "cluster_stage", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt)
     )
     with pytest.raises(KeyboardInterrupt):
         fit_clusters(archive, file, 8, SETTINGS, options)

@@ -10,6 +10,7 @@ from alps.engine.base.errors import RunFolderError
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.locks import locked
 from alps.engine.settings import (
+    ALLOWANCES,
     ClusterSettings,
     PaintSettings,
     RunSettings,
@@ -30,6 +31,7 @@ OTHERS = {
     "stretch": "0,200",
     "allow_remote": True,
     "allow_vrt_outside": True,
+    "asset": "visual",
     "points_per_side": 7,
     "points_per_batch": 32,
     "pred_iou_thresh": 0.5,
@@ -83,13 +85,13 @@ def test_runs_of_before_know_no_allowances(begin, tmp_path):
     path = tmp_path / "out" / "run.json"
     begin()
     run = json.loads(path.read_text())
-    for name in ("allow_remote", "allow_vrt_outside"):
+    for name in ALLOWANCES:
         del run["settings"]["source"][name]
     run.pop("sum")
     path.write_text(json.dumps(run))
     assert begin()["config_hash"] == run["config_hash"]
-    source = {name: value for name, value in OTHERS.items() if not name.startswith("allow_")}
-    assert deciding(source | {"allow_remote": False, "allow_vrt_outside": False}) == source
+    source = {name: value for name, value in OTHERS.items() if name not in ALLOWANCES}
+    assert deciding(source | dict.fromkeys(ALLOWANCES)) == source
 
 
 def test_another_model_is_refused(begin, tmp_path):
