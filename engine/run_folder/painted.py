@@ -5,10 +5,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from alps.engine.base.errors import RunFolderError
 from alps.engine.base.lines import read_lines
 from alps.engine.base.records import Count
 from alps.engine.run_folder.sums import FileSum
+
+PAGE = 1 << 12  # sources
 
 
 @dataclass(frozen=True)
@@ -46,11 +50,17 @@ def painted_lines(journal: Path) -> Iterator[PaintedLine | None]:
 
 def last_lines(journal: Path) -> Iterator[PaintedLine]:
     """The last line of each source, which counts. Raises RunFolderError."""
-    last: dict[int, int] = {}
+    last: dict[int, np.ndarray] = {}  # in pages, for a damaged line may speak of any source
     for number, line in enumerate(painted_lines(journal)):
         if line is not None:
-            last[line.source_index] = number
+            page, at = divmod(line.source_index, PAGE)
+            if page not in last:
+                last[page] = np.full(PAGE, -1, np.int64)
+            last[page][at] = number
     # Read twice: of many classes the lines are too long to be kept.
     for number, line in enumerate(painted_lines(journal)):
-        if line is not None and last.get(line.source_index) == number:
+        if line is None:
+            continue
+        page, at = divmod(line.source_index, PAGE)
+        if page in last and last[page][at] == number:
             yield line

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from alps.engine.run_folder.tables import open_table
 
-BATCH_ROWS = 65_536
+BATCH_ROWS = 16_384
 COLUMNS = ("tile_id", "mask", "area", "predicted_iou", "counts")
 
 

@@ -13,7 +13,7 @@ from alps.engine.report.rows.shortlist import Shortlist, scatter
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.tables import open_table, read_table
 
-BATCH_ROWS = 65_536
+BATCH_ROWS = 16_384
 # An archive's exemplars are looked for in at most this many files, spread evenly over all.
 MOST_PARTS_SEARCHED = 200
 SMALL_AREA = 64  # pixels; a smaller region makes a poor picture and comes last

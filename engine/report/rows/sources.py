@@ -14,7 +14,7 @@ from alps.engine.images.facts.said import SaidTable
 from alps.engine.report.rows.shortlist import Shortlist, scatter
 from alps.engine.run_folder.tables import open_table
 
-BATCH_ROWS = 65_536
+BATCH_ROWS = 16_384
 MOST_SIDE = 6000  # pixels of a scene that are shown
 COLUMNS = ("source_index", "source", "path", "label", "source_width", "source_height")
 

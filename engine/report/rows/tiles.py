@@ -17,7 +17,7 @@ from alps.engine.run_folder.schemas import STAGES
 from alps.engine.run_folder.tables import open_table, read_table
 
 STATUSES = ("ok", "empty", "skipped", "failed")
-BATCH_ROWS = 65_536
+BATCH_ROWS = 16_384
 EXAMPLES = 5  # sources named for each reason
 MOST_REASONS = 500  # told apart; a reason with a number in it could be a million reasons
 OTHER_REASONS = "Other reasons, too many to tell apart; tiles.parquet has them all."
