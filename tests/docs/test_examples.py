@@ -53,6 +53,7 @@ NOT_RUN = {
     "python -m alps.bench.labels.quality": "needs real labels, and an hour",
     "python -m alps.bench.labels.maps": "needs real images with labels, and an hour",
     "python -m alps.bench.seams": "needs a run of scenes of several windows",
+    "python -m alps.bench.workers": "labels an archive a dozen times",
     "python -m alps.bench.proofs.kill_resume": "kills a run for minutes",
     "python -m alps.bench.proofs.object_store": "kills a run for minutes",
     "python -m alps.bench.proofs.faults": "attacks a run for a minute or an hour; tests/bench do",

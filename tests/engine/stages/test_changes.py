@@ -86,7 +86,7 @@ def test_an_update_that_is_killed_is_not_forgotten(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(label, "segment_archive", killed)
+        patch.setattr(label, "segment_with", killed)
         with pytest.raises(KeyboardInterrupt):
             label_archive(images, out, SETTINGS, updating)
     assert list(changed_sources(RunFolder(out)).values()) == ["b.png"]

@@ -104,6 +104,9 @@ EFFECTS = {
     "allow_vrt_outside": Effect(
         ("--allow-vrt-outside",), lambda g, p: len(g.tiles["x"]) > len(p.tiles["x"]), "naming"
     ),
+    "asset": Effect(
+        ("--asset", "other"), lambda g, p: "it has no asset 'other'" in g.said, "items.json", 2
+    ),
     "confidence": Effect(
         ("--confidence",), lambda g, p: g.has("confidence/*") and not p.has("confidence")
     ),
@@ -133,6 +136,9 @@ def bench(tmp_path_factory, checkpoint):
         (root / name).mkdir()
         Image.fromarray(pixels).save(root / name / "a.png")
     content = (root / "whole" / "a.png").read_bytes()
+    asset = {"href": "whole/a.png", "type": "image/png", "roles": ["data"]}
+    items = {"type": "Feature", "stac_version": "1.1.0", "id": "a", "assets": {"image": asset}}
+    (root / "items.json").write_text(json.dumps(items))
     (root / "broken" / "b.png").write_bytes(content[: len(content) // 2])
     for name, address in (("far", "http://127.0.0.1:9/a.tif"), ("near", root / "whole/a.png")):
         (root / "naming" / f"{name}.vrt").write_text(MOSAIC.format(address))
