@@ -1,7 +1,7 @@
 """Which sources are painted, what their label maps show, and the sums of it: classes.json."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +15,7 @@ from alps.engine.base.lines import append_line, open_journal
 from alps.engine.labels.writer import unlabelled_value
 from alps.engine.naming.names import ShownClasses
 from alps.engine.run_folder.folder import RunFolder
-from alps.engine.run_folder.painted import PaintedLine, painted_lines
+from alps.engine.run_folder.painted import UNKNOWN, BySource, PaintedLine, painted_lines
 from alps.engine.run_folder.sums import FileSum, record, sum_of
 
 
@@ -35,47 +35,6 @@ class Counted:
 
 
 MOST_FILES = 3  # of a source, whose sizes are kept
-PAGE = 1 << 12  # sources
-UNKNOWN = -1
-
-
-class DoneSources:
-    """What is kept of sources that were painted, by their index: 32 bytes of each."""
-
-    def __init__(self) -> None:
-        # In pages, because a damaged line may speak of any index.
-        self._pages: dict[int, np.ndarray] = {}
-
-    def __iter__(self) -> Iterator[int]:
-        """Their indices."""
-        for number, page in sorted(self._pages.items()):
-            yield from (number * PAGE + np.flatnonzero(page[:, 0] != UNKNOWN)).tolist()
-
-    def put(self, source_index: int, line: int, sizes: Sequence[int]) -> None:
-        """``line``: of the journal. sizes: bytes of its files, where the line says."""
-        row = [line, *sizes[:MOST_FILES]]
-        row += [UNKNOWN] * (1 + MOST_FILES - len(row))
-        number, at = divmod(source_index, PAGE)
-        if number not in self._pages:
-            self._pages[number] = np.full((PAGE, len(row)), UNKNOWN, np.int64)
-        self._pages[number][at] = row
-
-    def drop(self, source_index: int) -> None:
-        """Let what was noted of a source count no more."""
-        self._row(source_index)[:] = UNKNOWN
-
-    def line_of(self, source_index: int) -> int:
-        """The line of a source, UNKNOWN where it is not painted."""
-        return int(self._row(source_index)[0])
-
-    def sizes_of(self, source_index: int) -> list[int]:
-        """Bytes of its files; none where its line does not say."""
-        return [size for size in self._row(source_index)[1:].tolist() if size != UNKNOWN]
-
-    def _row(self, source_index: int) -> np.ndarray:
-        number, at = divmod(source_index, PAGE)
-        page = self._pages.get(number)
-        return np.full(1 + MOST_FILES, UNKNOWN, np.int64) if page is None else page[at]
 
 
 class PaintedJournal:
@@ -87,7 +46,8 @@ class PaintedJournal:
 
     def __init__(self, folder: RunFolder, clusters: int, fingerprint: str) -> None:
         self._folder, self._clusters, self._fingerprint = folder, clusters, fingerprint
-        self.done = DoneSources()
+        # Of each source that is painted its line, then the sizes of its files, where the line says.
+        self.done = BySource(1 + MOST_FILES)
         self.refused: dict[int, str] = {}  # source index -> why it could not be painted
         self._lines = 0
         self._file: IO[bytes] | None = None
@@ -108,13 +68,14 @@ class PaintedJournal:
 
     def has(self, source_index: int, paths: Iterable[Path]) -> bool:
         """Whether a source is painted, and each of its files there with all of its bytes."""
-        if self.done.line_of(source_index) == UNKNOWN:
+        line, *known = self.done[source_index]
+        if line == UNKNOWN:
             return False
         try:
             sizes = [path.stat().st_size for path in paths]
         except OSError:
             return False
-        if known := self.done.sizes_of(source_index):
+        if known[0] != UNKNOWN:
             return sizes == known[: len(sizes)]
         return all(sizes)  # older lines do not say
 
@@ -149,13 +110,13 @@ class PaintedJournal:
     def forget(self, source_index: int) -> None:
         """Let what was noted of a source count no more."""
         self.refused.pop(source_index, None)
-        self.done.drop(source_index)
+        self.done[source_index] = []
 
     def write_classes(self, shown: ShownClasses) -> None:
         """Write classes.json: id, name, colour, pixels and regions of each class."""
         total = Counted.of(self._clusters)
         for number, line in self._read():
-            if self.done.line_of(line.source_index) == number:
+            if self.done[line.source_index][0] == number:
                 total.pixels[:] += line.pixels
                 total.regions[:] += line.regions or 0
                 total.nodata[:] += line.nodata or 0
@@ -203,7 +164,8 @@ class PaintedJournal:
         if line.reason:
             self.refused[line.source_index] = line.reason
         elif line.counts(self._clusters):
-            self.done.put(line.source_index, number, [one.bytes for one in line.files])
+            sizes = [one.bytes for one in line.files[:MOST_FILES]]
+            self.done[line.source_index] = [number, *sizes]
 
 
 def _changed(path: Path) -> int:

@@ -1,6 +1,6 @@
 """Lines of journal/painted.jsonl: what the label map of a source shows, and its checksums."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,8 @@ from alps.engine.base.lines import read_lines
 from alps.engine.base.records import Count
 from alps.engine.run_folder.sums import FileSum
 
-PAGE = 1 << 12  # sources
+PAGE = 1 << 8  # sources
+UNKNOWN = -1
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,35 @@ class PaintedLine:
         return asdict(self)
 
 
+class BySource:
+    """A few numbers of each of many sources, by their index; UNKNOWN where there are none."""
+
+    def __init__(self, width: int) -> None:
+        """``width``: how many numbers a source has."""
+        self._width = width
+        # In pages, because a damaged line may speak of any index.
+        self._pages: dict[int, np.ndarray] = {}
+
+    def __iter__(self) -> Iterator[int]:
+        """The sources whose first number is known."""
+        for number, page in sorted(self._pages.items()):
+            yield from (number * PAGE + np.flatnonzero(page[:, 0] != UNKNOWN)).tolist()
+
+    def __getitem__(self, source_index: int) -> list[int]:
+        number, at = divmod(source_index, PAGE)
+        page = self._pages.get(number)
+        return [UNKNOWN] * self._width if page is None else page[at].tolist()
+
+    def __setitem__(self, source_index: int, values: Sequence[int]) -> None:
+        """``values``: as many as are known, at most ``width``."""
+        number, at = divmod(source_index, PAGE)
+        if number not in self._pages:
+            if not values:
+                return
+            self._pages[number] = np.full((PAGE, self._width), UNKNOWN, np.int64)
+        self._pages[number][at] = [*values, *[UNKNOWN] * (self._width - len(values))]
+
+
 def painted_lines(journal: Path) -> Iterator[PaintedLine | None]:
     """All lines, None for those that are damaged. Raises RunFolderError."""
     try:
@@ -50,17 +80,11 @@ def painted_lines(journal: Path) -> Iterator[PaintedLine | None]:
 
 def last_lines(journal: Path) -> Iterator[PaintedLine]:
     """The last line of each source, which counts. Raises RunFolderError."""
-    last: dict[int, np.ndarray] = {}  # in pages, for a damaged line may speak of any source
+    last = BySource(1)
     for number, line in enumerate(painted_lines(journal)):
         if line is not None:
-            page, at = divmod(line.source_index, PAGE)
-            if page not in last:
-                last[page] = np.full(PAGE, -1, np.int64)
-            last[page][at] = number
+            last[line.source_index] = [number]
     # Read twice: of many classes the lines are too long to be kept.
     for number, line in enumerate(painted_lines(journal)):
-        if line is None:
-            continue
-        page, at = divmod(line.source_index, PAGE)
-        if page in last and last[page][at] == number:
+        if line is not None and last[line.source_index] == [number]:
             yield line

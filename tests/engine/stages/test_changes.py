@@ -21,17 +21,8 @@ pytestmark = pytest.mark.usefixtures("one_thread", "without_reports", "shards_of
 
 
 @pytest.fixture
-def images(tmp_path):
-    folder = tmp_path / "images"
-    folder.mkdir()
-    for seed, name in enumerate(("a.png", "b.png", "c.png")):
-        draw(folder / name, seed)
-    return folder
-
-
-@pytest.fixture
-def updating(options):
-    return RunOptions(model=options.model, device="cpu", max_failed=1.0, update=True)
+def images(three_images):
+    return three_images
 
 
 def test_what_changed_is_named_and_made_anew_where_asked(

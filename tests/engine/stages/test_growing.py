@@ -31,17 +31,8 @@ pytestmark = pytest.mark.usefixtures("one_thread", "without_reports", "shards_of
 
 
 @pytest.fixture
-def images(tmp_path):
-    folder = tmp_path / "images"
-    folder.mkdir()
-    for seed, name in enumerate(("a.png", "b.png", "c.png")):
-        draw(folder / name, seed)
-    return folder
-
-
-@pytest.fixture
-def updating(options):
-    return replace(options, update=True)
+def images(three_images):
+    return three_images
 
 
 @pytest.fixture

@@ -37,8 +37,8 @@ MUTANTS = [
     ),
     Mutant(
         "engine/labels/journal.py",
-        old="if self.done.line_of(line.source_index) == number:",
-        new="if self.done.line_of(line.source_index) != UNKNOWN:",
+        old="if self.done[line.source_index][0] == number:",
+        new="if self.done[line.source_index][0] != UNKNOWN:",
         tests=PAINT + JOURNAL,
         why="what was painted twice is counted twice",
     ),
