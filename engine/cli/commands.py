@@ -1,7 +1,7 @@
 """The commands of the engine. torch and the stages are imported when one is called, not before."""
 
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -156,16 +156,7 @@ def label(
     context: click.Context,
     src: str,
     out: Path,
-    model: str,
-    device: str,
-    any_device: bool,
-    workers: int | None,
     ray_cluster: str | None,
-    worker_cores: int | None,
-    artefacts: Path | None,
-    max_failed: float,
-    update: bool,
-    retry_failed: bool,
     clusters_from: Path | None,
     keep_segments: bool,
     **values: Any,
@@ -191,18 +182,7 @@ def label(
         raise SettingsError("--keep-segments goes with --clusters-from; without it all are kept")
     from alps.engine.stages.label import RunOptions, label_archive
 
-    options = RunOptions(
-        model=model,
-        device=device,
-        max_failed=max_failed,
-        artefacts=artefacts,
-        update=update,
-        any_device=any_device,
-        retry_failed=retry_failed,
-        workers=workers,
-        cluster=ray_cluster,
-        worker_cores=worker_cores,
-    )
+    options = replace(pick(RunOptions, values), cluster=ray_cluster)
     _say(label_archive(src, out, pick(RunSettings, values), options, one_pass))
 
 
@@ -236,14 +216,7 @@ def fit_clusters(
     file: Path,
     sample: int,
     work: Path | None,
-    model: str,
-    device: str,
-    any_device: bool,
-    workers: int | None,
     ray_cluster: str | None,
-    worker_cores: int | None,
-    artefacts: Path | None,
-    max_failed: float,
     **values: Any,
 ) -> None:
     """Fit clusters to a sample of SRC's tiles and write them to FILE.
@@ -254,16 +227,7 @@ def fit_clusters(
     from alps.engine.stages.fit_clusters import fit_clusters as fit
     from alps.engine.stages.label import RunOptions
 
-    options = RunOptions(
-        model=model,
-        device=device,
-        max_failed=max_failed,
-        artefacts=artefacts,
-        any_device=any_device,
-        workers=workers,
-        cluster=ray_cluster,
-        worker_cores=worker_cores,
-    )
+    options = replace(pick(RunOptions, values), cluster=ray_cluster)
     count = fit(src, file, sample, pick(RunSettings, values), options, work)
     click.echo(f"{values['clusters']} clusters of {count} regions: {file}")
     click.echo(f"next: alps label SRC OUT --clusters-from {file}")
@@ -288,36 +252,14 @@ def fit_clusters(
 def segment(
     src: str,
     out: Path,
-    model: str,
-    device: str,
-    any_device: bool,
-    workers: int | None,
     ray_cluster: str | None,
-    worker_cores: int | None,
-    artefacts: Path | None,
-    max_failed: float,
-    update: bool,
-    retry_failed: bool,
-    share: tuple[int, int],
     **values: Any,
 ) -> None:
     """Only segment SRC: masks and their embeddings, into OUT/segments."""
     from alps.engine.stages import single
     from alps.engine.stages.opening import RunOptions
 
-    options = RunOptions(
-        model=model,
-        device=device,
-        max_failed=max_failed,
-        share=share,
-        artefacts=artefacts,
-        update=update,
-        any_device=any_device,
-        retry_failed=retry_failed,
-        workers=workers,
-        cluster=ray_cluster,
-        worker_cores=worker_cores,
-    )
+    options = replace(pick(RunOptions, values), cluster=ray_cluster)
     done = single.segment(src, out, pick(RunSettings, values), options)
     click.echo(f"tiles: {', '.join(f'{count} {status}' for status, count in done.tiles.items())}")
     say_failures(done.failed_reasons, out)
