@@ -16,6 +16,7 @@ from alps.engine.runtimes.batching import (
     in_batches,
     wait_for,
 )
+from alps.engine.runtimes.full_float32 import full_float32
 from alps.engine.runtimes.protocol import DecodedMasks
 from alps.engine.sam import Sam
 from alps.engine.sam.absorbed import AbsorbedDecoder, DecodedPoints
@@ -112,8 +113,7 @@ class TorchRuntime(InPasses):
         with ExitStack() as stack:
             stack.enter_context(torch.autocast(kind, dtype, enabled=dtype is not None))
             if kind == "cuda" and dtype is None:
-                # PyTorch's default rounds what convolutions take to ten bits, TF32.
-                stack.enter_context(torch.backends.cudnn.flags(enabled=True, allow_tf32=False))
+                stack.enter_context(full_float32())
             yield
 
 
