@@ -139,6 +139,9 @@ EXTRAS = {
         "tensorboard>=2.17,<3",  # what a training logs with --tensorboard
         # Engines for GPUs that are not there; only these systems have wheels.
         "tensorrt-rtx-cu13>=1.2,<2; sys_platform == 'linux' and platform_machine == 'x86_64'",
+        # Kernels for GPUs, run in its interpreter and compiled for GPUs that are not there. 3.6:
+        # what torch 2.11 brings; 4 may change the language. Only Linux has wheels.
+        "triton>=3.6,<4; platform_system == 'Linux'",
         "uvicorn>=0.29,<1",
         "transformers>=5,<6",  # the models that trainings are of, and what opens them again
     ],

@@ -3,6 +3,8 @@
 ``is_on_gpu`` loads no CUDA library; the others do, at their first call.
 """
 
+import sys
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -42,3 +44,15 @@ def on_gpu(array: Any, dtype: np.dtype | type | None = None) -> Any:
 def on_host(array: Any) -> np.ndarray:
     """The array as NumPy's, copied from the GPU if it lies there."""
     return on_gpu(array).copy_to_host() if is_on_gpu(array) else np.asarray(array)
+
+
+def triton_missing() -> str | None:
+    """Why Triton kernels cannot run here, in a few words with what to do; None where they can.
+
+    Loads no part of Triton.
+    """
+    if sys.platform != "linux":
+        return "Triton has no wheels for this system"
+    if find_spec("triton") is None:
+        return "Triton is not installed; pip install 'triton>=3.6,<4'"
+    return None
