@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from alps.engine.base.device import choose_device
-from alps.engine.models.checkpoints import load_sam
+from alps.engine.models.checkpoints import load_sam, own_name
 from alps.engine.models.registry import MODELS, find_model
 from alps.engine.sam import Sam
 from alps.engine.sam.config import ModelInfo
@@ -17,5 +17,7 @@ def load_model(model: str | Path = "tiny", device: str = "auto") -> tuple[Sam, M
         SettingsError: no such device.
     """
     path = find_model(model)
-    name = model if isinstance(model, str) and model in MODELS else path.stem
-    return load_sam(path, name=name, device=choose_device(device))
+    known = isinstance(model, str) and model in MODELS
+    return load_sam(
+        path, name=str(model) if known else own_name(path), device=choose_device(device)
+    )

@@ -9,6 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from alps.engine.base.errors import ModelError
+from alps.engine.models.folder import is_model_folder
 
 OFFICIAL = "https://dl.fbaipublicfiles.com/segment_anything/"
 
@@ -88,7 +89,7 @@ MODELS: Mapping[str, ModelEntry] = {
 
 
 def find_model(name_or_path: str | Path) -> Path:
-    """Return the checkpoint file that a model name or a path stands for.
+    """Return the checkpoint that a model name or a path stands for: a file, or a folder of one.
 
     A known name always means that model, even where a file of that name lies in the working
     folder; write ``./tiny`` for the file.
@@ -105,6 +106,8 @@ def find_model(name_or_path: str | Path) -> Path:
         return path
     names = ", ".join(MODELS)
     if path.is_dir():
+        if is_model_folder(path):
+            return path
         raise ModelError(f"{text}: a folder; name the checkpoint file in it, or one of {names}")
     near = difflib.get_close_matches(text.lower(), MODELS, n=1)
     hint = f" Did you mean {near[0]}?" if near else ""

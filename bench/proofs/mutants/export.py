@@ -106,7 +106,7 @@ MUTANTS = [
         "position frequencies are rounded",
     ),
     Mutant(
-        "engine/models/checkpoints.py",
+        "engine/models/files.py",
         'path, map_location="cpu", weights_only=True, mmap',
         'path, map_location="cpu", weights_only=False, mmap',
         CHECKPOINTS,

@@ -17,7 +17,7 @@ from alps.engine.base.errors import ModelError, RunFolderError
 from alps.engine.masks.generator import MaskGenerator
 from alps.engine.models import checkpoints
 from alps.engine.models.checkpoints import load_sam, save_sam
-from alps.engine.models.layout import infer_config
+from alps.engine.models.layouts.official import infer_config
 from alps.engine.sam import OFFICIAL, ModelDefaults, Sam
 
 

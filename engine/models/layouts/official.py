@@ -1,4 +1,4 @@
-"""Reads a SAM's dimensions off the shapes of its tensors: official checkpoints do not say them."""
+"""Checkpoints of segment_anything. They do not say their dimensions: the shapes of tensors do."""
 
 import re
 from collections import Counter
@@ -8,6 +8,8 @@ from pathlib import Path
 from torch import Tensor
 
 from alps.engine.base.errors import ModelError
+from alps.engine.models.layouts.base import Contents, Layout, Stored, Written, check_dimensions
+from alps.engine.models.layouts.own import defaults_in
 from alps.engine.sam.config import SamConfig
 
 ENCODER, PROMPTS, DECODER = "image_encoder.", "prompt_encoder.", "mask_decoder."
@@ -31,8 +33,8 @@ def infer_config(tensors: Mapping[str, Tensor], path: Path) -> SamConfig:
             found = f"has {tensors[name].dim()} axes" if name in tensors else "is missing"
             raise ModelError(
                 f"{path}: not a SAM in the official layout, {name} {found} (the file has "
-                f"{len(tensors)} tensors). Use an original Segment Anything checkpoint (SAM 2, "
-                "MobileSAM and others differ)"
+                f"{len(tensors)} tensors). Use a checkpoint of Segment Anything, "
+                "`alps models` says of which kinds"
             )
         return tuple(tensors[name].shape)
 
@@ -65,7 +67,21 @@ def infer_config(tensors: Mapping[str, Tensor], path: Path) -> SamConfig:
     )
 
 
+def _read(stored: Stored) -> Contents:
+    config = infer_config(stored.tensors, stored.path)
+    check_dimensions(config, len(stored.tensors), stored.path)
+    # Plain safetensors may have thresholds beside them.
+    return Contents(config, stored.tensors, defaults_in(stored))
+
+
+def _write(contents: Contents) -> Written:
+    return Written(contents.tensors, {})
+
+
 def _count(tensors: Mapping[str, Tensor], pattern: str) -> int:
     """One more than the greatest index that the pattern finds in a name; 0 where it finds none."""
     found = (re.match(pattern, name) for name in tensors)
     return max((int(match[1]) + 1 for match in found if match), default=0)
+
+
+LAYOUT = Layout("official", lambda stored: True, _read, _write)

@@ -1,0 +1,101 @@
+"""What a layout is: how a checkpoint of some program is told from others, and read."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from alps.engine.base.errors import ModelError
+from alps.engine.sam.config import ModelDefaults, SamConfig
+from alps.engine.sam.empty import empty_sam
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A checkpoint as it lies on the disk.
+
+    path: the file or folder, named in errors.
+    tensors: by the names that they have there, in the types they are stored in.
+    metadata: text of a safetensors file.
+    config: the object in the config.json beside the weights, None where there is none.
+    """
+
+    path: Path
+    tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, str]
+    config: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a checkpoint says, in this package's terms.
+
+    config: the network's dimensions.
+    tensors: its state dict, by this package's names, in the types they are stored in.
+    defaults: thresholds that suit it.
+    """
+
+    config: Any
+    tensors: Mapping[str, Tensor]
+    defaults: ModelDefaults
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One program's way to store a model.
+
+    name: what `alps models convert --layout` calls it.
+    recognises: whether a checkpoint is laid out so; looks at names only, and raises nothing.
+    read: the contents. Raises ModelError where something is missing.
+    write: files by their name, each bytes of JSON or tensors, None where it is only read.
+    model_types: what ``config.json`` calls models of this layout, where there is one.
+    network: an empty network (meta device) of the dimensions in ``Contents.config``.
+    """
+
+    name: str
+    recognises: Callable[[Stored], bool]
+    read: Callable[[Stored], Contents]
+    write: "Callable[[Contents], Written] | None" = None
+    model_types: tuple[str, ...] = ()
+    network: Callable[[Any], Any] = empty_sam
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a layout makes of a model.
+
+    tensors: by that layout's names.
+    documents: JSON files beside them, by name; a layout that has some is a folder.
+    """
+
+    tensors: Mapping[str, Tensor]
+    documents: Mapping[str, Mapping[str, Any]]
+
+
+def check_dimensions(config: SamConfig, tensors: int, path: Path) -> None:
+    """Refuse numbers that no network can have before they fail somewhere deep in it.
+
+    tensors: how many the file holds; a network of more layers would be built for nothing.
+
+    Raises:
+        ModelError: they are out of range or do not go together.
+    """
+    values = config.to_dict()
+    blocks, _ = values.pop("global_blocks"), values.pop("relative_positions")
+    window = values.pop("window_size")
+    in_range = all(0 <= n < 1 << 20 for n in (*values.values(), *blocks, window))
+    if (
+        not in_range
+        or max(config.encoder_depth, config.decoder_depth, config.iou_head_depth) > tensors
+        or len(blocks) > config.encoder_depth
+        or 0 in values.values()
+        or config.image_size % config.patch_size
+        or config.encoder_width % config.encoder_heads
+        or config.embedding_channels % (2 * config.decoder_heads)
+    ):
+        raise ModelError(
+            f"{path}: has dimensions that do not go together ({config}); the file is damaged or "
+            "was not made by SAM's code, get it again"
+        )
