@@ -37,6 +37,7 @@ from alps.engine.masks.settings import EverythingSettings
 from alps.engine.models.checkpoints import load_sam
 from alps.engine.models.registry import MODELS, find_model
 from alps.engine.sam import OFFICIAL, SamConfig
+from alps.engine.sam.config import NetworkConfig
 
 STOCK, OURS = "stock AMG", "ours"
 STOCK_BUILDER, OUR_BUILDER = "alps.bench.everything.stock:build", "alps.bench.everything.ours:build"
@@ -50,7 +51,7 @@ class Setup:
 
     model: str
     checkpoint: str
-    config: SamConfig
+    config: NetworkConfig
     tiles: tuple[tuple[str, int, int, int, int], ...]  # as in Job
     settings: dict[str, Any]  # of SamAutomaticMaskGenerator
     threads: int
@@ -279,6 +280,7 @@ def prepared(
     """Weights, tiles and thresholds of a comparison; temporary files live as long as it does."""
     with tempfile.TemporaryDirectory(prefix="alps-bench-") as name:
         folder = Path(name)
+        config: NetworkConfig
         official = OFFICIAL.get(options.model) if options.random_weights else None
         if official is not None:  # its weights need not be on this machine
             config, settings, checkpoint = official, {}, folder / "random.pth"
@@ -334,6 +336,7 @@ def _with_random_weights(setup: Setup, path: Path, seed: int, say: Say) -> Setup
     say("random weights: looking for thresholds on the first tile")
     with torch_threads(setup.threads):
         image = read_tile(*setup.tiles[0])
+        assert isinstance(setup.config, SamConfig)
         save_random_sam(setup.config, path, image, seed)
         sam, _ = load_sam(path)
         masks = MaskGenerator(sam, **keep_all(setup.settings)).segment(image)

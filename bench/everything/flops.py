@@ -7,7 +7,7 @@ cross attentions, A = T x heads, the columns of an absorbed projection. Only mat
 
 from dataclasses import dataclass
 
-from alps.engine.sam.config import SamConfig
+from alps.engine.sam.config import NetworkConfig
 
 PROMPT_TOKENS = 2  # the point, and the padding that stands for "no box"
 
@@ -31,7 +31,7 @@ class DecoderMacs:
         )
 
 
-def stock_macs(config: SamConfig) -> DecoderMacs:
+def stock_macs(config: NetworkConfig) -> DecoderMacs:
     """Stock's decoder: every prompt projects all image tokens, every prompt is upscaled."""
     pixels, tokens, channels, inner, _ = _sizes(config)
     projection = pixels * channels * inner  # of the image tokens
@@ -53,7 +53,7 @@ def stock_macs(config: SamConfig) -> DecoderMacs:
     )
 
 
-def absorbed_macs(config: SamConfig) -> DecoderMacs:
+def absorbed_macs(config: NetworkConfig) -> DecoderMacs:
     """Projections moved to the tokens' side; layer 1 projects the image once for all prompts."""
     pixels, tokens, channels, inner, columns = _sizes(config)
     absorbed = pixels * columns * channels  # image tokens times a matrix made of a few tokens
@@ -78,14 +78,14 @@ def absorbed_macs(config: SamConfig) -> DecoderMacs:
     )
 
 
-def _sizes(config: SamConfig) -> tuple[int, int, int, int, int]:
+def _sizes(config: NetworkConfig) -> tuple[int, int, int, int, int]:
     channels = config.embedding_channels
     tokens = 2 + config.multimask_outputs + PROMPT_TOKENS  # 2: predicted IoU, the single mask
     pixels = config.embedding_size**2
     return pixels, tokens, channels, channels // 2, tokens * config.decoder_heads
 
 
-def _token_side(config: SamConfig) -> int:
+def _token_side(config: NetworkConfig) -> int:
     """Self attention and MLP of every layer, and the head that predicts IoU."""
     _, tokens, channels, _, _ = _sizes(config)
     self_attention = 4 * tokens * channels**2 + 2 * tokens**2 * channels
@@ -95,19 +95,19 @@ def _token_side(config: SamConfig) -> int:
     return config.decoder_depth * (self_attention + mlp) + head
 
 
-def _upscaling(config: SamConfig) -> int:
+def _upscaling(config: NetworkConfig) -> int:
     """Two transposed convolutions, 2 x 2 with stride 2: C to C / 4, then to C / 8 channels."""
     pixels, _, channels, _, _ = _sizes(config)
     first = 4 * pixels * channels * (channels // 4)
     return first + 4 * (4 * pixels) * (channels // 4) * (channels // 8)
 
 
-def _hypernetwork(config: SamConfig) -> int:
+def _hypernetwork(config: NetworkConfig) -> int:
     """One mask's: three linear layers, C to C to C to C / 8."""
     channels = config.embedding_channels
     return 2 * channels**2 + channels * (channels // 8)
 
 
-def _mask_product(config: SamConfig) -> int:
+def _mask_product(config: NetworkConfig) -> int:
     """One mask's logits from the upscaled image, 4h x 4w x C / 8."""
     return config.low_resolution_size**2 * (config.embedding_channels // 8)

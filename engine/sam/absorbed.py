@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from alps.engine.sam.mask_decoder import Attention, TwoWayBlock
-from alps.engine.sam.model import Sam
+from alps.engine.sam.model import Network
 from alps.kernels.decoder import two_way
 from alps.kernels.decoder.mask_logits import UpscalingWeights, mask_logits
 from alps.kernels.decoder.two_way import ImageUpdate
@@ -60,12 +60,14 @@ class AbsorbedDecoder:
         compiled: run the pixel side in the compiled kernels; they need float32 on a CPU.
     """
 
-    def __init__(self, sam: Sam, *, compiled: bool) -> None:
+    def __init__(self, sam: Network, *, compiled: bool) -> None:
         self.decoder, self.prompts = sam.mask_decoder, sam.prompt_encoder
         self.side = sam.config.embedding_size
         self.compiled = compiled
-        # Tokens of a prompt: IoU, the single mask, which is not asked for, the masks, the point's.
-        self.read = [0, *range(2, 1 + len(self.decoder.output_hypernetworks_mlps))]
+        # Tokens of a prompt: the decoder's own, IoU, the single mask, which is not asked for, the
+        # masks, the point's.
+        first, masks = self.decoder.tokens_before, len(self.decoder.output_hypernetworks_mlps)
+        self.read = [first, *range(first + 2, first + 1 + masks)]
 
     def share(self, embedding: Tensor) -> SharedImage:
         """Prepare an image embedding (C, h, w)."""
@@ -140,7 +142,8 @@ class AbsorbedDecoder:
             output: (S,) int64, which of the M masks of that point.
         """
         if self.compiled:
-            hyper = decoded.mask_tokens.new_empty(len(point), self._upscaling.second.shape[1] // 4)
+            weights = self._upscaling_of(decoded)
+            hyper = decoded.mask_tokens.new_empty(len(point), weights.second.shape[1] // 4)
             for index, mlp in enumerate(self.decoder.output_hypernetworks_mlps[1:]):
                 own = output == index
                 hyper[own] = mlp(decoded.mask_tokens[point[own], index])
@@ -148,7 +151,7 @@ class AbsorbedDecoder:
                 decoded.image_tokens.numpy(),
                 point.numpy(),
                 hyper.numpy(),
-                self._upscaling,
+                weights,
                 (self.side, self.side),
             )
             return torch.from_numpy(logits)
@@ -163,8 +166,8 @@ class AbsorbedDecoder:
         in order last, when a mask has one number there. Three masks from one read of what they
         share cost less than one each.
         """
-        weights = self._upscaling
-        patches = F.linear(decoded.image_tokens[prompts], weights.first.T, weights.first_bias)
+        weights = self._upscaling_of(decoded)
+        patches = _product(decoded.image_tokens[prompts], weights.first, weights.first_bias)
         patches = patches.unflatten(2, (4, -1))  # (U, P, 4, C / 4)
         patches = F.layer_norm(
             patches,
@@ -173,8 +176,9 @@ class AbsorbedDecoder:
             weights.norm_bias,
             weights.norm_epsilon,
         )
-        patches = F.gelu(F.linear(F.gelu(patches), weights.second.T, weights.second_bias))
-        patches = patches.unflatten(3, (4, -1)).flatten(1, 3)  # (U, 16 P, C / 8)
+        patches = F.gelu(patches).flatten(1, 2)  # (U, 4 P, C / 4)
+        patches = F.gelu(_product(patches, weights.second, weights.second_bias))
+        patches = patches.unflatten(2, (4, -1)).flatten(1, 2)  # (U, 16 P, C / 8)
         tokens = decoded.mask_tokens[prompts]
         mlps = self.decoder.output_hypernetworks_mlps[1:]
         hyper = torch.stack([mlp(tokens[:, index]) for index, mlp in enumerate(mlps)], dim=2)
@@ -202,6 +206,10 @@ class AbsorbedDecoder:
             ImageUpdate(**arrays),
         )
         return torch.from_numpy(out), torch.from_numpy(looked)
+
+    def _upscaling_of(self, decoded: DecodedPoints) -> UpscalingWeights[Any]:
+        """The upscaling that these points' image takes; the same for all where nothing skips."""
+        return self._upscaling
 
     @cached_property
     def _upscaling(self) -> UpscalingWeights[Any]:
@@ -252,6 +260,13 @@ def update_image(
     )
     found = (update.look_rows @ (updated + positions).mT).softmax(-1) @ updated
     return updated, found
+
+
+def _product(values: Tensor, matrix: Tensor, bias: Tensor) -> Tensor:
+    """(N, rows, in) times (in, out), plus a bias (out,), or one for each row (rows, out)."""
+    if bias.dim() == 1:
+        return F.linear(values, matrix.T, bias)
+    return values @ matrix + bias
 
 
 def _heads(tokens: Tensor, heads: int) -> Tensor:

@@ -1,6 +1,7 @@
 """The dimensions of a SAM network and the thresholds that suit its weights."""
 
 from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Self
 
 from alps.engine.base.errors import ModelError
 from alps.engine.base.records import BadRecordError, as_record
@@ -8,20 +9,14 @@ from alps.engine.settings import ModelDefaults
 
 
 @dataclass(frozen=True)
-class SamConfig:
-    """Every number that fixes the shapes of a SAM network.
+class NetworkConfig:
+    """The numbers that networks of this family share, whatever encodes their images.
 
     Lengths are in pixels of the network's input, ``image_size`` x ``image_size``.
     """
 
     image_size: int = 1024
     patch_size: int = 16
-    encoder_width: int = 768
-    encoder_depth: int = 12
-    encoder_heads: int = 12
-    window_size: int = 14  # in patches; 0 where every block attends globally
-    global_blocks: tuple[int, ...] = (2, 5, 8, 11)
-    relative_positions: bool = True
     embedding_channels: int = 256
     decoder_depth: int = 2
     decoder_heads: int = 8
@@ -37,16 +32,24 @@ class SamConfig:
         return self.image_size // self.patch_size
 
     @property
+    def encoded_channels(self) -> int:
+        """Channels of what the encoder gives; the image embedding is the first of them."""
+        return self.embedding_channels
+
+    @property
     def low_resolution_size(self) -> int:
         """Side of the decoder's mask logits, in pixels."""
         return 4 * self.embedding_size
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return asdict(self) | {"global_blocks": list(self.global_blocks)}
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self).items()
+        }
 
     @classmethod
-    def from_dict(cls, values: dict) -> "SamConfig":
+    def from_dict(cls, values: dict[str, Any]) -> Self:
         """Read what ``to_dict`` wrote; unknown names and other types are refused: ModelError."""
         known = {f.name for f in fields(cls)}
         unknown = sorted(set(values) - known)
@@ -56,11 +59,28 @@ class SamConfig:
                 "it was probably written by a newer version of ALPS: upgrade alps-engine"
             )
         try:
-            return as_record({"global_blocks": ()} | values, cls)
+            return as_record(values, cls)
         except BadRecordError as error:
             raise ModelError(
                 f"the checkpoint's dimensions are damaged ({error}); get the file again"
             ) from error
+
+
+@dataclass(frozen=True)
+class SamConfig(NetworkConfig):
+    """Every number that fixes the shapes of a SAM network."""
+
+    encoder_width: int = 768
+    encoder_depth: int = 12
+    encoder_heads: int = 12
+    window_size: int = 14  # in patches; 0 where every block attends globally
+    global_blocks: tuple[int, ...] = (2, 5, 8, 11)
+    relative_positions: bool = True
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """As of any network; where no blocks are named all attend in windows."""
+        return super().from_dict({"global_blocks": ()} | values)
 
 
 VIT_B = SamConfig()
@@ -80,5 +100,5 @@ class ModelInfo:
     name: str
     sha256: str
     parameters: int
-    config: SamConfig
+    config: NetworkConfig
     defaults: ModelDefaults = field(default_factory=ModelDefaults)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from alps.engine.sam.config import SamConfig
+from alps.engine.sam.config import NetworkConfig
 from alps.engine.sam.layers import HeadMLP, LayerNorm2d, TwoLayerMLP, modules
 
 
@@ -108,7 +108,7 @@ class TwoWayBlock(nn.Module):
 class TwoWayTransformer(nn.Module):
     """A few two-way blocks and a last look of the tokens at the image."""
 
-    def __init__(self, config: SamConfig) -> None:
+    def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         width, heads = config.embedding_channels, config.decoder_heads
         self.layers = modules(
@@ -127,14 +127,16 @@ class TwoWayTransformer(nn.Module):
         return self.norm_final_attn(tokens + looked), image
 
 
-class MaskDecoder(nn.Module):
-    """Image embedding and prompt tokens -> mask logits and predicted IoU.
+class PointDecoder(nn.Module):
+    """What the mask decoders of SAM and SAM 2 share: the transformer, the layers around it.
 
-    The two parts stand apart, so that a caller can drop masks by predicted IoU in between:
-    ``transform`` yields the IoU of every mask, ``masks`` the logits of those still wanted.
+    Each has two steps, ``transform`` and ``masks``, so that a caller can drop masks by predicted
+    IoU in between.
     """
 
-    def __init__(self, config: SamConfig) -> None:
+    tokens_before = 0  # of its own, before the IoU token
+
+    def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         width, outputs = config.embedding_channels, config.multimask_outputs + 1
         self.transformer = TwoWayTransformer(config)
@@ -154,27 +156,42 @@ class MaskDecoder(nn.Module):
             width, config.iou_head_hidden, outputs, config.iou_head_depth
         )
 
-    def transform(self, embedding: Tensor, positions: Tensor, prompt: Tensor) -> DecodedPrompts:
+    def run(self, embedding: Tensor, positions: Tensor, prompt: Tensor) -> tuple[Tensor, Tensor]:
         """Run the two-way transformer.
 
         Args:
             embedding: (B, C, h, w), the dense prompt (or "no mask") already added.
             positions: (C, h, w)
             prompt: sparse tokens (B, N, T, C)
+
+        Returns:
+            tokens (B, N, own + T, C) and image tokens (B, N, P, C)
         """
         prompt = self.with_output_tokens(prompt)
         image = embedding.flatten(2).transpose(1, 2)[:, None]
-        tokens, image = self.transformer(image, positions.flatten(1).T, prompt)
+        return self.transformer(image, positions.flatten(1).T, prompt)
+
+    def output_tokens(self) -> Tensor:
+        """The IoU token and the mask tokens, the single mask's first: (T, C)."""
+        return torch.cat([self.iou_token.weight, self.mask_tokens.weight])
+
+    def with_output_tokens(self, prompt: Tensor) -> Tensor:
+        """Put the decoder's own tokens before a prompt's, (…, T, C)."""
+        own = self.output_tokens()
+        return torch.cat([own.expand(*prompt.shape[:-2], -1, -1), prompt], dim=-2)
+
+
+class MaskDecoder(PointDecoder):
+    """Image embedding and prompt tokens -> mask logits and predicted IoU."""
+
+    def transform(self, embedding: Tensor, positions: Tensor, prompt: Tensor) -> DecodedPrompts:
+        """Run the two-way transformer; arguments as of ``run``."""
+        tokens, image = self.run(embedding, positions, prompt)
         return DecodedPrompts(
             mask_tokens=tokens[:, :, 1 : 1 + len(self.output_hypernetworks_mlps)],
             image_tokens=image,
             predicted_iou=self.iou_prediction_head(tokens[:, :, 0]),
         )
-
-    def with_output_tokens(self, prompt: Tensor) -> Tensor:
-        """Put the IoU token and the mask tokens before a prompt's own, (…, T, C)."""
-        own = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
-        return torch.cat([own.expand(*prompt.shape[:-2], -1, -1), prompt], dim=-2)
 
     def masks(self, mask_tokens: Tensor, image_tokens: Tensor) -> Tensor:
         """Mask logits at four times the embedding's resolution.

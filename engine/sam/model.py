@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from alps.engine.sam.config import SamConfig
+from alps.engine.sam.config import NetworkConfig, SamConfig
 from alps.engine.sam.image_encoder import Attend, ImageEncoder
-from alps.engine.sam.mask_decoder import DecodedPrompts, MaskDecoder
+from alps.engine.sam.mask_decoder import DecodedPrompts, MaskDecoder, PointDecoder
 from alps.engine.sam.prompt_encoder import PromptEncoder
 
 # ImageNet statistics in 0…255, as SAM was trained with.
@@ -13,11 +13,39 @@ PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
 
 
-class Sam(nn.Module):
-    """Segment Anything (arXiv 2304.02643) with the official state-dict names."""
+class Network(nn.Module):
+    """What the networks of this family have in common: they encode images and decode points.
+
+    Pixels are RGB, less ``PIXEL_MEAN`` over ``PIXEL_STD``.
+    """
 
     pixel_mean: Tensor
     pixel_std: Tensor
+    config: NetworkConfig
+    prompt_encoder: PromptEncoder
+    mask_decoder: PointDecoder
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie."""
+        return self.pixel_mean.device
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Normalised pixels (B, 3, S, S) -> (B, E, h, w), E the config's ``encoded_channels``."""
+        raise NotImplementedError
+
+    def set_pixel_statistics(self) -> None:
+        """Keep the statistics of pixels beside the weights; they are in no checkpoint."""
+        mean, std = (torch.tensor(v).view(3, 1, 1) for v in (PIXEL_MEAN, PIXEL_STD))
+        self.register_buffer("pixel_mean", mean, persistent=False)
+        self.register_buffer("pixel_std", std, persistent=False)
+
+
+class Sam(Network):
+    """Segment Anything (arXiv 2304.02643) with the official state-dict names."""
+
+    config: SamConfig
+    mask_decoder: MaskDecoder
 
     def __init__(self, config: SamConfig) -> None:
         super().__init__()
@@ -25,14 +53,7 @@ class Sam(nn.Module):
         self.image_encoder = ImageEncoder(config)
         self.prompt_encoder = PromptEncoder(config)
         self.mask_decoder = MaskDecoder(config)
-        mean, std = (torch.tensor(v).view(3, 1, 1) for v in (PIXEL_MEAN, PIXEL_STD))
-        self.register_buffer("pixel_mean", mean, persistent=False)
-        self.register_buffer("pixel_std", std, persistent=False)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights lie."""
-        return self.pixel_mean.device
+        self.set_pixel_statistics()
 
     def normalise(self, rgb: Tensor) -> Tensor:
         """RGB (…, 3, h, w) in 0…255 -> normalised and zero-padded to (…, 3, S, S)."""

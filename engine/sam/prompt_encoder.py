@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from alps.engine.sam.config import SamConfig
+from alps.engine.sam.config import NetworkConfig
 from alps.engine.sam.layers import LayerNorm2d, modules
 
 
@@ -46,7 +46,7 @@ class FourierPositions(nn.Module):
 class PromptEncoder(nn.Module):
     """Prompts in pixels of the network's input -> sparse tokens and a dense embedding."""
 
-    def __init__(self, config: SamConfig) -> None:
+    def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         channels, hidden = config.embedding_channels, config.mask_input_channels
         self.image_size, self.embedding_size = config.image_size, config.embedding_size

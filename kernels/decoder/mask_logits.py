@@ -5,8 +5,9 @@ mask, by products of matrices. Only prompts of which a mask is wanted are given,
 wanted masks. The reference is ``MaskDecoder.masks``, in PyTorch; here is the CPU's version, in
 Numba with BLAS for the products.
 
-Bytes moved: P x C x 4 read a prompt, 16 P x 4 written a mask; in between under 1 MB a block of
-pixels, in cache. Work: P x (C² + C² / 2) multiply-adds a prompt, 2 P C more a mask.
+Bytes moved: P x C x 4 read a prompt, and 3 P x C x 4 that all share where features of the image
+skip the decoder; 16 P x 4 written a mask; in between under 1 MB a block of pixels, in cache. Work:
+P x (C² + C² / 2) multiply-adds a prompt, 2 P C more a mask.
 """
 
 from dataclasses import dataclass
@@ -28,16 +29,17 @@ BLOCK = 128
 class UpscalingWeights(Generic[Array]):
     """Two transposed convolutions of 2 x 2, stride 2, as matrices; float32, C order.
 
-    Columns hold the four places of a cell, (row, column) = (0, 0), (0, 1), (1, 0), (1, 1).
+    Columns hold the four places of a cell, (row, column) = (0, 0), (0, 1), (1, 0), (1, 1). A bias
+    is one for all cells or, where features of the image skip the decoder, a row for each.
     """
 
     first: Array  # (C, 4 x C1)
-    first_bias: Array  # (4 x C1,)
+    first_bias: Array  # (4 x C1,) or (P, 4 x C1)
     norm_weight: Array  # (C1,)
     norm_bias: Array  # (C1,)
     norm_epsilon: float
     second: Array  # (C1, 4 x C2)
-    second_bias: Array  # (4 x C2,)
+    second_bias: Array  # (4 x C2,) or (4 P, 4 x C2), the four places of a token one after the other
 
 
 def mask_logits(
@@ -63,6 +65,7 @@ def mask_logits(
     logits = np.empty((len(prompt), 4 * height, 4 * width), np.float32)
     present, first_mask = np.unique(prompt, return_index=True)
     bounds = np.append(first_mask, len(prompt))
+    first_bias, second_bias = np.atleast_2d(weights.first_bias), np.atleast_2d(weights.second_bias)
 
     def some(first: int, last: int) -> None:
         for i in range(first, last):
@@ -72,12 +75,12 @@ def mask_logits(
                 hyper[masks],
                 width,
                 weights.first,
-                weights.first_bias,
+                first_bias,
                 weights.norm_weight,
                 weights.norm_bias,
                 np.float32(weights.norm_epsilon),
                 weights.second,
-                weights.second_bias,
+                second_bias,
                 logits[masks],
             )
 
@@ -100,7 +103,10 @@ def _mask_logits(
     second_bias: np.ndarray,
     out: np.ndarray,
 ) -> None:
-    """One prompt: image (P, C), hyper (m, C2) -> out (m, 4h, 4w), some rows of the grid a time."""
+    """One prompt: image (P, C), hyper (m, C2) -> out (m, 4h, 4w), some rows of the grid a time.
+
+    Biases have a row, or one for each cell.
+    """
     pixels = len(image)
     c1, c2 = len(norm_weight), hyper.shape[1]
     masks = len(hyper)
@@ -110,9 +116,10 @@ def _mask_logits(
         count = stop - start
         fine = np.dot(image[start:stop], first).reshape(4 * count, c1)
         for i in range(4 * count):
+            bias = first_bias[start + i // 4 if len(first_bias) > 1 else 0]
             _norm_and_gelu(
                 fine[i],
-                first_bias[(i % 4) * c1 : (i % 4 + 1) * c1],
+                bias[(i % 4) * c1 : (i % 4 + 1) * c1],
                 norm_weight,
                 norm_bias,
                 epsilon,
@@ -120,8 +127,9 @@ def _mask_logits(
         finer = np.dot(fine, second)  # (4 x count, 4 x C2)
         for i in range(4 * count):
             row = finer[i]
+            own = second_bias[4 * start + i if len(second_bias) > 1 else 0]
             for c in range(4 * c2):
-                row[c] = gelu(row[c] + second_bias[c])
+                row[c] = gelu(row[c] + own[c])
         products = np.dot(finer.reshape(16 * count, c2), hyper.T)  # (16 x count, m)
         for i in range(count):
             y, x = 4 * ((start + i) // width), 4 * ((start + i) % width)
