@@ -82,6 +82,26 @@ def fetch_command(name: str, url: str | None, sha256: str | None, folder: Path |
         click.echo(f"Use it with --model {done.path}")
 
 
+@models.command("convert")
+@click.argument("model")
+@click.argument("out", type=click.Path(path_type=Path))
+def convert_command(model: str, out: Path) -> None:
+    """Write MODEL, a name or a checkpoint, in the layout that OUT's name asks for.
+
+    OUT ending in .pth or .pt: as the model's authors store it. OUT ending in .safetensors: as ALPS
+    does. Any other OUT: a folder as Hugging Face's transformers writes it. The weights stay what
+    they are, in float32; they are read back and compared before OUT gets its name.
+    """
+    from alps.engine.models.convert import convert_model
+
+    done = convert_model(model, out)
+    click.echo(f"{done.path}: {model} in the layout of {done.layout}, read back and equal")
+    if done.lost:
+        click.echo(
+            f"It has no place for these, so say them again: {', '.join(done.lost)}", err=True
+        )
+
+
 def _table() -> str:
     head = ("NAME", "PARAMETERS", "SIZE", "LICENCE", "WHERE")
     rows = [head, *(_row(entry) for entry in MODELS.values())]

@@ -48,8 +48,8 @@ def load_sam(
     contents = layout.read(stored)
     config = contents.config
     model = layout.network(config)
-    _check_tensors(contents.tensors, model.state_dict(), path, layout.name)
-    model.load_state_dict(_float32(contents.tensors, path), assign=True)
+    check_tensors(contents.tensors, model.state_dict(), path, layout.name)
+    model.load_state_dict(in_float32(contents.tensors, path), assign=True)
     # Not in the state dict, so still without values.
     model.pixel_mean = torch.tensor(PIXEL_MEAN).view(3, 1, 1)
     model.pixel_std = torch.tensor(PIXEL_STD).view(3, 1, 1)
@@ -107,10 +107,10 @@ def save_sam(
             raise ModelError(
                 f"cannot write {path} ({one_line(error)}); check permissions and the space left"
             ) from error
-        _order_metadata(part)
+        order_metadata(part)
 
 
-def _order_metadata(path: Path) -> None:
+def order_metadata(path: Path) -> None:
     """Sort a safetensors file's metadata, which its writer leaves in an order of chance.
 
     The same weights then give the same bytes, and one SHA-256 names them.
@@ -131,10 +131,10 @@ def own_name(path: Path) -> str:
     return path.stem if folder is None else folder.absolute().name
 
 
-def _check_tensors(
+def check_tensors(
     found: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path, layout: str
 ) -> None:
-    """Refuse a file whose tensors are not those of the network."""
+    """Refuse a file whose tensors are not those of the network: ModelError."""
     missing = [key for key in expected if key not in found]
     extra = [key for key in found if key not in expected]
     wrong = [
@@ -153,13 +153,17 @@ def _check_tensors(
     ]
     if parts:
         raise ModelError(
-            f"{path}: not a SAM in the {layout} layout; {'; '.join(parts)}. Use a checkpoint of "
+            f"{path}: not a SAM in the layout of {layout}; {'; '.join(parts)}. Use a checkpoint of "
             "Segment Anything, `alps models` says of which kinds"
         )
 
 
-def _float32(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """The tensors in float32; those that already are stay where they lie."""
+def in_float32(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The tensors in float32; those that already are stay where they lie.
+
+    Raises:
+        ModelError: one holds no weights, or some that are not finite.
+    """
     converted = {}
     for key, tensor in tensors.items():
         if not tensor.is_floating_point():

@@ -19,7 +19,7 @@ from alps.engine.base.digests import file_sha256
 from alps.engine.base.errors import ModelError
 from alps.engine.base.records import BadRecordError, one_line, parse_record, read_small
 from alps.engine.base.zips import refuse_damaged_zip
-from alps.engine.models.folder import CONFIG, SHARD, WEIGHTS, of_a_folder
+from alps.engine.models.folder import DOCUMENTS, SHARD, WEIGHTS, of_a_folder
 from alps.engine.models.layouts import Stored
 from alps.engine.models.layouts.text import some
 
@@ -39,7 +39,7 @@ def read_stored(path: Path) -> tuple[Stored, str]:
         ModelError: there is none, it is damaged, or reading it would run code.
     """
     folder = of_a_folder(path)
-    config = None if folder is None else _config_in(folder)
+    documents = {} if folder is None else _documents_in(folder)
     if folder is None or (path.name in WEIGHTS and path.suffix != ".json"):
         files: Sequence[Path] = [path]
     else:
@@ -52,7 +52,7 @@ def read_stored(path: Path) -> tuple[Stored, str]:
         digests[file.name] = _sha256(file)
         some_tensors, metadata = _read(file)
         tensors |= some_tensors
-    return Stored(path, tensors, metadata, config), _digest_of(digests)
+    return Stored(path, tensors, metadata, documents), _digest_of(digests)
 
 
 def _weights_in(folder: Path) -> Sequence[Path]:
@@ -74,8 +74,8 @@ def _listed_in(index: Path) -> Sequence[Path]:
     return [index.parent / name for name in names]
 
 
-def _config_in(folder: Path) -> Mapping[str, Any] | None:
-    return _json(folder / CONFIG) if (folder / CONFIG).is_file() else None
+def _documents_in(folder: Path) -> Mapping[str, Mapping[str, Any]]:
+    return {name: _json(folder / name) for name in DOCUMENTS if (folder / name).is_file()}
 
 
 def _json(path: Path) -> Mapping[str, Any]:

@@ -15,6 +15,10 @@ WEIGHTS = (
 )
 SHARD = re.compile(r"(model|pytorch_model)-\d{5}-of-\d{5}\.(safetensors|bin)")
 CONFIG = "config.json"
+# How images are prepared: as the library wrote it until its version 5, and since.
+PREPROCESSOR = "preprocessor_config.json"
+PROCESSORS = (PREPROCESSOR, "processor_config.json")
+DOCUMENTS = (CONFIG, *PROCESSORS)
 
 
 def is_model_folder(path: Path) -> bool:

@@ -1,11 +1,14 @@
 """The dimensions of a SAM network and the thresholds that suit its weights."""
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Self
 
 from alps.engine.base.errors import ModelError
 from alps.engine.base.records import BadRecordError, as_record
 from alps.engine.settings import ModelDefaults
+
+# Dimensions that older files do not have, and older versions do not know.
+LATER = ("decoder_epsilon",)
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,7 @@ class NetworkConfig:
     decoder_depth: int = 2
     decoder_heads: int = 8
     decoder_hidden: int = 2048
+    decoder_epsilon: float = 1e-5  # of the norms in the two-way blocks
     iou_head_hidden: int = 256
     iou_head_depth: int = 3
     mask_input_channels: int = 16
@@ -42,10 +46,11 @@ class NetworkConfig:
         return 4 * self.embedding_size
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Plain values for JSON; without those of ``LATER`` that are as they always were."""
         return {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in asdict(self).items()
+            f.name: list(value) if isinstance(value, tuple) else value
+            for f in fields(self)
+            if (value := getattr(self, f.name)) != f.default or f.name not in LATER
         }
 
     @classmethod

@@ -72,16 +72,21 @@ class Attention(nn.Module):
 class TwoWayBlock(nn.Module):
     """Tokens attend to themselves and to the image, then the image attends to the tokens."""
 
-    def __init__(self, width: int, heads: int, hidden: int, *, first: bool) -> None:
+    def __init__(self, config: NetworkConfig, *, first: bool) -> None:
         super().__init__()
+        width, heads, epsilon = (
+            config.embedding_channels,
+            config.decoder_heads,
+            config.decoder_epsilon,
+        )
         self.first = first
         self.self_attn = Attention(width, heads)
-        self.norm1 = nn.LayerNorm(width)
+        self.norm1 = nn.LayerNorm(width, eps=epsilon)
         self.cross_attn_token_to_image = Attention(width, heads, downsample=2)
-        self.norm2 = nn.LayerNorm(width)
-        self.mlp = TwoLayerMLP(width, hidden, nn.ReLU)
-        self.norm3 = nn.LayerNorm(width)
-        self.norm4 = nn.LayerNorm(width)
+        self.norm2 = nn.LayerNorm(width, eps=epsilon)
+        self.mlp = TwoLayerMLP(width, config.decoder_hidden, nn.ReLU)
+        self.norm3 = nn.LayerNorm(width, eps=epsilon)
+        self.norm4 = nn.LayerNorm(width, eps=epsilon)
         self.cross_attn_image_to_token = Attention(width, heads, downsample=2)
 
     def forward(
@@ -112,8 +117,7 @@ class TwoWayTransformer(nn.Module):
         super().__init__()
         width, heads = config.embedding_channels, config.decoder_heads
         self.layers = modules(
-            TwoWayBlock(width, heads, config.decoder_hidden, first=index == 0)
-            for index in range(config.decoder_depth)
+            TwoWayBlock(config, first=index == 0) for index in range(config.decoder_depth)
         )
         self.final_attn_token_to_image = Attention(width, heads, downsample=2)
         self.norm_final_attn = nn.LayerNorm(width)

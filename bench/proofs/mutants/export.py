@@ -93,7 +93,7 @@ MUTANTS = [
     ),
     Mutant(
         "engine/models/checkpoints.py",
-        "        _order_metadata(part)\n",
+        "        order_metadata(part)\n",
         "",
         CHECKPOINTS,
         "the same weights give other bytes",

@@ -1,13 +1,15 @@
 """What a layout is: how a checkpoint of some program is told from others, and read."""
 
+import enum
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from alps.engine.base.errors import ModelError
+from alps.engine.models.folder import CONFIG
 from alps.engine.sam.config import ModelDefaults, SamConfig
 from alps.engine.sam.empty import empty_sam
 
@@ -19,13 +21,18 @@ class Stored:
     path: the file or folder, named in errors.
     tensors: by the names that they have there, in the types they are stored in.
     metadata: text of a safetensors file.
-    config: the object in the config.json beside the weights, None where there is none.
+    documents: JSON objects beside the weights, by the names of their files.
     """
 
     path: Path
     tensors: Mapping[str, Tensor]
     metadata: Mapping[str, str]
-    config: Mapping[str, Any] | None = None
+    documents: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """config.json; empty where there is none."""
+        return self.documents.get(CONFIG, {})
 
 
 @dataclass(frozen=True)
@@ -43,35 +50,49 @@ class Contents:
 
 
 @dataclass(frozen=True)
+class Written:
+    """What a layout makes of a model.
+
+    tensors: by that layout's names.
+    metadata: text for a safetensors file.
+    documents: JSON objects beside the weights, by the names of their files.
+    """
+
+    tensors: Mapping[str, Tensor]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    documents: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+class Form(enum.Enum):
+    """What a checkpoint is on the disk."""
+
+    FOLDER = enum.auto()
+    PICKLED = enum.auto()  # .pth, .pt
+    SAFETENSORS = enum.auto()
+
+
+@dataclass(frozen=True)
 class Layout:
     """One program's way to store a model.
 
-    name: what `alps models convert --layout` calls it.
+    name: what errors call it.
+    form: what it is written as.
     recognises: whether a checkpoint is laid out so; looks at names only, and raises nothing.
     read: the contents. Raises ModelError where something is missing.
-    write: files by their name, each bytes of JSON or tensors, None where it is only read.
+    holds: whether models of these dimensions can be written.
+    write: what to write of a model that it holds.
     model_types: what ``config.json`` calls models of this layout, where there is one.
     network: an empty network (meta device) of the dimensions in ``Contents.config``.
     """
 
     name: str
+    form: Form
     recognises: Callable[[Stored], bool]
     read: Callable[[Stored], Contents]
-    write: "Callable[[Contents], Written] | None" = None
+    holds: Callable[[Any], bool]
+    write: Callable[[Contents], Written]
     model_types: tuple[str, ...] = ()
     network: Callable[[Any], Any] = empty_sam
-
-
-@dataclass(frozen=True)
-class Written:
-    """What a layout makes of a model.
-
-    tensors: by that layout's names.
-    documents: JSON files beside them, by name; a layout that has some is a folder.
-    """
-
-    tensors: Mapping[str, Tensor]
-    documents: Mapping[str, Mapping[str, Any]]
 
 
 def check_dimensions(config: SamConfig, tensors: int, path: Path) -> None:

@@ -4,11 +4,19 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from alps.engine.base.errors import ModelError
-from alps.engine.models.layouts.base import Contents, Layout, Stored, Written, check_dimensions
+from alps.engine.models.layouts.base import (
+    Contents,
+    Form,
+    Layout,
+    Stored,
+    Written,
+    check_dimensions,
+)
 from alps.engine.models.layouts.own import defaults_in
 from alps.engine.sam.config import SamConfig
 
@@ -75,7 +83,16 @@ def _read(stored: Stored) -> Contents:
 
 
 def _write(contents: Contents) -> Written:
-    return Written(contents.tensors, {})
+    return Written(contents.tensors)
+
+
+def _holds(config: Any) -> bool:
+    # Tensors alone say nothing of other heads, and nothing of heads without relative positions.
+    return (
+        isinstance(config, SamConfig)
+        and config.relative_positions
+        and config.decoder_heads == DECODER_HEADS
+    )
 
 
 def _count(tensors: Mapping[str, Tensor], pattern: str) -> int:
@@ -84,4 +101,4 @@ def _count(tensors: Mapping[str, Tensor], pattern: str) -> int:
     return max((int(match[1]) + 1 for match in found if match), default=0)
 
 
-LAYOUT = Layout("official", lambda stored: True, _read, _write)
+LAYOUT = Layout("Segment Anything", Form.PICKLED, lambda stored: True, _read, _holds, _write)

@@ -1,13 +1,21 @@
 """Safetensors that ALPS wrote: official names, with dimensions and thresholds as metadata."""
 
+import json
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from alps.engine.base.errors import ModelError, SettingsError
 from alps.engine.base.records import BadRecordError, as_record, parse_record
-from alps.engine.models.layouts.base import Contents, Layout, Stored, check_dimensions
+from alps.engine.models.layouts.base import (
+    Contents,
+    Form,
+    Layout,
+    Stored,
+    Written,
+    check_dimensions,
+)
 from alps.engine.models.layouts.text import some
 from alps.engine.sam.config import ModelDefaults, SamConfig
 from alps.engine.settings import check_defaults
@@ -76,4 +84,16 @@ def _json_object(text: str, key: str, path: Path) -> dict[str, Any]:
         ) from error
 
 
-LAYOUT = Layout("alps", _recognises, _read)
+def _write(contents: Contents) -> Written:
+    notes = {
+        CONFIG_KEY: json.dumps(contents.config.to_dict()),
+        DEFAULTS_KEY: json.dumps(asdict(contents.defaults)),
+    }
+    return Written(contents.tensors, metadata=notes)
+
+
+def _holds(config: Any) -> bool:
+    return isinstance(config, SamConfig)
+
+
+LAYOUT = Layout("ALPS", Form.SAFETENSORS, _recognises, _read, _holds, _write)

@@ -153,7 +153,7 @@ def test_a_file_that_cannot_be_finished_leaves_the_old_one(tmp_path, monkeypatch
     save_sam(small_sam(), path, ModelDefaults())
     before = path.read_bytes()
     # The disk is full when the metadata is put in order.
-    monkeypatch.setattr(checkpoints, "_order_metadata", lambda _: os.write(-1, b""))
+    monkeypatch.setattr(checkpoints, "order_metadata", lambda _: os.write(-1, b""))
     with pytest.raises(RunFolderError, match=r"cannot write .*a\.safetensors"):
         save_sam(small_sam(), path, ModelDefaults())
     assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
