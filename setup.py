@@ -49,12 +49,27 @@ EXTRAS = {
     "cuda13": ["cupy-cuda13x>=13.6,<15", "numba-cuda[cu13]>=0.20,<1"],  # first for CUDA 13
     # Exporting, and running what was exported. onnxscript 0.5: exports for torch 2.11 and later.
     "onnx": ["onnx>=1.17,<2", "onnxruntime>=1.20,<2", "onnxscript>=0.5,<1"],  # 1.20: opset 22
-    # onnxruntime and onnxruntime-gpu are one module: never both.
-    "onnx-gpu": ["onnx>=1.17,<2", "onnxruntime-gpu>=1.20,<2", "onnxscript>=0.5,<1"],
+    # onnxruntime and onnxruntime-gpu are one module: never both. From 1.27 on the index has builds
+    # for CUDA 13 alone. [cuda,cudnn] bring the libraries that they were built for.
+    "onnx-gpu-cu12": [
+        "onnx>=1.17,<2",
+        "onnxruntime-gpu[cuda,cudnn]>=1.21,<1.27",  # 1.21: preload_dlls
+        "onnxscript>=0.5,<1",
+    ],
+    "onnx-gpu-cu13": [
+        "onnx>=1.17,<2",
+        "onnxruntime-gpu[cuda,cudnn]>=1.27,<2",
+        "onnxscript>=0.5,<1",
+    ],
     # Engines are built from ONNX graphs, which are verified by onnxruntime first: take onnx too.
-    "tensorrt": ["tensorrt>=10.3,<12"],  # 10.3: strongly typed networks
-    "tensorrt-rtx": ["tensorrt-rtx-cu13>=1.2,<2"],  # 1.2: builds for GPUs that are not there
-    "cuml": ["cuml-cu13>=25.10,<27"],  # first wheels for CUDA 13
+    # `tensorrt` itself takes whichever CUDA is the newest. 10.15: reads opset 22 and later, and was
+    # the first that was looked at; 11 is what an index serves.
+    "tensorrt-cu12": ["tensorrt-cu12>=10.15,<12"],
+    "tensorrt-cu13": ["tensorrt-cu13>=10.15,<12"],
+    "tensorrt-rtx": ["tensorrt-rtx-cu13>=1.4,<2"],  # 1.4: the oldest that an index serves
+    # 25.10: the first wheels for CUDA 13. They hold Numba under 0.65 and CuPy at 14 and later.
+    "cuml-cu12": ["cuml-cu12>=25.10,<27"],
+    "cuml-cu13": ["cuml-cu13>=25.10,<27"],
     # The page of `alps name`. starlette 0.37: handlers of errors by their base class; uvicorn 0.29:
     # signals are left to who starts it in another thread.
     "name": ["starlette>=0.37,<2", "uvicorn>=0.29,<1"],
@@ -138,7 +153,7 @@ EXTRAS = {
         "shapely>=2.1,<3",
         "tensorboard>=2.17,<3",  # what a training logs with --tensorboard
         # Engines for GPUs that are not there; only these systems have wheels.
-        "tensorrt-rtx-cu13>=1.2,<2; sys_platform == 'linux' and platform_machine == 'x86_64'",
+        "tensorrt-rtx-cu13>=1.4,<2; sys_platform == 'linux' and platform_machine == 'x86_64'",
         # Kernels for GPUs, run in its interpreter and compiled for GPUs that are not there. 3.6:
         # what torch 2.11 brings; 4 may change the language. Only Linux has wheels.
         "triton>=3.6,<4; platform_system == 'Linux'",

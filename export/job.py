@@ -27,8 +27,10 @@ from alps.engine.runtimes.artefact import (
     StoredGraph,
     open_artefact,
 )
+from alps.engine.runtimes.choose import Model, Reference
 from alps.engine.runtimes.onnxruntime import OnnxRuntime
 from alps.engine.runtimes.pytorch import TorchRuntime
+from alps.engine.runtimes.tensorrt import TensorRTRuntime, gpu_capability
 from alps.engine.sam import ModelInfo, Sam
 from alps.engine.sam.model import PIXEL_MEAN, PIXEL_STD
 from alps.engine.settings import RunSettings
@@ -57,6 +59,7 @@ class _Verified:
     masks: MaskAgreement | None
     by: str
     images: str
+    engines: str | None = None  # where they were run; None: there are none
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for the manifest."""
@@ -65,6 +68,7 @@ class _Verified:
             "images": self.images,
             "numbers": [check.to_dict() for check in self.checks],
             "masks": None if self.masks is None else self.masks.to_dict(),
+            "engines": self.engines,
         }
 
 
@@ -106,6 +110,8 @@ def export_model(
             say(line)
         if settings.format == "tensorrt":
             manifest = write_engines(folder, manifest, settings)
+            verified.engines = run_engines(sam, info, Artefact(folder, manifest))
+            say(f"engines: {verified.engines}")
         manifest = dataclasses.replace(manifest, verified=verified.to_dict())
         _write_manifest(folder, manifest)
     return open_artefact(out, info)
@@ -191,6 +197,19 @@ def write_engines(folder: Path, manifest: Manifest, settings: ExportSettings) ->
         compute_capability=capability,
         builder=trt.__name__,
     )
+
+
+def run_engines(sam: Sam, info: ModelInfo, artefact: Artefact) -> str:
+    """Run engines beside PyTorch where the GPU that they are for is here; says where they ran.
+
+    Raises ArtefactError where they compute something else.
+    """
+    built_for = artefact.manifest.compute_capability
+    if not torch.cuda.is_available() or gpu_capability(torch.device("cuda")) != built_for:
+        return f"not run, no GPU of compute capability {built_for} is here"
+    runtime = TensorRTRuntime(artefact, "cuda")
+    Reference.of(Model(sam, info, artefact.manifest.precision)).check(runtime)
+    return f"computed on {torch.cuda.get_device_name()} what PyTorch does"
 
 
 def verify(sam: Sam, info: ModelInfo, artefact: Artefact, settings: ExportSettings) -> _Verified:

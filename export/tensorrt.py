@@ -7,6 +7,7 @@ it knows, without a GPU; tensorrt builds for the GPU that is there.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -49,19 +50,25 @@ def check_target(capability: str | None) -> tuple[ModuleType, str]:
         )
     if not re.fullmatch(r"\d+\.\d", wanted):
         raise SettingsError(f"--capability {wanted}: give two numbers with a point, 8.6 say")
-    if wanted == here:
-        return trt, wanted
+    # It builds for those that it names, of which the GPU here need be none.
+    if trt.__name__ == "tensorrt" and wanted != here and find_spec("tensorrt_rtx") is not None:
+        trt = tensorrt_module("tensorrt_rtx")
     if not _knows_capabilities(trt):
+        if wanted == here:
+            return trt, wanted
         raise SettingsError(
             f"--capability {wanted}: {trt.__name__} builds only for the GPU that is there "
             f"({here or 'none'}); pip install 'alps-engine[tensorrt-rtx]' builds for others"
         )
     if _named(trt, wanted) is None:
         known = sorted(
-            f"{name[2:-1]}.{name[-1]}" for name in dir(trt.ComputeCapability) if name[:2] == "SM"
+            (f"{name[2:-1]}.{name[-1]}" for name in dir(trt.ComputeCapability) if name[:2] == "SM"),
+            key=float,
         )
         raise SettingsError(
-            f"--capability {wanted}: {trt.__name__} {trt.__version__} builds for {', '.join(known)}"
+            f"--capability {wanted}: {trt.__name__} {trt.__version__} builds for "
+            f"{', '.join(known)}; for another GPU pip install 'alps-engine[tensorrt-cu13]' there, "
+            "and export on it"
         )
     return trt, wanted
 

@@ -54,3 +54,17 @@ def choose_device(name: str) -> torch.device:
         if device.index is not None:
             torch.cuda.set_device(device)  # compiled kernels run on the GPU that is current
     return device
+
+
+def require_gpu_kernels(device: torch.device) -> None:
+    """Refuse a GPU where what follows a network's answers could not run on it.
+
+    Raises:
+        SettingsError: names what to install.
+    """
+    if device.type != "cuda":
+        return
+    try:
+        import alps.kernels.base.numba_cuda  # noqa: F401
+    except ImportError as error:
+        raise SettingsError(f"--device {device}: {error}; or give --device cpu") from error

@@ -17,6 +17,8 @@ TEXTS = (
     "bad_alloc",
     "bad allocation",
     "out of memory",  # CUDA, GDAL, Arrow
+    "out_of_memory",  # CUDA's driver, as Numba and CuPy name what it said
+    "memoryallocation",  # cudaErrorMemoryAllocation, of CUDA's runtime
     "failed to allocate",
     "unable to allocate",
     "can't start new thread",  # there is no room for its stack

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from alps.engine.base.device import require_gpu_kernels
 from alps.engine.base.errors import ModelError, SettingsError, SourceError
 from alps.engine.masks.crops import Crop, crops_of, network_pixels
 from alps.engine.masks.gate import (
@@ -102,7 +103,7 @@ class MaskGenerator:
             who have measured what it costs them.
 
     Raises:
-        SettingsError: a setting cannot work.
+        SettingsError: a setting cannot work, or the model lies on a GPU and a package is missing.
         ModelError: the model is neither.
     """
 
@@ -110,6 +111,7 @@ class MaskGenerator:
         self, model: Sam | Runtime, *settings: Any, coarse_to_fine: bool = False, **named: Any
     ) -> None:
         if isinstance(model, Sam):
+            require_gpu_kernels(model.device)
             model = TorchRuntime(model)
         if not isinstance(model, Runtime):
             raise ModelError(

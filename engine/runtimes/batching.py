@@ -129,18 +129,24 @@ def fit_capacity(runtime: Runtime) -> None:
 
     Raises what the device says where the least does not.
     """
-    side = runtime.config.image_size
     while True:
         try:
-            embeddings = runtime.encode(torch.zeros(runtime.capacity.images, 3, side, side))
-            points = torch.full((runtime.capacity.points, 2), side / 2)
-            for _ in runtime.decode(embeddings[0], points, 0.0, len(points)):
-                pass
+            _largest(runtime)
             return
         except Exception as error:
             smaller = runtime.capacity.halved()
             if smaller is None or not is_out_of_memory(error):
                 raise
+        # Not earlier: while the error is at hand, so is all that the failed pass had made.
         runtime.capacity = smaller
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+
+def _largest(runtime: Runtime) -> None:
+    """A batch and a pass of it; nothing of them is left."""
+    side, capacity = runtime.config.image_size, runtime.capacity
+    embeddings = runtime.encode(torch.zeros(capacity.images, 3, side, side))
+    points = torch.full((capacity.points, 2), side / 2)
+    for _ in runtime.decode(embeddings[0], points, 0.0, len(points)):
+        pass

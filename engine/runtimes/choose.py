@@ -17,12 +17,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from alps.engine.base.atomic import write_text
+from alps.engine.base.device import require_gpu_kernels
 from alps.engine.base.digests import file_sha256, fingerprint
 from alps.engine.base.errors import AlpsError, ArtefactError, RunFolderError, SettingsError
 from alps.engine.base.records import BadRecordError, parse_record, read_small
@@ -100,14 +102,36 @@ def open_runtime(model: Model, name: str) -> Runtime:
     """The runtime of a name other than auto.
 
     Raises:
-        SettingsError: no such runtime, or it cannot have this precision.
+        SettingsError: no such runtime, it cannot have this precision, or a package is missing.
         ArtefactError: nothing was exported for it, or it does not work here.
     """
     check_name(name)
+    require_gpu_kernels(model.device)
     encoder, _, decoder = name.partition("+")
     if not decoder or decoder == encoder:
-        return _open(model, encoder, PARTS)
-    return TwoRuntimes(_open(model, encoder, ENCODER), _open(model, decoder, DECODER))
+        return _proved(model, encoder, _open(model, encoder, PARTS))
+    return TwoRuntimes(
+        _proved(model, encoder, _open(model, encoder, ENCODER), ENCODER),
+        _proved(model, decoder, _open(model, decoder, DECODER), DECODER),
+    )
+
+
+def _proved(model: Model, name: str, runtime: Runtime, parts: Sequence[str] = PARTS) -> Runtime:
+    """A runtime that was held against PyTorch where that was not done when it was exported.
+
+    Exports are verified on a CPU; on a GPU other code runs them, of whatever driver is there now.
+    """
+    if name == "torch" or model.device.type == "cpu":
+        return runtime
+    try:
+        Reference.of(model).check(runtime, parts)
+    except ArtefactError as error:
+        where = model.artefacts or artefact_folder(model.info.sha256)
+        raise ArtefactError(
+            f"{name} does not compute here what PyTorch does: {error} ({where}); export the model "
+            "again on this machine, or give --runtime torch"
+        ) from error
+    return runtime
 
 
 def choose(model: Model, say: Callable[[str], None] = _log.info) -> Choice:
@@ -198,13 +222,10 @@ def _notebook(model: Model, candidates: dict[str, Artefact]) -> Path:
 
 def _measure(model: Model, candidates: dict[str, Artefact]) -> Choice:
     """Run every candidate beside PyTorch."""
-    reference = TorchRuntime(model.sam)
+    reference = Reference.of(model)
     eight_bits = model.precision == "int8"  # which PyTorch's encoder has not
-    ours = reference if eight_bits else TorchRuntime(model.sam, precision=model.precision)
-    pixels, points = _probe(model)
-    with torch.inference_mode():
-        embedding = reference.encode(pixels)[0]
-    exact = _decoded(reference, embedding, points)
+    ours = reference.runtime if eight_bits else TorchRuntime(model.sam, precision=model.precision)
+    pixels, points, embedding = reference.pixels, reference.points, reference.embedding
     seconds = {
         "torch": [
             math.inf if eight_bits else _fastest(lambda: ours.encode(pixels), model.device),
@@ -215,19 +236,7 @@ def _measure(model: Model, candidates: dict[str, Artefact]) -> Choice:
     for name in candidates:
         try:
             runtime = _open(model, name, PARTS)
-            forgiven = _FORGIVEN[model.precision]
-            for what, found, wanted in (
-                ("embedding", runtime.encode(pixels)[0], embedding),
-                *zip(
-                    ("predicted IoU", "logits"),
-                    _decoded(runtime, embedding, points),
-                    exact,
-                    strict=True,
-                ),
-            ):
-                off = _relative(found, wanted)
-                if not off <= forgiven:
-                    raise ArtefactError(f"its {what} is off by {off:.1e}")
+            reference.check(runtime)
             seconds[name] = [
                 _fastest(lambda: runtime.encode(pixels), model.device),  # noqa: B023
                 _fastest(lambda: _decoded(runtime, embedding, points), model.device),  # noqa: B023
@@ -246,14 +255,51 @@ def _fastest_of(seconds: dict[str, list[float]], half: int) -> str:
     return best if seconds[best][half] < _WORTH_IT * seconds["torch"][half] else "torch"
 
 
-def _probe(model: Model) -> tuple[Tensor, Tensor]:
-    """A picture with something on it, (1, 3, S, S), and points on it (N, 2)."""
-    size = model.info.config.image_size
-    rng = np.random.default_rng(0)
-    coarse = torch.from_numpy(rng.normal(size=(1, 3, 16, 16)).astype(np.float32))
-    fine = torch.from_numpy(rng.normal(size=(1, 3, size, size)).astype(np.float32))
-    pixels = torch.nn.functional.interpolate(coarse, (size, size), mode="bilinear") + 0.3 * fine
-    return pixels, torch.from_numpy(rng.uniform(0, size, (POINTS, 2)).astype(np.float32))
+@dataclass(frozen=True)
+class Reference:
+    """A picture with something on it, points there, and what PyTorch makes of them."""
+
+    runtime: Runtime
+    precision: str  # of what is held against it
+    pixels: Tensor  # (1, 3, S, S)
+    points: Tensor  # (N, 2)
+    embedding: Tensor  # (C, h, w)
+    decoded: list[Tensor]  # predicted IoU and logits
+
+    @classmethod
+    @torch.inference_mode()
+    def of(cls, model: Model) -> Self:
+        """Compute it, in float32."""
+        runtime = TorchRuntime(model.sam)
+        size = model.info.config.image_size
+        rng = np.random.default_rng(0)
+        coarse = torch.from_numpy(rng.normal(size=(1, 3, 16, 16)).astype(np.float32))
+        fine = torch.from_numpy(rng.normal(size=(1, 3, size, size)).astype(np.float32))
+        pixels = torch.nn.functional.interpolate(coarse, (size, size), mode="bilinear") + 0.3 * fine
+        points = torch.from_numpy(rng.uniform(0, size, (POINTS, 2)).astype(np.float32))
+        embedding = runtime.encode(pixels)[0]
+        decoded = _decoded(runtime, embedding, points)
+        return cls(runtime, model.precision, pixels, points, embedding, decoded)
+
+    @torch.inference_mode()
+    def check(self, runtime: Runtime, parts: Sequence[str] = PARTS) -> None:
+        """Hold the parts that a runtime has against it.
+
+        Raises ArtefactError where they are off by more than their precision excuses.
+        """
+        names, found, wanted = [], [], []
+        if set(ENCODER) <= set(parts):
+            names.append("embedding")
+            found.append(runtime.encode(self.pixels)[0])
+            wanted.append(self.embedding)
+        if set(DECODER) <= set(parts):
+            names += ["predicted IoU", "logits"]
+            found += _decoded(runtime, self.embedding, self.points)
+            wanted += self.decoded
+        for what, mine, exact in zip(names, found, wanted, strict=True):
+            off = _relative(mine, exact)
+            if not off <= _FORGIVEN[self.precision]:
+                raise ArtefactError(f"its {what} is off by {off:.1e}")
 
 
 def _decoded(runtime: Runtime, embedding: Tensor, points: Tensor) -> list[Tensor]:
@@ -264,6 +310,7 @@ def _decoded(runtime: Runtime, embedding: Tensor, points: Tensor) -> list[Tensor
 
 
 def _relative(found: Tensor, wanted: Tensor) -> float:
+    found, wanted = found.cpu(), wanted.cpu()  # they may lie on two devices
     off = (found.double() - wanted.double()).square().mean().sqrt()
     return float(off / wanted.double().square().mean().sqrt().clamp(min=1e-30))
 

@@ -1,12 +1,17 @@
-"""Engines of TensorRT, or of TensorRT for RTX, run on PyTorch's tensors and stream.
+"""Engines of TensorRT, or of TensorRT for RTX, run on PyTorch's tensors.
 
 Engines are built by ``alps export --format tensorrt`` for one kind of GPU and one version of the
-builder; both are checked before an engine is opened.
+builder; both are checked before an engine is opened. All engines of a runtime run in one stream,
+not the default one, in which TensorRT would wait for the GPU at every call; so they never run at
+once, and share what memory they need for their own values.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -46,12 +51,18 @@ class TensorRTRuntime(GraphRuntime):
         artefact.check_files(parts)
         logger = trt.Logger(trt.Logger.ERROR)
         self._runtime = trt.Runtime(logger)  # engines need it for as long as they live
-        graphs = {
-            part: _TrtGraph(
-                self._runtime, artefact.path(part), artefact.manifest.graphs[part], device
-            )
-            for part in parts
-        }
+        with torch.cuda.device(device):
+            engines = {part: _open_engine(self._runtime, artefact.path(part)) for part in parts}
+            place = _Place.for_engines(device, engines.values())
+            graphs = {
+                part: _TrtGraph(
+                    _open_context(trt, engine, artefact.path(part), place),
+                    artefact.manifest.graphs[part],
+                    place,
+                )
+                for part, engine in engines.items()
+            }
+        self._engines = engines  # contexts do not keep them alive
         super().__init__(artefact, graphs, device)
 
 
@@ -71,10 +82,13 @@ def tensorrt_module(wanted: str | None = None) -> ModuleType:
         except ImportError:
             continue
     missing = wanted or " and ".join(MODULES)
-    extra = "tensorrt-rtx" if wanted == "tensorrt_rtx" else "tensorrt"
+    extras = {
+        "tensorrt": "'alps-engine[tensorrt-cu13]', or [tensorrt-cu12] for a driver of CUDA 12",
+        "tensorrt_rtx": "'alps-engine[tensorrt-rtx]'",
+    }
+    other = "" if wanted else "; 'alps-engine[tensorrt-rtx]' for a GeForce or RTX card"
     raise ArtefactError(
-        f"{missing}: not installed here; pip install 'alps-engine[{extra}]'"
-        + ("" if wanted else ", or 'alps-engine[tensorrt-rtx]' for a GeForce or RTX card")
+        f"{missing}: not installed here; pip install {extras[wanted or MODULES[0]]}{other}"
     )
 
 
@@ -114,18 +128,63 @@ def check_engines(artefact: Artefact, trt: ModuleType, capability: str) -> None:
             )
 
 
-class _TrtGraph:
-    """An engine with its context."""
+@dataclass(frozen=True)
+class _Place:
+    """Where the engines of a runtime run: one after the other, in one stream."""
 
-    def __init__(self, runtime: Any, path: Any, stored: StoredGraph, device: torch.device) -> None:
-        self.engine = runtime.deserialize_cuda_engine(path.read_bytes())
-        if self.engine is None:
-            raise ArtefactError(
-                f"{path}: TensorRT cannot open it here; build it on this machine, with the driver "
-                "it has"
-            )
-        self.context = self.engine.create_execution_context()
-        self.stored, self.device, self.limit = stored, device, stored.limit()
+    device: torch.device
+    stream: Any  # torch.cuda.Stream
+    scratch: Tensor  # bytes, for the values inside of whichever engine runs
+
+    @classmethod
+    def for_engines(cls, device: torch.device, engines: Iterable[Any]) -> Self:
+        """With room for the largest of them."""
+        size = max(int(engine.device_memory_size_v2) for engine in engines)
+        scratch = torch.empty(max(1, size), dtype=torch.uint8, device=device)
+        return cls(device, torch.cuda.Stream(device), scratch)
+
+    @contextmanager
+    def in_stream(self, tensors: Sequence[Tensor]) -> Iterator[int]:
+        """Queue work on ``tensors`` in the stream, which is handed out.
+
+        It begins after all that was queued before in the caller's stream, and what the caller
+        queues later begins after it.
+        """
+        callers = torch.cuda.current_stream(self.device)
+        self.stream.wait_stream(callers)
+        yield int(self.stream.cuda_stream)
+        callers.wait_stream(self.stream)
+        for tensor in tensors:  # their memory may not be given away before the stream has used it
+            tensor.record_stream(self.stream)
+
+
+def _open_engine(runtime: Any, path: Path) -> Any:
+    engine = runtime.deserialize_cuda_engine(path.read_bytes())
+    if engine is None:
+        raise ArtefactError(
+            f"{path}: TensorRT cannot open it here; build it on this machine, with the driver that "
+            "it has"
+        )
+    return engine
+
+
+def _open_context(trt: ModuleType, engine: Any, path: Path, place: _Place) -> Any:
+    context = engine.create_execution_context(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+    if context is None:
+        raise ArtefactError(
+            f"{path}: TensorRT cannot prepare it on {place.device}; free some of the GPU's memory, "
+            "or build it on this machine"
+        )
+    context.set_device_memory(place.scratch.data_ptr(), place.scratch.numel())
+    return context
+
+
+class _TrtGraph:
+    """An engine's context, with the ports of its graph."""
+
+    def __init__(self, context: Any, stored: StoredGraph, place: _Place) -> None:
+        self.context, self.stored, self.place = context, stored, place
+        self.limit = stored.limit()
 
     def __call__(self, *inputs: Tensor) -> list[Tensor]:
         """Run on tensors of the GPU, in the manifest's order; in pieces where they are many."""
@@ -146,22 +205,26 @@ class _TrtGraph:
         return [torch.cat(outputs) for outputs in zip(*parts, strict=True)]
 
     def _run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        held = []  # what is bound must outlive the call
-        for port, tensor in zip(self.stored.inputs, inputs, strict=True):
-            held.append(tensor.contiguous())
-            self.context.set_input_shape(port.name, tuple(tensor.shape))
-            self.context.set_tensor_address(port.name, held[-1].data_ptr())
-        outputs = empty_outputs(self.stored, inputs, self.device)
-        for port, tensor in zip(self.stored.outputs, outputs, strict=True):
-            self.context.set_tensor_address(port.name, tensor.data_ptr())
-        if not self.context.execute_async_v3(_stream(self.device)):
-            raise ArtefactError(
-                f"TensorRT could not run {self.stored.file} on {self.device}; build it on this "
-                "machine"
+        held = [tensor.contiguous() for tensor in inputs]  # what is bound must outlive the call
+        outputs = empty_outputs(self.stored, inputs, self.place.device)
+        for port, tensor in zip(self.stored.inputs, held, strict=True):
+            # One that is refused leaves the shape of the call before in force.
+            self._accepted(
+                self.context.set_input_shape(port.name, tuple(tensor.shape)),
+                f"{port.name} of shape {tuple(tensor.shape)}",
             )
+        ports = (*self.stored.inputs, *self.stored.outputs)
+        for port, tensor in zip(ports, (*held, *outputs), strict=True):
+            address = tensor.data_ptr()
+            self._accepted(self.context.set_tensor_address(port.name, address), port.name)
+        with self.place.in_stream((*held, *outputs)) as stream:
+            self._accepted(self.context.execute_async_v3(stream), "")
         return outputs
 
-
-def _stream(device: torch.device) -> int:
-    """PyTorch's own stream: what it queued before is done before, and the reverse."""
-    return torch.cuda.current_stream(device).cuda_stream
+    def _accepted(self, done: bool, what: str) -> None:
+        if not done:
+            raise ArtefactError(
+                f"TensorRT could not {f'take {what} into' if what else 'run'} {self.stored.file} "
+                f"on {self.place.device}; build it on this machine, with --max-batch and "
+                "--max-points as they are wanted"
+            )

@@ -136,8 +136,8 @@ MUTANTS = [
     ),
     Mutant(
         "engine/runtimes/choose.py",
-        "if not off <= forgiven:",
-        "if off > forgiven:",
+        "if not off <= _FORGIVEN[self.precision]:",
+        "if off > _FORGIVEN[self.precision]:",
         (f"{RUNTIMES}::test_a_runtime_that_gives_nan_fails_its_self_check",),
         "NaN passes the self-check",
     ),

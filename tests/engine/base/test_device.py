@@ -1,8 +1,11 @@
 """What --device names."""
 
-import pytest
+import sys
 
-from alps.engine.base.device import gpus_named
+import pytest
+import torch
+
+from alps.engine.base.device import gpus_named, require_gpu_kernels
 from alps.engine.base.errors import SettingsError
 
 
@@ -34,3 +37,13 @@ def test_without_a_gpu(monkeypatch):
     assert gpus_named("auto") == gpus_named("cpu") == []
     with pytest.raises(SettingsError, match=r"sees 0 GPU\(s\)"):
         gpus_named("cuda")
+
+
+def test_a_gpu_without_the_kernels_package_is_refused_with_what_to_install(monkeypatch):
+    for device in ("cpu", "cuda"):
+        require_gpu_kernels(torch.device(device))  # which is installed here
+    monkeypatch.delitem(sys.modules, "alps.kernels.base.numba_cuda")
+    monkeypatch.setitem(sys.modules, "numba.cuda", None)
+    with pytest.raises(SettingsError, match=r"--device cuda:1: .*\[cuda12\].*\[cuda13\].* cpu$"):
+        require_gpu_kernels(torch.device("cuda:1"))
+    require_gpu_kernels(torch.device("cpu"))

@@ -37,6 +37,10 @@ def test_what_libraries_raise(ask):
         RuntimeError("could not create a primitive"),
         RuntimeError("unable to mmap 4000 bytes from file </m.pth>: Cannot allocate memory (12)"),
         RuntimeError("std::bad_alloc"),
+        RuntimeError("[2] Call to cuMemAlloc results in CUDA_ERROR_OUT_OF_MEMORY"),  # Numba
+        RuntimeError("cudaErrorMemoryAllocation"),  # CuPy
+        RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("Triton Error [CUDA]: out of memory"),
         RuntimeError("can't start new thread"),
         ImportError("libtorch_cpu.so: failed to map segment from shared object"),
         cv2.error("(-4:Insufficient memory) Failed to allocate 1724976 bytes"),

@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import sys
+import weakref
+from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -18,11 +21,15 @@ from alps.engine.models.registry import artefact_folder
 from alps.engine.runtimes.artefact import DECODER, ENCODER, open_artefact
 from alps.engine.runtimes.batching import capacity_of, fit_capacity, in_batches
 from alps.engine.runtimes.choose import Model, choose, open_runtime
-from alps.engine.runtimes.exported import GraphRuntime
-from alps.engine.runtimes.onnxruntime import OnnxRuntime, onnxruntime_module, providers_for
+from alps.engine.runtimes.onnxruntime import (
+    OnnxRuntime,
+    check_provider,
+    onnxruntime_module,
+    providers_for,
+)
 from alps.engine.runtimes.protocol import Capacity, Runtime, TwoRuntimes
 from alps.engine.runtimes.pytorch import TorchRuntime
-from alps.engine.runtimes.tensorrt import TensorRTRuntime, _TrtGraph, check_engines
+from alps.engine.runtimes.tensorrt import TensorRTRuntime, check_engines
 from alps.engine.sam import SamConfig
 from alps.engine.settings import ClusterSettings, RunSettings, SegmentSettings
 
@@ -32,6 +39,27 @@ def model(speck):
     return load_sam(speck)
 
 
+@pytest.fixture
+def streams(monkeypatch):
+    """PyTorch's streams where there is no GPU; what waits for what, in order."""
+    happened = []
+
+    class Stream:
+        def __init__(self, device=None, number=7):
+            self.device, self.cuda_stream = torch.device("cuda:1"), number
+
+        def wait_stream(self, other):
+            happened.append(f"{self.cuda_stream} waits for {other.cuda_stream}")
+
+    monkeypatch.setattr("torch.cuda.Stream", Stream)
+    monkeypatch.setattr("torch.cuda.current_stream", lambda device: Stream(number=0))
+    monkeypatch.setattr("torch.cuda.device", lambda device: nullcontext())
+    monkeypatch.setattr(
+        "torch.Tensor.record_stream", lambda self, stream: happened.append("recorded")
+    )
+    return happened
+
+
 class StandInContext:
     """A TensorRT context as far as it is used, with ONNX Runtime doing the work."""
 
@@ -39,18 +67,23 @@ class StandInContext:
         ort = onnxruntime_module()
         self.session = ort.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         self.most, self.shapes, self.addresses = most, {}, {}
+        self.refuses, self.memory, self.runs = "", None, 0
+
+    def set_device_memory(self, memory, size):
+        self.memory = memory, size
 
     def set_input_shape(self, name, shape):
         assert self.most is None or "points" not in name or shape[0] <= self.most
         self.shapes[name] = shape
-        return True
+        return self.refuses != "shape"
 
     def set_tensor_address(self, name, address):
         self.addresses[name] = address
-        return True
+        return self.refuses != "address"
 
     def execute_async_v3(self, stream):
-        assert stream == 0
+        assert stream == 7  # not the default one
+        self.runs += 1
         binding = self.session.io_binding()
         for port in self.session.get_inputs():
             shape = self.shapes[port.name]
@@ -62,28 +95,67 @@ class StandInContext:
             shape = [axis if isinstance(axis, int) else count for axis in port.shape]
             binding.bind_output(port.name, "cpu", 0, np.float32, shape, self.addresses[port.name])
         self.session.run_with_iobinding(binding)
-        return True
+        return self.refuses != "run"
 
 
-def engines(artefact, monkeypatch, most=3):
-    """A runtime with the engines' own code around that context."""
-    monkeypatch.setattr("alps.engine.runtimes.tensorrt._stream", lambda device: 0)
+class StandInTensorRT:
+    """The module; an engine's file is the graph, and each wants more memory than the last."""
+
+    __name__, __version__ = "tensorrt", "11.4"
+    ExecutionContextAllocationStrategy = SimpleNamespace(USER_MANAGED="user managed")
+
+    def __init__(self, folder, most):
+        self.folder, self.most, self.wanted, self.contexts = folder, most, [], {}
+        self.opens, self.prepares = True, True
+
+    def Logger(self, severity):
+        return severity
+
+    Logger.ERROR = "error"
+
+    def Runtime(self, logger):
+        return SimpleNamespace(deserialize_cuda_engine=self._engine)
+
+    def _engine(self, plan):
+        path = next(p for p in self.folder.glob("*.onnx") if p.read_bytes() == plan)
+        self.wanted.append(1000 * (len(self.wanted) + 1))
+
+        def context(strategy):
+            assert strategy == "user managed"
+            self.contexts[path.stem] = StandInContext(path, self.most)
+            return self.contexts[path.stem] if self.prepares else None
+
+        engine = SimpleNamespace(
+            device_memory_size_v2=self.wanted[-1], create_execution_context=context
+        )
+        return engine if self.opens else None
+
+
+def engines(artefact, monkeypatch, most=3, module=None):
+    """A runtime of engines, whose builder, GPU and driver are stand-ins."""
+    module = module or StandInTensorRT(artefact.folder, most)
+    monkeypatch.setattr("alps.engine.runtimes.tensorrt.tensorrt_module", lambda name: module)
+    monkeypatch.setattr("alps.engine.runtimes.tensorrt.gpu_capability", lambda device: "9.0")
     graphs = {}
     for part, stored in artefact.manifest.graphs.items():
-        graph = _TrtGraph.__new__(_TrtGraph)
         axes = {p.shape[0] for p in stored.inputs if isinstance(p.shape[0], str)}
-        graph.stored = replace(stored, at_most=dict.fromkeys(axes, most))
-        graph.device, graph.limit = torch.device("cpu"), graph.stored.limit()
-        graph.context = StandInContext(artefact.path(part), most)
-        graphs[part] = graph
-    return GraphRuntime(artefact, graphs, torch.device("cpu"))
+        graphs[part] = replace(stored, at_most=dict.fromkeys(axes, most))
+    made = replace(
+        artefact.manifest,
+        kind="tensorrt",
+        builder="tensorrt",
+        compute_capability="9.0",
+        versions={"tensorrt": "11.4"},
+        graphs=graphs,
+    )
+    return TensorRTRuntime(replace(artefact, manifest=made), "cpu")
 
 
 RUNTIMES = ("torch plain", "torch absorbed", "torch", "onnxruntime", "two", "tensorrt stand-in")
 
 
 @pytest.fixture(params=RUNTIMES)
-def runtime(request, model, exported_speck, monkeypatch):
+def runtime(request, model, exported_speck, monkeypatch, streams):
     sam, info = model
     if request.param.startswith("torch"):
         return TorchRuntime(sam, decoder=request.param.partition(" ")[2] or "auto")
@@ -294,32 +366,122 @@ def test_stale_engines_are_refused(exported_speck):
         OnnxRuntime(artefact)
 
 
+def test_engines_share_memory_and_run_in_a_stream_of_their_own(
+    exported_speck, monkeypatch, streams, truth
+):
+    module = StandInTensorRT(exported_speck.folder, 3)
+    runtime = engines(exported_speck, monkeypatch, module=module)
+    memory = {context.memory for context in module.contexts.values()}
+    assert len(module.contexts) == 4 and [size for _, size in memory] == [4000]
+    runtime.encode(truth.pixels[:1])
+    assert streams == ["7 waits for 0", "0 waits for 7", "recorded", "recorded"]
+
+
+@pytest.mark.parametrize(
+    ("refuses", "why"),
+    [
+        ("shape", r"could not take pixels of shape \(1, 3, 128, 128\) into encoder\.onnx on cpu"),
+        ("address", r"could not take pixels into encoder\.onnx"),
+        ("run", r"could not run encoder\.onnx on cpu; build it on this machine"),
+    ],
+)
+def test_what_tensorrt_refuses_is_not_run(
+    exported_speck, monkeypatch, streams, truth, refuses, why
+):
+    module = StandInTensorRT(exported_speck.folder, 3)
+    runtime = engines(exported_speck, monkeypatch, module=module)
+    module.contexts["encoder"].refuses = refuses
+    with pytest.raises(ArtefactError, match=why):
+        runtime.encode(truth.pixels[:1])
+    assert module.contexts["encoder"].runs == (refuses == "run")
+
+
+def test_engines_that_cannot_be_opened_are_named(exported_speck, monkeypatch, streams):
+    module = StandInTensorRT(exported_speck.folder, 3)
+    module.prepares = False
+    with pytest.raises(ArtefactError, match=r"encoder\.onnx: TensorRT cannot prepare it on cpu"):
+        engines(exported_speck, monkeypatch, module=module)
+    module.opens = False
+    with pytest.raises(ArtefactError, match=r"encoder\.onnx: TensorRT cannot open it here"):
+        engines(exported_speck, monkeypatch, module=module)
+
+
 def test_missing_packages_and_providers_are_named(monkeypatch, exported_speck):
     if not torch.cuda.is_available():
-        with pytest.raises(SettingsError, match=r"no CUDAExecutionProvider.*\[onnx-gpu\]"):
-            providers_for("cuda", torch.device("cuda"), exported_speck.folder)
+        with pytest.raises(SettingsError, match=r"no CUDAExecutionProvider.*\[onnx-gpu-cu13\]"):
+            OnnxRuntime(exported_speck, "cuda")
     with pytest.raises(SettingsError, match="give one of cpu, cuda, tensorrt"):
-        providers_for("openvino", torch.device("cpu"), exported_speck.folder)
+        check_provider("openvino")
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
     with pytest.raises(ArtefactError, match=r"pip install 'alps-engine\[onnx\]'"):
         OnnxRuntime(exported_speck)
 
 
-def test_the_gpus_providers_get_the_stream_and_a_cache(monkeypatch, tmp_path):
-    ort = SimpleNamespace(
-        get_available_providers=lambda: list(
-            ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider")
+class StandInOnnxRuntime:
+    """ONNX Runtime with a GPU's providers; sessions are the CPU's."""
+
+    __version__ = "1.32"
+
+    def __init__(self, fell=()):
+        self.fell, self.preloaded, self.asked = fell, False, []
+        self.SessionOptions = onnxruntime_module().SessionOptions
+
+    def get_available_providers(self):
+        return ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+
+    def preload_dlls(self):
+        self.preloaded = True
+
+    def InferenceSession(self, path, options, providers):
+        assert self.preloaded and options.get_session_config_entry(
+            "session.record_ep_graph_assignment_info"
         )
-    )
+        self.asked.append(providers)
+        nodes = [SimpleNamespace(op_type=kind) for kind in self.fell]
+        parts = [
+            SimpleNamespace(ep_name="CUDAExecutionProvider", get_nodes=lambda: ["all others"]),
+            SimpleNamespace(ep_name="CPUExecutionProvider", get_nodes=lambda: nodes),
+        ]
+        return SimpleNamespace(
+            get_providers=self.get_available_providers,
+            get_provider_graph_assignment_info=lambda: parts,
+        )
+
+
+@pytest.fixture
+def a_card(monkeypatch, streams):
+    card = SimpleNamespace(total_memory=80 << 30)
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda device: card)
+
+
+def test_the_gpus_providers_get_a_stream_bounds_and_a_cache(
+    monkeypatch, tmp_path, exported_speck, a_card
+):
+    ort = StandInOnnxRuntime()
     monkeypatch.setattr("alps.engine.runtimes.onnxruntime.onnxruntime_module", lambda: ort)
-    stream = SimpleNamespace(cuda_stream=77)
-    monkeypatch.setattr("torch.cuda.current_stream", lambda device: stream)
-    device = torch.device("cuda:1")
-    first, second, third = providers_for("tensorrt", device, tmp_path / "cache")
-    assert first[1]["trt_engine_cache_path"] == str(tmp_path / "cache")
-    assert first[1]["user_compute_stream"] == second[1]["user_compute_stream"] == "77"
-    assert second[1]["device_id"] == "1" and third == "CPUExecutionProvider"
-    assert len(providers_for("cuda", device, tmp_path)) == 2
+    for provider in ("cuda", "tensorrt"):
+        cache = tmp_path / "cache"
+        OnnxRuntime(exported_speck, "cuda:1", provider=provider, parts=ENCODER, cache=cache)
+    (cuda, _), (tensorrt, also_cuda, last) = ort.asked
+    assert cuda == also_cuda and last == "CPUExecutionProvider"
+    assert tensorrt[1]["trt_engine_cache_path"] == str(tmp_path / "cache")
+    # 0 would be taken for no stream at all.
+    assert tensorrt[1]["user_compute_stream"] == cuda[1]["user_compute_stream"] == "7"
+    assert cuda[1]["device_id"] == "1" and cuda[1]["arena_extend_strategy"] == "kSameAsRequested"
+    assert int(cuda[1]["gpu_mem_limit"]) == 40 << 30
+    assert providers_for("cpu", None, tmp_path) == ["CPUExecutionProvider"]
+
+
+def test_nodes_that_fell_to_the_cpu_are_told(monkeypatch, exported_speck, a_card, caplog):
+    for fell in ((), ("Resize", "Erf", "Erf")):
+        ort = StandInOnnxRuntime(fell)
+        name = "alps.engine.runtimes.onnxruntime.onnxruntime_module"
+        monkeypatch.setattr(name, lambda ort=ort: ort)
+        assert caplog.messages == []
+        OnnxRuntime(exported_speck, "cuda", parts=ENCODER)
+    assert [line.split("encoder.onnx")[1] for line in caplog.messages] == [
+        ": 3 of its nodes run on the CPU, each a way there and back (Erf, Resize)"
+    ]
 
 
 def test_capacity_follows_the_whole_memory_and_never_what_is_free(monkeypatch):
@@ -371,6 +533,38 @@ def test_what_does_not_fit_is_halved_before_the_first_tile(room, fits):
     runtime = LittleMemory(*room)
     fit_capacity(runtime)
     assert runtime.capacity == Capacity(*fits)
+
+
+def test_what_a_failed_pass_had_made_is_gone_when_memory_is_given_back(monkeypatch):
+    runtime = LittleMemory(4, 100)
+    made = weakref.WeakSet()
+
+    def decode(embedding, points, *rest):
+        temporary = torch.zeros(3)
+        made.update([temporary, embedding])
+        runtime._need(len(points), runtime.points)
+        yield None
+
+    left = []
+    monkeypatch.setattr(runtime, "decode", decode)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.empty_cache", lambda: left.append(len(made)))
+    fit_capacity(runtime)
+    assert runtime.capacity == Capacity(1, 64) and left == [0] * 5
+
+
+@pytest.mark.parametrize("name", ["torch", "onnxruntime", "tensorrt"])
+def test_a_gpu_without_the_kernels_package_is_told_before_anything_is_loaded(
+    model, monkeypatch, name
+):
+    there = on_a_gpu(model, None, monkeypatch, lambda **_: pytest.fail("was loaded"))
+    monkeypatch.delitem(sys.modules, "alps.kernels.base.numba_cuda", raising=False)
+    monkeypatch.setitem(sys.modules, "numba.cuda", None)
+    with pytest.raises(SettingsError, match=r"pip install 'alps-engine\[cuda12\]'"):
+        open_runtime(there, name)
+    with pytest.raises(SettingsError, match=r"pip install 'alps-engine\[cuda12\]'"):
+        monkeypatch.setattr(type(there.sam), "device", torch.device("cuda"))
+        MaskGenerator(there.sam)
 
 
 def test_what_fits_nowhere_and_other_errors_are_raised():
@@ -470,6 +664,38 @@ def test_a_runtime_that_gives_nan_fails_its_self_check(
     monkeypatch.setattr(OnnxRuntime, broken, encode if broken == "encode" else decode)
     chosen = choose(Model(sam, info, "fp32"))
     assert chosen.name == "torch" and "is off by nan" in chosen.why
+
+
+def on_a_gpu(model, artefacts, monkeypatch, opened):
+    """A model on a GPU, where what was exported runs on ``opened``."""
+    sam, info = model
+    monkeypatch.setattr(
+        Model, "device", property(lambda self: torch.device("cuda", 0)), raising=True
+    )
+    monkeypatch.setattr(choose_module, "gpu_capability", lambda device: "9.0")
+    monkeypatch.setattr(choose_module, "OnnxRuntime", lambda *_, **named: opened(**named))
+    return Model(sam, info, "fp32", artefacts)
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "onnxruntime+torch", "torch+onnxruntime"])
+def test_what_was_asked_for_proves_itself_on_a_gpu(model, exported_speck, monkeypatch, name):
+    made = []
+
+    def opened(parts):
+        made.append(OnnxRuntime(exported_speck, parts=parts))
+        return made[-1]
+
+    there = on_a_gpu(model, exported_speck.folder, monkeypatch, opened)
+    open_runtime(there, name)
+    part = "transform" if name.startswith("torch") else "encoder"
+    graph = type(made[0].graphs[part])
+    real = graph.__call__
+    monkeypatch.setattr(graph, "__call__", lambda *given: [1.1 * one for one in real(*given)])
+    words = (
+        "onnxruntime does not compute here what PyTorch does: its .* is off by .*--runtime torch"
+    )
+    with pytest.raises(ArtefactError, match=words):
+        open_runtime(there, name)
 
 
 def test_exports_of_another_precision_are_not_taken(model, home, exported_speck):

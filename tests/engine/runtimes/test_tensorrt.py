@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from dataclasses import replace
+from types import ModuleType
 
 import pytest
 import torch
@@ -12,11 +13,12 @@ from alps.engine.base.errors import ArtefactError, SettingsError
 from alps.engine.models.checkpoints import load_sam
 from alps.engine.models.registry import find_model
 from alps.engine.runtimes.artefact import open_artefact
+from alps.engine.runtimes.onnxruntime import OnnxRuntime
 from alps.engine.runtimes.tensorrt import TensorRTRuntime, check_engines, tensorrt_module
 from alps.engine.sam import OFFICIAL, Sam
 from alps.export import onnx as onnx_files
 from alps.export.graphs import graphs_of
-from alps.export.job import write_engines
+from alps.export.job import run_engines, write_engines
 from alps.export.settings import ExportSettings
 from alps.export.tensorrt import Target, build_engine, check_target
 
@@ -99,10 +101,56 @@ def test_targets(monkeypatch):
             check_target(None)
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    with pytest.raises(ArtefactError, match=r"\[tensorrt\]', or 'alps-engine\[tensorrt-rtx\]'"):
+    with pytest.raises(ArtefactError, match=r"\[tensorrt-cu13\]', or .*\[tensorrt-rtx\]'"):
         check_target("8.9")
     with pytest.raises(ArtefactError, match=r"tensorrt_rtx: not installed .*\[tensorrt-rtx\]"):
         tensorrt_module("tensorrt_rtx")
+
+
+@pytest.fixture
+def h100(monkeypatch):
+    """A GPU that TensorRT for RTX does not know."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda *_: (9, 0))
+
+
+def test_tensorrt_for_rtx_is_not_asked_for_an_h100(h100, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    for asked in (None, "9.0"):
+        with pytest.raises(SettingsError, match=r"--capability 9\.0: .*\[tensorrt-cu13\]' there"):
+            check_target(asked)
+    assert check_target("8.9") == (tensorrt_rtx, "8.9")
+
+
+def test_tensorrt_builds_for_the_gpu_here_and_the_other_for_others(h100, monkeypatch):
+    plain = ModuleType("tensorrt")
+    plain.IBuilderConfig = object
+    monkeypatch.setitem(sys.modules, "tensorrt", plain)
+    assert check_target(None) == check_target("9.0") == (plain, "9.0")
+    assert check_target("8.9") == (tensorrt_rtx, "8.9")
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    with pytest.raises(SettingsError, match=r"builds only for .* \(9\.0\); .*\[tensorrt-rtx\]"):
+        check_target("8.9")
+
+
+def test_engines_are_run_as_they_are_exported_where_their_gpu_is(
+    exported_speck, speck, h100, monkeypatch
+):
+    """ONNX Runtime takes the engines' part: their code is tested where runtimes are."""
+    sam, info = load_sam(speck)
+    made = replace(exported_speck.manifest, compute_capability="9.0")
+    artefact = replace(exported_speck, manifest=made)
+    opened = OnnxRuntime(exported_speck)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda *_: "H100")
+    monkeypatch.setattr("alps.export.job.TensorRTRuntime", lambda made, device: opened)
+    assert run_engines(sam, info, artefact) == "computed on H100 what PyTorch does"
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr("torch.cuda.get_device_capability", lambda *_: (8, 0))
+        assert "not run, no GPU of compute capability 9.0" in run_engines(sam, info, artefact)
+    encode = opened.encode
+    monkeypatch.setattr(opened, "encode", lambda pixels: 1.1 * encode(pixels))
+    with pytest.raises(ArtefactError, match="its embedding is off by"):
+        run_engines(sam, info, artefact)
 
 
 @pytest.mark.slow
