@@ -4,7 +4,6 @@ import importlib.util
 import json
 import os
 import re
-import runpy
 import shlex
 import shutil
 import signal
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import click
 import pytest
+from setup_table import run_setup
 
 from alps.engine.cli.main import commands
 
@@ -25,17 +25,7 @@ DOCKERFILE = (REPOSITORY / "Dockerfile").read_text(encoding="utf-8")
 
 @pytest.fixture(scope="module")
 def setup_table():
-    """Extras and rooms of setup.py, which is run without setting anything up."""
-    import setuptools
-
-    before, setuptools.setup = setuptools.setup, lambda **_: None
-    folder = os.getcwd()
-    os.chdir(REPOSITORY)
-    try:
-        return runpy.run_path("setup.py")
-    finally:
-        os.chdir(folder)
-        setuptools.setup = before
+    return run_setup()
 
 
 def tool(name, package):
