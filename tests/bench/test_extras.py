@@ -5,10 +5,10 @@ import re
 import subprocess
 
 import pytest
+from setup_table import run_setup
 
 from alps.bench.proofs.extras import COMBINATIONS, Resolved, requirements_of, resolve
 from alps.engine.base.errors import SettingsError
-from setup_table import run_setup
 
 
 @pytest.fixture(scope="module")
