@@ -51,11 +51,14 @@ def rounded(x: tl.tensor, FORM: tl.constexpr, EMULATE: tl.constexpr) -> tl.tenso
 
 @triton.jit
 def dot(a: tl.tensor, b: tl.tensor, total: tl.tensor, EMULATE: tl.constexpr) -> tl.tensor:
-    """a @ b + total of operands that were ``rounded``, or loaded in that type; total is float32."""
+    """a @ b + total of operands that were ``rounded``, or loaded in that type; total is float32.
+
+    Operands in float32 are multiplied as they are, not as TF32.
+    """
     if EMULATE:
         total = tl.dot(a.to(tl.float32), b.to(tl.float32), total, input_precision="ieee")
     else:
-        total = tl.dot(a, b, total)
+        total = tl.dot(a, b, total, input_precision="ieee")
     return total
 
 
