@@ -31,6 +31,7 @@ from alps.trainer.segmentation.loss import class_weights
 from alps.trainer.segmentation.models import build_model
 from alps.trainer.segmentation.recipe import RunOptions, TrainSettings
 from alps.trainer.segmentation.run import Recipe, prepared
+from alps.trainer.segmentation.targets import Classes
 
 WARM_UP = 2  # steps
 
@@ -76,7 +77,7 @@ def measure_speeds(
             out.root.mkdir(exist_ok=True)
             once = replace(options, log_every=count, checkpoint_every=10**9)
             shop = Workshop(asked, once, out, group, autocast_for(group.device, precision), _none)
-            teach(begin(network, asked), made, weights, shop)
+            teach(begin(network, asked), made, [Classes(weights)], shop)
             return out
 
         run(WARM_UP, samples, "warm")

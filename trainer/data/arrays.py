@@ -1,4 +1,4 @@
-"""Decoded pairs: arrays of pixels, class ids and weights that are mapped into memory."""
+"""Decoded pairs: arrays of pixels, class ids, weights and regions that are mapped into memory."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +17,7 @@ from alps.engine.base.errors import SourceError
 from alps.engine.base.records import Count, Side
 
 OPEN_ARRAYS = 512
+KINDS = ("pixels", "labels", "weights", "regions", "vectors")  # of a pair's files
 Stem = Annotated[str, Meta(pattern="^[0-9]{6,}$")]
 
 
@@ -48,6 +49,17 @@ class CachedPair:
         path = root / f"{self.stem}.weights.npy"
         return mapped(path) if path.exists() else None
 
+    def regions(self, root: Path) -> np.ndarray | None:
+        """(H, W) int32, the number of each pixel's region, -1 in none, mapped; None: not kept."""
+        return self._known("regions", root)
+
+    def vectors(self, root: Path) -> np.ndarray | None:
+        """(R, D) float16, what stands for each region, mapped; None: not kept."""
+        return self._known("vectors", root)
+
+    def _known(self, kind: str, root: Path) -> np.ndarray | None:
+        return mapped(root / f"{self.stem}.{kind}.npy") if kind in self.sums else None
+
     def refuse_damaged(self, root: Path) -> None:
         """Read all of its files once. Raises SourceError where one is not what was written."""
         for kind, known in self.sums.items():
@@ -61,7 +73,7 @@ class CachedPair:
 
 def sums_of(root: Path, stem: str) -> dict[str, FileDigest]:
     """Of the files of a pair that are written."""
-    paths = ((kind, root / f"{stem}.{kind}.npy") for kind in ("pixels", "labels", "weights"))
+    paths = ((kind, root / f"{stem}.{kind}.npy") for kind in KINDS)
     return {kind: FileDigest.of(path) for kind, path in paths if path.exists()}
 
 

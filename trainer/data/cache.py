@@ -3,7 +3,8 @@
 A loader that decodes JPEG and PNG is what a GPU waits for. Here a crop of any size and place is a
 slice of a file. One pass over DATA both writes the arrays and finds what is wrong with the pairs,
 so that all of it is known before the first step. Memory is bounded by a few strips of an image;
-the disk holds 4 bytes a pixel, 5 with weights, one more with more than 255 classes.
+the disk holds 4 bytes a pixel, 5 with weights, one more with more than 255 classes, and 4 more
+where several targets are learnt.
 """
 
 import json
@@ -90,7 +91,7 @@ def build_cache(request: DecodeRequest, folder: Path) -> Cache:
 def _with_classes(request: DecodeRequest) -> DecodeRequest:
     """Settle the classes: those of a control, or as many as the labels show."""
     rules = request.data.rules
-    if request.pseudo.targets == "masks":
+    if request.pseudo.painted == "masks":
         rules = LabelRules(MASKS, ignore=rules.ignore)  # of the label maps beside them
     elif not rules.classes:
         count = count_classes([pair.label for pair in request.data.pairs], rules)
@@ -150,7 +151,7 @@ def _targets(request: DecodeRequest) -> RegionTargets | None:
         raise SourceError(
             f"{request.data.root} is no run folder of alps label; margins and controls need one"
         )
-    if request.pseudo.targets == "shuffled" and request.data.rules.values is not None:
+    if request.pseudo.painted == "shuffled" and request.data.rules.values is not None:
         raise SettingsError(
             f"--targets shuffled draws among all clusters, but classes of {request.data.root} were "
             "merged or are ignored; use a run without names.json"

@@ -120,7 +120,7 @@ class _Decoding:
 
     def _label_rules(self) -> LabelRules:
         """Of the label file, of which a control learns only where it has no class."""
-        if self._request.pseudo.targets != "masks":
+        if self._request.pseudo.painted != "masks":
             return self._rules
         many = tuple(str(index) for index in range(MOST_CLASSES))
         return replace(self._rules, classes=many)
@@ -139,12 +139,12 @@ class _Decoding:
             for window in strips(image.width, image.height, 16 * self._shrink):
                 tile = image.read(window)
                 decoded = labels.read(window)
-                if pseudo.targets != "classes":
+                if pseudo.painted != "classes":
                     decoded = np.where(decoded == empty, unlabelled, 0).astype(dtype)
                 decoded[~tile.valid] = unlabelled  # nodata teaches nothing
                 _put(pixels, window.y // self._shrink, self._small_image(tile.rgb))
                 _put(ids, window.y // self._shrink, self._small(decoded))
-            if pseudo.targets != "classes":
+            if pseudo.painted != "classes":
                 for y, strip in self._aligned(self._regions.labels(self._pair.source_index)):
                     place = ids[y : y + len(strip)]
                     seen = place != unlabelled
@@ -155,6 +155,14 @@ class _Decoding:
                     _put(weights, y, strip)
                     place = ids[y : y + len(strip)]
                     place[strip[: len(place)] == 0] = unlabelled
+            if pseudo.with_regions:
+                numbers = stack.enter_context(new_array(self._file("regions"), shape, np.int32))
+                for y, strip in self._aligned(self._regions.numbers(self._pair.source_index)):
+                    _put(numbers, y, strip)
+            if "vectors" in pseudo.names:
+                found = self._regions.vectors(self._pair.source_index)
+                vectors = new_array(self._file("vectors"), found.shape, np.float16)
+                stack.enter_context(vectors)[:] = found
             for top in range(0, height, ROWS):
                 counts += np.bincount(ids[top : top + ROWS].ravel(), minlength=len(counts))
         return counts[: len(self._rules.classes)]

@@ -6,7 +6,7 @@ bytes: normalisation is the network's business.
 """
 
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
@@ -39,17 +39,27 @@ class Batch:
     pixels: Tensor  # (B, 3, S, S) uint8
     labels: Tensor  # (B, S, S) int64, -1 where there is no class
     weights: Tensor  # (B, S, S) float32
+    inside: Tensor | None = None  # (B, S, S) int64, see Sample
+    vectors: Tensor | None = None  # (B, D, s, s) float32, see Sample
 
     def to(self, device: torch.device) -> "Batch":
         """The same on a device; the copy is not waited for."""
         if device.type == "cpu":
             return self
-        parts = (self.pixels, self.labels, self.weights)
-        return Batch(*(part.pin_memory().to(device, non_blocking=True) for part in parts))
+        return self._each(lambda part: part.pin_memory().to(device, non_blocking=True))
 
     def part(self, start: int, end: int) -> "Batch":
         """Some of the samples."""
-        return Batch(self.pixels[start:end], self.labels[start:end], self.weights[start:end])
+        return self._each(lambda part: part[start:end])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        return Batch(
+            change(self.pixels),
+            change(self.labels),
+            change(self.weights),
+            None if self.inside is None else change(self.inside),
+            None if self.vectors is None else change(self.vectors),
+        )
 
 
 def batches(
@@ -83,9 +93,25 @@ def batches(
 
 def _batch(futures: list[Future[Sample]]) -> Batch:
     made = [future.result() for future in futures]
-    pixels = np.stack([sample.pixels for sample in made])
     return Batch(
-        torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(),
-        torch.from_numpy(np.stack([sample.labels for sample in made])),
-        torch.from_numpy(np.stack([sample.weights for sample in made])),
+        _channels_first([sample.pixels for sample in made]),
+        _stacked([sample.labels for sample in made]),
+        _stacked([sample.weights for sample in made]),
+        _where_known(_stacked, [sample.inside for sample in made]),
+        _where_known(_channels_first, [sample.vectors for sample in made]),
     )
+
+
+def _channels_first(arrays: list[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous()
+
+
+def _stacked(arrays: list[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.stack(arrays))
+
+
+def _where_known(
+    join: Callable[[list[np.ndarray]], Tensor], parts: Sequence[np.ndarray | None]
+) -> Tensor | None:
+    known = [part for part in parts if part is not None]
+    return join(known) if len(known) == len(parts) else None

@@ -1,4 +1,4 @@
-"""What a run folder's regions say beside their classes: margins as weights, and the controls.
+"""What a run folder's regions say beside their classes: margins, edges, vectors, the controls.
 
 Label maps tell only the class of a pixel. The raster of regions tells whatever is wanted, by a look
 into a table with a value a region. Regions that a label map leaves out, being in doubt or small,
@@ -6,11 +6,16 @@ are told by the label map.
 """
 
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
+from threading import Lock
 
 import numpy as np
 
 from alps.engine.base.errors import RunFolderError
+from alps.engine.clusters.features import FeatureModel
+from alps.engine.clusters.file import load_clusters
+from alps.engine.clusters.vectors import vectors_of
 from alps.engine.labels.writer import label_dtype
 from alps.engine.regions.build import NOWHERE
 from alps.engine.regions.raster import open_regions
@@ -42,6 +47,7 @@ class RegionTargets:
         self._plan = Plan.of(folder)
         self._tiles = {tiles[0].source_index: tiles for tiles in self._plan.sources()}
         self._sample = _margins(parts)
+        self._writing = Lock()
         found = [read_table(part, ["cluster"]).column("cluster").to_numpy() for part in parts]
         counts = np.bincount(np.concatenate(found), minlength=classes).astype(float)
         self._shares = counts / max(counts.sum(), 1)
@@ -51,7 +57,7 @@ class RegionTargets:
 
         0 in no region; the caller knows where the label map has nothing.
         """
-        if self._pseudo.targets == "shuffled":
+        if self._pseudo.painted == "shuffled":
             yield from self._shuffled(source)
             return
         above: np.ndarray | None = None
@@ -79,6 +85,33 @@ class RegionTargets:
         of_region = np.where(margin < cut, 0, values).astype(np.uint8)
         yield from self._shown(source, of_region, WEIGHTS)
 
+    def numbers(self, source: int) -> Iterator[tuple[int, np.ndarray]]:
+        """Numbers of a source's regions from top to bottom: (y, (h, width) int32), -1 in none."""
+        with open_regions(self._folder.region_raster(self._label(source))) as raster:
+            for y, numbers in raster.strips():
+                yield y, numbers.view(np.int32)  # NOWHERE, all bits set, is -1
+
+    def vectors(self, source: int) -> np.ndarray:
+        """What stands for each region of a source, (R, D) float16: embeddings without colours."""
+        tables = self._tables(source)
+        rows = tables.rows_of(source)
+        features = self._features
+        with self._writing:  # two pairs of a group may both find none
+            file = vectors_of(self._folder, self._plan.group_of(self._tiles[source]), features)
+        width = file.width - len(features.colour_scale)
+        return file.read(rows.start, len(rows))[0][:, :width].astype(np.float16)
+
+    @cached_property
+    def _features(self) -> FeatureModel:
+        """How vectors were made. Raises RunFolderError where the run does not say."""
+        try:
+            return load_clusters(self._folder.clusters).model.known_features()
+        except ValueError as error:
+            raise RunFolderError(
+                f"{self._folder.clusters} does not say how vectors of regions are made; make it "
+                "anew with: alps cluster OUT, or leave vectors out of --targets"
+            ) from error
+
     def _shuffled(self, source: int) -> Iterator[tuple[int, np.ndarray]]:
         """Each region in the class of a random one."""
         count = len(self._column(source, "cluster"))
@@ -96,8 +129,10 @@ class RegionTargets:
 
     def _column(self, source: int, name: str) -> np.ndarray:
         """Of a source's regions, (R,)."""
-        tables = GroupTables(self._folder, self._plan.group_of(self._tiles[source]), (), (name,))
-        return tables.of_source(source).column(name).to_numpy()
+        return self._tables(source, name).of_source(source).column(name).to_numpy()
+
+    def _tables(self, source: int, *classes: str) -> GroupTables:
+        return GroupTables(self._folder, self._plan.group_of(self._tiles[source]), (), classes)
 
     def _label(self, source: int) -> str:
         return self._tiles[source][0].label

@@ -19,6 +19,7 @@ from alps.trainer.data.cache import Cache
 
 # What a generator's seed is made of besides the user's: no two purposes may share one.
 ORDER, CHANGE, SUBSET = 0, 1, 2
+STRIDE = 4  # of the grid on which vectors are learnt: that of the networks' own logits
 ORIENTATIONS = 8  # upright or flipped, turned by 0 to 3 quarters
 
 
@@ -38,6 +39,9 @@ class Sample:
     pixels: np.ndarray  # (S, S, 3) uint8
     labels: np.ndarray  # (S, S) int64, -1 where there is no class
     weights: np.ndarray  # (S, S) float32, 0 … 1
+    # Where more is learnt of regions than their class:
+    inside: np.ndarray | None = None  # (S, S) int64: 1 inside a region, 0 on an edge, -1 not known
+    vectors: np.ndarray | None = None  # (S / STRIDE, S / STRIDE, D) float32, 0 where not known
 
 
 class Cells:
@@ -139,47 +143,97 @@ class Samples:
         side = round(self._crop * float(np.exp(random.uniform(-1, 1) * np.log(how.scale))))
         y = _start(int(random.integers(top, bottom)), side, pair.height)
         x = _start(int(random.integers(left, right)), side, pair.width)
-        pixels, labels, weights = self._read(index, y, x, side)
-        if side != self._crop:
-            shape = (self._crop, self._crop)
-            smaller = cv2.INTER_AREA if side > self._crop else cv2.INTER_LINEAR
-            pixels = cv2.resize(pixels, shape, interpolation=smaller)
-            labels = cv2.resize(labels, shape, interpolation=cv2.INTER_NEAREST)
-            if weights is not None:
-                weights = cv2.resize(weights, shape, interpolation=cv2.INTER_NEAREST)
+        read = self._read(index, y, x, side).made(self._crop)
         orientation = int(random.integers(ORIENTATIONS)) if how.orientations else 0
-        pixels = recoloured(turned(pixels, orientation), how.colour, random)
-        ids = turned(labels, orientation).astype(np.int64)
+        pixels = recoloured(turned(read.pixels, orientation), how.colour, random)
+        ids = turned(read.labels, orientation).astype(np.int64)
         ids[ids == self._cells.unlabelled] = -1
         shares: np.ndarray
-        if weights is None:
+        if read.weights is None:
             shares = np.ones(ids.shape, np.float32)
         else:
-            shares = turned(weights, orientation).astype(np.float32) / 255
-        return Sample(pixels, ids, shares)
+            shares = turned(read.weights, orientation).astype(np.float32) / 255
+        if read.regions is None:
+            return Sample(pixels, ids, shares)
+        numbers = turned(read.regions, orientation)
+        numbers = np.where(ids >= 0, numbers, -1)  # what the labels leave out is not learnt
+        vectors = pair.vectors(self._cells.root)
+        shown = None if vectors is None else vectors_at(numbers, vectors)
+        return Sample(pixels, ids, shares, inside_of(numbers), shown)
 
-    def _read(
-        self, index: int, y: int, x: int, side: int
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    def _read(self, index: int, y: int, x: int, side: int) -> "_Square":
         """A square of a pair; what lies beyond the image or out of sight has no class."""
         pair, root, unlabelled = self._cells.pairs[index], self._cells.root, self._cells.unlabelled
         inside = np.s_[max(y, 0) : y + side, max(x, 0) : x + side]
         pixels, labels = pair.pixels(root)[inside], np.array(pair.labels(root)[inside])
-        weights = pair.weights(root)
-        weights = None if weights is None else weights[inside]
+        weights, regions = (
+            None if array is None else array[inside]
+            for array in (pair.weights(root), pair.regions(root))
+        )
         if not self._cells.is_whole:
             rows = _cells_of(pair.height, self._cells.cell, y, labels.shape[0])
             columns = _cells_of(pair.width, self._cells.cell, x, labels.shape[1])
             labels[~self._cells.visible[index][rows[:, None], columns]] = unlabelled
         if labels.shape == (side, side):
-            return pixels, labels, weights
+            return _Square(pixels, labels, weights, regions)
         before = (max(-y, 0), max(-x, 0))
         around = [(b, side - n - b) for b, n in zip(before, labels.shape, strict=True)]
         # Mirrored, so that no dark frame is learnt; small images may need more than one mirror.
         pixels = np.pad(pixels, [*around, (0, 0)], mode="symmetric")
         labels = np.pad(labels, around, constant_values=unlabelled)
         weights = None if weights is None else np.pad(weights, around)
-        return pixels, labels, weights
+        regions = None if regions is None else np.pad(regions, around, constant_values=-1)
+        return _Square(pixels, labels, weights, regions)
+
+
+@dataclass(frozen=True)
+class _Square:
+    """Part of a pair."""
+
+    pixels: np.ndarray  # (S, S, 3) uint8
+    labels: np.ndarray  # (S, S) uint8 or uint16
+    weights: np.ndarray | None  # (S, S) uint8
+    regions: np.ndarray | None  # (S, S) int32
+
+    def made(self, side: int) -> "_Square":
+        """The same, ``side`` pixels wide and high."""
+        if len(self.labels) == side:
+            return self
+        smaller = cv2.INTER_AREA if len(self.labels) > side else cv2.INTER_LINEAR
+        pixels = cv2.resize(self.pixels, (side, side), interpolation=smaller)
+        rest = (
+            None if one is None else cv2.resize(one, (side, side), interpolation=cv2.INTER_NEAREST)
+            for one in (self.labels, self.weights, self.regions)
+        )
+        labels, weights, regions = rest
+        assert labels is not None
+        return _Square(pixels, labels, weights, regions)
+
+
+def inside_of(numbers: np.ndarray) -> np.ndarray:
+    """Numbers of regions (S, S) int32 -> (S, S) int64: 1 inside, 0 on an edge, -1 in no region.
+
+    An edge is a pixel beside one of another region, or of none; of what lies beyond the square
+    nothing is known.
+    """
+    inside = np.ones(numbers.shape, np.int64)
+    for here, there in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
+        differ = numbers[here] != numbers[there]
+        inside[here][differ] = 0
+        inside[there][differ] = 0
+    inside[numbers < 0] = -1
+    return inside
+
+
+def vectors_at(numbers: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """Vectors (R, D) of the regions on a grid of every STRIDE-th of ``numbers`` (S, S) int32.
+
+    (S / STRIDE, S / STRIDE, D) float32, 0 in no region.
+    """
+    some = numbers[STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE]
+    found = np.zeros((*some.shape, vectors.shape[1]), np.float32)
+    found[some >= 0] = vectors[some[some >= 0]]
+    return found
 
 
 def turned(image: np.ndarray, orientation: int) -> np.ndarray:

@@ -2,10 +2,12 @@
 
 from dataclasses import dataclass
 
+from alps.engine.base.errors import SettingsError
 from alps.engine.settings import ReadSettings, check_reading, setting
-from alps.trainer.checks import check_choice, check_range
+from alps.trainer.checks import check_range
 
-TARGETS = ("classes", "masks", "shuffled")
+TARGETS = ("classes", "masks", "vectors", "shuffled")
+PAINTED = ("classes", "shuffled", "masks")  # one of them is what arrays of labels hold
 UNITS = ("crop", "image", "scene")
 
 
@@ -50,8 +52,9 @@ class PseudoSettings:
 
     targets: str = setting(
         "classes",
-        "classes; or a control: masks (inside a region or on its edge), shuffled (each region gets "
-        "the class of a random one).",
+        "One or several, with commas: classes; masks (inside a region or on its edge); vectors "
+        "(what the region's embeddings are clustered by); as a control, shuffled in place of "
+        "classes (each region gets the class of a random one).",
     )
     margin_weight: bool = setting(
         False, "Weigh pixels by their region's margin, full weight from the median on."
@@ -59,6 +62,22 @@ class PseudoSettings:
     margin_cut: float = setting(
         0.0, "Ignore this share of the regions: those most doubtful by their margin."
     )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The targets, in the order of ``TARGETS`` whatever order they were given in."""
+        given = {part.strip() for part in self.targets.split(",")}
+        return tuple(name for name in TARGETS if name in given)
+
+    @property
+    def painted(self) -> str:
+        """Which of them the arrays of labels hold; others are told by numbers of regions."""
+        return next(name for name in PAINTED if name in self.names)
+
+    @property
+    def with_regions(self) -> bool:
+        """Whether numbers of regions are kept beside the labels."""
+        return len(self.names) > 1
 
 
 def check_data(data: DataSettings) -> None:
@@ -71,5 +90,14 @@ def check_data(data: DataSettings) -> None:
 
 def check_pseudo(pseudo: PseudoSettings) -> None:
     """Raise SettingsError where a value cannot work."""
-    check_choice(pseudo, "targets", TARGETS)
+    given = [part.strip() for part in pseudo.targets.split(",")]
+    wrong = [part for part in given if part not in TARGETS]
+    if wrong or len(set(given)) < len(given):
+        raise SettingsError(
+            f"--targets {pseudo.targets}: give some of {', '.join(TARGETS)}, each once"
+        )
+    if {"classes", "shuffled"} <= set(given):
+        raise SettingsError("--targets: shuffled stands in place of classes; give one of the two")
+    if not set(given) & set(PAINTED):
+        raise SettingsError("--targets vectors: give classes or masks beside them")
     check_range(pseudo, "margin_cut", 0, 0.95)

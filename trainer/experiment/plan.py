@@ -5,15 +5,29 @@ from dataclasses import dataclass
 from alps.engine.base.errors import SettingsError
 from alps.engine.settings import setting
 from alps.trainer.checks import check_range
+from alps.trainer.data.settings import TARGETS, PseudoSettings, check_pseudo
 
-# What a model starts from before it is fine-tuned: nothing, or a pre-training on these targets.
-TARGETS = {"scratch": None, "alps": "classes", "masks": "masks", "shuffled": "shuffled"}
+SCRATCH, BASELINE = "scratch", "baseline"
+# Arms of a name of their own: what is pre-trained on, None for nothing. Others are named by their
+# targets, masks+vectors say.
+NAMED = {SCRATCH: None, BASELINE: None, "alps": PseudoSettings.targets}
 TOLD = {
-    "scratch": "from scratch",
+    SCRATCH: "from scratch",
+    BASELINE: "from the checkpoint of --init-baseline",
     "alps": "ALPS pre-training",
     "masks": "control: masks without classes",
     "shuffled": "control: random classes",
 }
+
+
+def targets_of(arm: str) -> str | None:
+    """What an arm is pre-trained on, as --targets has it; None for nothing."""
+    return NAMED[arm] if arm in NAMED else arm.replace("+", ",")
+
+
+def told(arm: str) -> str:
+    """What a table calls an arm."""
+    return TOLD.get(arm, "pre-trained on " + arm.replace("+", ", "))
 
 
 @dataclass(frozen=True)
@@ -22,8 +36,9 @@ class ExperimentSettings:
 
     arms: str = setting(
         "scratch,alps,masks,shuffled",
-        "What is compared: scratch, alps, and the controls masks (inside a region or on its edge) "
-        "and shuffled (each region the class of a random one).",
+        "What is compared: scratch; alps, with the default --targets of alps pretrain; other "
+        "targets, joined by a plus: masks, shuffled (controls), classes+vectors, …; baseline, from "
+        "the checkpoint of --init-baseline.",
     )
     fractions: str = setting("0.01,0.05,0.1,1", "Shares of the labels to fine-tune on.")
     seeds: int = setting(3, "Repetitions, each with other subsets, head and order: 0, 1, 2, …")
@@ -33,6 +48,11 @@ class ExperimentSettings:
     pretrain_steps: int = setting(2000, "Steps of each pre-training.")
     finetune_steps: int = setting(1000, "Steps of each fine-tuning.")
     pretrain_rate: float = setting(5e-4, "Highest learning rate of pre-training.")
+    init_baseline: str | None = setting(
+        None,
+        "Checkpoint that the arm baseline starts from, as --init of alps finetune takes one: an "
+        "encoder from ImageNet, say.",
+    )
 
 
 @dataclass(frozen=True)
@@ -80,9 +100,7 @@ def make_plan(settings: ExperimentSettings) -> Plan:
         SettingsError: an arm that is none, or a fraction or a number that cannot work.
     """
     arms = tuple(part.strip() for part in settings.arms.split(","))
-    wrong = [arm for arm in arms if arm not in TARGETS]
-    if wrong or len(set(arms)) < len(arms):
-        raise SettingsError(f"--arms {settings.arms}: give some of {', '.join(TARGETS)}, each once")
+    _check_arms(arms, settings)
     try:
         fractions = tuple(sorted({float(part) for part in settings.fractions.split(",")}))
     except ValueError:
@@ -98,7 +116,7 @@ def make_plan(settings: ExperimentSettings) -> Plan:
         (arm, seed): Pretraining(arm, seed)
         for seed in range(settings.pretrain_seeds)
         for arm in arms
-        if TARGETS[arm] is not None
+        if targets_of(arm) is not None
     }
     finetunings = tuple(
         Finetuning(arm, fraction, seed, starts.get((arm, seed % settings.pretrain_seeds)))
@@ -107,3 +125,23 @@ def make_plan(settings: ExperimentSettings) -> Plan:
         for arm in arms
     )
     return Plan(arms, fractions, tuple(starts.values()), finetunings)
+
+
+def _check_arms(arms: tuple[str, ...], settings: ExperimentSettings) -> None:
+    """Raise SettingsError for an arm that is none, or is there twice."""
+    for arm in arms:
+        targets = targets_of(arm)
+        try:
+            if targets is not None:
+                check_pseudo(PseudoSettings(targets))
+        except SettingsError:
+            raise SettingsError(
+                f"--arms {settings.arms}: {arm} is none; give {', '.join(NAMED)}, or targets "
+                f"joined by a plus ({', '.join(TARGETS)})"
+            ) from None
+    if len(set(arms)) < len(arms):
+        raise SettingsError(f"--arms {settings.arms}: give each once")
+    if (BASELINE in arms) != (settings.init_baseline is not None):
+        raise SettingsError(
+            "--init-baseline gives the checkpoint of the arm baseline: give both or neither"
+        )

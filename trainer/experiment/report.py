@@ -2,16 +2,27 @@
 
 import csv
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
+from scipy.stats import t
 
 from alps.engine.base.atomic import whole, write_text
-from alps.trainer.experiment.plan import TOLD, Finetuning, Plan
+from alps.trainer.experiment.plan import SCRATCH, Finetuning, Plan, told
 from alps.trainer.segmentation.metrics import Scores
 
 COLOURS = {"scratch": "#777777", "alps": "#0b6e4f", "masks": "#d08c2f", "shuffled": "#b03a5b"}
+OTHERS = ("#3b6fb0", "#7d4fa0", "#4fa09a", "#a08a4f", "#000000")  # of arms without one, in turn
+CONFIDENCE = 0.95
+
+
+def colours_of(arms: Sequence[str]) -> list[str]:
+    """A colour for each arm."""
+    others = cycle(OTHERS)
+    return [COLOURS[arm] if arm in COLOURS else next(others) for arm in arms]
 
 
 @dataclass(frozen=True)
@@ -38,6 +49,23 @@ class Cell:
     def spread(self) -> float:
         """Standard deviation of single repetitions (n - 1); NaN below two."""
         return float(np.std(self.values, ddof=1)) if len(self.values) > 1 else math.nan
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Where the mean lies with a confidence of 95 %, by Student's t; NaN below two."""
+        if len(self.values) < 2:
+            return math.nan, math.nan
+        half = t.ppf((1 + CONFIDENCE) / 2, len(self.values) - 1)
+        half *= self.spread / math.sqrt(len(self.values))
+        return self.mean - half, self.mean + half
+
+    def gain_text(self) -> str:
+        """Points of mIoU with a sign, and the interval of the mean."""
+        if not self.values:
+            return "-"
+        low, high = self.interval
+        interval = "" if math.isnan(low) else f" ({100 * low:+.1f} to {100 * high:+.1f})"
+        return f"{100 * self.mean:+.1f}{interval}"
 
     def text(self) -> str:
         """Points of mIoU."""
@@ -68,7 +96,7 @@ class Outcome:
 
     def gain(self, arm: str, fraction: float) -> Cell:
         """Gain over scratch, repetition by repetition: both saw the same labels."""
-        base, own = self.values("scratch", fraction), self.values(arm, fraction)
+        base, own = self.values(SCRATCH, fraction), self.values(arm, fraction)
         return Cell(tuple(own[seed] - base[seed] for seed in sorted(own) if seed in base))
 
     def crops(self, fraction: float) -> str:
@@ -79,17 +107,15 @@ class Outcome:
     def table(self) -> str:
         """Markdown: a row a fraction, a column an arm, then the gains over scratch."""
         arms = self.plan.arms
-        others = [arm for arm in arms if arm != "scratch"] if "scratch" in arms else []
-        head = ["labels", "crops", *(TOLD[arm] for arm in arms)]
+        others = [arm for arm in arms if arm != SCRATCH] if SCRATCH in arms else []
+        head = ["labels", "crops", *(told(arm) for arm in arms)]
         head += [f"gain: {arm}" for arm in others]
         lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
         for fraction in self.plan.fractions:
             row = [f"{fraction:.0%}" if fraction >= 0.01 else f"{fraction:.2%}"]
             row.append(self.crops(fraction))
             row += [self.cell(arm, fraction).text() for arm in arms]
-            for arm in others:
-                gain = self.gain(arm, fraction)
-                row.append(("+" if gain.mean > 0 else "") + gain.text())
+            row += [self.gain(arm, fraction).gain_text() for arm in others]
             lines.append("| " + " | ".join(row) + " |")
         done, wanted = len(self.measured), len(self.plan.finetunings)
         seeds = len({one.run.seed for one in self.measured})
@@ -97,7 +123,7 @@ class Outcome:
             "",
             f"mIoU on the test images in points, mean ± standard deviation over {seeds} "
             f"repetitions ({done} of {wanted} runs done); gains are of pairs that saw the same "
-            "labels.",
+            "labels, with the 95 % interval of their mean (Student's t).",
         ]
         return "\n".join(lines)
 
@@ -122,7 +148,7 @@ class Outcome:
 
         figure = Figure(figsize=(6.4, 4.2), layout="constrained")
         axes = figure.subplots()
-        for arm in self.plan.arms:
+        for arm, colour in zip(self.plan.arms, colours_of(self.plan.arms), strict=True):
             x, mean, spread = [], [], []
             for fraction in self.plan.fractions:
                 cell = self.cell(arm, fraction)
@@ -136,11 +162,11 @@ class Outcome:
                 axes.plot(
                     [x[-1]] * len(cell.values),
                     [100 * value for value in cell.values],
-                    ".", color=COLOURS[arm], alpha=0.35, markersize=4,
+                    ".", color=colour, alpha=0.35, markersize=4,
                 )  # fmt: skip
-            style = "-" if arm in ("scratch", "alps") else "--"
+            style = "-" if arm in (SCRATCH, "alps") else "--"
             axes.errorbar(
-                x, mean, spread, fmt="o" + style, color=COLOURS[arm], label=TOLD[arm],
+                x, mean, spread, fmt="o" + style, color=colour, label=told(arm),
                 capsize=3, markersize=4, linewidth=1.4,
             )  # fmt: skip
         axes.set_xscale("log")

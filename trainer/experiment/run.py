@@ -21,12 +21,13 @@ from alps.engine.settings import ReadSettings
 from alps.trainer.data.find import find_data
 from alps.trainer.data.settings import DataSettings, PseudoSettings
 from alps.trainer.experiment.plan import (
-    TARGETS,
+    BASELINE,
     ExperimentSettings,
     Finetuning,
     Plan,
     Pretraining,
     make_plan,
+    targets_of,
 )
 from alps.trainer.experiment.report import Measured, Outcome
 from alps.trainer.segmentation.recipe import ModelSettings, RunOptions
@@ -178,8 +179,8 @@ def _to_pretrain(experiment: Experiment, start: Pretraining) -> Recipe:
         recipe.data, classes=None, train=None, test=None, scene=None, label_threshold=None,
         label_ignore=None, reduce_zero=False, **asdict(ReadSettings()),
     )  # fmt: skip
-    targets = TARGETS[start.arm]
-    assert targets is not None  # nothing is pre-trained for the arm from scratch
+    targets = targets_of(start.arm)
+    assert targets is not None  # nothing is pre-trained for the other arms
     pseudo = replace(recipe.pseudo, targets=targets)
     model = replace(recipe.model, keep=ModelSettings.keep)  # says how fine-tunings start
     return replace(recipe, model=model, train=train, pseudo=pseudo, data=data)
@@ -187,7 +188,9 @@ def _to_pretrain(experiment: Experiment, start: Pretraining) -> Recipe:
 
 def _to_finetune(experiment: Experiment, run: Finetuning, folder: ExperimentFolder) -> Recipe:
     recipe = experiment.recipe
-    init = None if run.start is None else str(folder.root / "pretrain" / run.start.name)
+    init = experiment.settings.init_baseline if run.arm == BASELINE else None
+    if run.start is not None:
+        init = str(folder.root / "pretrain" / run.start.name)
     train = replace(
         recipe.train,
         steps=experiment.settings.finetune_steps,

@@ -1,4 +1,4 @@
-"""What a segmentation model learns in a step: cross-entropy over the labelled pixels of crops.
+"""What a segmentation model learns in a step: the losses of its targets over crops.
 
 alps pretrain RUN PRE --model segformer_b2 --steps 40000
 alps finetune DATA FINE --init PRE --fraction 0.05
@@ -6,7 +6,7 @@ torchrun --nproc-per-node 8 --no-python alps pretrain RUN PRE --batch 64
 """
 
 import math
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
@@ -23,9 +23,9 @@ from alps.trainer.loop.train import Learnt, Plan, train
 from alps.trainer.processes import Processes
 from alps.trainer.segmentation.batch_norm import share_batch_norm
 from alps.trainer.segmentation.folder import TrainingFolder
-from alps.trainer.segmentation.loss import pixel_weights, weighted_sum
-from alps.trainer.segmentation.models import logits
+from alps.trainer.segmentation.models import coarse_logits
 from alps.trainer.segmentation.recipe import RunOptions, TrainSettings
+from alps.trainer.segmentation.targets import Target, losses, totals
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ class Workshop:
     validate: Callable[[nn.Module], Mapping[str, float]]  # model -> measures
 
 
-def teach(state: State, samples: Drawn, of_class: Tensor, shop: Workshop) -> None:
+def teach(state: State, samples: Drawn, targets: Sequence[Target], shop: Workshop) -> None:
     """Go from where ``state`` is to the last step.
 
-    of_class: (C,) float32, weights of the classes.
+    targets: in the order of the channels of the last layer.
 
     Raises:
         AlpsError: the loss is no number any more.
@@ -66,7 +66,7 @@ def teach(state: State, samples: Drawn, of_class: Tensor, shop: Workshop) -> Non
     )
     train(
         state,
-        _Lesson(state, samples, of_class, shop),
+        _Lesson(state, samples, targets, shop),
         plan,
         shop.folder.checkpoint,
         log,
@@ -85,23 +85,23 @@ def schedule_of(settings: TrainSettings) -> Schedule:
 
 
 class _Forward(nn.Module):
-    """From bytes to the sum of the loss: what is shared among processes as one module."""
+    """From bytes to the network's answers: what is shared among processes as one module."""
 
     def __init__(self, model: nn.Module, autocast: Callable[[], torch.autocast]) -> None:
         super().__init__()
         self.model, self._autocast = model, autocast
 
-    def forward(self, pixels: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
-        """Sum over the pixels of the crops."""
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Answers (B, C, h, w) of crops (B, 3, S, S) uint8."""
         with self._autocast():
-            found = logits(self.model, pixels)
-        return weighted_sum(found, labels, counts)
+            return coarse_logits(self.model, pixels)
 
 
 class _Lesson:
-    def __init__(self, state: State, samples: Drawn, of_class: Tensor, shop: Workshop) -> None:
-        self._state, self._samples, self._shop = state, samples, shop
-        self._of_class = of_class.to(shop.group.device)
+    def __init__(
+        self, state: State, samples: Drawn, targets: Sequence[Target], shop: Workshop
+    ) -> None:
+        self._state, self._samples, self._shop, self._targets = state, samples, shop, targets
         share_batch_norm(state.model)
         self._module = shop.group.together(_Forward(state.model, shop.autocast))
 
@@ -111,26 +111,32 @@ class _Lesson:
         return batches(self._samples, steps, size, group.share(size), workers=workers)
 
     def learn(self, batch: Batch, step: int) -> Learnt:
-        """Gradients of the mean loss over the labelled pixels of all processes."""
+        """Gradients of the sum of the targets' mean losses over the places of all processes."""
         group = self._shop.group
         torch.manual_seed(_seed(self._shop.settings.seed, step, group))
         batch = batch.to(group.device)
         parts = min(self._shop.settings.accumulate, len(batch.pixels))
-        counts = pixel_weights(batch.labels, batch.weights, self._of_class)
-        # One mean over all pixels of a step, however they are shared out. At least 1, for a step
+        counts, total = totals(self._targets, batch)
+        # One mean over all places of a step, however they are shared out. At least 1, for a step
         # that saw no label.
-        whole = group.sum(counts.double().sum()).clamp(min=1)
-        sums = counts.new_zeros((), dtype=torch.float64)
+        whole = group.sum(total).clamp(min=1)
+        sums = torch.zeros_like(whole)
         bounds = [len(batch.pixels) * i // parts for i in range(parts + 1)]
         for start, end in pairwise(bounds):
             some = batch.part(start, end)
             waits = end < len(batch.pixels)
             with self._apart() if waits else nullcontext():
-                loss = self._module(some.pixels, some.labels, counts[start:end])
+                found = self._module(some.pixels)
+                own = losses(self._targets, found, some, [one[start:end] for one in counts])
                 # Processes' gradients are averaged; their sum is wanted.
-                (loss * (group.size / whole).float()).backward()
-            sums += loss.detach().double()
-        return Learnt({"loss": group.sum(sums) / whole})
+                (own * (group.size / whole).float()).sum().backward()
+            sums += own.detach().double()
+        means = group.sum(sums) / whole
+        measures = {"loss": means.sum()}
+        if len(self._targets) > 1:
+            names = (f"loss_{target.name}" for target in self._targets)
+            measures |= dict(zip(names, means, strict=True))
+        return Learnt(measures)
 
     def _apart(self) -> AbstractContextManager[None]:
         """Within it gradients are not yet summed over processes."""

@@ -4,9 +4,10 @@ What is saved here opens anywhere with ``AutoModelForSemanticSegmentation.from_p
 gives the same logits; the names of the classes travel in its config.
 """
 
+import copy
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,33 @@ def renew_head(model: Any, classes: int, seed: int) -> None:
     head.classifier = new
 
 
+def widen_head(model: Any, more: int, seed: int) -> None:
+    """Give the last layer so many random channels more, after those that it has."""
+    if not more:
+        return
+    old = model.decode_head.classifier
+    renew_head(model, old.out_channels + more, seed)
+    _take_channels(model.decode_head.classifier, old, old.out_channels)
+
+
+def narrowed(model: Any, channels: int) -> Any:
+    """A copy of a model without what ``widen_head`` gave it; the model itself where it has none."""
+    if model.decode_head.classifier.out_channels == channels:
+        return model
+    copied = copy.deepcopy(model)
+    wide = copied.decode_head.classifier
+    renew_head(copied, channels, 0)
+    _take_channels(copied.decode_head.classifier, wide, channels)
+    return copied
+
+
+def _take_channels(new: nn.Conv2d, old: nn.Conv2d, count: int) -> None:
+    assert new.bias is not None and old.bias is not None
+    with torch.no_grad():
+        new.weight[:count] = old.weight[:count]
+        new.bias[:count] = old.bias[:count]
+
+
 def save_model(model: Any, folder: Path, card: ModelCard | None = None) -> None:
     """Write config, weights and what images must be like, as transformers wants them.
 
@@ -162,12 +190,22 @@ def class_names(model: Any) -> tuple[str, ...]:
 
 def logits(model: nn.Module, pixels: Tensor) -> Tensor:
     """Logits (B, C, H, W) at the size of ``pixels`` (B, 3, H, W) uint8."""
+    return at_size(coarse_logits(model, pixels), pixels.shape)
+
+
+def coarse_logits(model: nn.Module, pixels: Tensor) -> Tensor:
+    """Logits (B, C, h, w) of ``pixels`` (B, 3, H, W) uint8, on the grid that the network has."""
     mean = torch.tensor(MEAN, device=pixels.device).view(3, 1, 1) * 255
     deviation = torch.tensor(DEVIATION, device=pixels.device).view(3, 1, 1) * 255
-    small = model(pixel_values=(pixels - mean) / deviation).logits
-    if small.shape[-2:] == pixels.shape[-2:]:
-        return small
-    return F.interpolate(small, size=pixels.shape[-2:], mode="bilinear", align_corners=False)
+    return model(pixel_values=(pixels - mean) / deviation).logits
+
+
+def at_size(found: Tensor, shape: Sequence[int]) -> Tensor:
+    """Logits (B, C, h, w), as high and wide as the last two numbers of ``shape``."""
+    height, width = shape[-2:]
+    if found.shape[-2:] == (height, width):
+        return found
+    return F.interpolate(found, size=(height, width), mode="bilinear", align_corners=False)
 
 
 def encoder_of(model: Any) -> nn.Module:

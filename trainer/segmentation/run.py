@@ -37,11 +37,14 @@ from alps.trainer.segmentation.metrics import Scores, scores
 from alps.trainer.segmentation.models import (
     DEFAULT,
     build_model,
+    narrowed,
     save_model,
     start_from,
+    widen_head,
 )
 from alps.trainer.segmentation.predict import measure
 from alps.trainer.segmentation.recipe import RunOptions
+from alps.trainer.segmentation.targets import targets_of
 
 
 @dataclass(frozen=True)
@@ -152,7 +155,11 @@ def _carry_out(job: _Job, data: str | Path, splits: tuple[str, ...]) -> Result |
     cells = Cells(cache, "train")
     train_settings = job.recipe.train
     cells.take(train_settings.fraction, train_settings.fraction_unit, train_settings.seed)
-    training = begin(_first_model(job.recipe, names).to(group.device), train_settings)
+    weights = class_weights(cells.class_pixels(), train_settings.class_weights)
+    targets = targets_of(job.recipe.pseudo, cache, weights.to(group.device))
+    model = _first_model(job.recipe, names)
+    widen_head(model, sum(target.channels for target in targets[1:]), train_settings.seed)
+    training = begin(model.to(group.device), train_settings)
     training.load(folder.checkpoint)
     known = _known_result(folder)
     if known is not None:
@@ -162,7 +169,8 @@ def _carry_out(job: _Job, data: str | Path, splits: tuple[str, ...]) -> Result |
     def measured(model: nn.Module) -> Scores | None:
         if not cache.split("test"):
             return None
-        counts = measure(model, cache, train_settings.crop, job.recipe.evaluation, autocast, group)
+        own, evaluation = narrowed(model, len(names)), job.recipe.evaluation
+        counts = measure(own, cache, train_settings.crop, evaluation, autocast, group)
         return scores(counts, names, cache.rules.left_out)
 
     def validate(model: nn.Module) -> dict[str, float]:
@@ -171,13 +179,12 @@ def _carry_out(job: _Job, data: str | Path, splits: tuple[str, ...]) -> Result |
 
     how = Augmentation(train_settings.orientations, train_settings.scale, train_settings.colour)
     samples = Samples(cells, train_settings.crop, how, train_settings.seed)
-    weights = class_weights(cells.class_pixels(), train_settings.class_weights)
     if training.step < train_settings.steps:
         shop = Workshop(train_settings, options, folder, group, autocast, validate)
-        teach(training, samples, weights, shop)
-    card = _card(job, data, cache)
-    group.on_first(lambda: folder.put_model(lambda part: save_model(training.result, part, card)))
-    found = measured(training.result.eval())
+        teach(training, samples, targets, shop)
+    card, learnt = _card(job, data, cache), narrowed(training.result, len(names))
+    group.on_first(lambda: folder.put_model(lambda part: save_model(learnt, part, card)))
+    found = measured(learnt.eval())
     return _keep_result(job, training, len(cells), found) if group.is_first else None
 
 
@@ -208,7 +215,7 @@ def _card(job: _Job, data: str | Path, cache: Cache) -> ModelCard:
     train, asked = job.recipe.train, job.recipe.data
     found = find_data(data, asked)
     colours = cache.rules.palette
-    if found.is_run and job.recipe.pseudo.targets == "classes":
+    if found.is_run and job.recipe.pseudo.painted == "classes":
         known = read_classes(RunFolder(found.root).classes)
         colours = tuple(one.colour for one in known.classes)
     if colours is None or len(colours) != len(cache.rules.classes):

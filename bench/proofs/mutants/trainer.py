@@ -219,8 +219,8 @@ MUTANTS = [
             "a fraction sees labels beside its cells",
         ),
         (
-            "shares = turned(weights, orientation).astype",
-            "shares = weights.astype",
+            "shares = turned(read.weights, orientation).astype",
+            "shares = read.weights.astype",
             "weights are not turned with their crop",
         ),
         (

@@ -44,8 +44,9 @@ def test_the_plan():
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("arms", "scratch,magic"), ("arms", "alps,alps"), ("fractions", "5%"), ("fractions", "0,1"),
-     ("seeds", 0), ("pretrain_seeds", 4)],
+    [("arms", "scratch,magic"), ("arms", "alps,alps"), ("arms", "masks+classes+shuffled"),
+     ("fractions", "5%"), ("fractions", "0,1"), ("seeds", 0), ("pretrain_seeds", 4),
+     ("init_baseline", "imagenet")],
 )  # fmt: skip
 def test_plans_that_cannot_work(name, value):
     with pytest.raises(SettingsError, match="--" + name.replace("_", "-")):
@@ -68,7 +69,8 @@ def test_the_table_pairs_runs_and_shows_spread(tmp_path):
     assert gain.values == pytest.approx((0.15, 0.1, 0.1))
     assert gain.spread == pytest.approx(np.std([0.15, 0.1, 0.1], ddof=1))
     table = outcome.table()
-    assert "| 5% | 7 | 15.0 ± 5.0 | 26.7 ± 2.9 | +11.7 ± 2.9 |" in table
+    # Student's t with two degrees of freedom, 4.303, times 2.887 over the root of three.
+    assert "| 5% | 7 | 15.0 ± 5.0 | 26.7 ± 2.9 | +11.7 (+4.5 to +18.8) |" in table
     assert "| 100% | - | - | - | - |" in table and "6 of 12 runs done" in table
     assert math.isnan(outcome.cell("alps", 1.0).mean)
     outcome.save(tmp_path)

@@ -16,6 +16,7 @@ from alps.trainer.processes import Processes
 from alps.trainer.segmentation import begin, lesson
 from alps.trainer.segmentation.folder import TrainingFolder
 from alps.trainer.segmentation.recipe import RunOptions, TrainSettings
+from alps.trainer.segmentation.targets import Classes
 from alps.trainer.tiny import train as tiny
 from alps.trainer.tiny.recipe import TinyRecipe
 
@@ -59,7 +60,7 @@ def test_of_segmentation(asked, monkeypatch):
     options = RunOptions(checkpoint_every=11, validate_every=12, log_every=13, tensorboard=True)
     folder = TrainingFolder(Path("out"))
     shop = lesson.Workshop(settings, options, folder, ALONE, torch.autocast, lambda _: {"a": 1.0})
-    lesson.teach(state, None, torch.ones(2), shop)
+    lesson.teach(state, None, [Classes(torch.ones(2))], shop)
     ((_, taught, plan, checkpoint, log, _),) = asked
     assert (plan.batch, plan.clip, plan.keep, plan.clip_by_group) == (6, 0.125, 0.75, False)
     assert (plan.checkpoint_every, plan.validate_every, plan.log_every) == (11, 12, 13)
@@ -71,7 +72,7 @@ def test_of_segmentation(asked, monkeypatch):
     assert log.board == folder.tensorboard and "lower --rate than 0.25" in log.remedy
     assert taught.validate(3) == {"a": 1.0}
     quiet = replace(shop, options=RunOptions(), settings=replace(settings, ema=0.0))
-    lesson.teach(begin.begin(Network(), quiet.settings), None, torch.ones(2), quiet)
+    lesson.teach(begin.begin(Network(), quiet.settings), None, [Classes(torch.ones(2))], quiet)
     assert asked[1][4].board is None and asked[1][0].averaged is None
 
 
