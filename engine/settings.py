@@ -9,7 +9,7 @@ import dataclasses
 import json
 import math
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, ClassVar
 
 from alps.engine.base.errors import SettingsError
 
@@ -21,6 +21,7 @@ def setting(
     high: float | None = None,
     stock: Any = None,
     form: str | None = None,
+    words: tuple[str, ...] = (),
 ) -> Any:
     """A dataclass field with the sentence that ``--help`` shows.
 
@@ -31,12 +32,16 @@ def setting(
         high: the largest.
         stock: taken where neither the user nor the model has a say.
         form: how the command line writes it, where its type does not say: ``numbers``.
+        words: values that a shell offers.
     """
-    about = {"help": text, "low": low, "high": high, "stock": stock, "form": form}
+    about = {"help": text, "low": low, "high": high, "stock": stock, "form": form, "words": words}
     return field(default=default, metadata=about)
 
 
+# A class of settings may have a SECTION: the heading of its options in ``--help``.
+
 ALPHA = ("auto", "use", "ignore")
+DEVICES = ("auto", "cpu", "cuda", "cuda:0", "mps")
 STRETCHES = ("auto", "scene", "archive")
 
 
@@ -51,6 +56,7 @@ class ReadSettings:
         "auto",
         "What a band that the file calls alpha is: use (a mask), ignore (something else, near "
         "infrared say), or auto, which looks at its values.",
+        words=ALPHA,
     )
     nodata: tuple[float, ...] | None = setting(
         None,
@@ -63,6 +69,7 @@ class ReadSettings:
         "What becomes black and white: LO,HI in the file's values; scene (each file's own 2nd and "
         "98th percentile), archive (one for all files of one type), or auto: one for pieces of one "
         "product in one folder, else scene. Without LO,HI 8 bits stay as they are.",
+        words=STRETCHES,
     )
 
     def limits(self) -> tuple[float, float] | None:
@@ -99,6 +106,8 @@ def check_reading(settings: ReadSettings) -> None:
 class SourceSettings(ReadSettings):
     """How images are cut and read."""
 
+    SECTION: ClassVar[str] = "Source"
+
     tile: int | None = setting(
         None, "Side of a window in pixels. Default: the model's.", 1, 1 << 20, stock=1024
     )
@@ -127,9 +136,16 @@ def deciding(source: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in source.items() if value or name not in ALLOWANCES}
 
 
+PRECISIONS = ("fp32", "bf16", "fp16")
+ALL_PRECISIONS = (*PRECISIONS, "int8")  # of exports too
+RUNTIMES = ("auto", "torch", "onnxruntime", "tensorrt")
+
+
 @dataclass(frozen=True)
 class SegmentSettings:
     """How SAM is asked, and which of its masks pass the gate."""
+
+    SECTION: ClassVar[str] = "Masks"
 
     points_per_side: int | None = setting(
         None, "Prompts a side of a window. Default: the model's.", 1, 512, stock=32
@@ -184,6 +200,7 @@ class SegmentSettings:
         "fp32",
         "Arithmetic of the network: fp32, or bf16, fp16 or (exported only) int8, which change "
         "some masks.",
+        words=ALL_PRECISIONS,
     )
     coarse_to_fine: bool = setting(
         False, "Ask every other prompt first, and the rest only where no small mask lies yet."
@@ -193,15 +210,15 @@ class SegmentSettings:
         "auto",
         "What runs the network: torch, onnxruntime, tensorrt, or two of them as encoder+decoder; "
         "auto takes the fastest that was exported and agrees with PyTorch.",
+        words=RUNTIMES,
     )
-
-
-PRECISIONS = ("fp32", "bf16", "fp16")
 
 
 @dataclass(frozen=True)
 class ClusterSettings:
     """How regions become pseudo-classes."""
+
+    SECTION: ClassVar[str] = "Clusters"
 
     clusters: int = setting(46, "Number of pseudo-classes, K.", 2, 65_535)
     remove_position: bool = setting(
@@ -241,6 +258,8 @@ class ClusterSettings:
 @dataclass(frozen=True)
 class PaintSettings:
     """What of the regions' classes the label maps show."""
+
+    SECTION: ClassVar[str] = "Label maps"
 
     min_patch: str = setting(
         "64",
@@ -371,9 +390,10 @@ def check(settings: FilledSettings) -> None:
     check_ranges(settings.paint, PaintSettings)
     check_tiling(settings.source.tile, settings.source.overlap)
     check_reading(settings.source)
-    known = (*PRECISIONS, "int8")
-    if settings.segment.precision not in known:
-        raise SettingsError(f"--precision {settings.segment.precision}: give {', '.join(known)}")
+    if settings.segment.precision not in ALL_PRECISIONS:
+        raise SettingsError(
+            f"--precision {settings.segment.precision}: give {', '.join(ALL_PRECISIONS)}"
+        )
 
 
 def check_ranges(settings: Any, table: type) -> None:

@@ -17,11 +17,12 @@ class ExportSettings:
         SettingsError: a value cannot work.
     """
 
-    format: str = setting("onnx", "onnx, or tensorrt: engines for one kind of GPU.")
+    format: str = setting("onnx", "onnx, or tensorrt: engines for one kind of GPU.", words=FORMATS)
     precision: str = setting(
         "fp32",
         "fp32; fp16 or bf16, with norms and softmax in fp32; int8, the encoder's products "
         "calibrated on your tiles.",
+        words=PRECISIONS,
     )
     tiles: str | None = setting(
         None,

@@ -2,7 +2,9 @@
 
 import click
 
-checkpoint_every_option = click.option(
+from alps.engine.cli.options import run_option
+
+checkpoint_every_option = run_option(
     "--checkpoint-every",
     default=50,
     show_default=True,

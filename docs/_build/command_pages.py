@@ -4,6 +4,8 @@ from importlib.metadata import entry_points
 
 import click
 
+from alps.engine.cli.options.sections import in_sections
+
 GROUP = "alps.commands"
 
 INDEX = """# Commands
@@ -55,14 +57,14 @@ def _section(path: str, command: click.Command, level: str) -> str:
     usage = " ".join(["alps", path, *command.collect_usage_pieces(context)])
     lines = [f"{level} alps {path}", "", "```text", usage, "```", ""]
     lines += [_plain(paragraph) + "\n" for paragraph in (command.help or "").split("\n\n")]
-    records = [
-        record
-        for parameter in command.get_params(context)
-        if isinstance(parameter, click.Option) and (record := parameter.get_help_record(context))
-    ]
-    lines += ["| option | what it does |", "|---|---|"]
-    lines += [f"| {_code(option)} | {_plain(text)} |" for option, text in records]
-    return "\n".join(lines) + "\n"
+    sections = in_sections(command.get_params(context))
+    for heading, options in sections.items():
+        records = [record for option in options if (record := option.get_help_record(context))]
+        lines += [f"**{heading}**", ""] if len(sections) > 1 else []
+        lines += ["| option | what it does |", "|---|---|"]
+        lines += [f"| {_code(option)} | {_plain(text)} |" for option, text in records]
+        lines.append("")
+    return "\n".join(lines)
 
 
 def _name(point: object) -> str:

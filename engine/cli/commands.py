@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,17 +14,17 @@ from alps.engine.cli.inspect import inspect
 from alps.engine.cli.models import models
 from alps.engine.cli.name import name
 from alps.engine.cli.options import (
-    ClusterOf,
-    ShardOf,
-    WorkersOf,
     device_option,
     devices_option,
     metrics_option,
     model_option,
     pick,
     run_folder_argument,
+    run_option,
     settings_options,
 )
+from alps.engine.cli.options.kinds import ClusterOf, ShardOf, WorkersOf
+from alps.engine.cli.options.sections import SectionCommand, SectionOption
 from alps.engine.cli.quality import quality
 from alps.engine.cli.status import status
 from alps.engine.cli.vectors import vectors
@@ -58,13 +59,14 @@ __all__ = [
 ]
 
 out_argument = run_folder_argument(writes=True, file_okay=False)
-artefacts_option = click.option(
+clusters_option = partial(click.option, cls=SectionOption, section=ClusterSettings.SECTION)
+artefacts_option = run_option(
     "--artefacts",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="Folder of exports for --runtime. Default: where alps export puts them.",
 )
 
-max_failed_option = click.option(
+max_failed_option = run_option(
     "--max-failed",
     default=0.1,
     show_default=True,
@@ -73,27 +75,27 @@ max_failed_option = click.option(
 )
 
 
-update_option = click.option(
+update_option = run_option(
     "--update",
     is_flag=True,
     help="Add images that came to SRC since the run was planned, and make anew what was made of "
     "those that were changed.",
 )
-retry_option = click.option(
+retry_option = run_option(
     "--retry-failed",
     is_flag=True,
     help="Do again all tiles that failed, and open again images that could not be opened.",
 )
 
 
-any_device_option = click.option(
+any_device_option = run_option(
     "--any-device",
     is_flag=True,
     help="Go on with a run that a GPU of another model, or a CPU, began; it rounds otherwise.",
 )
 
 
-workers_option = click.option(
+workers_option = run_option(
     "--workers",
     type=WorkersOf(),
     default="auto",
@@ -102,14 +104,14 @@ workers_option = click.option(
 )
 
 
-cluster_option = click.option(
+cluster_option = run_option(
     "--cluster",
     "ray_cluster",
     type=ClusterOf(),
     help="Share the work out on the nodes of a Ray cluster: ray for the one that RAY_ADDRESS names "
     "or that this machine belongs to, ray://HOST:PORT for another.",
 )
-worker_cores_option = click.option(
+worker_cores_option = run_option(
     "--worker-cores",
     type=click.IntRange(1),
     help="With --cluster: cores of each worker that has no GPU, or beside it. Default: up to 8.",
@@ -131,7 +133,7 @@ def model_options(command: Callable) -> Callable:
 MOST_REASONS = 5  # that the end of a run names
 
 
-@click.command()
+@click.command(cls=SectionCommand)
 @click.argument("src")
 @out_argument
 @model_options
@@ -139,18 +141,18 @@ MOST_REASONS = 5  # that the end of a run names
 @update_option
 @retry_option
 @metrics_option
-@click.option(
+@settings_options(SourceSettings, SegmentSettings, ClusterSettings, PaintSettings)
+@clusters_option(
     "--clusters-from",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Label in one pass with the clusters of this file: of alps fit-clusters, or of a run.",
 )
-@click.option(
+@clusters_option(
     "--keep-segments/--no-keep-segments",
     default=False,
     show_default=True,
     help="With --clusters-from: keep OUT/segments, to cluster them again one day.",
 )
-@settings_options(SourceSettings, SegmentSettings, ClusterSettings, PaintSettings)
 @click.pass_context
 def label(
     context: click.Context,
@@ -193,17 +195,10 @@ def _refuse_given(context: click.Context, settings: type, why: str) -> None:
             raise SettingsError(f"--{item.name.replace('_', '-')} has no effect here: {why}")
 
 
-@click.command("fit-clusters")
+@click.command("fit-clusters", cls=SectionCommand)
 @click.argument("src")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@click.option(
-    "--sample",
-    default=1000,
-    show_default=True,
-    type=click.IntRange(1),
-    help="Number of tiles to draw over the archive.",
-)
-@click.option(
+@run_option(
     "--work",
     type=click.Path(path_type=Path, file_okay=False),
     help="Keep the run folder of the sample here. Default: beside FILE, deleted at the end.",
@@ -211,6 +206,13 @@ def _refuse_given(context: click.Context, settings: type, why: str) -> None:
 @model_options
 @max_failed_option
 @settings_options(SourceSettings, SegmentSettings, ClusterSettings)
+@clusters_option(
+    "--sample",
+    default=1000,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Number of tiles to draw over the archive.",
+)
 def fit_clusters(
     src: str,
     file: Path,
@@ -233,7 +235,7 @@ def fit_clusters(
     click.echo(f"next: alps label SRC OUT --clusters-from {file}")
 
 
-@click.command()
+@click.command(cls=SectionCommand)
 @click.argument("src")
 @out_argument
 @model_options
@@ -241,7 +243,7 @@ def fit_clusters(
 @update_option
 @retry_option
 @metrics_option
-@click.option(
+@run_option(
     "--shard",
     "share",
     type=ShardOf(),
@@ -267,7 +269,7 @@ def segment(
     click.echo(f"segmented into {out}{rest}; next: alps cluster {out}")
 
 
-@click.command()
+@click.command(cls=SectionCommand)
 @out_argument
 @devices_option
 @workers_options
@@ -288,7 +290,7 @@ def cluster(
     click.echo(f"clustered {out}; next: alps paint {out}")
 
 
-@click.command()
+@click.command(cls=SectionCommand)
 @out_argument
 @max_failed_option
 @workers_options

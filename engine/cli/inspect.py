@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from alps.engine.cli.options import device_option, model_option, pick, settings_options
+from alps.engine.cli.options.sections import SectionCommand
 from alps.engine.settings import RunSettings, SourceSettings
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ HEADINGS = ("source", "driver", "size", "type", "bands", "valid", "stretch", "pl
 MINUTE, HOUR, DAY = 60, 3600, 86400
 
 
-@click.command("inspect")
+@click.command("inspect", cls=SectionCommand)
 @click.argument("src")
 @model_option
 @device_option

@@ -7,6 +7,7 @@ imports no torch.
 
 import os
 import sys
+from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
 
 import click
@@ -14,9 +15,29 @@ import click
 from alps.engine.base.errors import AlpsError, OutOfMemoryError
 from alps.engine.base.memory import is_out_of_memory, out_of_memory
 from alps.engine.base.stopping import Stopping, listen
+from alps.engine.cli.options.sections import listed
 from alps.engine.telemetry.record import as_given, recorder
 
 GROUP = "alps.commands"
+MOST_CHARACTERS = 300  # of a command's first sentence
+
+
+# In the order of work, and in each section in the order of use.
+SECTIONS = {
+    "Label an archive": ("demo", "inspect", "label", "fit-clusters", "status", "verify"),
+    "Stage by stage": ("segment", "cluster", "paint", "report"),
+    "Use the labels": ("name", "quality", "vectors", "export-labels"),
+    "Models": ("models", "export", "distill", "train-tiny"),
+    "Segmentation models": (
+        "prepare",
+        "pretrain",
+        "finetune",
+        "evaluate",
+        "predict",
+        "experiment",
+    ),
+    "Speed": ("bench",),
+}
 
 
 class InstalledCommands(click.Group):
@@ -26,13 +47,39 @@ class InstalledCommands(click.Group):
         return {point.name: point for point in entry_points(group=GROUP)}
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names of all commands, sorted."""
-        return sorted(self._entry_points())
+        """Names of all commands, as ``--help`` lists them."""
+        return [name for names in listed(self._entry_points(), SECTIONS).values() for name in names]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Load one command, or None where no room offers it."""
         point = self._entry_points().get(cmd_name)
         return point.load() if point else None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that is called. Raises UsageError, with names that are like it, for none."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError:
+            near = get_close_matches(args[0], self._entry_points(), cutoff=0.5)
+            if not near:
+                raise
+            others = " or ".join(repr(name) for name in near)
+            ctx.fail(f"No such command {args[0]!r}. (Did you mean {others}?)")
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the sections; of each command its first sentence, whole."""
+        width = max(map(len, self._entry_points()), default=0)
+        for heading, names in listed(self._entry_points(), SECTIONS).items():
+            found = [(name, self.get_command(ctx, name)) for name in names]
+            rows = [
+                (f"{name:{width}}", command.get_short_help_str(limit=MOST_CHARACTERS))
+                for name, command in found
+                if command is not None and not command.hidden
+            ]
+            with formatter.section(heading):
+                formatter.write_dl(rows)
 
 
 @click.command(cls=InstalledCommands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -27,6 +27,8 @@ from alps.engine.models import registry
 NOT_RUN = {
     "make": "installs an environment, or runs the tests that this is one of",
     "source .venv/bin/activate": "changes the shell that it is typed into",
+    "eval": "changes the shell that it is typed into",
+    "_ALPS_COMPLETE=fish_source": "changes the shell that it is typed into",
     "python3.12 -m venv": "makes an environment",
     ".venv/bin/pip install": "installs packages",
     "pip install": "installs packages",

@@ -1,6 +1,7 @@
 """Which images and labels a training reads, and how; the command line reads defaults from here."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from alps.engine.base.errors import SettingsError
 from alps.engine.settings import ReadSettings, check_reading, setting
@@ -14,6 +15,8 @@ UNITS = ("crop", "image", "scene")
 @dataclass(frozen=True)
 class DataSettings(ReadSettings):
     """What stands in DATA's dataset.json need not be given; what is given wins."""
+
+    SECTION: ClassVar[str] = "Data"
 
     classes: str | None = setting(
         None, "Names of the classes in order, with commas. Default: DATA's, else 0, 1, 2, …"
@@ -49,6 +52,8 @@ class DataSettings(ReadSettings):
 @dataclass(frozen=True)
 class PseudoSettings:
     """What of a run folder is learnt: only for pre-training."""
+
+    SECTION: ClassVar[str] = "Pseudo-labels"
 
     targets: str = setting(
         "classes",

@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from alps.engine.cli.options import device_option, pick, settings_options
+from alps.engine.cli.options import complete, device_option, pick, run_option, settings_options
+from alps.engine.cli.options.sections import SectionCommand
 from alps.engine.settings import SourceSettings
 from alps.trainer.distill.recipe import (
     AgreementSettings,
@@ -16,10 +17,15 @@ from alps.trainer.distill.recipe import (
 from alps.trainer.options import checkpoint_every_option
 
 
-@click.command()
+@click.command(cls=SectionCommand)
 @click.argument("src")
 @click.argument("out", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--teacher", required=True, help="tiny, vit_b, vit_l, vit_h or a checkpoint.")
+@run_option(
+    "--teacher",
+    required=True,
+    shell_complete=complete.model,
+    help="tiny, vit_b, vit_l, vit_h or a checkpoint.",
+)
 @device_option
 @checkpoint_every_option
 @settings_options(StudentSettings, TrainSettings, SourceSettings, AgreementSettings)

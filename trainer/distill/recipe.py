@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, ClassVar
 
 from alps.engine.base.errors import SettingsError
 from alps.engine.sam.config import ModelDefaults
@@ -33,6 +33,8 @@ RATE_LEARNT, RATE_RANDOM = 1e-4, 5e-4
 class StudentSettings:
     """The student's encoder. What is not named here is the teacher's: input, patches, channels."""
 
+    SECTION: ClassVar[str] = "Student"
+
     student: str = setting(
         "half",
         "Shape of the encoder: half (the teacher's width, every second layer), small (width 384, "
@@ -61,6 +63,8 @@ class StudentSettings:
 class TrainSettings:
     """How the student learns. Windows are drawn without return, epoch after epoch."""
 
+    SECTION: ClassVar[str] = "Training"
+
     steps: int = setting(2000, "Steps of the optimiser.")
     batch: int = setting(8, "Windows a step, over all processes.")
     rate: float | None = setting(
@@ -74,7 +78,9 @@ class TrainSettings:
     cosine: float = setting(1.0, "Weight of the cosine's part of the loss, beside squared error.")
     ema: float = setting(0.0, "Keep a running average of the weights, 0.999 say; 0: none.")
     precision: str = setting(
-        "auto", "float32, bfloat16, or auto: bfloat16 where the device computes in it."
+        "auto",
+        "float32, bfloat16, or auto: bfloat16 where the device computes in it.",
+        words=PRECISIONS,
     )
     augment: bool = setting(
         True, "Flip and turn windows, unless --cache-gb keeps the teacher's embeddings."
@@ -89,6 +95,8 @@ class TrainSettings:
 @dataclass(frozen=True)
 class AgreementSettings:
     """How the finished student is compared; may change without training anew."""
+
+    SECTION: ClassVar[str] = "Agreement"
 
     points_per_side: int | None = setting(
         None, "Prompts a side of a window when agreement is measured. Default: the teacher's."

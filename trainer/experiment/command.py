@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from alps.engine.cli.options import pick, settings_options
+from alps.engine.cli.options import pick, run_option, settings_options
+from alps.engine.cli.options.sections import SectionCommand
 from alps.trainer.data.settings import DataSettings, PseudoSettings
 from alps.trainer.experiment.plan import ExperimentSettings
 from alps.trainer.segmentation.command import recipe_of
@@ -20,16 +21,11 @@ from alps.trainer.segmentation.recipe import (
 DECIDED = ("steps", "seed", "fraction", "targets", "init")
 
 
-def _without_decided(command: click.Command) -> click.Command:
-    command.params = [option for option in command.params if option.name not in DECIDED]
-    return command
-
-
-@click.command()
+@click.command(cls=SectionCommand)
 @click.argument("labels", type=click.Path(path_type=Path, file_okay=False))
 @click.argument("data", type=click.Path(path_type=Path, file_okay=False))
 @click.argument("out", type=click.Path(path_type=Path, file_okay=False))
-@click.option(
+@run_option(
     "--jobs",
     default=1,
     show_default=True,
@@ -61,4 +57,4 @@ def experiment(labels: Path, data: Path, out: Path, jobs: int, **values: Any) ->
     click.echo(f"plot: {out / 'plot.png'}")
 
 
-experiment = _without_decided(experiment)
+experiment.params = [option for option in experiment.params if option.name not in DECIDED]

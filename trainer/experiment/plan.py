@@ -1,6 +1,7 @@
 """Which trainings an experiment is made of, and the settings it has besides theirs."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from alps.engine.base.errors import SettingsError
 from alps.engine.settings import setting
@@ -33,6 +34,8 @@ def told(arm: str) -> str:
 @dataclass(frozen=True)
 class ExperimentSettings:
     """Everything else is set as for alps pretrain and alps finetune."""
+
+    SECTION: ClassVar[str] = "Experiment"
 
     arms: str = setting(
         "scratch,alps,masks,shuffled",

@@ -13,7 +13,15 @@ from alps.engine.cli.commands import (
     say_share,
     update_option,
 )
-from alps.engine.cli.options import ShardOf, device_option, metrics_option, pick, settings_options
+from alps.engine.cli.options import (
+    device_option,
+    metrics_option,
+    pick,
+    run_option,
+    settings_options,
+)
+from alps.engine.cli.options.kinds import ShardOf
+from alps.engine.cli.options.sections import SectionCommand
 from alps.engine.settings import SourceSettings
 from alps.trainer.predict.recipe import PredictSettings
 
@@ -21,7 +29,7 @@ if TYPE_CHECKING:
     from alps.engine.stages.label import RunSummary
 
 
-@click.command()
+@click.command(cls=SectionCommand)
 @click.argument("model")
 @click.argument("src")
 @out_argument
@@ -30,7 +38,7 @@ if TYPE_CHECKING:
 @update_option
 @retry_option
 @metrics_option
-@click.option(
+@run_option(
     "--shard",
     "share",
     type=ShardOf(),

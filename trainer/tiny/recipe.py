@@ -1,6 +1,7 @@
 """Every number that the making of `tiny` depends on, in one place."""
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from alps.engine.base.errors import SettingsError
 from alps.engine.sam import ModelDefaults, SamConfig
@@ -44,6 +45,8 @@ class RegionSettings:
 class PoolSettings:
     """What `tiny` is trained on."""
 
+    SECTION: ClassVar[str] = "Pool"
+
     scenes: int = setting(3500, "Generated scenes to learn from.")
     crops: int = setting(2500, "Crops of SRC's images to learn from.")
     labelled: float = 0.6  # share of the crops of a labelled image whose labels are used
@@ -62,6 +65,8 @@ class PoolSettings:
 @dataclass(frozen=True)
 class TrainSettings:
     """How it is trained. Steps are of ``images`` x ``points`` prompts."""
+
+    SECTION: ClassVar[str] = "Training"
 
     decoder_steps: int = setting(1500, "Steps with the encoder frozen.")
     joint_steps: int = setting(1050, "Steps of the whole network after them.")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 
 from alps.engine.base.errors import (
@@ -22,14 +23,11 @@ from alps.engine.base.errors import (
 )
 from alps.engine.cli import commands
 from alps.engine.cli import main as cli
-from alps.engine.cli.options import (
-    BandList,
-    ShardOf,
-    pick,
-    settings_options,
-)
+from alps.engine.cli.options import pick, settings_options
+from alps.engine.cli.options.kinds import BandList, ShardOf
 from alps.engine.settings import (
     ClusterSettings,
+    PaintSettings,
     RunSettings,
     SegmentSettings,
     SourceSettings,
@@ -124,6 +122,88 @@ def test_unknown_commands_and_options_are_refused():
     for arguments in (["lable"], ["label", "a", "b", "--cluster-count", "3"], ["--verbose"]):
         done = run(*arguments)
         assert done.exit_code == 2 and arguments[-2 if len(arguments) > 1 else 0] in done.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"),
+    [
+        (["lable"], "'label'"),
+        (["clusters"], "'cluster'"),
+        (["models", "fech"], "'fetch'"),
+        (["label", "a", "b", "--cluster-count", "3"], "'--clusters'"),
+        (["paint", "run", "--minpatch", "9"], "'--min-patch'"),
+    ],
+)
+def test_what_is_unknown_is_answered_with_what_is_like_it(arguments, meant):
+    done = run(*arguments)
+    assert done.exit_code == 2 and meant in done.output.split("Did you mean")[1]
+
+
+def test_nothing_is_suggested_for_what_is_like_nothing():
+    assert "Did you mean" not in run("xyzzy").output
+
+
+def headings_of(shown):
+    """Names of a help's first column, by the heading above them."""
+    found, heading = {}, None
+    for line in shown.splitlines():
+        if match := re.fullmatch(r"(\w[\w -]*):", line):
+            heading = match[1]
+        elif heading and (match := re.match(r"  (\S+)", line)):
+            found.setdefault(heading, []).append(match[1])
+    return found
+
+
+def test_commands_are_listed_in_groups(monkeypatch):
+    found = headings_of(run("--help").output)
+    assert {name: tuple(found[name]) for name in cli.SECTIONS} == cli.SECTIONS  # and none is left
+    assert set(found) == {"Options", *cli.SECTIONS}
+    theirs = COMMANDS | {"theirs": COMMANDS["report"]}
+    monkeypatch.setattr(cli.InstalledCommands, "_entry_points", lambda _: theirs)
+    assert headings_of(run("--help").output)["Other commands"] == ["theirs"]
+
+
+def test_sentences_of_commands_are_listed_whole():
+    shown = " ".join(run("--help").output.split())
+    for name, point in COMMANDS.items():
+        sentence = point.load().help.split("\n\n")[0].rstrip(".")
+        assert " ".join(sentence.split()) in shown, name
+
+
+def test_options_are_listed_by_what_they_are_about():
+    found = headings_of(run("label", "--help").output)
+    assert list(found) == ["Run", "Source", "Masks", "Clusters", "Label maps", "Options"]
+    for heading, cls in zip(list(found)[1:5], (*SETTINGS, PaintSettings), strict=True):
+        flags = {"--" + field.name.replace("_", "-") for field in dataclasses.fields(cls)}
+        assert flags <= set(found[heading]), heading
+    assert {"--model", "--device", "--workers"} <= set(found["Run"])
+    assert "--clusters-from" in found["Clusters"] and found["Options"] == ["-h,"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        (("label", "--model", "vit"), {"vit_b", "vit_l", "vit_h"}),
+        (("distill", "a", "b", "--teacher", "ti"), {"tiny"}),
+        (("segment", "--precision", ""), {"fp32", "bf16", "fp16", "int8"}),
+        (("predict", "--precision", "b"), {"bfloat16"}),
+        (("export", "--precision", "int"), {"int8"}),
+        (("label", "--device", "c"), {"cpu", "cuda", "cuda:0"}),
+        (("pretrain", "--device", "m"), {"mps"}),
+        (("label", "--runtime", "t"), {"torch", "tensorrt"}),
+        (("label", "--stretch", "a"), {"auto", "archive"}),
+        (("clus",), {"cluster"}),
+        (("label", "--points-per"), {"--points-per-side", "--points-per-batch"}),
+    ],
+)
+def test_shells_complete(typed, offered):
+    *before, incomplete = typed
+    shell = ShellComplete(cli.commands, {}, "alps", "_ALPS_COMPLETE")
+    items = shell.get_completions(before, incomplete)
+    assert {item.value for item in items if item.type != "file"} >= offered
+    assert all(item.value.startswith(incomplete) for item in items)
+    if "--model" in before:
+        assert any(item.type == "file" for item in items)  # a checkpoint will do too
 
 
 def test_missing_arguments_are_refused():

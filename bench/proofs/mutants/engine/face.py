@@ -82,7 +82,7 @@ MUTANTS = [
         why="unlabelled pixels are black on the page",
     ),
     Mutant(
-        "engine/cli/options.py",
+        "engine/cli/options/kinds.py",
         old="return index - 1, count",
         new="return index, count",
         tests=CLI,

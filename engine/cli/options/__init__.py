@@ -3,37 +3,46 @@
 Name, default and help stand once.
 """
 
-import re
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack, redirect_stderr, redirect_stdout
-from dataclasses import MISSING, fields, is_dataclass
-from functools import wraps
+from dataclasses import MISSING, Field, fields, is_dataclass
+from functools import partial, wraps
 from pathlib import Path
 from typing import IO, Any, get_args, get_type_hints
 
 import click
 
+from alps.engine.cli.options import complete
+from alps.engine.cli.options.kinds import NO_NUMBER, Address, BandList, Number
+from alps.engine.cli.options.sections import REST, RUN, SectionOption
 from alps.engine.stores.address import is_address
 from alps.engine.stores.out import opened, shown
-from alps.engine.telemetry.metrics import parse_address
 
-model_option = click.option(
-    "--model", default="tiny", show_default=True, help="tiny, vit_b, vit_l, vit_h or a checkpoint."
-)
-device_option = click.option(
-    "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."
-)
+run_option = partial(click.option, cls=SectionOption, section=RUN)
 
-devices_option = click.option(
+model_option = run_option(
+    "--model",
+    default="tiny",
+    show_default=True,
+    shell_complete=complete.model,
+    help="tiny, vit_b, vit_l, vit_h or a checkpoint.",
+)
+device_option = run_option(
     "--device",
     default="auto",
     show_default=True,
-    help="auto, cpu, cuda for all GPUs, cuda:N, or several, cuda:0,2 say.",
+    shell_complete=complete.device,
+    help="auto, cpu, cuda, cuda:N or mps.",
 )
 
-NO_NUMBER = "none"
-MOST_WORKERS = 1024
+devices_option = run_option(
+    "--device",
+    default="auto",
+    show_default=True,
+    shell_complete=complete.device,
+    help="auto, cpu, cuda for all GPUs, cuda:N, or several, cuda:0,2 say; mps.",
+)
 
 
 class RunPlace(click.Path):
@@ -71,7 +80,7 @@ def run_folder_argument(
     return decorate
 
 
-scratch_option = click.option(
+scratch_option = run_option(
     "--scratch",
     type=click.Path(path_type=Path, file_okay=False),
     help="With OUT in a store: where the local folder that stands for it lies. Default: in the "
@@ -96,36 +105,6 @@ class _Shown:
         return getattr(self._stream, name)
 
 
-class BandList(click.ParamType):
-    """Band numbers, ``4,3,2``."""
-
-    name = "bands"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Text to a tuple of integers."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            return tuple(int(part) for part in value.split(","))
-        except ValueError:
-            self.fail(f"{value!r} is not a list of band numbers such as 4,3,2", param, ctx)
-
-
-class Number(click.ParamType):
-    """A number, or ``none``."""
-
-    name = "V"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """``-9999`` to -9999.0, ``none`` to itself."""
-        if isinstance(value, float) or value == NO_NUMBER:
-            return value
-        try:
-            return float(value)
-        except ValueError:
-            self.fail(f"{value!r} is no number, nor none", param, ctx)
-
-
 def _together(
     context: click.Context, parameter: click.Parameter, values: tuple[Any, ...]
 ) -> tuple[float, ...] | None:
@@ -135,39 +114,6 @@ def _together(
     if NO_NUMBER in values and len(values) > 1:
         raise click.BadParameter("none goes alone", context, parameter)
     return () if NO_NUMBER in values else values
-
-
-class ShardOf(click.ParamType):
-    """One machine of several, ``i/n`` with i from 1."""
-
-    name = "i/n"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """``2/8`` to (1, 8)."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            index, count = (int(part) for part in value.split("/"))
-        except ValueError:
-            self.fail(f"{value!r} is not of the form i/n, 2/8 say", param, ctx)
-        if not 1 <= index <= count:
-            self.fail(f"{value!r}: i must be between 1 and n", param, ctx)
-        return index - 1, count
-
-
-class Address(click.ParamType):
-    """A port, or a host and a port."""
-
-    name = "[HOST:]PORT"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """``9100`` to ("127.0.0.1", 9100)."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            return parse_address(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
 
 
 def _serve(
@@ -184,7 +130,7 @@ def _serve(
         context.with_resource(serving(address, out))
 
 
-metrics_option = click.option(
+metrics_option = run_option(
     "--metrics",
     type=Address(),
     callback=_serve,
@@ -194,61 +140,46 @@ metrics_option = click.option(
 )
 
 
-class WorkersOf(click.ParamType):
-    """A number of processes, or ``auto``."""
-
-    name = "N"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """``auto`` to None."""
-        if value is None or value == "auto":
-            return None
-        if not str(value).isdecimal() or not 1 <= int(value) <= MOST_WORKERS:
-            self.fail(f"{value!r}: give auto, or a number from 1 to {MOST_WORKERS}", param, ctx)
-        return int(value)
-
-
-class ClusterOf(click.ParamType):
-    """A Ray cluster, ``ray`` or ``ray://HOST:PORT``."""
-
-    name = "ray"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Itself."""
-        if value != "ray" and not re.fullmatch(r"ray://[^/\s]+:\d+", value):
-            self.fail(f"{value!r}: give ray, or ray://HOST:PORT", param, ctx)
-        return value
-
-
 def settings_options(*classes: type) -> Callable[[Callable], Callable]:
-    """Add an option for every field of the dataclasses that carries a help text."""
+    """Add an option for every field of the dataclasses that carries a help text.
+
+    ``--help`` lists those of a class under its SECTION.
+    """
 
     def decorate(command: Callable) -> Callable:
         for cls in reversed(classes):
             hints = get_type_hints(cls)
+            add = partial(click.option, cls=SectionOption, section=getattr(cls, "SECTION", REST))
             for item in reversed(fields(cls)):
                 if "help" in item.metadata:
-                    command = _option(item.name, hints[item.name], item)(command)
+                    names, how = _option(item, hints[item.name])
+                    command = add(*names, default=_default(item), **how)(command)
         return command
 
     return decorate
 
 
-def _option(name: str, hint: Any, item: Any) -> Callable[[Callable], Callable]:
+def _default(item: Field) -> Any:
+    return None if item.default is MISSING else item.default
+
+
+def _option(item: Field, hint: Any) -> tuple[tuple[str, str], dict[str, Any]]:
+    """Names of the option of a field, and what else makes it."""
     kinds = [kind for kind in (*get_args(hint), hint) if kind in (int, float, bool, str)]
-    flag = "--" + name.replace("_", "-")
-    text = item.metadata["help"]
-    default = None if item.default is MISSING else item.default
-    shown = default is not None
+    flag = "--" + item.name.replace("_", "-")
+    how: dict[str, Any] = {"help": item.metadata["help"]}
+    if words := item.metadata.get("words"):
+        how["shell_complete"] = complete.words(words)
     if kinds and kinds[0] is bool:
-        both = f"{flag}/--no-{name.replace('_', '-')}"
-        return click.option(both, name, default=default, show_default=True, help=text)
+        how["show_default"] = True
+        return (f"{flag}/--no-{flag[2:]}", item.name), how
     if item.metadata.get("form") == "numbers":
-        how: dict[str, Any] = {"multiple": True, "type": Number(), "callback": _together}
-        return click.option(flag, name, default=default, help=text, **how)
-    if not kinds or "tuple" in str(hint):
-        return click.option(flag, name, default=default, type=BandList(), help=text)
-    return click.option(flag, name, default=default, type=kinds[0], show_default=shown, help=text)
+        how |= {"multiple": True, "type": Number(), "callback": _together}
+    elif not kinds or "tuple" in str(hint):
+        how["type"] = BandList()
+    else:
+        how |= {"type": kinds[0], "show_default": _default(item) is not None}
+    return (flag, item.name), how
 
 
 def pick(cls: type, values: dict[str, Any]) -> Any:
