@@ -27,6 +27,8 @@ def choose_precision(device: torch.device, asked: str) -> str:
             raise SettingsError(
                 "--precision bfloat16: this GPU does not compute in it; give float32"
             )
+    elif device.type == "mps":
+        has = False  # it runs; what of it is fast differs from chip to chip
     else:
         # oneDNN runs bfloat16 on any CPU with AVX-512; only this makes it fast.
         capabilities: Callable[[], dict[str, bool]] = getattr(torch.cpu, "get_capabilities", dict)

@@ -91,6 +91,10 @@ def joined(device: str, batch: int | None) -> Iterator[Processes]:
             f"--batch {batch}: {size} processes cannot share it evenly; give a multiple of {size}"
         )
     chosen = choose_device(device)
+    if chosen.type == "mps":
+        raise SettingsError(
+            f"--device mps: {size} processes cannot share it; run the command without torchrun"
+        )
     if chosen.type == "cuda":
         if ":" in device:
             raise SettingsError(

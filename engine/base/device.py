@@ -10,16 +10,20 @@ from alps.engine.base.errors import SettingsError
 def gpus_named(name: str) -> list[int]:
     """Numbers of the GPUs that a name stands for; none for a CPU.
 
-    ``cuda`` is all there are, ``cuda:0,2`` these, ``auto`` the first where there is one.
+    ``cuda`` is all there are, ``cuda:0,2`` these, ``auto`` the first where there is one. ``mps``
+    has no number.
 
     Raises:
         SettingsError: no such device here.
     """
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+(,\d+)*)?", name):
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+(,\d+)*)?", name):
         raise SettingsError(
-            f"--device {name}: give auto, cpu, cuda for all GPUs, cuda:N, or several, cuda:0,2 say"
+            f"--device {name}: give auto, cpu, cuda for all GPUs, cuda:N, several, cuda:0,2 say, "
+            "or mps for an Apple GPU"
         )
-    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+    if name == "mps":
+        _refuse_without_mps()
+    if name in ("cpu", "mps") or (name == "auto" and not torch.cuda.is_available()):
         return []
     if name == "auto":
         return [0]
@@ -36,13 +40,17 @@ def gpus_named(name: str) -> list[int]:
 def choose_device(name: str) -> torch.device:
     """``auto`` is the first GPU where there is one, else the CPU; ``cuda:1`` names one.
 
+    ``mps``, an Apple GPU, is taken only where it is asked for: PyTorch alone runs on it.
+
     Raises:
         SettingsError: no such device here.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
-        raise SettingsError(f"--device {name}: give auto, cpu, cuda or cuda:N")
+    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", name):
+        raise SettingsError(f"--device {name}: give auto, cpu, cuda, cuda:N or mps")
+    if name == "mps":
+        _refuse_without_mps()
     device = torch.device(name)
     if device.type == "cuda":
         count = torch.cuda.device_count()
@@ -68,3 +76,15 @@ def require_gpu_kernels(device: torch.device) -> None:
         import alps.kernels.base.numba_cuda  # noqa: F401
     except ImportError as error:
         raise SettingsError(f"--device {device}: {error}; or give --device cpu") from error
+
+
+def sum_type(device: torch.device) -> torch.dtype:
+    """In what long sums are taken on a device: float64, but for Apple GPUs, which have none."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
+def _refuse_without_mps() -> None:
+    if not torch.backends.mps.is_available():
+        raise SettingsError(
+            "--device mps: PyTorch sees no Apple GPU here; give --device cpu, or auto"
+        )

@@ -67,11 +67,16 @@ def read_small(path: Path, most_bytes: int = MOST_BYTES) -> bytes:
     return content
 
 
+def open_at_once(path: str | Path) -> int:
+    """A descriptor to read a file by; a pipe is not waited for without end. Raises OSError."""
+    # Windows has no such pipes, and changes line ends unless it is told not to.
+    return os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+
+
 @contextmanager
 def regular_file(path: str | Path) -> Iterator[IO[bytes]]:
     """A file that is open for reading. Raises BadRecordError where it is none; OSError."""
-    # A pipe would be waited for without end.
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    handle = open_at_once(path)
     with os.fdopen(handle, "rb") as file:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise BadRecordError("it is no file")

@@ -12,6 +12,7 @@ it is asked for wherever work is counted.
 import _thread
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -70,7 +71,7 @@ class Stopping:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:  # a fork inherits the handler, and is none of ours
             signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)
             return
         if self._is_over:
             os._exit(128 + number)
@@ -92,7 +93,11 @@ class Stopping:
 
     def _send_again(self) -> None:
         time.sleep(AGAIN_SECONDS)
-        if self.received is not None:
+        if self.received is None:
+            return
+        if sys.platform == "win32":  # where os.kill ends a process without asking it
+            signal.raise_signal(self.received)
+        else:  # whichever thread waits for the system is woken
             os.kill(self._process, self.received)
 
 

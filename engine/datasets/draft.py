@@ -169,7 +169,12 @@ class Draft:
             shutil.copyfile(file, part)
             publish(part, path)
         else:
-            part.symlink_to(file)
+            try:
+                part.symlink_to(file)
+            except OSError as error:  # Windows lets only some people make one
+                raise SettingsError(
+                    f"{path} cannot be a link to {file}: {error.strerror or error}; give --copy"
+                ) from error
             os.replace(part, path)
 
     def note(self, done: Done) -> None:

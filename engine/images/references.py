@@ -14,6 +14,7 @@ from typing import Self
 from xml.parsers import expat
 
 from alps.engine.base.errors import SourceError, printable
+from alps.engine.base.records import open_at_once
 
 HEAD = 4096  # bytes of a file that tell what it is
 REMOTE = ("/vsicurl/", "/vsis3/", "/vsigs/", "/vsiaz/", "/vsiadls/", "http://", "https://")
@@ -95,7 +96,7 @@ def references(path: str) -> Iterator[Reference]:
 def read_head(path: str | Path) -> bytes:
     """The first bytes of a regular file. Raises SourceError where it cannot be read, or is none."""
     try:
-        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        with open(open_at_once(path), "rb") as file:
             return file.read(HEAD)
     except OSError as error:
         raise SourceError(

@@ -131,8 +131,8 @@ def candidates_of(
 
 
 def _as_array(logits: Tensor) -> np.ndarray | Tensor:
-    """What kernels take: NumPy's where the CPU has it, else the GPU's own, not moved."""
-    return logits.numpy() if logits.device.type == "cpu" else logits
+    """What kernels take: a CUDA GPU's own, not moved; NumPy's from everywhere else."""
+    return logits if logits.is_cuda else logits.cpu().numpy()
 
 
 def cut_off(boxes: np.ndarray, crop: Crop, whole: tuple[int, int]) -> np.ndarray:

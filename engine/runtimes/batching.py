@@ -19,8 +19,9 @@ from alps.engine.sam.absorbed import DecodedPoints
 IMAGES_AT_ONCE = {"cpu": 1, "cuda": 8}
 
 # Image tokens of the points in one pass. A point of an official model has 4 MB of them; on a CPU
-# passes that overflow the last-level cache, one a thread, run slower.
-_PASS_BYTES = {"cpu": 16 << 20}
+# passes that overflow the last-level cache, one a thread, run slower. An Apple GPU has the whole
+# machine's memory; what of it is free says nothing of the least that such a machine has.
+_PASS_BYTES = {"cpu": 16 << 20, "mps": 256 << 20}
 # Elsewhere a pass takes a part of the memory, its temporary values being some times as large.
 _PASS_SHARE = 1 / 24
 _PASS_BYTES_AT_MOST = 1 << 30

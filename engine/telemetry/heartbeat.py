@@ -208,6 +208,8 @@ def commonest(failed: dict[str, int], most: int = MOST_REASONS) -> dict[str, int
 
 def memory_bytes() -> int | None:
     """What this process has in memory; None where the system does not say."""
+    if not sys.platform.startswith("linux"):
+        return None
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError):
@@ -234,6 +236,8 @@ def _now() -> str:
 
 def _place() -> str:
     """Where numbers of processes mean the same as here; empty where that cannot be known."""
+    if sys.platform == "win32":
+        return ""
     if not sys.platform.startswith("linux"):
         return socket.gethostname()
     try:
@@ -246,7 +250,7 @@ def _place() -> str:
 def _born(pid: int) -> str:
     """When the system started a process; empty where there is none of that number.
 
-    Elsewhere than on Linux only whether there is one.
+    Elsewhere than on Linux only whether there is one, on Windows not even that.
     """
     if sys.platform.startswith("linux"):
         try:
@@ -255,6 +259,8 @@ def _born(pid: int) -> str:
             return ""
         fields = text.rpartition(")")[2].split()
         return "" if fields[0] in "ZX" else fields[19]  # state, and field 22 of proc(5)
+    if sys.platform == "win32":  # where signal 0 is Ctrl-C, which would be sent
+        return ""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -43,9 +43,9 @@ class Batch:
     vectors: Tensor | None = None  # (B, D, s, s) float32, see Sample
 
     def to(self, device: torch.device) -> "Batch":
-        """The same on a device; the copy is not waited for."""
-        if device.type == "cpu":
-            return self
+        """The same on a device; a CUDA GPU copies while others compute."""
+        if device.type != "cuda":
+            return self._each(lambda part: part.to(device))
         return self._each(lambda part: part.pin_memory().to(device, non_blocking=True))
 
     def part(self, start: int, end: int) -> "Batch":

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from alps.engine.base.device import sum_type
 from alps.engine.sam.image_encoder import ImageEncoder
 from alps.trainer.distill.data import Draws
 from alps.trainer.distill.folder import DistillFolder
@@ -131,7 +132,8 @@ class _Lesson:
         loss.total.backward()
         unread = loss.weight.new_tensor(len(batch.unread))
         sums = torch.stack([loss.squared, loss.cosine, loss.weight, unread])
-        squared, cosine, weight, unread = self._shop.group.sum(sums).double()
+        exact = sum_type(sums.device)
+        squared, cosine, weight, unread = self._shop.group.sum(sums).to(exact)
         shown = weight.clamp(min=1e-9)
         measures = {
             "loss": (squared + weight_of_cosine * cosine) / shown,

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from alps.engine.base.device import sum_type
 from alps.engine.sam import Sam
 from alps.engine.sam.image_encoder import ImageEncoder
 from alps.trainer.distill.data import NetworkWindow
@@ -48,8 +49,9 @@ def look(
     """Run teacher and student over windows; both lie on one device."""
     device, width = teacher.device, encoder.pos_embed.shape[-1]
     channels = teacher.config.embedding_channels
-    moments = torch.zeros(width + 1, width + 1, dtype=torch.float64, device=device)
-    products = torch.zeros(width + 1, channels, dtype=torch.float64, device=device)
+    exact = sum_type(device)
+    moments = torch.zeros(width + 1, width + 1, dtype=exact, device=device)
+    products = torch.zeros(width + 1, channels, dtype=exact, device=device)
     embeddings, weights, reasons = [], [], []
     for some in _passes(windows):
         reasons += [window.reason for window in some if window.reason]
@@ -60,10 +62,10 @@ def look(
             wanted = reduce(teacher.image_encoder.tokens(pixels).permute(0, 3, 1, 2))
             embedding = torch.nn.Sequential(*rest)(wanted)
             tokens = encoder.tokens(pixels)
-        share = weight.to(device).reshape(-1, 1).double().sqrt()
-        x = tokens.flatten(0, 2).double() * share
+        share = weight.to(device).reshape(-1, 1).to(exact).sqrt()
+        x = tokens.flatten(0, 2).to(exact) * share
         x = torch.cat([x, share], dim=1)
-        y = wanted.permute(0, 2, 3, 1).flatten(0, 2).double() * share
+        y = wanted.permute(0, 2, 3, 1).flatten(0, 2).to(exact) * share
         moments += x.T @ x
         products += x.T @ y
         embeddings.append(embedding.float().cpu())
@@ -72,7 +74,7 @@ def look(
     total = float(shown.sum())
     nothing = Statistics(torch.zeros(channels), torch.ones(channels))
     statistics = measure_statistics(torch.cat(embeddings), shown) if total else nothing
-    return FirstLook(statistics, moments.cpu(), products.cpu(), total, reasons)
+    return FirstLook(statistics, moments.cpu().double(), products.cpu().double(), total, reasons)
 
 
 @torch.no_grad()

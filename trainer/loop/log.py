@@ -92,7 +92,7 @@ class Log:
             AlpsError: one of them is no number any more.
         """
         means = {
-            name: torch.stack(values).double().mean(0).tolist()
+            name: torch.stack(values).cpu().double().mean(0).tolist()
             for name, values in self._values.items()
         }
         if not all(math.isfinite(value) for mean in means.values() for value in _all(mean)):

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from alps.engine.base.device import sum_type
 from alps.engine.images.windows import Window
 from alps.trainer.segmentation.models import logits
 
@@ -41,7 +42,7 @@ def probabilities(
 
 def hann(side: int, device: torch.device) -> Tensor:
     """Weights of a window's pixels, (side, side) float32: least at its edges, but never 0."""
-    at = (torch.arange(side, dtype=torch.float64, device=device) + 0.5) * (torch.pi / side)
+    at = (torch.arange(side, dtype=sum_type(device), device=device) + 0.5) * (torch.pi / side)
     line = torch.sin(at) ** 2
     return (line[:, None] * line).float()
 

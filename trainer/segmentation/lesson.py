@@ -130,7 +130,7 @@ class _Lesson:
                 own = losses(self._targets, found, some, [one[start:end] for one in counts])
                 # Processes' gradients are averaged; their sum is wanted.
                 (own * (group.size / whole).float()).sum().backward()
-            sums += own.detach().double()
+            sums += own.detach().to(sums.dtype)
         means = group.sum(sums) / whole
         measures = {"loss": means.sum()}
         if len(self._targets) > 1:

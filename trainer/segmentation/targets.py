@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from alps.engine.base.device import sum_type
 from alps.trainer.data.cache import Cache
 from alps.trainer.data.loader import Batch
 from alps.trainer.data.regions import MASKS
@@ -125,9 +126,9 @@ def targets_of(pseudo: PseudoSettings, cache: Cache, of_class: Tensor) -> list[T
 
 
 def totals(targets: Sequence[Target], batch: Batch) -> tuple[list[Tensor], Tensor]:
-    """What each place of a batch counts for each target, and its sums, (T,) float64."""
+    """What each place of a batch counts for each target, and its sums, (T,) as wide as can be."""
     weights = [target.weights(batch) for target in targets]
-    return weights, torch.stack([one.double().sum() for one in weights])
+    return weights, torch.stack([one.to(sum_type(one.device)).sum() for one in weights])
 
 
 def losses(

@@ -28,7 +28,7 @@ class Batch:
         if device.type == "cuda":
             pinned = [tensor.pin_memory() for tensor in (self.images, self.levels, self.xy)]
             return Batch(*(tensor.to(device, non_blocking=True) for tensor in pinned))
-        return self
+        return Batch(self.images.to(device), self.levels.to(device), self.xy.to(device))
 
     def turned(self, turns: int, flip: bool) -> "Batch":
         """Flipped from left to right, then so many quarter turns anticlockwise."""

@@ -1,5 +1,6 @@
 """Who carries out a run's work: workers as asked for, or this process alone."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -35,19 +36,32 @@ def crew_for(folder: RunFolder, options: RunOptions) -> Iterator[tuple[Crew, Run
     if options.worker_cores is not None:
         raise SettingsError("--worker-cores goes with --cluster; here --workers share all cores")
     gpus = gpus_named(options.device)
-    workers = options.workers or workers_for(threads(), len(gpus))
+    alone = _why_alone(options.device)
+    if alone and options.workers not in (None, 1):
+        raise SettingsError(f"--workers {options.workers}: {alone}; give --workers 1")
+    workers = 1 if alone else options.workers or workers_for(threads(), len(gpus))
     if workers < len(gpus) and "," in options.device:
         raise SettingsError(
             f"--workers {workers} --device {options.device}: a worker uses one GPU; give "
             f"{len(gpus)} workers, or fewer devices"
         )
-    here = replace(options, device=f"cuda:{gpus[0]}" if gpus else "cpu", workers=workers)
+    device = f"cuda:{gpus[0]}" if gpus else "mps" if options.device == "mps" else "cpu"
+    here = replace(options, device=device, workers=workers)
     if workers == 1:
         yield Alone(), here
         return
     own = places(workers, threads(), visible_gpus(gpus[:workers]))
     with LocalCrew(own, folder.journal, options.share, MODULES) as crew:
         yield crew, here
+
+
+def _why_alone(device: str) -> str:
+    """Why this process cannot have workers; empty where it can."""
+    if device == "mps":
+        return "one process uses --device mps"
+    if sys.platform == "win32":
+        return "Windows hands no pipe on to them"
+    return ""
 
 
 def _on_ray(folder: RunFolder, options: RunOptions, cluster: str) -> RayCrew:
