@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
+from alps.engine.runtimes.protocol import ImagePart
 from alps.engine.sam.model import PIXEL_MEAN, PIXEL_STD
+from alps.kernels.resize import resize
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,10 @@ class Crop:
         # At least one: a strip of 1 x 3000 pixels would otherwise vanish.
         height, width = (max(1, int(side * scale + 0.5)) for side in (self.height, self.width))
         return height, width
+
+    def part_of(self, image: np.ndarray, image_size: int) -> ImagePart:
+        """The crop, and what it fills of the network's input."""
+        return ImagePart(self.of(image), *self.input_size(image_size))
 
 
 def crops_of(height: int, width: int, layers: int, overlap_ratio: float) -> list[Crop]:
@@ -77,13 +82,13 @@ def point_grid(per_side: int) -> np.ndarray:
 def network_pixels(image: np.ndarray, crop: Crop, image_size: int) -> Tensor:
     """Bring a crop to the network's input.
 
-    image: (H, W, 3) uint8 RGB. Returns (3, S, S) float32: resized with Pillow's bilinear filter
+    image: (H, W, 3) uint8 RGB. Returns (3, S, S) float32: resized as with Pillow's bilinear filter
     so that the longer side is S, normalised, then padded with zeros below or to the right.
     """
     height, width = crop.input_size(image_size)
     part = np.ascontiguousarray(crop.of(image))
     if part.shape[:2] != (height, width):
-        part = np.array(Image.fromarray(part).resize((width, height), Image.Resampling.BILINEAR))
+        part = resize(part, height, width)
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (PIXEL_MEAN, PIXEL_STD))
     pixels = (torch.from_numpy(part).permute(2, 0, 1) - mean) / std
     return torch.nn.functional.pad(pixels, (0, image_size - width, 0, image_size - height))

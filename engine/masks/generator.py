@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from alps.engine.masks.gate import (
 )
 from alps.engine.masks.settings import EverythingSettings
 from alps.engine.pipeline.line import raise_if_over
-from alps.engine.runtimes.protocol import Runtime
+from alps.engine.runtimes.protocol import BringsImages, Encoding, Runtime
 from alps.engine.runtimes.pytorch import TorchRuntime
 from alps.engine.sam import Sam
 from alps.engine.settings import FilledSegmentSettings
@@ -145,18 +146,49 @@ class MaskGenerator:
         Raises:
             SourceError: an array is not such an image.
         """
-        crops = [self.pixels(image) for image in images]
-        if not crops:
+        crops = [self.crops(image) for image in images]
+        parts = [(image, crop) for image, own in zip(images, crops, strict=True) for crop in own]
+        if not parts:
             return []
-        embeddings = iter(self.runtime.encode(torch.cat(crops)))
+        embeddings = iter(self._encoding(parts)())
         return [[next(embeddings) for _ in own] for own in crops]
 
-    def pixels(self, image: np.ndarray) -> torch.Tensor:
-        """What the encoder takes of each crop of an image (H, W, 3) uint8: (crops, 3, S, S)."""
-        s, size = self.settings, self.runtime.config.image_size
-        height, width = _checked(image).shape[:2]
-        crops = crops_of(height, width, s.crop_n_layers, s.crop_overlap_ratio)
-        return torch.stack([network_pixels(image, crop, size) for crop in crops])
+    def encodings(self, images: Sequence[np.ndarray | None]) -> list[Encoding]:
+        """Images made ready for the encoder, from any thread: a call for the crops of each number.
+
+        images: each (H, W, 3) uint8 RGB; None: an empty place.
+        Each call gives (images, C, h, w) float32, on the runtime's device.
+        """
+        crops = [[] if image is None else self.crops(image) for image in images]
+        return [
+            self._encoding(
+                [
+                    (image, own[number]) if image is not None and number < len(own) else None
+                    for image, own in zip(images, crops, strict=True)
+                ]
+            )
+            for number in range(max(map(len, crops), default=0))
+        ]
+
+    def crops(self, image: np.ndarray) -> list[Crop]:
+        """Of an image (H, W, 3) uint8, in the order of ``encodings``."""
+        s, (height, width) = self.settings, _checked(image).shape[:2]
+        return crops_of(height, width, s.crop_n_layers, s.crop_overlap_ratio)
+
+    def _encoding(self, parts: Sequence[tuple[np.ndarray, Crop] | None]) -> Encoding:
+        """Crops of images made ready, as bytes where the runtime's device takes those."""
+        runtime, size = self.runtime, self.runtime.config.image_size
+        if isinstance(runtime, BringsImages):
+            encoding = runtime.bring(
+                [None if part is None else part[1].part_of(part[0], size) for part in parts]
+            )
+            if encoding is not None:
+                return encoding
+        pixels = torch.zeros(len(parts), 3, size, size)
+        for place, part in enumerate(parts):
+            if part is not None:
+                pixels[place] = network_pixels(*part, size)
+        return partial(runtime.encode, pixels)
 
     def generate(
         self, image: np.ndarray, embeddings: Sequence[torch.Tensor] | None = None
@@ -340,9 +372,8 @@ class MaskGenerator:
         """Note a crop's embedding in ``found`` where it is not there yet."""
         if index not in found.embeddings:
             with found.clock.timing("encode"):
-                size = self.runtime.config.image_size
-                pixels = network_pixels(image, found.crops[index], size)[None]
-                found.embeddings[index] = self.runtime.encode(pixels)[0]
+                encode = self._encoding([(image, found.crops[index])])
+                found.embeddings[index] = encode()[0]
 
     def _ask(self, points: np.ndarray, gate: Gate, found: Found, index: int) -> Candidates:
         """Masks of a crop at points (N, 2) in image pixels, duplicates dropped."""

@@ -1,9 +1,10 @@
 """The two calls that everything mode makes, whoever answers them."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, Self, runtime_checkable
 
+import numpy as np
 from torch import Tensor
 
 from alps.engine.sam import SamConfig
@@ -32,6 +33,31 @@ class Capacity:
         if self.images > 1:
             return replace(self, images=self.images // 2)
         return replace(self, points=self.points // 2) if self.points > 1 else None
+
+
+@dataclass(frozen=True)
+class ImagePart:
+    """A part of an image, and how many rows and columns of the network's input it is to fill."""
+
+    pixels: np.ndarray  # (h, w, 3) uint8 RGB
+    height: int
+    width: int
+
+
+# Embeddings (B, C, h, w) of images that lie ready; called once, by the thread that has the device.
+Encoding = Callable[[], Tensor]
+
+
+@runtime_checkable
+class BringsImages(Protocol):
+    """A runtime that can bring images to the network's input on its own device."""
+
+    def bring(self, parts: Sequence[ImagePart | None]) -> Encoding | None:
+        """Make parts of images ready to be sent to the device, from any thread.
+
+        None among them is an empty place. Returns None where ``encode`` is all there is.
+        """
+        ...
 
 
 @runtime_checkable
@@ -91,6 +117,10 @@ class TwoRuntimes:
     def encode(self, pixels: Tensor) -> Tensor:
         """See ``Runtime``; by the one."""
         return self.encoder.encode(pixels)
+
+    def bring(self, parts: Sequence[ImagePart | None]) -> Encoding | None:
+        """See ``BringsImages``; by the one, if it can."""
+        return self.encoder.bring(parts) if isinstance(self.encoder, BringsImages) else None
 
     def decode(
         self, embedding: Tensor, points: Tensor, pred_iou_thresh: float, points_per_batch: int

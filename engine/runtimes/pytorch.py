@@ -1,5 +1,6 @@
 """SAM's network in PyTorch: the reference for every other runtime, and what runs anywhere."""
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -17,7 +18,9 @@ from alps.engine.runtimes.batching import (
     wait_for,
 )
 from alps.engine.runtimes.full_float32 import full_float32
-from alps.engine.runtimes.protocol import DecodedMasks
+from alps.engine.runtimes.gpu_encoder import GpuEncoder, gpu_encoder
+from alps.engine.runtimes.packed import PackedImages
+from alps.engine.runtimes.protocol import DecodedMasks, Encoding, ImagePart
 from alps.engine.sam import Sam
 from alps.engine.sam.absorbed import AbsorbedDecoder, DecodedPoints
 from alps.engine.sam.image_encoder import attend_compiled
@@ -63,6 +66,8 @@ class TorchRuntime(InPasses):
             if decoder == "plain"
             else AbsorbedDecoder(sam, compiled=self._compiled)
         )
+        self._on_gpu: GpuEncoder | None = None
+        self._made, self._making = False, threading.Lock()
         self._attend = attend_compiled if self._compiled and precision == "fp32" else None
         # The compiled kernels know float32 only; the few products left beside them gain nothing.
         self._decoder_precision = "fp32" if self._compiled else precision
@@ -74,9 +79,44 @@ class TorchRuntime(InPasses):
         wait_for(embeddings.device)
         return embeddings
 
+    def bring(self, parts: Sequence[ImagePart | None]) -> Encoding | None:
+        """Make parts of images ready to be sent to a GPU as bytes; see ``BringsImages``."""
+        encoder = self._kernels_of_ours()
+        if encoder is None:
+            return None
+        at_once = self.capacity.images
+        batches = [
+            PackedImages.of(parts[first : first + at_once], pin=True)
+            for first in range(0, len(parts), at_once)
+        ]
+
+        @torch.inference_mode()
+        def encode() -> Tensor:
+            with full_float32():
+                found = torch.cat([encoder.of_packed(batch, at_once) for batch in batches])
+            wait_for(found.device)
+            return found
+
+        return encode
+
     def _encode(self, batch: Tensor) -> Tensor:
+        encoder = self._kernels_of_ours()
+        if encoder is not None:
+            with full_float32():
+                return encoder.of_pixels(batch, self.capacity.images)
         with self._autocast(self.precision):
             return self.sam.encode(batch.to(self.sam.device), self._attend).float()
+
+    def _kernels_of_ours(self) -> GpuEncoder | None:
+        """The encoder of a GPU, made and tried at its first use: half a runtime may decode only."""
+        if self.sam.device.type != "cuda":
+            return None
+        with self._making:
+            if not self._made:
+                with torch.inference_mode(), full_float32():
+                    self._on_gpu = gpu_encoder(self.sam, self.precision)
+                self._made = True
+        return self._on_gpu
 
     def _share(self, embedding: Tensor) -> Any:
         with self._autocast(self._decoder_precision):

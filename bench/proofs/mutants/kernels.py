@@ -774,4 +774,67 @@ MUTANTS = [
             "patches are numbered by where they end",
         ),
     ),
+    *_of(
+        "resize/rules",
+        "resize",
+        ("lost > 2 * (old[1] - width)", "lost > old[1] - width", "rows come first too often"),
+        (
+            "weights / total * (1 << BITS) + 0.5",
+            "weights / total * (1 << BITS)",
+            "weights are cut off, not rounded",
+        ),
+    ),
+    *_of(
+        "resize/cpu",
+        "resize",
+        ("total = np.int32(HALF)", "total = np.int32(0)", "columns are cut off, not rounded"),
+        (
+            "down.first[start:stop] - top",
+            "down.first[start:stop]",
+            "a strip is made of rows below it",
+        ),
+    ),
+    *_of(
+        "resize/gpu",
+        "encoder",
+        (
+            "(written // inner // new * old) * inner",
+            "(written // inner // old * new) * inner",
+            "rows after the first begin elsewhere",
+        ),
+    ),
+    *_of(
+        "encoder/gpu/attention",
+        "encoder",
+        (
+            'offsets = tl.where(real[None, :], offsets, -float("inf"))',
+            "offsets = tl.where(real[None, :], offsets, 0.0)",
+            "columns that fill up a row of keys have weight",
+        ),
+        ("of_row + row * P", "of_row", "all rows are offset as the first is"),
+        ("(line - place + ROWS - 1)", "(place - line + ROWS - 1)", "distances are turned round"),
+    ),
+    *_of(
+        "encoder/gpu/norms",
+        "encoder",
+        (
+            "row = window // ACROSS % DOWN * WINDOW",
+            "row = window // ACROSS * WINDOW",
+            "windows of a second image lie below the first",
+        ),
+        (
+            "x - mean[:, None], 0.0)",
+            "x, 0.0)",
+            "a norm scales by the mean square",
+        ),
+    ),
+    *_of(
+        "encoder/gpu/patches",
+        "encoder",
+        (
+            "filled = inside & (row < height) & (column < width)",
+            "filled = inside & (row < height)",
+            "what lies to the right of an image is its next row",
+        ),
+    ),
 ]

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 from torch import Tensor
 
 from alps.engine.masks.generator import Found, MaskGenerator, Segments
 from alps.engine.pipeline.line import Slots, Stage
 from alps.engine.run_folder.schemas import segment_schema
 from alps.engine.runtimes.cores import kernel_threads
+from alps.engine.runtimes.protocol import Encoding
 from alps.engine.settings import FilledSegmentSettings
 from alps.engine.stages.tiles.reading import NO_PIXEL, ReadTile
 from alps.kernels.base.threads import threads
@@ -54,6 +54,13 @@ class Place:
     encode_seconds: float = 0.0
     valid: int = field(init=False, default=0)  # pixels
 
+    @property
+    def rgb(self) -> np.ndarray | None:
+        """Pixels (H, W, 3), where one of them is valid."""
+        if not self.valid or self.read is None or self.read.tile is None:
+            return None
+        return self.read.tile.rgb
+
     def __post_init__(self) -> None:
         """Count its pixels."""
         if self.read is not None and self.read.tile is not None:
@@ -65,7 +72,7 @@ class Batch:
     """Tiles that follow each other in a shard, as many as a device takes at once."""
 
     places: list[Place]
-    pixels: list[Tensor] = field(default_factory=list)  # (B, 3, S, S) of each crop
+    encodings: list[Encoding] = field(default_factory=list)  # of all places, a crop each
 
     @classmethod
     def of(cls, reads: Sequence[ReadTile | None], size: int) -> "Batch":
@@ -119,32 +126,25 @@ class TileStages:
 
     def prepare(self, batch: Batch) -> Batch:
         """The network's input of all places at once; of a batch of one, ``find`` sees to it."""
-        some = {
-            place: self._generator.pixels(one.read.tile.rgb)
-            for place, one in enumerate(batch.places)
-            if one.valid and one.read is not None and one.read.tile is not None
-        }
-        if len(batch.places) == 1 or not some:
-            return batch
-        crops, *shape = next(iter(some.values())).shape
-        for crop in range(crops):
-            pixels = torch.zeros(len(batch.places), *shape)
-            for place, own in some.items():
-                pixels[place] = own[crop]
-            batch.pixels.append(pixels)
+        images = [one.rgb for one in batch.places]
+        if len(images) > 1:
+            batch.encodings = self._generator.encodings(images)
         return batch
 
     def encode(self, batch: Batch) -> Batch:
         """Embeddings of all places."""
-        if not batch.pixels:
+        if not batch.encodings:
             return batch
         began = time.perf_counter()
-        crops = [self._generator.runtime.encode(pixels) for pixels in batch.pixels]
-        batch.pixels.clear()
+        crops = [encode() for encode in batch.encodings]
+        batch.encodings.clear()
         some = [number for number, place in enumerate(batch.places) if place.valid]
         for number in some:
-            batch.places[number].embeddings = [embeddings[number] for embeddings in crops]
-            batch.places[number].encode_seconds = (time.perf_counter() - began) / len(some)
+            place = batch.places[number]
+            assert place.rgb is not None
+            own = crops[: len(self._generator.crops(place.rgb))]
+            place.embeddings = [embeddings[number] for embeddings in own]
+            place.encode_seconds = (time.perf_counter() - began) / len(some)
         return batch
 
     def find(self, batch: Batch) -> Batch:

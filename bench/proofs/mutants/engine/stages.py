@@ -33,8 +33,8 @@ MUTANTS = [
     ),
     Mutant(
         "engine/stages/tiles/masks.py",
-        old="[embeddings[number] for embeddings in crops]",
-        new="[embeddings[-1 - number] for embeddings in crops]",
+        old="[embeddings[number] for embeddings in own]",
+        new="[embeddings[-1 - number] for embeddings in own]",
         tests=(f"{PIPELINE}::test_tiles_encoded_together_give_the_same_segments",),
         why="tiles that are encoded together swap embeddings",
     ),
