@@ -18,8 +18,8 @@ from alps.engine.runtimes.batching import (
     wait_for,
 )
 from alps.engine.runtimes.full_float32 import full_float32
-from alps.engine.runtimes.gpu_encoder import GpuEncoder, gpu_encoder
-from alps.engine.runtimes.packed import PackedImages
+from alps.engine.runtimes.gpu.encoder import GpuEncoder, gpu_encoder
+from alps.engine.runtimes.gpu.packed import PackedImages
 from alps.engine.runtimes.protocol import DecodedMasks, Encoding, ImagePart
 from alps.engine.sam import Sam
 from alps.engine.sam.absorbed import AbsorbedDecoder, DecodedPoints

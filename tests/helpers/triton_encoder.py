@@ -10,8 +10,8 @@ import torch
 
 from alps.engine.models.checkpoints import load_sam
 from alps.engine.models.registry import find_model
-from alps.engine.runtimes.gpu_encoder import GpuEncoder
-from alps.engine.runtimes.packed import PackedImages
+from alps.engine.runtimes.gpu.encoder import GpuEncoder
+from alps.engine.runtimes.gpu.packed import PackedImages
 from alps.engine.runtimes.protocol import ImagePart
 from alps.engine.sam import Sam, SamConfig
 from alps.engine.sam.fused_encoder import DTYPES, FusedEncoder

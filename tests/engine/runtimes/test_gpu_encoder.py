@@ -9,10 +9,10 @@ import torch
 from alps.engine.masks.crops import Crop, network_pixels
 from alps.engine.masks.generator import MaskGenerator
 from alps.engine.models.checkpoints import load_sam
-from alps.engine.runtimes import gpu_encoder as gpu_encoder_module
 from alps.engine.runtimes import pytorch as pytorch_module
-from alps.engine.runtimes.gpu_encoder import FORGIVEN, gpu_encoder
-from alps.engine.runtimes.packed import PackedImages
+from alps.engine.runtimes.gpu import encoder as gpu_encoder_module
+from alps.engine.runtimes.gpu.encoder import FORGIVEN, gpu_encoder
+from alps.engine.runtimes.gpu.packed import PackedImages
 from alps.engine.runtimes.protocol import Capacity, ImagePart, TwoRuntimes
 from alps.engine.runtimes.pytorch import TorchRuntime
 from alps.kernels.resize.rules import BITS, HALF

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from alps.engine.runtimes.graphs import WARM_UPS, Replayed
+from alps.engine.runtimes.gpu.graphs import WARM_UPS, Replayed
 
 
 class Stream:

@@ -8,7 +8,7 @@ ENCODER = ("tests/kernels/test_encoder.py",)
 
 MUTANTS = [
     *changes_of(
-        "engine/runtimes/graphs.py",
+        "engine/runtimes/gpu/graphs.py",
         GRAPHS,
         (
             "found = captured.output.clone()",
@@ -28,7 +28,7 @@ MUTANTS = [
         ),
     ),
     *changes_of(
-        "engine/runtimes/packed.py",
+        "engine/runtimes/gpu/packed.py",
         GPU_ENCODER,
         (
             "if rows_first(part.pixels.shape, *wanted)",
@@ -38,7 +38,7 @@ MUTANTS = [
         ("(old, new) not in self.tables", "True", "a table travels once an image"),
     ),
     *changes_of(
-        "engine/runtimes/gpu_encoder.py",
+        "engine/runtimes/gpu/encoder.py",
         GPU_ENCODER,
         ("if off <= FORGIVEN[precision]:", "if True:", "kernels that compute nonsense are used"),
     ),

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from alps.engine.base.memory import is_out_of_memory
-from alps.engine.runtimes.graphs import Replayed
-from alps.engine.runtimes.packed import PackedImages
+from alps.engine.runtimes.gpu.graphs import Replayed
+from alps.engine.runtimes.gpu.packed import PackedImages
 from alps.engine.runtimes.protocol import ImagePart
 from alps.engine.sam import Sam
 from alps.kernels.base.gpu import triton_missing

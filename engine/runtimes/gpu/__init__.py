@@ -1,0 +1,1 @@
+"""Of the PyTorch runtime on a GPU: images sent as bytes, kernels of ours, CUDA graphs."""
