@@ -36,7 +36,8 @@ def test_batches_go_there_without_pinned_memory():
     batch = Batch(torch.zeros(1, 3, 4, 4, dtype=torch.uint8), torch.zeros(1, 4, 4), torch.ones(1))
     with simulated_mps():
         there = batch.to(MPS)
-        assert {part.device.type for part in vars(there).values()} == {"mps"}
+        parts = (there.pixels, there.labels, there.weights)
+        assert {part.device.type for part in parts} == {"mps"}
 
 
 def test_precision_and_processes(monkeypatch):
