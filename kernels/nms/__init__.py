@@ -1,22 +1,21 @@
-"""Non-maximal suppression of boxes: of boxes that overlap much, the best one stays."""
+"""Non-maximal suppression of boxes: of boxes that overlap much, the best one stays.
 
-from typing import Any
+``gpu`` has it for the boxes of several tiles, which stay on the GPU.
+"""
 
 import numpy as np
 
-from alps.kernels.base.gpu import is_on_gpu
 from alps.kernels.nms import cpu
 from alps.kernels.nms.reference import reference_box_nms
 
 __all__ = ["box_nms", "reference_box_nms"]
 
 
-def box_nms(boxes: Any, scores: Any, threshold: float) -> np.ndarray:
+def box_nms(boxes: np.ndarray, scores: np.ndarray, threshold: float) -> np.ndarray:
     """Return the indices of the boxes that stay, by descending score, ties by lower index.
 
     Args:
         boxes: (N, 4) x0, y0, x1, y1, any number dtype; area is (x1 - x0) x (y1 - y0).
-            On a GPU: computed there.
         scores: (N,) any number dtype, without NaN.
         threshold: a box is dropped where its IoU with a better one that stays is greater.
 
@@ -26,8 +25,4 @@ def box_nms(boxes: Any, scores: Any, threshold: float) -> np.ndarray:
     Raises:
         ValueError: a score is NaN, or there is not one score a box.
     """
-    if is_on_gpu(boxes):
-        from alps.kernels.nms import gpu
-
-        return gpu.box_nms(boxes, scores, threshold)
     return cpu.box_nms(boxes, scores, threshold)

@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from alps.kernels.base.gpu import is_on_gpu
+from alps.kernels.base.gpu import is_on_gpu, on_gpu, on_host
 from alps.kernels.masks import algebra
 from alps.kernels.masks.pixels import runs_of
 from alps.kernels.masks.runs import Runs, checked_size
 from alps.kernels.upscale import cpu
 from alps.kernels.upscale.reference import reference_upscale
 from alps.kernels.upscale.rules import Cuts, check
-from alps.kernels.upscale.taps import taps_of
+from alps.kernels.upscale.taps import MOST_TAPS, taps_of
 
 __all__ = ["UpscaledMasks", "reference_upscale", "upscale_masks"]
 
@@ -52,7 +52,8 @@ def upscale_masks(
     ``F.interpolate(mode="bilinear", align_corners=False)`` has it.
 
     Args:
-        logits: (M, a, b) float32, finite; NumPy, or on a GPU, where the work is then done.
+        logits: (M, a, b) float32, finite; NumPy, or on a GPU, where the work is then done, save
+            where ``square`` is smaller than the logits, which no model has.
         square: side of the network's input, in pixels.
         inner: rows and columns of it that the image fills.
         size: H, W of the image.
@@ -68,8 +69,6 @@ def upscale_masks(
     """
     with_gpu = is_on_gpu(logits)
     if with_gpu:
-        from alps.kernels.base.gpu import on_gpu
-
         logits = on_gpu(logits)  # whose dtype is NumPy's, torch's is not
     check(logits, square, inner, size, offset)
     size = checked_size(size)
@@ -80,11 +79,12 @@ def upscale_masks(
     cuts = Cuts(*(np.float32(cut) for cut in (threshold - offset, threshold, threshold + offset)))
     rows = taps_of(logits.shape[1], square, inner[0], size[0])
     columns = taps_of(logits.shape[2], square, inner[1], size[1])
-    if with_gpu:
+    if with_gpu and max(rows.weights.shape[1], columns.weights.shape[1]) <= MOST_TAPS:
         from alps.kernels.upscale import gpu
 
         kept, stability, runs = gpu.cut_masks(logits, rows, columns, cuts, min_stability)
     else:
+        logits = on_host(logits)
         kept, stability, runs = cpu.cut_masks(logits, rows, columns, cuts, min_stability)
     if valid is not None:
         runs = algebra.intersect(runs, runs_of(valid[None]))

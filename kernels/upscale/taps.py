@@ -5,6 +5,8 @@ from functools import lru_cache
 
 import numpy as np
 
+MOST_TAPS = 3  # of a place as long as the first step does not shrink; no step of SAM does
+
 
 @dataclass(frozen=True)
 class Taps:
