@@ -25,7 +25,7 @@ from alps.engine.masks.gate import (
 )
 from alps.engine.masks.settings import EverythingSettings
 from alps.engine.pipeline.line import raise_if_over
-from alps.engine.runtimes.protocol import BringsImages, Encoding, Runtime
+from alps.engine.runtimes.protocol import BringsImages, DecodedMasks, Encoding, Runtime
 from alps.engine.runtimes.pytorch import TorchRuntime
 from alps.engine.sam import Sam
 from alps.engine.settings import FilledSegmentSettings
@@ -347,16 +347,14 @@ class MaskGenerator:
 
     def _find_in_crop(self, image: np.ndarray, gate: Gate, found: Found, index: int) -> Candidates:
         """Masks of one crop; notes its embedding, points and seconds in ``found``."""
-        s, crop = self.settings, found.crops[index]
-        unit = s.grid(crop.layer)  # (N, 2) in 0…1 of the crop
-        points = unit * (crop.width, crop.height) + (crop.x0, crop.y0)  # image pixels
-        wanted = np.ones(len(points), bool) if gate.valid is None else _on(points, gate.valid)
+        crop = found.crops[index]
+        points, wanted = self._grid(crop, gate)
         if not wanted.any():
             return Candidates.none(found.size)
         self._encode(image, found, index)
         coarse = np.ones(len(points), bool)
         if self.coarse_to_fine:
-            coarse = _every_other(unit)
+            coarse = _every_other(len(points))
         masks = self._ask(points[wanted & coarse], gate, found, index)
         if not coarse.all():
             with found.clock.timing("filter"):
@@ -368,6 +366,30 @@ class MaskGenerator:
                 masks = self._without_duplicates(Candidates.join([masks, more], found.size))
         return masks
 
+    def points(self, crop: Crop, gate: Gate) -> np.ndarray:
+        """Points of a crop that are asked, (N, 2) x, y in image pixels."""
+        points, wanted = self._grid(crop, gate)
+        return points[wanted]
+
+    def _grid(self, crop: Crop, gate: Gate) -> tuple[np.ndarray, np.ndarray]:
+        """All points of a crop, (N, 2) x, y in image pixels, and which lie on valid ones."""
+        unit = self.settings.grid(crop.layer)  # (N, 2) in 0…1 of the crop
+        points = unit * (crop.width, crop.height) + (crop.x0, crop.y0)
+        return points, np.ones(len(points), bool) if gate.valid is None else _on(points, gate.valid)
+
+    def decode(
+        self, embedding: torch.Tensor, points: np.ndarray, crop: Crop
+    ) -> Iterator[DecodedMasks]:
+        """Masks of a crop at points (N, 2) in image pixels, as ``Runtime.decode`` has them."""
+        input_height, input_width = crop.input_size(self.runtime.config.image_size)
+        to_input = (input_width / crop.width, input_height / crop.height)
+        return self.runtime.decode(
+            embedding,
+            torch.from_numpy((points - (crop.x0, crop.y0)) * to_input),
+            self.settings.pred_iou_thresh,
+            self.settings.points_per_batch,
+        )
+
     def _encode(self, image: np.ndarray, found: Found, index: int) -> None:
         """Note a crop's embedding in ``found`` where it is not there yet."""
         if index not in found.embeddings:
@@ -378,15 +400,8 @@ class MaskGenerator:
     def _ask(self, points: np.ndarray, gate: Gate, found: Found, index: int) -> Candidates:
         """Masks of a crop at points (N, 2) in image pixels, duplicates dropped."""
         s, crop, size = self.settings, found.crops[index], self.runtime.config.image_size
-        input_height, input_width = crop.input_size(size)
-        to_input = (input_width / crop.width, input_height / crop.height)
         found.prompted += len(points)
-        batches = self.runtime.decode(
-            found.embeddings[index],
-            torch.from_numpy((points - (crop.x0, crop.y0)) * to_input),
-            s.pred_iou_thresh,
-            s.points_per_batch,
-        )
+        batches = self.decode(found.embeddings[index], points, crop)
         parts = []
         while True:
             raise_if_over()
@@ -515,8 +530,8 @@ def _on(points: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return mask[np.clip(y, 0, height - 1), np.clip(x, 0, width - 1)]
 
 
-def _every_other(unit: np.ndarray) -> np.ndarray:
-    """Every other row and column of a regular grid (n², 2): (n²,) bool."""
-    side = round(len(unit) ** 0.5)
-    row, column = np.divmod(np.arange(len(unit)), side)
+def _every_other(points: int) -> np.ndarray:
+    """Every other row and column of a regular grid of n² points: (n²,) bool."""
+    side = round(points**0.5)
+    row, column = np.divmod(np.arange(points), side)
     return (row % 2 == 0) & (column % 2 == 0)

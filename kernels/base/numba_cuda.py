@@ -20,3 +20,10 @@ numba_config.CUDA_LOW_OCCUPANCY_WARNINGS = 0
 # numba-cuda up to 0.30 compiles nothing without this name, which NumPy 2.5 gave up.
 if not hasattr(np, "row_stack"):
     np.row_stack = np.vstack
+
+
+def in_simulator(array: np.ndarray) -> Any:
+    """An array of NumPy's, of any strides, as the simulator's kernels take it: in place."""
+    from numba.cuda.simulator.cudadrv.devicearray import FakeCUDAArray
+
+    return FakeCUDAArray(array)

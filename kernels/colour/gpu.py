@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from alps.kernels.base.numba_cuda import cuda
-from alps.kernels.masks.gpu import WORD, threads_of
+from alps.kernels.masks.gpu import threads_of
+from alps.kernels.masks.words import WORD
 
 CHANNELS = 3
 SUMS = 2 * CHANNELS
@@ -118,7 +119,7 @@ def _add_colours(bits: Any, used: Any, sizes: Any, lab: Any, sums: Any, extent: 
             cuda.atomic.add(sums, (tile, mask, thread), of_block[thread])
         if thread == AREA:
             cuda.atomic.add(extent, (tile, mask, AREA), box[AREA])
-        elif thread == LEFT or thread == TOP:
+        elif LEFT <= thread < RIGHT:
             cuda.atomic.min(extent, (tile, mask, thread), box[thread])
-        elif thread == RIGHT or thread == BOTTOM:
+        elif RIGHT <= thread <= BOTTOM:
             cuda.atomic.max(extent, (tile, mask, thread), box[thread])

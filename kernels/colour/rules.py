@@ -12,6 +12,17 @@ def lab_of(image: np.ndarray) -> np.ndarray:
     return np.rint(lab / LAB_UNIT).astype(np.int16)
 
 
+def lab_table() -> np.ndarray:
+    """``lab_of`` of all colours: (2^24, 3) int16, at red x 2^16 + green x 2^8 + blue."""
+    table = np.empty((256, 256, 256, 3), np.int16)
+    plane = np.zeros((256, 256, 3), np.uint8)
+    plane[..., 1], plane[..., 2] = np.arange(256)[:, None], np.arange(256)
+    for red in range(256):
+        plane[..., 0] = red
+        table[red] = lab_of(plane)
+    return table.reshape(-1, 3)
+
+
 def moments_of(sums: np.ndarray, area: np.ndarray) -> np.ndarray:
     """Sums of values and of their squares (M, 2, C) int64 of (M,) pixels -> (M, 2 C) float32.
 

@@ -14,8 +14,8 @@ import numpy as np
 from alps.kernels.base.gpu import on_gpu, on_host
 from alps.kernels.base.numba_cuda import cuda
 from alps.kernels.masks.runs import Runs, starts_of
+from alps.kernels.masks.words import WORD, words_of
 
-WORD = 32  # rows of a column in a word of bits: bit k of word w is row 32 w + k
 BITS_BYTES = 256 << 20  # of bits alive at once, where masks come one image after the other
 _THREADS = 128
 _STRIPS = 32  # into which the columns are cut to sum over them, and the runs of a mask
@@ -43,11 +43,6 @@ def bits_at_once(height: int, width: int) -> int:
     """How many masks fit into BITS_BYTES."""
     per_mask = words_of(height) * width * 4
     return int(np.clip(BITS_BYTES // max(1, per_mask), 1, 65535))  # 65535: blocks along an axis
-
-
-def words_of(height: int) -> int:
-    """Words of bits in a column."""
-    return -(-height // WORD)
 
 
 def threads_of(width: int) -> int:

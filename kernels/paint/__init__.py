@@ -1,11 +1,9 @@
 """Paint segments into a label map: the smaller lies on top."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-from alps.kernels.base.gpu import is_on_gpu
 from alps.kernels.paint import cpu
 from alps.kernels.paint.reference import reference_paint
 from alps.kernels.paint.rules import paint_order
@@ -15,7 +13,7 @@ __all__ = ["paint", "paint_order", "reference_paint"]
 
 def paint(
     counts: Sequence[bytes],
-    values: Any,
+    values: np.ndarray,
     order: np.ndarray,
     size: tuple[int, int],
     background: int,
@@ -24,7 +22,7 @@ def paint(
 
     Args:
         counts: S masks as COCO compressed run lengths of (H, W).
-        values: (S,) uint8, uint16 or uint32, the label of each; on a GPU: painted there.
+        values: (S,) uint8, uint16 or uint32, the label of each.
         order: (S,) indices, bottom first.
         size: (H, W)
         background: label of pixels under no mask.
@@ -33,8 +31,4 @@ def paint(
         ValueError: counts are damaged or of another size, or the arguments do not fit together.
     """
     order = np.asarray(order, np.int64)
-    if is_on_gpu(values):
-        from alps.kernels.paint import gpu
-
-        return gpu.paint(counts, values, order, size, background)
     return cpu.paint(counts, values, order, size, background)

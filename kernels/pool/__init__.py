@@ -6,14 +6,12 @@ So a run costs eight additions however long it is, and one sum down the rows giv
 
 Lengths are whole multiples of 2^-30 of a cell and are summed as integers: nothing is left over
 where a run ends, cells under no mask are 0 and cells under a whole mask are 1 to the last bit, and
-the order in which threads of a GPU add does not show.
+the order in which threads of a GPU add does not show. ``gpu`` has the shares of masks that stay
+there.
 """
-
-from typing import Any
 
 import numpy as np
 
-from alps.kernels.base.gpu import is_on_gpu
 from alps.kernels.masks.runs import Runs
 from alps.kernels.pool import cpu
 from alps.kernels.pool.reference import reference_cell_shares, reference_pool_embeddings
@@ -27,18 +25,18 @@ def cell_shares(
     cells: tuple[int, int],
     scale: float | tuple[float, float],
     origin: tuple[int, int] = (0, 0),
-) -> Any:
+) -> np.ndarray:
     """Return which share of each cell's area a mask covers.
 
     Args:
-        runs: M masks of (H, W); run lengths on a GPU are worked on there.
+        runs: M masks of (H, W).
         cells: (h, w), rows and columns of the grid; it may reach beyond the masks (padding is
             uncovered) and is cut off where the masks reach beyond it.
         scale: pixels a cell, one number or (down, across); need not be whole, nor above 1.
         origin: row and column of the image pixel at which the grid begins, that of a crop say;
             pixels before it are left out.
 
-    Returns (M, h, w) float32 in 0…1, where the run lengths lie. A pixel that lies in several
+    Returns (M, h, w) float32 in 0…1. A pixel that lies in several
     cells counts in each with the part of its area in it, so a mask smaller than a cell still has
     a share.
 
@@ -49,18 +47,14 @@ def cell_shares(
     if not (down > 0 and across > 0):
         raise ValueError(f"a cell of {down} x {across} pixels has no area")
     grid = grid_of(runs.size, tuple(cells), (down, across), tuple(origin))
-    if is_on_gpu(runs.lengths):
-        from alps.kernels.pool import gpu
-
-        return gpu.cell_shares(runs, cells, grid)
     return cpu.cell_shares(runs, cells, grid)
 
 
-def pool_embeddings(embedding: Any, shares: Any) -> np.ndarray:
+def pool_embeddings(embedding: np.ndarray, shares: np.ndarray) -> np.ndarray:
     """Return the mean embedding of each mask, weighted by its shares.
 
     Args:
-        embedding: (C, h, w) float16 or float32; on a GPU: computed there, in place.
+        embedding: (C, h, w) float16 or float32.
         shares: (M, h, w), not negative.
 
     Returns (M, C) float32, NumPy; the same whatever number of threads computes it. Summed in
@@ -70,8 +64,4 @@ def pool_embeddings(embedding: Any, shares: Any) -> np.ndarray:
         ValueError: a mask covers no cell; it has no mean, and zeros would look like one. Or the
             shares are of another grid.
     """
-    if is_on_gpu(embedding) or is_on_gpu(shares):
-        from alps.kernels.pool import gpu
-
-        return gpu.pool_embeddings(embedding, shares)
     return cpu.pool_embeddings(embedding, shares)

@@ -13,7 +13,8 @@ import numpy as np
 
 from alps.kernels.base.gpu import on_gpu
 from alps.kernels.base.numba_cuda import cuda
-from alps.kernels.masks.gpu import WORD, threads_of
+from alps.kernels.masks.gpu import threads_of
+from alps.kernels.masks.words import WORD
 from alps.kernels.pool.rules import BITS, Grid
 
 ONE = 1 << BITS

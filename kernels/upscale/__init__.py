@@ -76,7 +76,7 @@ def upscale_masks(
         if valid.shape != size or valid.dtype != bool:
             raise ValueError(f"valid must be bool of {size}, not {valid.dtype} of {valid.shape}")
         valid = None if valid.all() else valid
-    cuts = Cuts(*(np.float32(cut) for cut in (threshold - offset, threshold, threshold + offset)))
+    cuts = Cuts.of(threshold, offset)
     rows = taps_of(logits.shape[1], square, inner[0], size[0])
     columns = taps_of(logits.shape[2], square, inner[1], size[1])
     if with_gpu and max(rows.weights.shape[1], columns.weights.shape[1]) <= MOST_TAPS:

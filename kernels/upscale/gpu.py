@@ -18,8 +18,9 @@ import numpy as np
 
 from alps.kernels.base.gpu import on_gpu, on_host
 from alps.kernels.base.numba_cuda import cuda
-from alps.kernels.masks.gpu import WORD, bits_at_once, runs_of_bits, threads_of, words_of
+from alps.kernels.masks.gpu import bits_at_once, runs_of_bits, threads_of
 from alps.kernels.masks.runs import Runs
+from alps.kernels.masks.words import WORD, words_of
 from alps.kernels.upscale.rules import Cuts, stable_of
 from alps.kernels.upscale.taps import MOST_TAPS as TAPS
 from alps.kernels.upscale.taps import Taps
@@ -300,7 +301,7 @@ def _measure(
             cuda.atomic.min(of_block, LEFT, x)
             cuda.atomic.max(of_block, RIGHT, x)
             cuda.atomic.min(of_block, TOP, word * WORD + cuda.ffs(packed) - 1)
-            cuda.atomic.max(of_block, BOTTOM, word * WORD + 63 - cuda.clz(packed))
+            cuda.atomic.max(of_block, BOTTOM, word * WORD + 31 - cuda.clz(np.uint32(packed)))
     cuda.syncthreads()
     if thread < LEFT:
         if of_block[thread] > 0:

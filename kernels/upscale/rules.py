@@ -14,6 +14,13 @@ class Cuts:
     mask: np.float32
     high: np.float32
 
+    @staticmethod
+    def of(threshold: float, offset: float) -> "Cuts":
+        """Those around a threshold by which stability is measured."""
+        return Cuts(
+            *(np.float32(cut) for cut in (threshold - offset, threshold, threshold + offset))
+        )
+
 
 def check(
     logits: Any, square: int, inner: tuple[int, int], size: tuple[int, int], offset: float
