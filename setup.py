@@ -124,6 +124,9 @@ EXTRAS = {
         "nbclient>=0.10,<1",  # 0.10: current kernels; runs notebooks of examples/ in a test
         "moto[server]>=5.1,<6",  # an S3 server on loopback; 5.1: conditional puts
         "numba-cuda>=0.20,<1",  # the simulator in which CUDA kernels are tested without a GPU
+        # NVIDIA's compiler as libraries: CUDA kernels are compiled without a GPU, in a test.
+        "nvidia-cuda-nvrtc>=13,<14",
+        "nvidia-nvvm>=13,<14",
         "onnx>=1.17,<2",  # the trainer's tests make a small file of the backbone's layout
         "onnxruntime>=1.20,<2",  # exports are verified by it
         "obstore>=0.9,<0.13",  # the extra `stores`

@@ -162,7 +162,7 @@ def _rest(bits: Any, masks: Any, cells: int, valid: Any, sizes: Any, covered: An
     count = cuda.popc(under)
     if column < width and count > 0:
         cuda.atomic.add(covered, tile, count)
-    across = column * cells // width
+    across = column * cells // max(width, 1)
     for cell in range(cells * cells):
         own = np.int64(0)
         if cell % cells == across:

@@ -131,7 +131,7 @@ def _walk(
                     bits |= overlapping[tile, first + bit, later]
             dropped[tile, later] = bits
         if thread < boxes and not (verdict[0] >> thread) & 1:
-            earlier = ~verdict[0] & ((np.int64(1) << thread) - 1)
+            earlier = ~(verdict[0] | (np.int64(-1) << thread))
             place = before[0] + cuda.popc(earlier)
             if place < kept.shape[1]:
                 box = order[tile, first + thread]

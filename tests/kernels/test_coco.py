@@ -2,12 +2,15 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from gpu_bits import zeros
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from numba import cuda
 from pycocotools import mask as cocoapi
 
 from alps.kernels.masks import algebra, coco
+from alps.kernels.masks import gpu as on_gpu
 from alps.kernels.masks.pixels import (
     mask_of,
     masks_of,
@@ -17,6 +20,7 @@ from alps.kernels.masks.pixels import (
     union,
 )
 from alps.kernels.masks.runs import Runs
+from alps.kernels.masks.words import packed, words_of
 
 
 def coco_code(mask):
@@ -261,8 +265,74 @@ def test_nothing_on_a_gpu(to_gpu):
 
 
 def test_some_masks_at_once_on_a_gpu(to_gpu, monkeypatch):
-    from alps.kernels.masks import gpu as on_gpu
-
     monkeypatch.setattr(on_gpu, "BITS_BYTES", 1)
     masks = masks_of_size(5, 9)[:3]
     check(runs_of(to_gpu(masks)), masks)
+
+
+@st.composite
+def masks_of_two_tiles(draw):
+    sizes = [draw(st.tuples(st.integers(1, 40), st.integers(1, 9))) for _ in range(2)]
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    share = draw(st.sampled_from([0.0, 0.05, 0.5, 1.0]))
+    return [rng.random((2, *size)) < share for size in sizes]
+
+
+@pytest.mark.slow
+@settings(max_examples=8)  # the simulator is slow
+@given(masks_of_two_tiles())
+def test_codes_of_two_tiles_on_a_gpu(tiles):
+    """The second place of the second tile holds no mask; the rest as pycocotools has it."""
+    height, width = (max(tile.shape[axis] for tile in tiles) for axis in (1, 2))
+    bits = np.zeros((2, 2, words_of(height), width), np.uint32)
+    for number, tile in enumerate(tiles):
+        for place, mask in enumerate(tile):
+            bits[number, place, : words_of(len(mask)), : mask.shape[1]] = packed(mask)
+    used = np.array([[1, 1], [1, 0]], np.int32)
+    sizes = cuda.to_device(np.array([tile.shape[1:] for tile in tiles], np.int32))
+    bits, used = cuda.to_device(bits), cuda.to_device(used)
+    changes, totals = zeros((2, 2, width), np.int32), zeros((2, 2), np.int32)
+    on_gpu.count_changes(bits, sizes, used, changes, totals)
+    starts = cuda.to_device(np.pad(totals.copy_to_host().cumsum(1), [(0, 0), (1, 0)]))
+    places, lengths = zeros((2, 2 * height * width + 2), np.int32), zeros((2, 2), np.int32)
+    on_gpu.write_changes(bits, sizes, changes, starts, places)
+    on_gpu.count_codes(places, starts, lengths)
+    ends = np.pad(lengths.copy_to_host().cumsum(1), [(0, 0), (1, 0)])
+    codes = zeros((2, max(1, ends.max())), np.uint8)
+    on_gpu.write_codes(places, starts, cuda.to_device(ends), codes)
+    codes = codes.copy_to_host()
+    for number, tile in enumerate(tiles):
+        for place, mask in enumerate(tile):
+            code = codes[number, ends[number, place] : ends[number, place + 1]].tobytes()
+            theirs = cocoapi.encode(np.asfortranarray(mask, dtype=np.uint8))["counts"]
+            assert code == (theirs if (number, place) != (1, 1) else b"")
+
+
+def test_what_lies_under_no_mask_on_a_gpu():
+    rng = np.random.default_rng(0)
+    masks, valid = rng.random((3, 35, 10)) < 0.3, rng.random((35, 10)) < 0.9
+    bits = np.full((1, 3 + 9, 2, 12), 12345, np.uint32)  # a tile smaller than there is room for
+    bits[0, :3, :, :10] = [packed(mask) for mask in masks]
+    bits[0, :3, :, 10:] = 0
+    bits, covered = cuda.to_device(bits), zeros(1, np.int32)
+    words = np.pad(packed(valid), [(0, 0), (0, 2)])[None]
+    sizes = cuda.to_device(np.array([[35, 10]], np.int32))
+    number = cuda.to_device(np.array([2], np.int32))  # the third is none
+    on_gpu.rest_of(bits, number, 3, cuda.to_device(words), sizes, covered)
+    under = masks[:2].any(0)
+    assert covered.copy_to_host().tolist() == [under.sum()]
+    found = bits.copy_to_host()[0, 3:]
+    row, column = np.arange(35) * 3 // 35, np.arange(10) * 3 // 10
+    for cell in range(9):
+        own = (row == cell // 3)[:, None] & (column == cell % 3) & valid & ~under
+        np.testing.assert_array_equal(found[cell], np.pad(packed(own), [(0, 0), (0, 2)]))
+
+
+@pytest.mark.parametrize("height", [1, 31, 32, 33, 64])
+def test_words_hold_their_rows(height):
+    mask = np.random.default_rng(height).random((height, 3)) < 0.5
+    words = packed(mask)
+    assert (words.shape, words.dtype) == ((words_of(height), 3), np.uint32)
+    rows = words[np.arange(height) // 32] >> (np.arange(height) % 32)[:, None].astype(np.uint32)
+    np.testing.assert_array_equal(rows & 1, mask)
+    assert sum(int(word).bit_count() for word in words.ravel()) == mask.sum()

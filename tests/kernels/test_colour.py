@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 import pytest
+from gpu_bits import bits_of, sizes_of, zeros
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba import cuda
@@ -10,10 +11,14 @@ from scipy import ndimage
 
 from alps.kernels.colour import (
     LAB_UNIT,
+    gpu,
     lab_of,
+    lab_table,
+    moments_of,
     pool_colours,
     reference_pool_colours,
 )
+from alps.kernels.masks.algebra import areas, boxes
 from alps.kernels.masks.pixels import runs_of
 from alps.kernels.masks.runs import Runs
 
@@ -23,21 +28,18 @@ def on_cpu(pixels, masks):
 
 
 def on_gpu(pixels, masks):
-    return pool_colours(cuda.to_device(pixels), runs_of(masks))
-
-
-def with_runs_on_gpu(pixels, masks):
+    shape, sizes = (1, len(masks)), sizes_of(masks.shape[1:])
+    used, sums = cuda.to_device(np.ones(shape, np.int32)), zeros((*shape, 6), np.int64)
+    extent = cuda.to_device(np.full((*shape, 5), [0, gpu.FAR, gpu.FAR, -1, -1], np.int32))
+    gpu.add_colours(bits_of(masks), used, sizes, cuda.to_device(pixels[None]), sums, extent)
+    area, box = np.split(extent.copy_to_host()[0], [1], axis=1)
     runs = runs_of(masks)
-    moved = Runs(runs.size, cuda.to_device(runs.lengths), cuda.to_device(runs.starts))
-    return pool_colours(pixels, moved)
+    np.testing.assert_array_equal(area[:, 0], areas(runs))
+    np.testing.assert_array_equal(box[area[:, 0] > 0], boxes(runs)[area[:, 0] > 0])
+    return moments_of(sums.copy_to_host()[0].reshape(-1, 2, 3), area[:, 0].astype(np.int64))
 
 
-VERSIONS = {
-    "reference": reference_pool_colours,
-    "cpu": on_cpu,
-    "cuda": on_gpu,
-    "cuda runs": with_runs_on_gpu,
-}
+VERSIONS = {"reference": reference_pool_colours, "cpu": on_cpu, "cuda": on_gpu}
 every_version = pytest.mark.parametrize("pool", VERSIONS.values(), ids=VERSIONS)
 
 
@@ -65,12 +67,13 @@ def test_like_opencv_and_scipy(pool):
             assert row[3 + channel] == pytest.approx(expected, rel=1e-5)
 
 
+CHANNELS = st.integers(1, 4)
+
+
 @st.composite
-def images_and_masks(draw):
+def images_and_masks(draw, channels=CHANNELS):
     size = draw(st.tuples(st.integers(1, 9), st.integers(1, 9)))
-    pixels, masks = made(
-        size, draw(st.integers(1, 6)), draw(st.integers(1, 4)), draw(st.integers(0, 99))
-    )
+    pixels, masks = made(size, draw(st.integers(1, 6)), draw(channels), draw(st.integers(0, 99)))
     if draw(st.booleans()):
         masks[0] = False
         masks[0, -1, 0] = True
@@ -86,7 +89,7 @@ def test_any_masks(drawn):
 
 @pytest.mark.slow
 @settings(max_examples=12)  # the simulator is slow
-@given(images_and_masks())
+@given(images_and_masks(st.just(3)))
 def test_any_masks_on_a_gpu_to_the_bit(drawn):
     np.testing.assert_array_equal(on_gpu(*drawn), on_cpu(*drawn))
 
@@ -123,26 +126,15 @@ def test_an_empty_mask_has_no_colour(pool):
         pool(pixels, masks)
 
 
-@pytest.mark.parametrize("pool", [on_cpu, on_gpu])
-def test_no_masks(pool):
-    assert pool(made((6, 5))[0], np.zeros((0, 6, 5), bool)).shape == (0, 6)
+def test_no_masks():
+    assert on_cpu(made((6, 5))[0], np.zeros((0, 6, 5), bool)).shape == (0, 6)
 
 
-@pytest.mark.parametrize("place", [lambda pixels: pixels, cuda.to_device], ids=["cpu", "cuda"])
 @pytest.mark.parametrize("lengths", [[3, 9, 5], [3, 9, 7], [3, -1, 14], [20, -4], []])
-def test_runs_that_do_not_add_up(place, lengths):
+def test_runs_that_do_not_add_up(lengths):
     runs = Runs.from_lengths([np.array(r, np.int64) for r in [[8, 8]] * 5 + [lengths]], (4, 4))
     with pytest.raises(ValueError, match="mask 5 do not add up to 4 x 4 pixels"):
-        pool_colours(place(np.ones((4, 4, 3), np.int16)), runs)
-
-
-@pytest.mark.parametrize("count", [64, 65, 128])
-def test_masks_of_which_every_thread_has_runs(count):
-    """A block of 64 threads shares out a mask's runs; the last ones may have as many as others."""
-    pixels, _ = made((2 * count, 8), channels=1)
-    runs = Runs.from_lengths([np.full(count, 16), np.array([0, 16 * count])], (2 * count, 8))
-    found = pool_colours(cuda.to_device(pixels), runs)
-    np.testing.assert_array_equal(found, pool_colours(pixels, runs))
+        pool_colours(np.ones((4, 4, 3), np.int16), runs)
 
 
 @pytest.mark.parametrize(
@@ -151,6 +143,20 @@ def test_masks_of_which_every_thread_has_runs(count):
 def test_pixels_that_do_not_fit_are_refused(pixels):
     with pytest.raises(ValueError, match=r"must be int16 of \(4, 4\)"):
         pool_colours(pixels, Runs.from_lengths([np.array([0, 16])], (4, 4)))
+
+
+def test_lab_is_a_function_of_the_colour_to_the_bit():
+    """So that a device may look it up, wherever a pixel lies in a line of OpenCV's."""
+    table = lab_table()
+    assert (table.shape, table.dtype) == ((1 << 24, 3), np.int16)
+    for width in (1, 7, 1001):
+        image = np.random.default_rng(width).integers(0, 256, (60, width, 3)).astype(np.uint8)
+        place = image.astype(np.int64) @ (1 << 16, 1 << 8, 1)
+        np.testing.assert_array_equal(table[place], lab_of(image))
+        if width == 7:
+            lab = zeros((1, *image.shape), np.int16)
+            gpu.lab_of(cuda.to_device(image[None]), cuda.to_device(table), lab)
+            np.testing.assert_array_equal(lab.copy_to_host()[0], lab_of(image))
 
 
 def test_lab_like_scikit_image():

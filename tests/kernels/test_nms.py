@@ -4,19 +4,48 @@ import warnings
 
 import numpy as np
 import pytest
+from gpu_bits import zeros
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba import cuda
 
-from alps.kernels.nms import box_nms, reference_box_nms
-from alps.kernels.nms.rules import threshold_of
+from alps.kernels.nms import box_nms, gpu, reference_box_nms
+from alps.kernels.nms.rules import by_score, threshold_of
 
 
-def on_gpu(boxes, scores, threshold):
-    return box_nms(cuda.to_device(boxes), cuda.to_device(scores), threshold)
+def on_gpu(*tiles, threshold, kept=None):
+    """Boxes (n, 4) and scores (n,) of each tile -> what stays of each; boxes as float32."""
+    room = max(1, *(len(boxes) for boxes, _ in tiles))
+    words = gpu.words_of(room)
+    boxes = np.zeros((len(tiles), room, 4), np.float32)
+    order = np.zeros((len(tiles), room), np.int64)
+    for tile, (own, scores) in enumerate(tiles):
+        boxes[tile, : len(own)] = own
+        order[tile, : len(own)] = by_score(scores, len(own))
+    number = np.array([len(own) for own, _ in tiles], np.int32)
+    between = (
+        zeros((len(tiles), 5, room), np.float32),
+        zeros((len(tiles), room, words), np.int64),
+        zeros((len(tiles), words), np.int64),
+    )
+    found = zeros((len(tiles), kept or room), np.int32)
+    seat, stay = zeros((len(tiles), room), np.int32), zeros(len(tiles), np.int32)
+    inputs = map(cuda.to_device, (boxes, order, number))
+    gpu.box_nms(*inputs, threshold, between, found, seat, stay)
+    found, seat, stay = (array.copy_to_host() for array in (found, seat, stay))
+    for tile, own in enumerate(found):
+        some = own[: stay[tile]]
+        assert (own[stay[tile] :] == -1).all()
+        assert seat[tile, some].tolist() == list(range(len(some)))
+        assert (seat[tile, : number[tile]] >= 0).sum() == len(some)
+    return [own[:n].astype(np.int64) for own, n in zip(found, stay, strict=True)], stay
 
 
-VERSIONS = {"reference": reference_box_nms, "cpu": box_nms, "cuda": on_gpu}
+def one_on_gpu(boxes, scores, threshold):
+    return on_gpu((boxes, scores), threshold=threshold)[0][0]
+
+
+VERSIONS = {"reference": reference_box_nms, "cpu": box_nms, "cuda": one_on_gpu}
 every_version = pytest.mark.parametrize("nms", VERSIONS.values(), ids=VERSIONS)
 
 
@@ -63,13 +92,22 @@ def test_any_boxes(scored, threshold, dtype):
 
 
 @pytest.mark.slow
-@settings(max_examples=20)  # the simulator is slow
-@given(scored_boxes, thresholds, dtypes)
-def test_any_boxes_on_a_gpu(scored, threshold, dtype):
-    boxes, scores = arrays(scored, dtype)
-    kept = on_gpu(boxes, scores, threshold)
-    assert kept.dtype == np.int64
-    assert kept.tolist() == by_definition(boxes, scores, threshold)
+@settings(max_examples=12)  # the simulator is slow
+@given(scored_boxes, scored_boxes, thresholds)
+def test_any_boxes_of_two_tiles_on_a_gpu(scored, others, threshold):
+    tiles = [arrays(one, np.int32) for one in (scored, others)]
+    found, stay = on_gpu(*tiles, threshold=threshold)
+    for tile, kept, number in zip(tiles, found, stay, strict=True):
+        assert kept.tolist() == by_definition(*tile, threshold)
+        assert number == len(kept)
+
+
+def test_more_boxes_stay_than_there_is_room_for_on_a_gpu():
+    boxes = np.array([[20 * i, 0, 20 * i + 9, 9] for i in range(5)])
+    scores = np.array([1, 5, 2, 4, 3.0])
+    kept, stay = on_gpu((boxes, scores), (boxes[:2], scores[:2]), threshold=0.5, kept=3)
+    assert kept[0].tolist() == [1, 3, 4] and stay.tolist() == [5, 2]
+    assert kept[1].tolist() == [1, 0]
 
 
 def some_boxes(count, dtype):
@@ -83,6 +121,8 @@ def some_boxes(count, dtype):
 @pytest.mark.parametrize("count", [63, 64, 65, 150])
 @every_version
 def test_more_boxes_than_bits_in_a_word(nms, count, dtype):
+    if nms is one_on_gpu and dtype is np.float64:
+        pytest.skip("boxes are float32 there")
     boxes, scores = some_boxes(count, dtype)
     kept = nms(boxes, scores, 0.3)
     assert kept.tolist() == by_definition(boxes, scores, 0.3)
@@ -152,7 +192,7 @@ def test_no_boxes(nms, dtype):
     assert kept.dtype == np.int64
 
 
-@every_version
+@pytest.mark.parametrize("nms", [reference_box_nms, box_nms])
 def test_scores_that_say_nothing_are_refused(nms):
     boxes = np.array([[0, 0, 4, 4]] * 3, np.float32)
     with pytest.raises(ValueError, match="1 of 3 scores are NaN, the first is that of box 1"):

@@ -28,9 +28,9 @@ def test_an_array_on_a_gpu_says_what_to_install():
     done = run(
         "class OnGpu:\n"
         "    __cuda_array_interface__ = {}\n"
-        "    shape, dtype, ndim = (1, 4), np.dtype(np.float32), 2\n"
-        "from alps.kernels.nms import box_nms\n"
-        "box_nms(OnGpu(), np.ones(1), 0.5)\n"
+        "    shape, dtype, ndim = (1, 4, 4), np.dtype(np.float32), 3\n"
+        "from alps.kernels.upscale import upscale_masks\n"
+        "upscale_masks(OnGpu(), 16, (16, 16), (16, 16))\n"
     )
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]

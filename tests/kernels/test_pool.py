@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 import pytest
+from gpu_bits import bits_of, sizes_of, zeros
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba import cuda
@@ -11,10 +12,12 @@ from alps.kernels.masks.pixels import runs_of
 from alps.kernels.masks.runs import Runs
 from alps.kernels.pool import (
     cell_shares,
+    gpu,
     pool_embeddings,
     reference_cell_shares,
     reference_pool_embeddings,
 )
+from alps.kernels.pool.rules import grid_of
 
 
 def reference(masks, cells, scale, origin=(0, 0)):
@@ -26,11 +29,14 @@ def on_cpu(masks, cells, scale, origin=(0, 0)):
 
 
 def on_gpu(masks, cells, scale, origin=(0, 0)):
-    return cell_shares(put_on_gpu(runs_of(masks)), cells, scale, origin).copy_to_host()
-
-
-def put_on_gpu(runs):
-    return Runs(runs.size, cuda.to_device(runs.lengths), cuda.to_device(runs.starts))
+    size, down, across = masks.shape[1:], *cells
+    grid = grid_of(size, tuple(cells), tuple(map(float, np.broadcast_to(scale, 2))), origin)
+    used = cuda.to_device(np.ones((1, len(masks)), np.int32))
+    shares = zeros((1, len(masks), down, across), np.float32)
+    gain = zeros((1, len(masks), down + 2, across), np.int64)
+    grids = gpu.TileGrids.of([grid]).on_gpu()
+    gpu.cell_shares(bits_of(masks), used, sizes_of(size), grids, gain, shares)
+    return shares.copy_to_host()[0]
 
 
 VERSIONS = {"reference": reference, "cpu": on_cpu, "cuda": on_gpu}
@@ -159,15 +165,14 @@ def test_many_masks(shares_of):
     np.testing.assert_allclose(shares_of(masks, (3, 3), 3), reference(masks, (3, 3), 3), atol=1e-6)
 
 
-@pytest.mark.parametrize("version", ["cpu", "cuda"])
 @pytest.mark.parametrize(
     "lengths",
     [[3, 9, 5], [3, 9, 7], [3, -1, 14], [3, -1, 13], [20, -4], [], [3, 2**31 - 1]],
 )
-def test_runs_that_do_not_add_up(version, lengths):
+def test_runs_that_do_not_add_up(lengths):
     runs = Runs.from_lengths([np.array(r, np.int64) for r in [[16]] * 5 + [lengths]], (4, 4))
     with pytest.raises(ValueError, match="mask 5 do not add up to 4 x 4 pixels"):
-        cell_shares(runs if version == "cpu" else put_on_gpu(runs), (2, 2), 2)
+        cell_shares(runs, (2, 2), 2)
 
 
 @pytest.mark.parametrize("scale", [0, -1, (2, 0), float("nan")])
@@ -178,22 +183,14 @@ def test_cells_without_area_are_refused(scale):
 
 # --- means
 
-POOLS = {
-    "cpu": pool_embeddings,
-    "cuda": lambda embedding, shares: pool_embeddings(cuda.to_device(embedding), shares),
-    "cuda shares": lambda embedding, shares: pool_embeddings(embedding, cuda.to_device(shares)),
-}
-every_pool = pytest.mark.parametrize("pool", POOLS.values(), ids=POOLS)
-
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
-@every_pool
-def test_means_are_weighted_by_area(pool, dtype):
+def test_means_are_weighted_by_area(dtype):
     rng = np.random.default_rng(5)
     embedding = rng.normal(size=(6, 5, 7)).astype(dtype)
     masks = rng.random((3, 40, 56)) < 0.2
     masks[0] = True
-    pooled = pool(embedding, on_cpu(masks, (5, 7), 8))
+    pooled = pool_embeddings(embedding, on_cpu(masks, (5, 7), 8))
     assert isinstance(pooled, np.ndarray)
     assert (pooled.shape, pooled.dtype) == ((3, 6), np.float32)
     # The same mean over pixels: each takes its cell's embedding.
@@ -206,13 +203,12 @@ def test_means_are_weighted_by_area(pool, dtype):
     ("masks", "channels", "cells"),
     [(18, 19, (3, 7)), (1, 1, (1, 1)), (2, 5, (1, 1)), (3, 1, (2, 3))],
 )
-@every_pool
-def test_means_of_any_shape(pool, masks, channels, cells):
+def test_means_of_any_shape(masks, channels, cells):
     rng = np.random.default_rng(8)
     embedding = rng.normal(size=(channels, *cells)).astype(np.float32)
     shares = rng.random((masks, *cells)).astype(np.float32)
     expected = [[np.average(channel, weights=s) for channel in embedding] for s in shares]
-    np.testing.assert_allclose(pool(embedding, shares), expected, atol=1e-6)
+    np.testing.assert_allclose(pool_embeddings(embedding, shares), expected, atol=1e-6)
     np.testing.assert_allclose(reference_pool_embeddings(embedding, shares), expected, atol=1e-6)
 
 
@@ -227,23 +223,22 @@ def test_means_are_as_exact_as_a_product_of_matrices():
     assert ours <= 2 * np.abs(product - exact).max()
 
 
-@every_pool
-def test_an_empty_mask_has_no_mean(pool):
+def test_an_empty_mask_has_no_mean():
     shares = np.zeros((3, 2, 2), np.float32)
     shares[0] = shares[2] = 0.5
     with pytest.raises(ValueError, match="the first is 1"):
-        pool(np.ones((4, 2, 2), np.float32), shares)
+        pool_embeddings(np.ones((4, 2, 2), np.float32), shares)
 
 
-@pytest.mark.parametrize("pool", [POOLS["cpu"], POOLS["cuda"]])
-def test_shares_of_another_grid_are_refused(pool):
+def test_shares_of_another_grid_are_refused():
     with pytest.raises(ValueError, match="do not fit"):
-        pool(np.ones((4, 2, 3), np.float32), np.ones((1, 3, 2), np.float32))
+        pool_embeddings(np.ones((4, 2, 3), np.float32), np.ones((1, 3, 2), np.float32))
 
 
 @every_version
 def test_no_masks(shares_of):
+    if shares_of is on_gpu:
+        pytest.skip("places of a tile are there without masks")
     shares = shares_of(np.zeros((0, 8, 8), bool), (2, 2), 4)
     assert shares.shape == (0, 2, 2)
-    for pool in POOLS.values():
-        assert pool(np.ones((4, 2, 2), np.float32), shares).shape == (0, 4)
+    assert pool_embeddings(np.ones((4, 2, 2), np.float32), shares).shape == (0, 4)

@@ -85,7 +85,7 @@ MUTANTS = [
         "nms/gpu",
         "nms",
         (
-            "bits = dropped[word]\n",
+            "bits = dropped[tile, word]\n",
             "bits = np.int64(0)\n",
             "what an earlier word has dropped drops others",
         ),
@@ -95,9 +95,9 @@ MUTANTS = [
             "a box drops itself",
         ),
         (
-            "    return order[bits[:count] == 0]",
-            "    return order[bits[:count] != 0]",
-            "the dropped ones are returned",
+            "kept[tile, place], seat[tile, box] = box, place",
+            "kept[tile, place], seat[tile, box] = box, box",
+            "a mask's seat is not where it is listed",
         ),
     ),
     *_of(
@@ -149,20 +149,6 @@ MUTANTS = [
         ),
     ),
     *_of(
-        "paint/gpu",
-        "paint",
-        (
-            "if (run - starts[mask]) % 2 == 1:",
-            "if run % 2 == 1:",
-            "runs of masks after an odd number of runs are turned",
-        ),
-        (
-            "cuda.atomic.max(ranks, pixel, np.int32(rank))",
-            "cuda.atomic.max(ranks, pixel, np.int32(mask))",
-            "the highest id is on top, not the last in the order",
-        ),
-    ),
-    *_of(
         "pool/cpu",
         "pool",
         ("if column != width and height > 0:", "if False:", "runs that end early pass"),
@@ -200,14 +186,14 @@ MUTANTS = [
         "pool/gpu",
         "pool",
         (
-            "cuda.atomic.add(gain, (mask, top + 1, cell), -below * part)",
-            "cuda.atomic.add(gain, (mask, top, cell), -below * part)",
+            "cuda.atomic.add(gain, (tile, mask, top + 1, cell), below * part)",
+            "cuda.atomic.add(gain, (tile, mask, top, cell), below * part)",
             "a part leaves the wrong cell",
         ),
         (
-            "            here = shares[mask, cell // across, cell % across]",
-            "            here = shares[mask, cell % across, cell // across]",
-            "rows and columns swapped",
+            "    if sign < 0:  # the mask reaches",
+            "    if False:  # the mask reaches",
+            "a mask that fills its last word never ends",
         ),
     ),
     *_of(
@@ -247,23 +233,9 @@ MUTANTS = [
         "colour/gpu",
         "colour",
         (
-            "pixels[at % height, at // height, channel]",
-            "pixels[at // width, at % width, channel]",
-            "runs are read along rows",
-        ),
-    ),
-    *_of(
-        "base/gpu_runs",
-        "colour",
-        (
-            "        if lengths[run] < 0:\n            wrong[mask] = 1\n",
-            "        pass\n",
-            "negative runs that add up pass",
-        ),
-        (
-            "if thread == THREADS - 1 and first + sums[thread] != pixels:",
-            "if thread == THREADS - 1 and first != pixels:",
-            "the last thread's runs do not count",
+            "                lights += value * value",
+            "                lights = value * value",
+            "only the last pixel's square counts",
         ),
     ),
     *_of(
@@ -365,23 +337,31 @@ MUTANTS = [
         ),
     ),
     *_of(
-        "upscale/gpu",
-        "upscale",
-        ("packed |= 1 << bit", "packed |= 1 << (bit ^ 1)", "neighbouring rows swapped"),
-        (
-            "kept.append(first + stable)",
-            "kept.append(stable)",
-            "masks of a later batch have the first's indices",
-        ),
-    ),
-    *_of(
-        "upscale/__init__",
+        "upscale/rules",
         "upscale",
         (
             "(threshold - offset, threshold, threshold + offset)",
             "(threshold + offset, threshold, threshold - offset)",
             "stability upside down",
         ),
+    ),
+    *_of(
+        "upscale/gpu",
+        "upscale",
+        (
+            "packed |= np.int64(state >= 2) << bit",
+            "packed |= np.int64(state >= 2) << (bit ^ 1)",
+            "neighbouring rows swapped",
+        ),
+        (
+            "        which = kept[begin : begin + some]",
+            "        which = kept[:some]",
+            "masks of a later batch are the first's",
+        ),
+    ),
+    *_of(
+        "upscale/__init__",
+        "upscale",
         (
             "    if valid is not None:\n        runs = algebra.intersect",
             "    if valid is not None and len(kept) > 1:\n        runs = algebra.intersect",
@@ -451,14 +431,19 @@ MUTANTS = [
         "masks/gpu",
         "coco",
         (
-            "    if column == width - 1:\n        places[at]",
-            "    if column == 0:\n        places[at]",
+            "    if column == width - 1:\n        places[tile, at]",
+            "    if column == 0:\n        places[tile, at]",
             "a mask's end is written in its first column",
         ),
         (
-            "starts = starts_of(totals.copy_to_host() + 1)",
-            "starts = starts_of(totals.copy_to_host())",
+            "totals[tile, mask] = before[_STRIPS] + 1",
+            "totals[tile, mask] = before[_STRIPS]",
             "no place for a mask's end",
+        ),
+        (
+            "value -= places[tile, run - 2] - places[tile, run - 3]",
+            "value -= places[tile, run - 2]",
+            "codes are differences to places, not to lengths",
         ),
     ),
     *_of(

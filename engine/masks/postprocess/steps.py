@@ -199,7 +199,7 @@ class Steps:
         place[:, 1] = torch.arange(first, last, dtype=torch.int32, device=self._device)
         reach = torch.empty(count, logits.shape[2], 2, dtype=torch.int32, device=self._device)
         kept = [logits, reach, place]
-        part = _Part(*map(shown, kept), kept)
+        part = _Part(shown(logits), shown(reach), shown(place), kept)
         stream = stream_of(self._device)
         upscale.extents(part.logits, self._cuts.low, part.reach, stream)
         upscale.measure(

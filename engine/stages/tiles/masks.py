@@ -14,7 +14,9 @@ import numpy as np
 import pyarrow as pa
 from torch import Tensor
 
-from alps.engine.masks.generator import Found, MaskGenerator, Segments
+from alps.engine.masks.generator import MaskGenerator, Segments
+from alps.engine.masks.postprocess.choose import postprocessor_for
+from alps.engine.masks.postprocess.protocol import Pending, ToSegment
 from alps.engine.pipeline.line import Slots, Stage
 from alps.engine.run_folder.schemas import segment_schema
 from alps.engine.runtimes.cores import kernel_threads
@@ -50,7 +52,7 @@ class Place:
 
     read: ReadTile | None = None  # None: nothing is to be made of it
     embeddings: list[Tensor] | None = None  # of its crops
-    found: Found | None = None
+    found: Pending | None = None
     encode_seconds: float = 0.0
     valid: int = field(init=False, default=0)  # pixels
 
@@ -93,6 +95,7 @@ class TileStages:
         self, generator: MaskGenerator, settings: FilledSegmentSettings, channels: int
     ) -> None:
         self._generator, self._settings = generator, settings
+        self._following = postprocessor_for(generator, REST_CELLS)
         self.schema = segment_schema(channels)
 
     def stages(self, tiles: int | None) -> tuple[list[Stage], list[Slots]]:
@@ -125,9 +128,9 @@ class TileStages:
         return stages, [Slots("encode", "find", AT_DEVICE)]
 
     def prepare(self, batch: Batch) -> Batch:
-        """The network's input of all places at once; of a batch of one, ``find`` sees to it."""
+        """The network's input of all places; on the caller's cores ``find`` sees to it for one."""
         images = [one.rgb for one in batch.places]
-        if len(images) > 1:
+        if len(images) > 1 or not self._generator.runtime.on_callers_cores:
             batch.encodings = self._generator.encodings(images)
         return batch
 
@@ -148,8 +151,9 @@ class TileStages:
         return batch
 
     def find(self, batch: Batch) -> Batch:
-        """Masks of each tile; nothing is on the device afterwards."""
+        """Masks of each tile, and what follows them begun, where the runtime computes."""
         settings = self._settings
+        places, images = [], []
         for place in batch.places:
             if place.valid and place.read is not None and place.read.tile is not None:
                 tile = place.read.tile
@@ -159,10 +163,11 @@ class TileStages:
                     max_area=settings.max_area,
                     min_area=settings.min_area,
                 )
-                place.found = self._generator.find(
-                    tile.rgb, gate, place.embeddings, with_rest=REST_CELLS > 0
-                )
+                places.append(place)
+                images.append(ToSegment(tile.rgb, gate, place.embeddings))
                 place.embeddings = None
+        for place, found in zip(places, self._following.find(images), strict=True):
+            place.found = found
         return batch
 
     def describe(self, batch: Batch) -> list[MadeTile]:
@@ -177,7 +182,7 @@ class TileStages:
             return MadeTile(row, self.schema.empty_table(), bare)
         if found is None:
             return MadeTile(row | NO_PIXEL, self.schema.empty_table(), bare)
-        segments = self._generator.describe(tile.rgb, found, REST_CELLS)
+        segments = found.segments()
         # Segments and coverage are of SAM's masks, not of what lies under none.
         masks = int((segments.mask >= 0).sum())
         seconds = dict(segments.seconds)
