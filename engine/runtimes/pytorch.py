@@ -23,7 +23,7 @@ from alps.engine.runtimes.gpu.packed import PackedImages
 from alps.engine.runtimes.protocol import DecodedMasks, Encoding, ImagePart
 from alps.engine.sam import Sam
 from alps.engine.sam.absorbed import AbsorbedDecoder, DecodedPoints
-from alps.engine.sam.image_encoder import attend_compiled
+from alps.engine.sam.image_encoder import attend_compiled, attend_folded
 from alps.engine.settings import PRECISIONS
 from alps.kernels.base.blas import one_blas_thread
 from alps.kernels.base.threads import spread
@@ -105,7 +105,9 @@ class TorchRuntime(InPasses):
             with full_float32():
                 return encoder.of_pixels(batch, self.capacity.images)
         with self._autocast(self.precision):
-            return self.sam.encode(batch.to(self.sam.device), self._attend).float()
+            # Small grids are faster for a GPU without offsets; a CPU does both alike.
+            in_windows = attend_folded if self.sam.device.type == "cuda" else None
+            return self.sam.encode(batch.to(self.sam.device), self._attend, in_windows).float()
 
     def _kernels_of_ours(self) -> GpuEncoder | None:
         """The encoder of a GPU, made and tried at its first use: half a runtime may decode only."""

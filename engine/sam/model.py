@@ -62,9 +62,17 @@ class Sam(Network):
         size = self.config.image_size
         return nn.functional.pad(pixels, (0, size - width, 0, size - height))
 
-    def encode(self, pixels: Tensor, attend: Attend | None = None) -> Tensor:
-        """Normalised pixels (B, 3, S, S) -> image embedding (B, C, h, w)."""
-        return self.image_encoder(pixels, attend)
+    def encode(
+        self,
+        pixels: Tensor,
+        attend: Attend | None = None,
+        attend_in_windows: Attend | None = None,
+    ) -> Tensor:
+        """Normalised pixels (B, 3, S, S) -> image embedding (B, C, h, w).
+
+        attend, attend_in_windows: see ``ImageEncoder.forward``.
+        """
+        return self.image_encoder(pixels, attend, attend_in_windows)
 
     def decode_points(self, embedding: Tensor, xy: Tensor) -> DecodedPrompts:
         """One foreground point a prompt, (B, N, 2) in input pixels, on B embeddings."""

@@ -1,11 +1,11 @@
-"""Attention over a grid: the compiled kernel against PyTorch and against the definition."""
+"""Attention over a grid: the compiled kernel, PyTorch's forms, and the definition."""
 
 import numpy as np
 import pytest
 import torch
 
 from alps.engine.sam import image_encoder
-from alps.engine.sam.image_encoder import attend_compiled, attend_with_positions
+from alps.engine.sam.image_encoder import attend_compiled, attend_folded, attend_with_positions
 
 # within one block of queries and keys; beyond both; a single token; long and thin
 GRIDS = [(5, 9), (40, 33), (1, 1), (3, 700)]
@@ -28,7 +28,7 @@ def by_definition(query, key, value, by_row, by_column):
 
 
 @pytest.mark.parametrize("grid", GRIDS)
-@pytest.mark.parametrize("attend", [attend_compiled, attend_with_positions])
+@pytest.mark.parametrize("attend", [attend_compiled, attend_with_positions, attend_folded])
 def test_attention_is_what_it_is_defined_as(grid, attend):
     inputs = drawn(grid)
     torch.testing.assert_close(attend(*inputs).double(), by_definition(*inputs), atol=3e-6, rtol=0)

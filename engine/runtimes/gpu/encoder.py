@@ -103,7 +103,7 @@ def gpu_encoder(sam: Sam, precision: str) -> GpuEncoder | None:
         return None
     from alps.engine.sam.fused_encoder import FusedEncoder
 
-    if not FusedEncoder.fits(sam.image_encoder):
+    if not isinstance(sam, Sam) or not FusedEncoder.fits(sam.image_encoder):
         return None
     try:
         found = GpuEncoder(sam, FusedEncoder(sam.image_encoder, precision))
