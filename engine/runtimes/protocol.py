@@ -53,7 +53,7 @@ class BringsImages(Protocol):
     """A runtime that can bring images to the network's input on its own device."""
 
     def bring(self, parts: Sequence[ImagePart | None]) -> Encoding | None:
-        """Make parts of images ready to be sent to the device, from any thread.
+        """Send parts of images to the device, from any thread, while it may be computing.
 
         None among them is an empty place. Returns None where ``encode`` is all there is.
         """

@@ -80,20 +80,20 @@ class TorchRuntime(InPasses):
         return embeddings
 
     def bring(self, parts: Sequence[ImagePart | None]) -> Encoding | None:
-        """Make parts of images ready to be sent to a GPU as bytes; see ``BringsImages``."""
+        """Send parts of images to a GPU as bytes; see ``BringsImages``."""
         encoder = self._kernels_of_ours()
         if encoder is None:
             return None
         at_once = self.capacity.images
         batches = [
-            PackedImages.of(parts[first : first + at_once], pin=True)
+            encoder.send(PackedImages.of(parts[first : first + at_once], pin=True))
             for first in range(0, len(parts), at_once)
         ]
 
         @torch.inference_mode()
         def encode() -> Tensor:
             with full_float32():
-                found = torch.cat([encoder.of_packed(batch, at_once) for batch in batches])
+                found = torch.cat([encoder.of_sent(batch, at_once) for batch in batches])
             wait_for(found.device)
             return found
 

@@ -131,7 +131,8 @@ def bytes_to_patches():
         ],
         pin=False,
     )
-    memory, found = packed.bring(torch.device("cpu")), []
+    memory, found = packed.copy_to(torch.device("cpu")), []
+    packed.resize_in(memory)
     statistics = sam.pixel_mean.flatten(), sam.pixel_std.flatten()
     for form, dtype in DTYPES.items():
         encoder = FusedEncoder(sam.image_encoder, form, emulate=True)
@@ -140,9 +141,8 @@ def bytes_to_patches():
         make_patches(memory, packed.places(memory), statistics, own, cut, encoder.form)
         found.append(torch.equal(own, encoder.patches(pixels).to(dtype)))
     exact = FusedEncoder(sam.image_encoder, "fp32", emulate=True)
-    embeddings = GpuEncoder(sam, exact).of_packed(
-        PackedImages.of([ImagePart(images[0], 96, 96)], False), 0
-    )
+    alone = PackedImages.of([ImagePart(images[0], 96, 96)], False)
+    embeddings = GpuEncoder(sam, exact).of_packed(alone, alone.memory, 0)
     return [*found, relative(embeddings, sam.encode(pixels[:1]).double())]
 
 

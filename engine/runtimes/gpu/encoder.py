@@ -15,7 +15,7 @@ from torch import Tensor
 
 from alps.engine.base.memory import is_out_of_memory
 from alps.engine.runtimes.gpu.graphs import Replayed
-from alps.engine.runtimes.gpu.packed import PackedImages
+from alps.engine.runtimes.gpu.packed import PackedImages, Sender, SentImages
 from alps.engine.runtimes.protocol import ImagePart
 from alps.engine.sam import Sam
 from alps.kernels.base.gpu import triton_missing
@@ -47,6 +47,7 @@ class GpuEncoder:
         self._embed = Replayed(encoder.embed, encoder.empty_patches, "the image encoder")
         self._statistics = sam.pixel_mean.flatten(), sam.pixel_std.flatten()
         self._wider: FusedEncoder | None = None
+        self._sender = Sender(sam.device) if sam.device.type == "cuda" else None
 
     def of_pixels(self, pixels: Tensor, usual: int) -> Tensor:
         """Normalised pixels (B, 3, S, S) -> (B, C, h, w) float32.
@@ -59,11 +60,20 @@ class GpuEncoder:
 
         return self._run(len(pixels), fill, usual)
 
-    def of_packed(self, packed: PackedImages, usual: int) -> Tensor:
-        """Likewise of bytes."""
+    def send(self, packed: PackedImages) -> SentImages:
+        """Send bytes, from any thread, while others are encoded."""
+        assert self._sender is not None
+        return self._sender.send(packed)
+
+    def of_sent(self, sent: SentImages, usual: int) -> Tensor:
+        """Likewise of bytes that were sent."""
+        return self.of_packed(sent.packed, sent.memory(), usual)
+
+    def of_packed(self, packed: PackedImages, memory: Tensor, usual: int) -> Tensor:
+        """Likewise of bytes in their memory on the device."""
         from alps.kernels.encoder.gpu.patches import Patches, make_patches
 
-        memory = packed.bring(self._sam.device)
+        packed.resize_in(memory)
 
         def fill(encoder: "FusedEncoder", own: Tensor) -> None:
             cut = Patches(packed.count, encoder.side, encoder.patch_pixels)
@@ -128,4 +138,5 @@ def _error(encoder: GpuEncoder, sam: Sam) -> float:
     packed = PackedImages.of([ImagePart(noise, rows, size)], pin=sam.device.type == "cuda")
     image = torch.from_numpy(resize(noise, rows, size)).to(sam.device)
     wanted = sam.encode(sam.normalise(image.permute(2, 0, 1))[None])
-    return float((encoder.of_packed(packed, 0) - wanted).norm() / wanted.norm())
+    found = encoder.of_packed(packed, packed.copy_to(sam.device), 0)
+    return float((found - wanted).norm() / wanted.norm())

@@ -7,6 +7,7 @@ room behind them.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,14 +49,18 @@ class PackedImages:
         """(count, 3) int64 of its memory on a device: first byte, rows, columns of each image."""
         return memory[: 24 * self.count].view(torch.int64).view(self.count, 3)
 
-    def bring(self, device: torch.device) -> Tensor:
-        """Its memory on a device, images resized; on PyTorch's current stream, which is not waited
-        for.
+    def copy_to(self, device: torch.device) -> Tensor:
+        """Its memory on a device, with the room behind it; on PyTorch's current stream, which is
+        not waited for.
         """
-        from alps.kernels.resize.gpu import Axis, resize_axis
-
         memory = torch.empty(self.room, dtype=torch.uint8, device=device)
         memory[: len(self.memory)].copy_(self.memory, non_blocking=True)
+        return memory
+
+    def resize_in(self, memory: Tensor) -> None:
+        """Resize, in its memory on a device, what has not the size yet; likewise."""
+        from alps.kernels.resize.gpu import Axis, resize_axis
+
         for step in self.steps:
             axis = Axis(*step.shape)
             first, weights = (
@@ -63,7 +68,42 @@ class PackedImages:
                 for place, width in ((step.first, 1), (step.weights, step.taps))
             )
             resize_axis(memory[step.source :], first, weights, memory[step.target :], axis)
-        return memory
+
+
+@dataclass(frozen=True)
+class SentImages:
+    """A batch that is on its way, or there."""
+
+    packed: PackedImages
+    _memory: Tensor
+    _sent: Any  # event
+    _cuda: Any
+
+    def memory(self) -> Tensor:
+        """Its memory on the device, for the current stream."""
+        stream = self._cuda.current_stream(self._memory.device)
+        stream.wait_event(self._sent)
+        # It was made in another stream, which may not have it back before this one is done.
+        self._memory.record_stream(stream)
+        return self._memory
+
+
+class Sender:
+    """Sends batches to a GPU in a stream of its own, while another computes.
+
+    cuda: PyTorch's module, or what stands in for it.
+    """
+
+    def __init__(self, device: torch.device, cuda: Any = torch.cuda) -> None:
+        self._device, self._cuda = device, cuda
+        self._stream = cuda.Stream(device)
+
+    def send(self, packed: PackedImages) -> SentImages:
+        """From any thread."""
+        with self._cuda.stream(self._stream):
+            memory = packed.copy_to(self._device)
+            sent = self._stream.record_event()
+        return SentImages(packed, memory, sent, self._cuda)
 
 
 @dataclass

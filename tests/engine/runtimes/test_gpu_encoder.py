@@ -1,6 +1,8 @@
 """The encoder of a GPU, as far as there is none: what is sent, when it is tried, what if not."""
 
 import threading
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from alps.engine.models.checkpoints import load_sam
 from alps.engine.runtimes import pytorch as pytorch_module
 from alps.engine.runtimes.gpu import encoder as gpu_encoder_module
 from alps.engine.runtimes.gpu.encoder import FORGIVEN, gpu_encoder
-from alps.engine.runtimes.gpu.packed import PackedImages
+from alps.engine.runtimes.gpu.packed import PackedImages, Sender
 from alps.engine.runtimes.protocol import Capacity, ImagePart, TwoRuntimes
 from alps.engine.runtimes.pytorch import TorchRuntime
 from alps.kernels.resize.rules import BITS, HALF
@@ -72,9 +74,13 @@ class StandIn:
     """A ``GpuEncoder`` on the CPU, that notes what it is given."""
 
     def __init__(self, sam):
-        self.sam, self.given = sam, []
+        self.sam, self.sent, self.given = sam, [], []
 
-    def of_packed(self, packed, usual):
+    def send(self, packed):
+        self.sent.append(packed.count)
+        return packed
+
+    def of_sent(self, packed, usual):
         self.given.append((packed.count, usual))
         images = as_a_device_would(packed)
         size = self.sam.config.image_size
@@ -106,7 +112,7 @@ def test_images_are_sent_as_bytes_in_batches_of_what_fits(runtime, sam):
     images = [image(128, 128, 1), image(90, 128, 2), None, image(300, 70, 3), image(40, 40, 4)]
     generator = MaskGenerator(runtime)
     (encode,) = generator.encodings(images)
-    assert runtime.stand_in.given == []  # only made ready
+    assert runtime.stand_in.sent == [3, 2] and runtime.stand_in.given == []  # on their way
     found = encode()
     assert runtime.stand_in.given == [(3, 3), (2, 3)] and found.shape[0] == 5
     for place, one in enumerate(images):
@@ -164,7 +170,7 @@ class Bad:
             raise self.error
         return self
 
-    def of_packed(self, packed, usual):
+    def of_packed(self, packed, memory, usual):
         return self.error
 
 
@@ -197,3 +203,45 @@ def test_without_triton_or_with_another_encoder_pytorch_does_it(sam, monkeypatch
     monkeypatch.setattr(gpu_encoder_module, "triton_missing", lambda: "it is not installed")
     assert gpu_encoder(sam, "fp32") is None and "it is not installed" in caplog.text
     assert FORGIVEN.keys() == {"fp32", "fp16", "bf16"}
+
+
+class Streams:
+    """``torch.cuda`` as far as a sender uses it."""
+
+    def __init__(self):
+        self.log, self.current = [], "usual"
+
+    def Stream(self, device):
+        return SimpleNamespace(record_event=lambda: self.log.append("sent") or "event")
+
+    @contextmanager
+    def stream(self, stream):
+        self.current = "apart"
+        yield
+        self.current = "usual"
+
+    def current_stream(self, device):
+        assert self.current == "usual"
+        return SimpleNamespace(wait_event=lambda event: self.log.append(f"wait for {event}"))
+
+
+def test_bytes_travel_apart_and_whoever_reads_them_waits(monkeypatch):
+    cuda, copy_to = Streams(), PackedImages.copy_to
+
+    def copied(self, device):
+        cuda.log.append(f"copy {cuda.current}")
+        return copy_to(self, device)
+
+    monkeypatch.setattr(PackedImages, "copy_to", copied)
+    monkeypatch.setattr(
+        torch.Tensor, "record_stream", lambda self, stream: cuda.log.append("kept"), raising=False
+    )
+    whole = image(128, 128)
+    packed = PackedImages.of([ImagePart(whole, 128, 128)], pin=False)
+    sent = Sender(torch.device("cpu"), cuda).send(packed)
+    assert cuda.log == ["copy apart", "sent"]
+    memory = sent.memory()
+    assert cuda.log[2:] == ["wait for event", "kept"]  # until the reading stream is done with it
+    ((begin, height, width),) = packed.places(memory).tolist()
+    found = memory[begin:][: whole.size].numpy().reshape(height, width, 3)
+    np.testing.assert_array_equal(found, whole)
