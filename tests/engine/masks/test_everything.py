@@ -398,11 +398,11 @@ def test_a_gpu_out_of_memory_gets_smaller_batches_before_the_first_tile(ours, mo
     """What torch raises there is raised here: the CPU has memory enough."""
     batches, encode = [], ours.encode
 
-    def fails_above_two(pixels, attend):
+    def fails_above_two(pixels, *attend):
         batches.append(len(pixels))
         if len(pixels) > 2:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-        return encode(pixels, attend)
+        return encode(pixels, *attend)
 
     monkeypatch.setattr(ours, "encode", fails_above_two)
     runtime = TorchRuntime(ours)
@@ -413,7 +413,7 @@ def test_a_gpu_out_of_memory_gets_smaller_batches_before_the_first_tile(ours, mo
     torch.testing.assert_close(runtime.encode(pixels), encode(pixels))
     assert batches[3:] == [2, 2, 1]
 
-    def always_fails(pixels, attend):
+    def always_fails(pixels, *attend):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(ours, "encode", always_fails)  # a neighbour grew
