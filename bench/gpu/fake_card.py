@@ -1,9 +1,9 @@
 """A card that computes nothing and counts what it is asked for: launches, waits, room, bytes.
 
-PyTorch's part lies on its ``meta`` device, where tensors have shapes and no values; Numba's and
-Triton's kernels are stand-ins. What depends on values (how many masks pass) is said beforehand, so
-a tile of an official model is counted in seconds on any machine. ``FakeCard.install`` must come
-before the engine is imported, in a process of its own.
+PyTorch's part lies on its ``meta`` device, where tensors have shapes and no values, and says that
+it is CUDA's; streams, graphs, Numba's and Triton's kernels are stand-ins. What depends on values,
+how many masks pass say, is said beforehand, so a tile of an official model is counted in seconds on
+any machine. ``FakeCard.install`` must come before the engine is imported, in its own process.
 
 An operator of PyTorch counts as one launch, but for the few that are known to be more
 (``LAUNCHES``); views are none. Bytes are those of arrays that an operator or kernel is given and
@@ -48,11 +48,20 @@ class Counts:
     waits: Counter[str] = field(default_factory=Counter)  # of the host, by what made it wait
     room: Counter[str] = field(default_factory=Counter)  # arrays made, by who manages their memory
     moved: Counter[str] = field(default_factory=Counter)  # bytes: memory, up, down
+    graphs: Counter[str] = field(default_factory=Counter)  # replays, and kernels in them
+
+    def add(self, other: "Counts") -> None:
+        """Everything that another has counted."""
+        for name, counter in vars(self).items():
+            counter.update(getattr(other, name))
 
     def row(self, tiles: int = 1) -> dict[str, float]:
         """Totals a tile."""
+        kernels = sum(self.launches.values())
+        by_host = kernels - self.graphs["kernels"] + self.graphs["replays"]
         return {
-            "launches": sum(self.launches.values()) / tiles,
+            "kernels": kernels / tiles,
+            "launches by the host": by_host / tiles,
             "waits": sum(self.waits.values()) / tiles,
             "allocations, PyTorch's pool": self.room["pool"] / tiles,
             "allocations, cuMemAlloc": self.room["driver"] / tiles,
@@ -68,12 +77,15 @@ class Scenario:
 
     masks: float = 1000 / 3072  # share of a pass's masks whose predicted IoU passes
     points: float = 0.5  # share of its points that have one
+    count: int = 1000  # what is read where counts are read, several at once
 
 
 class FakeCard:
     """See the module; count within ``counting``."""
 
-    device = torch.device("meta")
+    device = torch.device("cuda", 0)  # as it calls itself
+    capability = (9, 0)
+    memory = 80 << 30  # bytes
 
     def __init__(self, scenario: Scenario | None = None) -> None:
         self.counts = Counts()
@@ -100,6 +112,7 @@ class FakeCard:
             on_host=lambda array: array.copy_to_host() if _is_there(array) else np.asarray(array),
         )
         vars(torch)["autocast"] = card.autocast
+        _be_cuda(card)
         _count_triton(card)
         return card
 
@@ -238,12 +251,24 @@ class _Functions(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
+        if name == "__get__" and _is_meta_inside(args[0]):
+            asked = func.__self__.__name__
+            if asked in ("is_cuda", "device"):
+                return True if asked == "is_cuda" else self.card.device
+        if name == "is_pinned" or name == "pin_memory":
+            return args[0] if name == "pin_memory" else True
+        if name == "tolist" and _is_meta_inside(args[0]):
+            self.card.fetch(_bytes_of(args[0]), "values read")
+            return [self.card.scenario.count] * args[0].numel()
+        kwargs.pop("pin_memory", None)
+        args = tuple(_on_meta(value) for value in args)
+        kwargs = {key: _on_meta(value) for key, value in kwargs.items()}
         if self.card.cast is not None and name in _CAST:
             args = [_cast(value, self.card.cast) for value in args]
             kwargs = {key: _cast(value, self.card.cast) for key, value in kwargs.items()}
         if name == "scaled_dot_product_attention" and _is_meta(args[0]):
-            out = torch.empty((*args[0].shape[:-1], args[2].shape[-1]), dtype=args[0].dtype,
-                              device=self.card.device)  # fmt: skip
+            shape = (*args[0].shape[:-1], args[2].shape[-1])
+            out = torch.empty(shape, dtype=args[0].dtype, device="meta")
             self.card.launch("attention", [args, list(kwargs.values()), out])
             return out
         return func(*args, **kwargs)
@@ -266,7 +291,9 @@ class _Operators(TorchDispatchMode):
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         there = any(map(_is_meta, given))
         if name in ("_to_copy", "copy_", "_local_scalar_dense", "nonzero", "unique_consecutive"):
-            done = self._special(name, given, there, kwargs)
+            # Without pinned memory a copy waits, whatever ``non_blocking`` says: they are pinned.
+            asynchronous = kwargs.get("non_blocking") or (name == "copy_" and True in args[2:])
+            done = self._special(name, given, there, kwargs, not asynchronous)
             if done is not None:
                 return done
         out = func(*args, **kwargs)
@@ -282,11 +309,11 @@ class _Operators(TorchDispatchMode):
             self.card.counts.launches[name] += LAUNCHES.get(name, 1) - 1
         return out
 
-    def _special(self, name: str, given: list[Tensor], there: bool, kwargs: Any) -> Any:
+    def _special(
+        self, name: str, given: list[Tensor], there: bool, kwargs: Any, waits: bool
+    ) -> Any:
         """Operators whose answer depends on values, or that go to the host or come from it."""
         card, first = self.card, given[0]
-        # Without pinned memory a copy waits, whatever ``non_blocking`` says.
-        waits = not kwargs.get("non_blocking")
         if name == "copy_" and _is_meta(given[0]) != _is_meta(given[1]):
             move = card.bring if _is_meta(given[0]) else card.fetch
             move(_bytes_of(given[1]), "copy", waits)
@@ -305,7 +332,7 @@ class _Operators(TorchDispatchMode):
             return None
         if name == "_local_scalar_dense":
             card.fetch(first.element_size(), "a value read")
-            return 0
+            return first.dtype == torch.bool  # all is well; numbers are 0
         if name == "nonzero":
             card.fetch(8, "how many there are")
             rows = round(first.numel() * card.scenario.masks)
@@ -329,7 +356,19 @@ def _cast(value: Any, dtype: torch.dtype) -> Any:
 
 
 def _is_meta(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.device.type == "meta"
+    return isinstance(value, Tensor) and _is_meta_inside(value)
+
+
+def _is_meta_inside(value: Tensor) -> bool:
+    """Whatever it calls itself."""
+    with torch._C.DisableTorchFunction():
+        return value.is_meta
+
+
+def _on_meta(value: Any) -> Any:
+    """Where a device is named: PyTorch's own."""
+    named = isinstance(value, torch.device) or (isinstance(value, str) and value[:4] == "cuda")
+    return "meta" if named and torch.device(value).type == "cuda" else value
 
 
 def _is_there(value: Any) -> bool:
@@ -343,6 +382,62 @@ def _bytes_of(value: Any) -> int:
         own = [n for n, step in zip(value.shape, value.stride(), strict=True) if step or n < 2]
         return int(np.prod(own, dtype=np.int64)) * value.element_size()
     return value.nbytes if isinstance(value, FakeArray) else 0
+
+
+class _Stream:
+    """A stream, an event, or a graph; what is counted is that the host waits."""
+
+    cuda_stream = 1
+    device = FakeCard.device
+
+    def __init__(self, card: FakeCard) -> None:
+        self._card, self.captured = card, Counts()
+
+    def synchronize(self) -> None:
+        """A wait."""
+        self._card.counts.waits["the stream"] += 1
+
+    def replay(self) -> None:
+        """All kernels of a graph, by one launch."""
+        counts = self._card.counts
+        counts.add(self.captured)
+        counts.graphs["replays"] += 1
+        counts.graphs["kernels"] += sum(self.captured.launches.values())
+
+    def __getattr__(self, name: str) -> Any:  # wait_stream, wait_event, record and so on
+        return lambda *_, **__: None
+
+
+def _be_cuda(card: FakeCard) -> None:
+    """Let ``torch.cuda`` know the card."""
+
+    @contextmanager
+    def graph(into: _Stream, **_: Any) -> Iterator[None]:
+        before, card.counts = card.counts, into.captured
+        try:
+            yield
+        finally:
+            card.counts = before
+
+    def waited(*_: Any) -> None:
+        card.counts.waits["the device"] += 1
+
+    properties = types.SimpleNamespace(total_memory=card.memory, name="a card that counts")
+    vars(torch.cuda).update(
+        is_available=lambda: True,
+        device_count=lambda: 1,
+        current_device=lambda: 0,
+        get_device_capability=lambda *_: card.capability,
+        get_device_properties=lambda *_: properties,
+        get_device_name=lambda *_: properties.name,
+        current_stream=lambda *_: _Stream(card),
+        synchronize=waited,
+        empty_cache=lambda: None,
+        device=lambda *_: nullcontext(),
+        stream=lambda *_: nullcontext(),
+        graph=graph,
+        **dict.fromkeys(("Stream", "Event", "CUDAGraph"), lambda *_, **__: _Stream(card)),
+    )
 
 
 def _count_triton(card: FakeCard) -> None:
