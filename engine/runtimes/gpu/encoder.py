@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from alps.engine.base.memory import is_out_of_memory
-from alps.engine.runtimes.gpu.graphs import Replayed
+from alps.engine.runtimes.gpu.graphs import Replayed, Steps
 from alps.engine.runtimes.gpu.packed import PackedImages, Sender, SentImages
 from alps.engine.runtimes.protocol import ImagePart
 from alps.engine.sam import Sam
@@ -44,7 +44,8 @@ class GpuEncoder:
 
     def __init__(self, sam: Sam, encoder: "FusedEncoder") -> None:
         self._sam, self._encoder = sam, encoder
-        self._embed = Replayed(encoder.embed, encoder.empty_patches, "the image encoder")
+        steps = Steps("the image encoder", encoder.empty_patches, encoder.embed, Tensor.clone)
+        self._embed = Replayed(steps, sam.device)
         self._statistics = sam.pixel_mean.flatten(), sam.pixel_std.flatten()
         self._wider: FusedEncoder | None = None
         self._sender = Sender(sam.device) if sam.device.type == "cuda" else None

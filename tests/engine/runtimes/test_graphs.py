@@ -5,7 +5,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 
-from alps.engine.runtimes.gpu.graphs import WARM_UPS, Replayed
+from alps.engine.runtimes.gpu.graphs import WARM_UPS, Replayed, Steps
 
 
 class Stream:
@@ -84,12 +84,13 @@ class Cuda:
 
 
 def replayed(cuda):
-    made = Replayed(cuda.function, lambda images: torch.empty(images, 3), "the encoder", cuda)
+    steps = Steps("the encoder", lambda rows: torch.empty(rows, 3), cuda.function, torch.clone)
+    made = Replayed(steps, torch.device("cpu"), cuda)
 
-    def run(value, images=2, usual=True):
+    def run(value, rows=2, usual=True):
         cuda.log.clear()
-        found = made.run(images, lambda own: own.fill_(value), usual)
-        assert torch.equal(found, torch.full((images,), 6.0 * value))
+        found = made.run(rows, lambda own: own.fill_(value), usual)
+        assert torch.equal(found, torch.full((rows,), 6.0 * value))
         return found
 
     return made, run
@@ -127,12 +128,12 @@ def test_other_batches_are_called_and_another_usual_one_is_captured_anew():
     cuda = Cuda()
     made, run = replayed(cuda)
     run(1.0)
-    run(2.0, images=3, usual=False)
+    run(2.0, rows=3, usual=False)
     assert cuda.log == ["called in usual"]
     run(3.0)
     assert "replay in usual" in cuda.log and cuda.streams == 1
-    run(4.0, images=1)  # a run that halved what it takes at once
-    assert "capture in apart 2" in cuda.log and made._captured.images == 1
+    run(4.0, rows=1)  # a run that halved what it takes at once
+    assert "capture in apart 2" in cuda.log and made._captured.rows == 1
 
 
 def test_where_no_graph_can_be_captured_it_is_called_and_the_log_says_why(caplog):
@@ -155,5 +156,5 @@ def test_out_of_memory_is_for_the_caller_and_the_next_try_captures():
         run(1.0)
     assert cuda.log[-1] == "usual waits for apart 1"
     cuda.refuses = None
-    run(2.0, images=1)  # half of it fits
-    assert made._captured.images == 1
+    run(2.0, rows=1)  # half of it fits
+    assert made._captured.rows == 1
