@@ -6,6 +6,7 @@ compiler say, or give something else, PyTorch's are used and the log says why.
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -59,12 +60,14 @@ class GpuEncoder:
         def fill(encoder: "FusedEncoder", own: Tensor) -> None:
             own.copy_(encoder.patches(pixels))
 
-        return self._run(len(pixels), fill, usual)
+        with current(self._sam.device):
+            return self._run(len(pixels), fill, usual)
 
     def send(self, packed: PackedImages) -> SentImages:
         """Send bytes, from any thread, while others are encoded."""
         assert self._sender is not None
-        return self._sender.send(packed)
+        with current(self._sam.device):
+            return self._sender.send(packed)
 
     def of_sent(self, sent: SentImages, usual: int) -> Tensor:
         """Likewise of bytes that were sent."""
@@ -74,14 +77,14 @@ class GpuEncoder:
         """Likewise of bytes in their memory on the device."""
         from alps.kernels.encoder.gpu.patches import Patches, make_patches
 
-        packed.resize_in(memory)
-
         def fill(encoder: "FusedEncoder", own: Tensor) -> None:
             cut = Patches(packed.count, encoder.side, encoder.patch_pixels)
             places = packed.places(memory)
             make_patches(memory, places, self._statistics, own, cut, encoder.form)
 
-        return self._run(packed.count, fill, usual)
+        with current(self._sam.device):
+            packed.resize_in(memory)
+            return self._run(packed.count, fill, usual)
 
     def _run(
         self, count: int, fill: "Callable[[FusedEncoder, Tensor], None]", usual: int
@@ -104,6 +107,11 @@ class GpuEncoder:
         patches = self._wider.empty_patches(count)
         fill(self._wider, patches)
         return torch.where(finite[:, None, None, None], found, self._wider.embed(patches))
+
+
+def current(device: torch.device) -> AbstractContextManager[None]:
+    """Triton's kernels go to the current GPU, and each thread has one of its own."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def gpu_encoder(sam: Sam, precision: str) -> GpuEncoder | None:

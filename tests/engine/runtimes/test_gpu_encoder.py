@@ -1,7 +1,7 @@
 """The encoder of a GPU, as far as there is none: what is sent, when it is tried, what if not."""
 
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,7 +13,7 @@ from alps.engine.masks.generator import MaskGenerator
 from alps.engine.models.checkpoints import load_sam
 from alps.engine.runtimes import pytorch as pytorch_module
 from alps.engine.runtimes.gpu import encoder as gpu_encoder_module
-from alps.engine.runtimes.gpu.encoder import FORGIVEN, gpu_encoder
+from alps.engine.runtimes.gpu.encoder import FORGIVEN, GpuEncoder, gpu_encoder
 from alps.engine.runtimes.gpu.packed import PackedImages, Sender
 from alps.engine.runtimes.protocol import Capacity, ImagePart, TwoRuntimes
 from alps.engine.runtimes.pytorch import TorchRuntime
@@ -197,6 +197,22 @@ def test_out_of_memory_in_a_trial_is_no_reason_to_do_without(sam, monkeypatch):
     monkeypatch.setattr(gpu_encoder_module, "GpuEncoder", Bad(torch.OutOfMemoryError("CUDA")))
     with pytest.raises(torch.OutOfMemoryError):
         gpu_encoder(sam, "fp32")
+
+
+def test_kernels_go_to_the_gpu_of_the_weights(sam, monkeypatch):
+    """Threads of a pipeline have GPU 0 as theirs, whichever was chosen."""
+    entered, device = [], torch.device("cuda", 3)
+
+    monkeypatch.setattr(torch.cuda, "device", lambda gpu: nullcontext(entered.append(gpu)))
+    monkeypatch.setattr(gpu_encoder_module, "Sender", lambda device: SimpleNamespace(send=str))
+    monkeypatch.setattr(type(sam), "device", device)
+    steps = SimpleNamespace(embed=None, empty_patches=None)
+    encoder = GpuEncoder(sam, steps)
+    monkeypatch.setattr(encoder, "_run", lambda count, fill, usual: len(entered))
+    packed = PackedImages.of([None], pin=False)
+    encoder.send(packed)
+    assert [encoder.of_packed(packed, packed.memory, 1), encoder.of_pixels([0], 1)] == [2, 3]
+    assert entered == [device] * 3
 
 
 def test_without_triton_or_with_another_encoder_pytorch_does_it(sam, monkeypatch, caplog):
