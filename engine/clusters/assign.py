@@ -259,16 +259,6 @@ def _sample(folder: RunFolder, model: ClusterModel, cluster: int) -> tuple[np.nd
     return vectors, area
 
 
-def usable_gpu() -> bool:
-    """Whether compiled kernels can run on a GPU here; the simulator is none."""
-    try:
-        from alps.kernels.base.numba_cuda import cuda, numba_config
-
-        return not numba_config.ENABLE_CUDASIM and bool(cuda.is_available())
-    except ImportError:  # numba-cuda comes with the extras cuda12 and cuda13
-        return False
-
-
 def _gpu_place() -> Place:
     from numba import cuda
 

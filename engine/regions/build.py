@@ -54,6 +54,7 @@ def build_regions(
     source: SourceWindows,
     objects: np.ndarray,
     per_megapixel: float,
+    on_gpu: bool = False,
 ) -> Iterator[RegionRows]:
     """Cut a scene into regions, from top to bottom.
 
@@ -62,6 +63,7 @@ def build_regions(
         source: its windows and their segments.
         objects: (S,) of ``join_masks``.
         per_megapixel: superpixels a million pixels.
+        on_gpu: cut there as far as kernels can, into the same regions.
     """
     width, height = reader.width, reader.height
     numbering = _Numbering(width)
@@ -76,7 +78,7 @@ def build_regions(
         for block in row:
             rgb, valid = _read(reader, block.padded, source)
             lab = lab_of(rgb)
-            cut = cut_block(block, lab, valid, source, per_megapixel)
+            cut = cut_block(block, lab, valid, source, per_megapixel, on_gpu)
             _place_keys(keys, block, cut, width, origin)
             found.append(_measure(block, cut, lab, source, width))
         numbers = numbering.number(np.concatenate([one.keys for one in found]))

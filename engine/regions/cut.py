@@ -11,6 +11,7 @@ import numpy as np
 
 from alps.engine.images.windows import Window
 from alps.engine.regions.windows import SourceWindows
+from alps.kernels.base.gpu import on_gpu as put_on_gpu
 from alps.kernels.regions import join_small, pieces
 from alps.kernels.superpixels import Seeds, cells_of, reach, side_of, superpixels
 
@@ -72,6 +73,7 @@ def cut_block(
     valid: np.ndarray,
     source: SourceWindows,
     per_megapixel: float,
+    on_gpu: bool = False,
 ) -> CutBlock:
     """Cut what a block's padded window shows.
 
@@ -81,9 +83,10 @@ def cut_block(
         valid: (h, w) bool, pixels that belong to a region.
         source: windows and masks of the scene.
         per_megapixel: superpixels a million pixels.
+        on_gpu: superpixels are cut there, into the same.
     """
     y0, x0 = block.padded.y, block.padded.x
-    cells = superpixels(lab, valid, per_megapixel, (y0, x0))
+    cells = superpixels(put_on_gpu(lab) if on_gpu else lab, valid, per_megapixel, (y0, x0))
     top = _tops(cells, Seeds.of(valid.shape, per_megapixel, (y0, x0)), block.padded, source)
     number = source.first[-1] + 1
     keys = np.where(cells >= 0, cells * number + top + 1, -1)

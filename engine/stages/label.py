@@ -18,7 +18,7 @@ from alps.engine.base.device import choose_device
 from alps.engine.base.digests import fingerprint
 from alps.engine.base.errors import RunFolderError, TooManyFailuresError
 from alps.engine.base.html import html_link, html_table
-from alps.engine.clusters.assign import assign_missing, cluster_archive, usable_gpu
+from alps.engine.clusters.assign import assign_missing, cluster_archive
 from alps.engine.clusters.file import load_clusters
 from alps.engine.clusters.fit import check_enough
 from alps.engine.datasets.catalogues.kept import write_catalogue
@@ -75,6 +75,7 @@ from alps.engine.stores.address import shown_path
 from alps.engine.stores.out import at_hand
 from alps.engine.telemetry.record import recorder
 from alps.engine.workers.protocol import Alone, Crew
+from alps.kernels.base.gpu import usable_gpu
 
 __all__ = [
     "OnePass",
@@ -197,7 +198,7 @@ def segment_stage(
             return
         collect_tiles(folder)
     if options.share[1] == 1:  # else by whoever clusters
-        cut_stage(folder, options.retry_failed, crew)
+        cut_stage(folder, options.retry_failed, crew, options.device)
 
 
 def _keeps_clusters(folder: RunFolder, run: dict[str, Any], options: RunOptions) -> bool:
@@ -210,13 +211,17 @@ def _keeps_clusters(folder: RunFolder, run: dict[str, Any], options: RunOptions)
     return bool(asked and keeping_clusters(run)) and is_right(folder, folder.clusters)
 
 
-def cut_stage(folder: RunFolder, retry: bool = False, crew: Crew | None = None) -> None:
+def cut_stage(
+    folder: RunFolder, retry: bool = False, crew: Crew | None = None, device: str = "cpu"
+) -> None:
     """Cut all sources into regions that are not cut yet; reads the images again.
 
-    retry: those too that could not be cut, whether or not they can be read now.
+    retry: those too that could not be cut, whether or not they can be read now. device: of this
+    process, where it has no crew.
     """
     run = folder.read_planned()
-    settings = CutSettings.of_run(folder, run)
+    on_gpu = crew.device == "cuda" if crew and crew.device else _is_gpu(device)
+    settings = CutSettings.of_run(folder, run, on_gpu)
     if again := uncut_again(folder, settings.reading, retry):
         folder.update_run(**(keeping_clusters(run) if run.get(KEPT) else {"done": {}}))
         for group in again:
@@ -248,7 +253,7 @@ def cluster_stage(
         )
     if not is_right(folder, folder.tiles):
         collect_tiles(folder)
-    cut_stage(folder, crew=crew)
+    cut_stage(folder, crew=crew, device=device)
     wanted = fingerprint(run["config_hash"], asdict(settings))
     is_kept = bool(run.get(KEPT))
     stand = _clusters_stand(folder, settings.clusters)
@@ -275,10 +280,14 @@ def cluster_stage(
         **({KEPT: ""} if is_kept else {}),
     )
     with timed(folder, "cluster"):
-        on_gpu = choose_device(device).type == "cuda" and usable_gpu()
-        cluster_archive(folder, settings, on_gpu, crew)
+        cluster_archive(folder, settings, _is_gpu(device), crew)
     carry_names(folder)
     mark(folder, "cluster", wanted)
+
+
+def _is_gpu(device: str) -> bool:
+    """Whether what ``--device`` names is a GPU that compiled kernels can use."""
+    return choose_device(device).type == "cuda" and usable_gpu()
 
 
 def _clusters_stand(folder: RunFolder, clusters: int) -> bool:

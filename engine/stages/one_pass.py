@@ -100,7 +100,11 @@ def one_pass_stage(
     digest = folder.names_digest()
     wanted = fingerprint(run["config_hash"], "one pass")
     shown = paint_fingerprint(wanted, paint, names)
-    cutting = CutSettings(reading_of(folder, run), loaded.settings.segment.superpixels)
+    cutting = CutSettings(
+        reading_of(folder, run),
+        loaded.settings.segment.superpixels,
+        on_gpu=loaded.model.device.type == "cuda",
+    )
     with Painter(folder, clusters.model, shown, paint, names) as painter:
         keeper = _Keeper(folder, clusters, painter, one_pass.keep_segments, cutting)
         update = to_update(folder, options.update)

@@ -38,6 +38,7 @@ from alps.engine.run_folder.sums import forget_sums, is_whole, known_sums, recor
 from alps.engine.run_folder.tables import note_table, open_table
 from alps.engine.stages.absences import Absences, can_be_read
 from alps.engine.workers.protocol import Alone, Crew, Tell, nothing_to_tell
+from alps.kernels.base.gpu import usable_gpu
 
 RASTERS = "regions/rasters/"
 ROW_GROUP = 1 << 16  # rows of a table that are written at once, at least
@@ -50,12 +51,14 @@ class CutSettings:
     reading: Reading | None
     superpixels: float
     absences: Absences = field(default_factory=Absences)
+    on_gpu: bool = False  # where there is one that kernels can use; regions are the same
 
     @classmethod
-    def of_run(cls, folder: RunFolder, run: dict[str, Any]) -> Self:
+    def of_run(cls, folder: RunFolder, run: dict[str, Any], on_gpu: bool = False) -> Self:
         """Those in run.json."""
         absences = Absences(root_of(run["source"]) if "source" in run else None)
-        return cls(reading_of(folder, run), run["settings"]["segment"]["superpixels"], absences)
+        superpixels = run["settings"]["segment"]["superpixels"]
+        return cls(reading_of(folder, run), superpixels, absences, on_gpu)
 
 
 def uncut_again(folder: RunFolder, reading: Reading | None, retry: bool = False) -> list[int]:
@@ -208,6 +211,7 @@ def _cut_source(
                 source,
                 joined,
                 settings.superpixels,
+                settings.on_gpu and usable_gpu(),
             ):
                 writer.write(rows.y, rows.raster)
                 tables.add(rows)

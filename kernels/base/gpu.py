@@ -10,6 +10,16 @@ from typing import Any
 import numpy as np
 
 
+def usable_gpu() -> bool:
+    """Whether compiled kernels can run on a GPU here; the simulator is none."""
+    try:
+        from alps.kernels.base.numba_cuda import cuda, numba_config
+
+        return not numba_config.ENABLE_CUDASIM and bool(cuda.is_available())
+    except ImportError:  # numba-cuda comes with the extras cuda12 and cuda13
+        return False
+
+
 def is_on_gpu(array: Any) -> bool:
     """Whether an array lies on a GPU (CuPy, CUDA tensors of torch, Numba's), or in its simulator.
 

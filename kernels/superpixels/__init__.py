@@ -56,11 +56,9 @@ def superpixels(
     """
     valid = checked_valid(pixels, valid)
     seeds = Seeds.of(valid.shape, per_megapixel, origin)
-    regions = first_regions(valid, seeds)
-    if regions.size == 0:
-        return regions
-    if is_on_gpu(pixels):
+    if valid.size and is_on_gpu(pixels):
         from alps.kernels.superpixels import gpu
 
-        return gpu.refine(pixels, regions, seeds)
-    return cpu.refine(pixels, regions, seeds)
+        return gpu.refine(pixels, valid, seeds)
+    regions = first_regions(valid, seeds)
+    return cpu.refine(pixels, regions, seeds) if regions.size else regions

@@ -94,7 +94,7 @@ def cut_as(folder, numbers, clusters=None, margins=None):
             grey = np.full((first.source_height, first.source_width, 3), GREY, np.uint8)
             Image.fromarray(grey).save(first.path)
 
-    def cut(block, lab, valid, source, per_megapixel):
+    def cut(block, lab, valid, source, per_megapixel, on_gpu):
         own = np.asarray(numbers[source.tiles[0].source_index])
         return _cut_block(own, source)
 

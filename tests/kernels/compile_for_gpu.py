@@ -52,6 +52,13 @@ SIGNATURES = {
         "_lab_of": (a(u8, 4), a(i16, 2), a(i16, 4)),
         "_add_colours": (_bits, a(i32, 2), _sizes, a(i16, 4), a(i64, 3, "A"), a(i32, 3, "A")),
     },
+    "superpixels": {
+        "_move": (a(i64, 2), a(i64, 2)),
+        "_assign": (
+            a(i16, 3), a(flag, 2), a(i64, 2), a(i32, 1), a(i32, 1), i64, i64, i64, flag, flag,
+            a(i32, 2), a(i64, 2),
+        ),
+    },
     "pool": {
         "_add_edges": (
             _bits, a(i32, 2, "A"), _sizes, a(i64, 2), a(i32, 2), a(i32, 2), a(i64, 2), a(i64, 4),

@@ -28,14 +28,14 @@ MUTANTS = [
         "superpixels/gpu",
         "superpixels",
         (
-            "cuda.atomic.add(sums, (region, 3), np.int64(row))",
-            "cuda.atomic.add(sums, (region, 3), np.int64(column))",
+            "cuda.atomic.add(own, place + 3, np.int32(y))",
+            "cuda.atomic.add(own, place + 3, np.int32(x))",
             "seeds move to a wrong row",
         ),
         (
-            "middles = moved(sums.copy_to_host(), middles)",
-            "middles = moved(sums.copy_to_host(), middles * 0)",
-            "a seed without pixels goes to the corner",
+            "    if count > 0:\n            total = sums[seed, i]",
+            "    if True:\n            total = sums[seed, i]",
+            "a seed without pixels is divided by nothing",
         ),
     ),
     *_of(

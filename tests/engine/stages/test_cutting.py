@@ -1,16 +1,20 @@
 """Cutting an archive into regions: group by group, whole or not at all, where its sources lie."""
 
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import rasterio
+import torch
 from made_run import class_regions, make_archive
 from PIL import Image
 
 from alps.engine.images.windows import Window
 from alps.engine.regions.raster import open_regions
+from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.tables import read_table, write_table
+from alps.engine.stages.label import cut_stage
 from alps.engine.stages.regions import (
     CutSettings,
     cut_archive,
@@ -18,6 +22,10 @@ from alps.engine.stages.regions import (
     groups_to_cut,
     regions_cut,
 )
+from alps.engine.workers.protocol import Alone
+from alps.kernels.base.gpu import is_on_gpu
+from alps.kernels.superpixels import cpu, gpu
+from alps.kernels.superpixels.rules import first_regions
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 SETTINGS = CutSettings(None, 30_000.0)  # a cell is 6 pixels wide
@@ -168,3 +176,41 @@ def test_a_sample_of_one_window_is_a_scene_of_its_own(folder, tmp_path):
     np.testing.assert_array_equal(raster_of(folder), raster_of(alone))
     names = ["x", "y", "area", "segment_id", "object"]
     assert read_table(folder.regions(0), names).equals(read_table(alone.regions(0), names))
+
+
+def test_superpixels_of_a_gpu_give_the_same_files(folder, monkeypatch):
+    asked = []
+
+    def refine(pixels, valid, seeds):  # the kernels' own are held against these elsewhere
+        asked.append(is_on_gpu(pixels))
+        return cpu.refine(pixels.copy_to_host(), first_regions(valid, seeds), seeds)
+
+    monkeypatch.setattr(gpu, "refine", refine)
+    settings = replace(SETTINGS, on_gpu=True)
+    cut_archive(folder, settings)
+    assert not asked  # kernels can use none here
+    expected = files_of(folder)
+    forget_regions(folder)
+    monkeypatch.setattr("alps.engine.stages.regions.usable_gpu", lambda: True)
+    cut_archive(folder, settings)
+    assert asked == [True, True]
+    assert files_of(folder) == expected
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_who_cuts_says_where(folder, monkeypatch, kind):
+    """A crew's device counts, and without a crew the device that was asked for."""
+    monkeypatch.setattr("alps.engine.stages.label.choose_device", torch.device)
+    monkeypatch.setattr("alps.engine.stages.label.usable_gpu", lambda: True)
+    monkeypatch.setattr("alps.engine.stages.label.uncut_again", lambda *given: [])
+    monkeypatch.setattr("alps.engine.stages.label.groups_to_cut", lambda folder: [])
+    monkeypatch.setattr(RunFolder, "read_planned", lambda self: {})
+    asked = []
+    monkeypatch.setattr(
+        CutSettings, "of_run", lambda *given: asked.append(given[-1]) or replace(SETTINGS)
+    )
+    crew = Alone()
+    cut_stage(folder, crew=crew, device=kind)
+    crew.device = kind
+    cut_stage(folder, crew=crew, device="cpu")
+    assert asked == [kind == "cuda"] * 2
