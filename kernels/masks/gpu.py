@@ -3,7 +3,7 @@
 The changes down each column are counted, summed over the columns before, and written where that
 sum says they belong; codes likewise, bytes in place of changes.
 
-Bytes moved: M x H x W / 8 of bits read twice and, by ``runs_of``, written; R x 4 of places written
+Bytes moved: M x H x W / 8 of bits read twice; R x 4 of places written
 and read twice; some 1.5 a run of code written.
 """
 
@@ -21,22 +21,6 @@ _THREADS = 128
 _STRIPS = 32  # into which the columns are cut to sum over them, and the runs of a mask
 _SUMS = _STRIPS + 1
 _FIRST_DELTA, _OFFSET = 3, 48  # of COCO's code, as in ``coco``
-
-
-def runs_of(masks: Any) -> Runs:
-    """As ``alps.kernels.masks.pixels.runs_of``, of masks (M, H, W) bool on the GPU."""
-    count, height, width = masks.shape
-    if height * width == 0:  # no thread to start
-        return Runs.from_lengths([np.zeros(1, np.int32)] * count, (height, width))
-    parts = []
-    some = bits_at_once(height, width)
-    for first in range(0, count, some):
-        chunk = masks[first : first + some]
-        words, threads = words_of(height), threads_of(width)
-        bits = cuda.device_array((1, chunk.shape[0], words, width), np.uint32)
-        _pack[(-(-width // threads), words, chunk.shape[0]), threads](chunk, bits)
-        parts.append(runs_of_bits(bits, (height, width)))
-    return Runs.join(parts, (height, width))
 
 
 def bits_at_once(height: int, width: int) -> int:
@@ -172,19 +156,6 @@ def _rest(bits: Any, masks: Any, cells: int, valid: Any, sizes: Any, covered: An
             begin, end = min(max(begin, 0), WORD), min(max(end, 0), WORD)
             own = bare & ((np.int64(1) << end) - 1) & ~((np.int64(1) << begin) - 1)
         bits[tile, first + cell, word, column] = own
-
-
-@cuda.jit
-def _pack(masks: Any, bits: Any) -> None:
-    """Masks (M, H, W) bool -> bits (1, M, words, W); a thread a word."""
-    column, word, mask = cuda.grid(1), cuda.blockIdx.y, cuda.blockIdx.z
-    if column >= masks.shape[2]:
-        return
-    packed = np.int64(0)
-    for bit in range(min(WORD, masks.shape[1] - word * WORD)):
-        if masks[mask, word * WORD + bit, column]:
-            packed |= np.int64(1) << bit
-    bits[0, mask, word, column] = packed
 
 
 @cuda.jit(device=True)

@@ -4,12 +4,9 @@ Bytes moved: ``runs_of`` reads M x H x W once; ``masks_of`` writes M x H x W and
 it once more; 4 bytes a run besides.
 """
 
-from typing import Any
-
 import numpy as np
 from numba import njit
 
-from alps.kernels.base.gpu import is_on_gpu
 from alps.kernels.base.intrinsics import BLOCK, differing, lowest_bit
 from alps.kernels.base.threads import spread
 from alps.kernels.masks.algebra import room_for
@@ -19,8 +16,8 @@ _GRAIN = 4  # masks of some 1 MB each
 _PIECE = 4096  # pixels of a column-major mask looked at between two checks for room
 
 
-def runs_of(masks: Any) -> Runs:
-    """Run lengths of masks (M, H, W) bool, in any order of memory, on the CPU or a GPU.
+def runs_of(masks: np.ndarray) -> Runs:
+    """Run lengths of masks (M, H, W) bool, in any order of memory.
 
     Orders other than C and column-major (``masks.transpose(0, 2, 1)`` in C order) are copied, a
     few masks at a time.
@@ -28,18 +25,9 @@ def runs_of(masks: Any) -> Runs:
     Raises:
         ValueError: not three axes, not bool, or masks of 2^31 pixels or more.
     """
-    gpu = is_on_gpu(masks)
-    if gpu:
-        from alps.kernels.base.gpu import on_gpu
-
-        masks = on_gpu(masks)  # whose dtype is NumPy's, torch's is not
     if masks.ndim != 3 or masks.dtype != np.bool_:
         raise ValueError(f"masks must be (M, H, W) bool, not {masks.dtype} {masks.shape}")
     size = checked_size(masks.shape[1:])
-    if gpu:
-        from alps.kernels.masks.gpu import runs_of as runs_on_gpu
-
-        return runs_on_gpu(masks)
     pixels = masks.view(np.uint8)
     columns = pixels.transpose(0, 2, 1)
 

@@ -33,7 +33,6 @@ SIGNATURES = {
         "_write": (a(f32, 3), a(i32, 3), a(i32, 2), *_taps, a(u32, 3), *_cuts, a(i32, 2), _bits),
     },
     "masks": {
-        "_pack": (a(flag, 3), _bits),
         "_count_changes": (_bits, _sizes, a(i32, 2, "A"), a(i32, 3)),
         "_sum_before": (a(i32, 3), a(i32, 2, "A"), a(i32, 2)),
         "_write_changes": (_bits, _sizes, a(i32, 3), a(i64, 2), a(i32, 2)),

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from gpu_bits import zeros
+from gpu_bits import bits_of, zeros
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -253,21 +253,9 @@ def test_union(masks):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (40, 1), (5, 9), (70, 33)], ids=str)
-def test_on_a_gpu(size, to_gpu):
+def test_runs_of_bits_on_a_gpu(size):
     masks = masks_of_size(*size)[[0, 1, 3, 6]]
-    check(runs_of(to_gpu(masks)), masks)
-
-
-def test_nothing_on_a_gpu(to_gpu):
-    for shape in (0, 4, 5), (2, 0, 5), (2, 5, 0):
-        masks = np.zeros(shape, bool)
-        assert runs_of(to_gpu(masks)).lengths.tolist() == [0] * shape[0]
-
-
-def test_some_masks_at_once_on_a_gpu(to_gpu, monkeypatch):
-    monkeypatch.setattr(on_gpu, "BITS_BYTES", 1)
-    masks = masks_of_size(5, 9)[:3]
-    check(runs_of(to_gpu(masks)), masks)
+    check(on_gpu.runs_of_bits(bits_of(masks), size), masks)
 
 
 @st.composite
