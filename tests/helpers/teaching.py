@@ -4,13 +4,16 @@ import os
 import signal
 import socket
 import traceback
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
 from alps.trainer.data.settings import DataSettings
+from alps.trainer.loop.state import State
 from alps.trainer.segmentation.recipe import (
     EvaluationSettings,
     ModelSettings,
@@ -84,6 +87,21 @@ def differences(one, two):
 
 def checkpoint(out):
     return torch.load(out / "checkpoint.pt", weights_only=True)
+
+
+@contextmanager
+def dies_after(step):
+    """A training inside it ends like one that is interrupted, when ``step`` steps are kept."""
+    real = State.save
+
+    def save(self, path):
+        real(self, path)
+        if self.step == step:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(State, "save", save)
+        yield
 
 
 def forked(work, **environment):

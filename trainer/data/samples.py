@@ -40,7 +40,7 @@ class Sample:
     labels: np.ndarray  # (S, S) int64, -1 where there is no class
     weights: np.ndarray  # (S, S) float32, 0 … 1
     # Where more is learnt of regions than their class:
-    inside: np.ndarray | None = None  # (S, S) int64: 1 inside a region, 0 on an edge, -1 not known
+    regions: np.ndarray | None = None  # (S, S) int64 numbers, -1 in none or where not to be learnt
     vectors: np.ndarray | None = None  # (S / STRIDE, S / STRIDE, D) float32, 0 where not known
 
 
@@ -155,11 +155,11 @@ class Samples:
             shares = turned(read.weights, orientation).astype(np.float32) / 255
         if read.regions is None:
             return Sample(pixels, ids, shares)
-        numbers = turned(read.regions, orientation)
-        numbers = np.where(ids >= 0, numbers, -1)  # what the labels leave out is not learnt
+        # What the labels leave out is not learnt.
+        regions = np.where(ids >= 0, turned(read.regions, orientation), -1).astype(np.int64)
         vectors = pair.vectors(self._cells.root)
-        shown = None if vectors is None else vectors_at(numbers, vectors)
-        return Sample(pixels, ids, shares, inside_of(numbers), shown)
+        shown = None if vectors is None else vectors_at(regions, vectors)
+        return Sample(pixels, ids, shares, regions, shown)
 
     def _read(self, index: int, y: int, x: int, side: int) -> "_Square":
         """A square of a pair; what lies beyond the image or out of sight has no class."""
@@ -210,27 +210,12 @@ class _Square:
         return _Square(pixels, labels, weights, regions)
 
 
-def inside_of(numbers: np.ndarray) -> np.ndarray:
-    """Numbers of regions (S, S) int32 -> (S, S) int64: 1 inside, 0 on an edge, -1 in no region.
-
-    An edge is a pixel beside one of another region, or of none; of what lies beyond the square
-    nothing is known.
-    """
-    inside = np.ones(numbers.shape, np.int64)
-    for here, there in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
-        differ = numbers[here] != numbers[there]
-        inside[here][differ] = 0
-        inside[there][differ] = 0
-    inside[numbers < 0] = -1
-    return inside
-
-
-def vectors_at(numbers: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """Vectors (R, D) of the regions on a grid of every STRIDE-th of ``numbers`` (S, S) int32.
+def vectors_at(regions: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """Vectors (R, D) of the regions on a grid of every STRIDE-th of their numbers (S, S).
 
     (S / STRIDE, S / STRIDE, D) float32, 0 in no region.
     """
-    some = numbers[STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE]
+    some = regions[STRIDE // 2 :: STRIDE, STRIDE // 2 :: STRIDE]
     found = np.zeros((*some.shape, vectors.shape[1]), np.float32)
     found[some >= 0] = vectors[some[some >= 0]]
     return found

@@ -14,11 +14,12 @@ from alps.trainer.segmentation.recipe import (
     EvaluationSettings,
     ModelSettings,
     RunOptions,
+    SelfTrainingSettings,
     TrainSettings,
 )
 
 # The plan decides these for each of its trainings.
-DECIDED = ("steps", "seed", "fraction", "targets", "init")
+DECIDED = ("steps", "seed", "fraction", "targets", "init", "unlabelled")
 
 
 @click.command(cls=SectionCommand)
@@ -37,6 +38,7 @@ DECIDED = ("steps", "seed", "fraction", "targets", "init")
     RunOptions,
     ModelSettings,
     TrainSettings,
+    SelfTrainingSettings,
     PseudoSettings,
     DataSettings,
     EvaluationSettings,

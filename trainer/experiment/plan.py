@@ -11,6 +11,7 @@ from alps.trainer.data.settings import TARGETS, PseudoSettings, check_pseudo
 SCRATCH, BASELINE = "scratch", "baseline"
 # Arms of a name of their own: what is pre-trained on, None for nothing. Others are named by their
 # targets, masks+vectors say.
+SELF_TRAINED = "+unlabelled"  # ends an arm that learns from the images of LABELS in fine-tuning
 NAMED = {SCRATCH: None, BASELINE: None, "alps": PseudoSettings.targets}
 TOLD = {
     SCRATCH: "from scratch",
@@ -21,14 +22,21 @@ TOLD = {
 }
 
 
-def targets_of(arm: str) -> str | None:
-    """What an arm is pre-trained on, as --targets has it; None for nothing."""
-    return NAMED[arm] if arm in NAMED else arm.replace("+", ",")
+def targets_of(start: str) -> str | None:
+    """What a start is pre-trained on, as --targets has it; None for nothing."""
+    return NAMED[start] if start in NAMED else start.replace("+", ",")
+
+
+def start_of(arm: str) -> str:
+    """An arm without what its fine-tuning does besides."""
+    return arm.removesuffix(SELF_TRAINED)
 
 
 def told(arm: str) -> str:
     """What a table calls an arm."""
-    return TOLD.get(arm, "pre-trained on " + arm.replace("+", ", "))
+    start = start_of(arm)
+    words = TOLD.get(start, "pre-trained on " + start.replace("+", ", "))
+    return words if start == arm else f"{words}, self-training"
 
 
 @dataclass(frozen=True)
@@ -41,7 +49,8 @@ class ExperimentSettings:
         "scratch,alps,masks,shuffled",
         "What is compared: scratch; alps, with the default --targets of alps pretrain; other "
         "targets, joined by a plus: masks, shuffled (controls), classes+vectors, …; baseline, from "
-        "the checkpoint of --init-baseline.",
+        "the checkpoint of --init-baseline. With +unlabelled (scratch+unlabelled) fine-tuning is "
+        "self-training too, on LABELS.",
     )
     fractions: str = setting("0.01,0.05,0.1,1", "Shares of the labels to fine-tune on.")
     seeds: int = setting(3, "Repetitions, each with other subsets, head and order: 0, 1, 2, …")
@@ -62,7 +71,7 @@ class ExperimentSettings:
 class Pretraining:
     """A start to fine-tune from."""
 
-    arm: str
+    arm: str  # the first that starts from it, without its self-training
     seed: int
 
     @property
@@ -116,13 +125,13 @@ def make_plan(settings: ExperimentSettings) -> Plan:
     check_range(settings, "finetune_steps", 1, 100_000_000)
     check_range(settings, "pretrain_rate", 0, 1)
     starts = {
-        (arm, seed): Pretraining(arm, seed)
+        (start, seed): Pretraining(start, seed)
         for seed in range(settings.pretrain_seeds)
-        for arm in arms
-        if targets_of(arm) is not None
+        for start in map(start_of, arms)
+        if targets_of(start) is not None
     }
     finetunings = tuple(
-        Finetuning(arm, fraction, seed, starts.get((arm, seed % settings.pretrain_seeds)))
+        Finetuning(arm, fraction, seed, starts.get((start_of(arm), seed % settings.pretrain_seeds)))
         for seed in range(settings.seeds)
         for fraction in fractions
         for arm in arms
@@ -133,7 +142,7 @@ def make_plan(settings: ExperimentSettings) -> Plan:
 def _check_arms(arms: tuple[str, ...], settings: ExperimentSettings) -> None:
     """Raise SettingsError for an arm that is none, or is there twice."""
     for arm in arms:
-        targets = targets_of(arm)
+        targets = targets_of(start_of(arm))
         try:
             if targets is not None:
                 check_pseudo(PseudoSettings(targets))
@@ -144,7 +153,7 @@ def _check_arms(arms: tuple[str, ...], settings: ExperimentSettings) -> None:
             ) from None
     if len(set(arms)) < len(arms):
         raise SettingsError(f"--arms {settings.arms}: give each once")
-    if (BASELINE in arms) != (settings.init_baseline is not None):
+    if (BASELINE in map(start_of, arms)) != (settings.init_baseline is not None):
         raise SettingsError(
             "--init-baseline gives the checkpoint of the arm baseline: give both or neither"
         )

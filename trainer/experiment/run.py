@@ -17,7 +17,6 @@ import torch
 from alps.engine.base.errors import SettingsError, SourceError
 from alps.engine.base.progress import Progress
 from alps.engine.base.stopping import children_without_ctrl_c
-from alps.engine.settings import ReadSettings
 from alps.trainer.data.find import find_data
 from alps.trainer.data.settings import DataSettings, PseudoSettings
 from alps.trainer.experiment.plan import (
@@ -27,14 +26,16 @@ from alps.trainer.experiment.plan import (
     Plan,
     Pretraining,
     make_plan,
+    start_of,
     targets_of,
 )
 from alps.trainer.experiment.report import Measured, Outcome
-from alps.trainer.segmentation.recipe import ModelSettings, RunOptions
+from alps.trainer.segmentation.recipe import ModelSettings, RunOptions, SelfTrainingSettings
 from alps.trainer.segmentation.run import (
     Recipe,
     Result,
     finetune,
+    for_run_folder,
     prepared,
     pretrain,
 )
@@ -148,7 +149,7 @@ def _carry_out(
                     finetune,
                     data,
                     folder.root / "finetune" / run.name,
-                    _to_finetune(experiment, run, folder),
+                    _to_finetune(experiment, run, folder, str(labels)),
                     options,
                 )
                 for run in plan.finetunings
@@ -174,21 +175,21 @@ def _to_pretrain(experiment: Experiment, start: Pretraining) -> Recipe:
         fraction=1.0,
         class_weights="none",
     )
-    # The pseudo-labels' images are not those of DATA: their names follow other rules.
-    data = replace(
-        recipe.data, classes=None, train=None, test=None, scene=None, label_threshold=None,
-        label_ignore=None, reduce_zero=False, **asdict(ReadSettings()),
-    )  # fmt: skip
     targets = targets_of(start.arm)
     assert targets is not None  # nothing is pre-trained for the other arms
     pseudo = replace(recipe.pseudo, targets=targets)
     model = replace(recipe.model, keep=ModelSettings.keep)  # says how fine-tunings start
-    return replace(recipe, model=model, train=train, pseudo=pseudo, data=data)
+    own = replace(recipe, model=model, train=train, pseudo=pseudo)
+    return for_run_folder(replace(own, self_training=SelfTrainingSettings()))
 
 
-def _to_finetune(experiment: Experiment, run: Finetuning, folder: ExperimentFolder) -> Recipe:
+def _to_finetune(
+    experiment: Experiment, run: Finetuning, folder: ExperimentFolder, labels: str
+) -> Recipe:
     recipe = experiment.recipe
-    init = experiment.settings.init_baseline if run.arm == BASELINE else None
+    start, init = start_of(run.arm), None
+    if start == BASELINE:
+        init = experiment.settings.init_baseline
     if run.start is not None:
         init = str(folder.root / "pretrain" / run.start.name)
     train = replace(
@@ -198,7 +199,10 @@ def _to_finetune(experiment: Experiment, run: Finetuning, folder: ExperimentFold
         seed=run.seed,
     )
     model = replace(recipe.model, init=init)
-    return replace(recipe, model=model, train=train, pseudo=PseudoSettings())
+    # Unless the arm says so nothing but the real labels is learnt.
+    unlabelled = None if start == run.arm else labels
+    own = replace(recipe.self_training, unlabelled=unlabelled)
+    return replace(recipe, model=model, train=train, pseudo=PseudoSettings(), self_training=own)
 
 
 def _decode_first(
@@ -210,9 +214,7 @@ def _decode_first(
     where.mkdir(parents=True, exist_ok=True)
     report = where.parent / "data_report.txt"
     for start in plan.pretrainings:
-        own = _to_pretrain(experiment, start)
-        own = replace(own, data=replace(own.data, hold_out=0))
-        prepared(own, labels, where, ("train",), report)
+        prepared(_to_pretrain(experiment, start), labels, where, ("train",), report)
     # Trainings differ in their seeds, decoded images do not.
     prepared(replace(experiment.recipe, pseudo=PseudoSettings()), data, where, BOTH, report)
 

@@ -14,6 +14,7 @@ from alps.trainer.segmentation.recipe import (
     EvaluationSettings,
     ModelSettings,
     RunOptions,
+    SelfTrainingSettings,
     TrainSettings,
 )
 
@@ -52,7 +53,9 @@ def pretrain(labels: Path, out: Path, **values: Any) -> None:
 @click.command(cls=SectionCommand)
 @data_argument
 @out_argument
-@settings_options(RunOptions, ModelSettings, TrainSettings, DataSettings, EvaluationSettings)
+@settings_options(
+    RunOptions, ModelSettings, TrainSettings, SelfTrainingSettings, DataSettings, EvaluationSettings
+)
 def finetune(data: Path, out: Path, **values: Any) -> None:
     """Teach a model the real labels of DATA, or a fraction of them, and measure it.
 

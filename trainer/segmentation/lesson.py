@@ -7,7 +7,7 @@ torchrun --nproc-per-node 8 --no-python alps pretrain RUN PRE --batch 64
 
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -25,7 +25,10 @@ from alps.trainer.segmentation.batch_norm import share_batch_norm
 from alps.trainer.segmentation.folder import TrainingFolder
 from alps.trainer.segmentation.models import coarse_logits
 from alps.trainer.segmentation.recipe import RunOptions, TrainSettings
+from alps.trainer.segmentation.self_training import Unlabelled
 from alps.trainer.segmentation.targets import Target, losses, totals
+
+Both = tuple[Batch, Batch | None]
 
 
 @dataclass(frozen=True)
@@ -40,10 +43,21 @@ class Workshop:
     validate: Callable[[nn.Module], Mapping[str, float]]  # model -> measures
 
 
-def teach(state: State, samples: Drawn, targets: Sequence[Target], shop: Workshop) -> None:
+def teach(
+    state: State,
+    samples: Drawn,
+    targets: Sequence[Target],
+    shop: Workshop,
+    unlabelled: Unlabelled | None = None,
+) -> None:
     """Go from where ``state`` is to the last step.
 
-    targets: in the order of the channels of the last layer.
+    Args:
+        state: what learns.
+        samples: crops with labels.
+        targets: in the order of the channels of the last layer.
+        shop: where and how.
+        unlabelled: crops without, that the running average of the weights labels.
 
     Raises:
         AlpsError: the loss is no number any more.
@@ -66,7 +80,7 @@ def teach(state: State, samples: Drawn, targets: Sequence[Target], shop: Worksho
     )
     train(
         state,
-        _Lesson(state, samples, targets, shop),
+        _Lesson(state, samples, targets, shop, unlabelled),
         plan,
         shop.folder.checkpoint,
         log,
@@ -97,46 +111,84 @@ class _Forward(nn.Module):
             return coarse_logits(self.model, pixels)
 
 
+@dataclass(frozen=True)
+class _Part:
+    """Crops of a step, and what is learnt of them."""
+
+    batch: Batch
+    targets: Sequence[Target]
+    weight: float = 1.0
+
+
 class _Lesson:
     def __init__(
-        self, state: State, samples: Drawn, targets: Sequence[Target], shop: Workshop
+        self,
+        state: State,
+        samples: Drawn,
+        targets: Sequence[Target],
+        shop: Workshop,
+        unlabelled: Unlabelled | None,
     ) -> None:
         self._state, self._samples, self._shop, self._targets = state, samples, shop, targets
+        self._unlabelled = unlabelled
         share_batch_norm(state.model)
         self._module = shop.group.together(_Forward(state.model, shop.autocast))
 
-    def batches(self, steps: range) -> Generator[Batch, None, None]:
+    def batches(self, steps: range) -> Generator[Both, None, None]:
+        """For each step crops with labels, and crops without where they are learnt from."""
+        begin = steps.stop if self._unlabelled is None else self._unlabelled.begin(steps.stop)
+        later = range(min(max(steps.start, begin), steps.stop), steps.stop)
+        with ExitStack() as stack:
+            labelled = stack.enter_context(closing(self._drawn(self._samples, steps)))
+            others: Generator[Batch, None, None] | None = None
+            if self._unlabelled is not None and later:
+                others = stack.enter_context(closing(self._drawn(self._unlabelled.samples, later)))
+            for step in steps:
+                yield next(labelled), None if others is None or step < begin else next(others)
+
+    def _drawn(self, samples: Drawn, steps: range) -> Generator[Batch, None, None]:
         size, group = self._shop.settings.batch, self._shop.group
         workers = self._shop.options.workers
-        return batches(self._samples, steps, size, group.share(size), workers=workers)
+        return batches(samples, steps, size, group.share(size), workers=workers)
 
-    def learn(self, batch: Batch, step: int) -> Learnt:
+    def learn(self, batch: Both, step: int) -> Learnt:
         """Gradients of the sum of the targets' mean losses over the places of all processes."""
         group = self._shop.group
         torch.manual_seed(_seed(self._shop.settings.seed, step, group))
-        batch = batch.to(group.device)
-        parts = min(self._shop.settings.accumulate, len(batch.pixels))
-        counts, total = totals(self._targets, batch)
+        labelled, others = batch
+        parts = [_Part(labelled.to(group.device), self._targets)]
+        if self._unlabelled is not None and others is not None:
+            told = self._unlabelled.labelled(self._state.result, others.to(group.device), step)
+            parts.append(_Part(told, [self._unlabelled.target], self._unlabelled.weight))
+        means = {}
+        for part in parts:
+            means |= self._learn_part(part, is_last=part is parts[-1])
+        measures = {"loss": torch.stack(list(means.values())).sum()}
+        if len(means) > 1:
+            measures |= {f"loss_{name}": mean for name, mean in means.items()}
+        return Learnt(measures)
+
+    def _learn_part(self, part: _Part, *, is_last: bool) -> dict[str, Tensor]:
+        """Add gradients; returns the mean loss of each target, over all processes."""
+        group, crops = self._shop.group, len(part.batch.pixels)
+        counts, total = totals(part.targets, part.batch)
         # One mean over all places of a step, however they are shared out. At least 1, for a step
         # that saw no label.
-        whole = group.sum(total).clamp(min=1)
+        whole = group.sum(total).clamp(min=1) / part.weight
         sums = torch.zeros_like(whole)
-        bounds = [len(batch.pixels) * i // parts for i in range(parts + 1)]
+        pieces = min(self._shop.settings.accumulate, crops)
+        bounds = [crops * i // pieces for i in range(pieces + 1)]
         for start, end in pairwise(bounds):
-            some = batch.part(start, end)
-            waits = end < len(batch.pixels)
+            some = part.batch.part(start, end)
+            waits = end < crops or not is_last
             with self._apart() if waits else nullcontext():
                 found = self._module(some.pixels)
-                own = losses(self._targets, found, some, [one[start:end] for one in counts])
+                own = losses(part.targets, found, some, [one[start:end] for one in counts])
                 # Processes' gradients are averaged; their sum is wanted.
                 (own * (group.size / whole).float()).sum().backward()
             sums += own.detach().to(sums.dtype)
         means = group.sum(sums) / whole
-        measures = {"loss": means.sum()}
-        if len(self._targets) > 1:
-            names = (f"loss_{target.name}" for target in self._targets)
-            measures |= dict(zip(names, means, strict=True))
-        return Learnt(measures)
+        return dict(zip((target.name for target in part.targets), means, strict=True))
 
     def _apart(self) -> AbstractContextManager[None]:
         """Within it gradients are not yet summed over processes."""

@@ -9,6 +9,7 @@ from alps.trainer.checks import PRECISIONS, check_choice, check_range
 from alps.trainer.data.settings import UNITS
 
 KEPT = ("encoder", "decoder", "all")  # of a model that another one starts from
+TEACHER = 0.99  # share of the running average that stays, where --ema names none
 SCHEDULES = ("poly", "cosine", "constant")
 CLASS_WEIGHTS = ("none", "root", "inverse")
 
@@ -74,6 +75,29 @@ class TrainSettings:
 
 
 @dataclass(frozen=True)
+class SelfTrainingSettings:
+    """What is learnt beside real labels: what the model itself says of images without."""
+
+    unlabelled: str | None = setting(
+        None,
+        "Run folder of images to learn from too: the running average of the model labels them, by "
+        "a vote in each region.",
+    )
+    confidence: float = setting(
+        0.8, "Least mean probability of a region's class for it to be learnt."
+    )
+    unlabelled_weight: float = setting(1.0, "Of these labels' loss beside that of the real ones.")
+    unlabelled_from: float = setting(
+        0.25, "Share of the steps after which that begins: before it the model knows little."
+    )
+    unlabelled_colour: float = setting(
+        0.5,
+        "Most that brightness, contrast and saturation change by between what the average sees and "
+        "what the model sees.",
+    )
+
+
+@dataclass(frozen=True)
 class EvaluationSettings:
     """How a model is measured."""
 
@@ -112,7 +136,12 @@ def check_options(options: RunOptions) -> None:
     check_range(options, "workers", 1, 1024)
 
 
-def check(model: ModelSettings, train: TrainSettings, evaluation: EvaluationSettings) -> None:
+def check(
+    model: ModelSettings,
+    train: TrainSettings,
+    evaluation: EvaluationSettings,
+    unlabelled: SelfTrainingSettings,
+) -> None:
     """Raise SettingsError where a value cannot work, naming its option."""
     for owner, name, low, high in (
         (train, "steps", 0, 100_000_000),
@@ -130,6 +159,10 @@ def check(model: ModelSettings, train: TrainSettings, evaluation: EvaluationSett
         (train, "scale", 1, 8),
         (train, "colour", 0, 0.9),
         (train, "seed", 0, (1 << 63) - 1),
+        (unlabelled, "confidence", 0, 1),
+        (unlabelled, "unlabelled_weight", 0, 100),
+        (unlabelled, "unlabelled_from", 0, 1),
+        (unlabelled, "unlabelled_colour", 0, 0.9),
         (evaluation, "overlap", 0, 0.49),
         (evaluation, "eval_batch", 1, 1 << 12),
     ):

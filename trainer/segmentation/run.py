@@ -2,10 +2,12 @@
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from alps.engine.base.memory import memory_named
@@ -13,6 +15,7 @@ from alps.engine.base.records import BadRecordError, Count, as_record
 from alps.engine.labels.classes import read_classes
 from alps.engine.labels.palette import palette
 from alps.engine.run_folder.folder import RunFolder
+from alps.engine.settings import ReadSettings
 from alps.trainer.data.cache import Cache, build_cache
 from alps.trainer.data.decode import DecodeRequest
 from alps.trainer.data.find import find_data
@@ -44,6 +47,7 @@ from alps.trainer.segmentation.models import (
 )
 from alps.trainer.segmentation.predict import measure
 from alps.trainer.segmentation.recipe import RunOptions
+from alps.trainer.segmentation.self_training import Unlabelled
 from alps.trainer.segmentation.targets import targets_of
 
 
@@ -56,12 +60,19 @@ class Recipe:
     train: recipe.TrainSettings = field(default_factory=recipe.TrainSettings)
     evaluation: recipe.EvaluationSettings = field(default_factory=recipe.EvaluationSettings)
     pseudo: PseudoSettings = field(default_factory=PseudoSettings)
+    self_training: recipe.SelfTrainingSettings = field(default_factory=recipe.SelfTrainingSettings)
 
     def check(self) -> None:
         """Raise SettingsError where a value cannot work."""
         check_data(self.data)
         check_pseudo(self.pseudo)
-        recipe.check(self.model, self.train, self.evaluation)
+        recipe.check(self.model, self.train, self.evaluation, self.self_training)
+
+    def with_teacher(self) -> "Recipe":
+        """The same with a running average, which self-training needs."""
+        if self.self_training.unlabelled is None or self.train.ema > 0:
+            return self
+        return replace(self, train=replace(self.train, ema=recipe.TEACHER))
 
 
 @dataclass(frozen=True)
@@ -132,7 +143,7 @@ def train_model(
         ModelError: --init cannot be used.
         RunFolderError: ``out`` is in use, unwritable, or holds something else.
     """
-    settings, options = settings or Recipe(), options or RunOptions()
+    settings, options = (settings or Recipe()).with_teacher(), options or RunOptions()
     settings.check()
     recipe.check_options(options)
     with joined(options.device, settings.train.batch) as group:
@@ -149,8 +160,9 @@ def _carry_out(job: _Job, data: str | Path, splits: tuple[str, ...]) -> Result |
     folder, group, options = job.folder, job.group, job.options
     where = Path(options.cache) if options.cache else folder.root / "cache"
     cache = group.on_first(lambda: prepared(job.recipe, data, where, splits, folder.data_report))
+    unlabelled = group.on_first(lambda: _unlabelled_cache(job.recipe, where, folder.data_report))
     names = cache.rules.classes
-    decides = _decides(job, data, cache)
+    decides = _decides(job, data, cache, unlabelled)
     group.on_first(lambda: folder.open(decides))
     cells = Cells(cache, "train")
     train_settings = job.recipe.train
@@ -181,7 +193,7 @@ def _carry_out(job: _Job, data: str | Path, splits: tuple[str, ...]) -> Result |
     samples = Samples(cells, train_settings.crop, how, train_settings.seed)
     if training.step < train_settings.steps:
         shop = Workshop(train_settings, options, folder, group, autocast, validate)
-        teach(training, samples, targets, shop)
+        teach(training, samples, targets, shop, _unlabelled(job, unlabelled, autocast, len(names)))
     card, learnt = _card(job, data, cache), narrowed(training.result, len(names))
     group.on_first(lambda: folder.put_model(lambda part: save_model(learnt, part, card)))
     found = measured(learnt.eval())
@@ -201,6 +213,37 @@ def prepared(
     cache = build_cache(request, where)
     check_cache(cache, splits, report, skip_bad=settings.data.skip_bad)
     return cache
+
+
+def _unlabelled_cache(settings: Recipe, where: Path, report: Path) -> Cache | None:
+    """Images and regions of the run folder of --unlabelled."""
+    found = settings.self_training.unlabelled
+    if found is None:
+        return None
+    own = for_run_folder(replace(settings, pseudo=PseudoSettings("classes,masks")))
+    return prepared(own, found, where, ("train",), report)
+
+
+def _unlabelled(
+    job: _Job, cache: Cache | None, autocast: Callable[[], torch.autocast], classes: int
+) -> Unlabelled | None:
+    if cache is None:
+        return None
+    train = job.recipe.train
+    how = Augmentation(train.orientations, train.scale, train.colour)
+    samples = Samples(Cells(cache, "train"), train.crop, how, train.seed)
+    weights = torch.ones(classes, device=job.group.device)
+    return Unlabelled(samples, job.recipe.self_training, autocast, weights, train.seed)
+
+
+def for_run_folder(settings: Recipe) -> Recipe:
+    """A recipe whose data is a run folder; what was said of the real labels does not hold there."""
+    data = replace(
+        settings.data, classes=None, train=None, test=None, scene=None, label_threshold=None,
+        label_ignore=None, label_values=None, reduce_zero=False, hold_out=0,
+        **asdict(ReadSettings()),
+    )  # fmt: skip
+    return replace(settings, data=data)
 
 
 def _first_model(settings: Recipe, names: tuple[str, ...]) -> nn.Module:
@@ -225,9 +268,12 @@ def _card(job: _Job, data: str | Path, cache: Cache) -> ModelCard:
     return ModelCard(train.crop, precision, asked.shrink, found.reading.settings, colours)
 
 
-def _decides(job: _Job, data: str | Path, cache: Cache) -> dict[str, Any]:
+def _decides(job: _Job, data: str | Path, cache: Cache, unlabelled: Cache | None) -> dict[str, Any]:
     """All that the weights depend on."""
     settings = job.recipe
+    others = {}
+    if unlabelled is not None:
+        others = asdict(settings.self_training) | {"unlabelled_decoded": unlabelled.root.name}
     values = {
         "DATA": str(Path(data).absolute()),
         "decoded": cache.root.name,
@@ -237,6 +283,7 @@ def _decides(job: _Job, data: str | Path, cache: Cache) -> dict[str, Any]:
         **asdict(settings.evaluation),
         **{k: v for k, v in asdict(settings.data).items() if k != "classes"},
         **asdict(settings.pseudo),
+        **others,
         "precision": job.precision,
     }
     return json.loads(json.dumps(values))

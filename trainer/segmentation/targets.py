@@ -80,11 +80,11 @@ class Masks:
 
     def weights(self, batch: Batch) -> Tensor:
         """See ``Target``: (B, S, S)."""
-        return batch.weights * (_given(batch.inside) >= 0)
+        return batch.weights * (_given(batch.regions) >= 0)
 
     def loss(self, found: Tensor, batch: Batch, weights: Tensor) -> Tensor:
         """See ``Target``."""
-        inside = _given(batch.inside)
+        inside = inside_of(_given(batch.regions))
         return weighted_sum(at_size(found, inside.shape), inside, weights)
 
 
@@ -109,6 +109,22 @@ class Vectors:
         if found.shape[-2:] != wanted.shape[-2:]:
             found = F.interpolate(found, size=wanted.shape[-2:], mode="area")
         return ((1 - F.cosine_similarity(found, wanted, dim=1)) * weights).sum()
+
+
+def inside_of(regions: Tensor) -> Tensor:
+    """Numbers of regions (B, S, S) int64 -> (B, S, S) int64: 1 inside, 0 on an edge, -1 in none.
+
+    An edge is a pixel beside one of another region, or of none; of what lies beyond the crop
+    nothing is known.
+    """
+    inside = torch.ones_like(regions)
+    across = regions[:, :, 1:] != regions[:, :, :-1]
+    along = regions[:, 1:] != regions[:, :-1]
+    inside[:, :, 1:][across] = 0
+    inside[:, :, :-1][across] = 0
+    inside[:, 1:][along] = 0
+    inside[:, :-1][along] = 0
+    return inside.masked_fill(regions < 0, -1)
 
 
 def targets_of(pseudo: PseudoSettings, cache: Cache, of_class: Tensor) -> list[Target]:

@@ -19,7 +19,7 @@ from alps.engine.settings import ClusterSettings, RunSettings
 from alps.engine.stages.label import RunOptions as LabelOptions
 from alps.engine.stages.label import label_archive
 from alps.trainer.experiment import run as module
-from alps.trainer.experiment.plan import ExperimentSettings, make_plan
+from alps.trainer.experiment.plan import ExperimentSettings, make_plan, told
 from alps.trainer.experiment.report import Measured, Outcome
 from alps.trainer.experiment.run import Experiment, run_experiment
 from alps.trainer.segmentation.metrics import scores
@@ -40,6 +40,32 @@ def test_the_plan():
     ]  # fmt: skip
     two = make_plan(ExperimentSettings(arms="alps", fractions="1", seeds=3, pretrain_seeds=2))
     assert [run.start.seed for run in two.finetunings] == [0, 1, 0]
+
+
+def test_an_arm_may_learn_from_images_without_labels(tmp_path):
+    arms = "scratch,scratch+unlabelled,masks+vectors,masks+vectors+unlabelled"
+    plan = make_plan(ExperimentSettings(arms=arms, fractions="1", seeds=1))
+    assert [start.name for start in plan.pretrainings] == ["masks+vectors-seed0"]
+    folder = module.ExperimentFolder(tmp_path)
+    recipes = [module._to_finetune(Experiment(), run, folder, "RUN") for run in plan.finetunings]
+    assert [one.self_training.unlabelled for one in recipes] == [None, "RUN", None, "RUN"]
+    start = str(tmp_path / "pretrain" / "masks+vectors-seed0")
+    assert [one.model.init for one in recipes] == [None, None, start, start]
+    learnt = module._to_pretrain(Experiment(), plan.pretrainings[0])
+    assert learnt.pseudo.targets == "masks,vectors" and learnt.self_training.unlabelled is None
+    assert told("masks+vectors+unlabelled") == "pre-trained on masks, vectors, self-training"
+
+
+def test_a_baseline_starts_from_its_checkpoint(tmp_path):
+    settings = ExperimentSettings(arms="scratch,baseline", seeds=1, init_baseline="imagenet")
+    plan = make_plan(settings)
+    assert plan.pretrainings == ()
+    folder = module.ExperimentFolder(tmp_path)
+    inits = [
+        module._to_finetune(Experiment(settings), run, folder, "RUN").model.init
+        for run in plan.finetunings[:2]
+    ]
+    assert inits == [None, "imagenet"]
 
 
 @pytest.mark.parametrize(
