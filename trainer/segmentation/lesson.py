@@ -160,7 +160,7 @@ class _Lesson:
         if self._unlabelled is not None and others is not None:
             told = self._unlabelled.labelled(self._state.result, others.to(group.device), step)
             parts.append(_Part(told, [self._unlabelled.target], self._unlabelled.weight))
-        means = {}
+        means: dict[str, Tensor] = {}
         for part in parts:
             means |= self._learn_part(part, is_last=part is parts[-1])
         measures = {"loss": torch.stack(list(means.values())).sum()}
