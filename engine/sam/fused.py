@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from alps.engine.sam.config import SamConfig
-from alps.engine.sam.mask_decoder import Attention
+from alps.engine.sam.mask_decoder import Attention, TwoWayBlock
 from alps.engine.sam.model import Sam
 from alps.engine.sam.rows import (
     HEAD_ROWS,
@@ -28,6 +28,7 @@ from alps.engine.sam.rows import (
     power_below,
     scaled_heads,
     value_rows,
+    without_mean,
 )
 from alps.kernels.decoder.gpu import launch as kernels
 from alps.kernels.decoder.gpu.launch import Chosen, Launch, Layer, Look, Norm, Tiles, Upscaling
@@ -146,11 +147,16 @@ class FusedDecoder:
         """Kernels go to the current device."""
         return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
-    def _products(self, device: torch.device) -> AbstractContextManager:
-        """Products of tokens in the form's type, what is added to in float32."""
+    def _perceive(self, layer: TwoWayBlock, tokens: Tensor) -> Tensor:
+        """The layer's feed-forward part: most of the work on tokens, the rest of which is float32.
+
+        Rounding its products costs nothing that shows; rounding the others trebles the error.
+        """
         if self.form.exact:
-            return nullcontext()
-        return torch.autocast(device.type, self.form.dtype)
+            return layer.norm3(tokens + layer.mlp(tokens))
+        with torch.autocast(tokens.device.type, self.form.dtype):
+            change = layer.mlp(tokens)
+        return layer.norm3(tokens + change)
 
     def _share(self, embeddings: Tensor) -> tuple[Tiles, Tensor, Tensor, Tensor]:
         """What the points of each image share: rows of it, keys and values (B, H, P, d) of the
@@ -160,10 +166,10 @@ class FusedDecoder:
         placed = tokens + self.prompts.dense_positions().flatten(1).T
         first = self.decoder.transformer.layers[0]
         look, mark = first.cross_attn_token_to_image, first.cross_attn_image_to_token
-        with self._products(embeddings.device):
-            keys, values = look.k_proj(placed), look.v_proj(tokens)
-            queries = mark.q_proj(placed)
-        rows, unscale = self.form.rows(queries)
+        keys, values = look.k_proj(placed), look.v_proj(tokens)
+        # Softmax over pixels does not see what all of them share: smaller keys round less.
+        keys = keys - keys.mean(1, keepdim=True)
+        rows, unscale = self.form.rows(mark.q_proj(placed))
         image = tokens - tokens.mean(-1, keepdim=True)
         tiles = Tiles(rows.contiguous(), self._stored(image).contiguous())
         return tiles, by_head(keys, look.heads), by_head(values, look.heads), unscale
@@ -188,29 +194,38 @@ class FusedDecoder:
         one, two = transformer.layers
         labels = torch.ones(len(xy), 1, dtype=torch.int64, device=device)
         prompt = self.decoder.with_output_tokens(self.prompts.points(xy[:, None], labels))
-        with self._products(device):
-            tokens = one.attend_to_tokens(prompt[None], prompt[None])[0]
-            seen = _look_at_shared(one.cross_attn_token_to_image, tokens + prompt, keys, values)
-            tokens = one.norm2(tokens + seen)
-            tokens = one.norm3(tokens + one.mlp(tokens))
-            layers = [(self._first_rows(tokens, tokens + prompt, of_queries), self.norms[0])]
-            tokens = two.attend_to_tokens(tokens[None], prompt[None])[0]
-            look = two.cross_attn_token_to_image
-            seen = self._look(tiles, tile, layers, look, tokens + prompt)
-            tokens = two.norm2(tokens + seen)
-            tokens = two.norm3(tokens + two.mlp(tokens))
-            layers.append((self._second_rows(tokens, tokens + prompt), self.norms[1]))
-            tokens, prompt = tokens[:, self.read], prompt[:, self.read]
-            look = transformer.final_attn_token_to_image
-            seen = self._look(tiles, tile, layers, look, tokens + prompt)
-            tokens = transformer.norm_final_attn(tokens + seen)
-            predicted_iou = self.decoder.iou_prediction_head(tokens[:, 0])[:, 1:].float()
+        tokens = one.attend_to_tokens(prompt[None], prompt[None])[0]
+        seen = self._look_at_shared(one.cross_attn_token_to_image, tokens + prompt, keys, values)
+        tokens = self._perceive(one, one.norm2(tokens + seen))
+        layers = [(self._first_rows(tokens, tokens + prompt, of_queries), self.norms[0])]
+        tokens = two.attend_to_tokens(tokens[None], prompt[None])[0]
+        look = two.cross_attn_token_to_image
+        seen = self._look(tiles, tile, layers, look, tokens + prompt)
+        tokens = self._perceive(two, two.norm2(tokens + seen))
+        layers.append((self._second_rows(tokens, tokens + prompt), self.norms[1]))
+        tokens, prompt = tokens[:, self.read], prompt[:, self.read]
+        look = transformer.final_attn_token_to_image
+        seen = self._look(tiles, tile, layers, look, tokens + prompt)
+        tokens = transformer.norm_final_attn(tokens + seen)
+        predicted_iou = self.decoder.iou_prediction_head(tokens[:, 0])[:, 1:].contiguous()
         return layers, tokens[:, 1:], predicted_iou
+
+    def _look_at_shared(
+        self, look: Attention, asking: Tensor, keys: Tensor, values: Tensor
+    ) -> Tensor:
+        """Tokens (B · N, T, C) to image, whose keys and values (B, H, P, d) its points share."""
+        images, tokens = len(keys), asking.shape[1]
+        query = by_head(look.q_proj(asking).unflatten(0, (images, -1)).flatten(1, 2), look.heads)
+        keys, values, query = (self._stored(array) for array in (keys, values, query))
+        seen = F.scaled_dot_product_attention(query, keys, values).float()  # (B, H, N · T, d)
+        seen = seen.transpose(1, 2).flatten(2).unflatten(1, (-1, tokens)).flatten(0, 1)
+        return look.out_proj(seen)
 
     def _first_rows(self, tokens: Tensor, placed: Tensor, of_queries: Tensor) -> Layer:
         """First layer, image to tokens (N, T, C); of_queries: what takes their scale away."""
         mark = self.decoder.transformer.layers[0].cross_attn_image_to_token
-        keys, of_keys = self.form.rows(own_columns(scaled_heads(mark.k_proj, placed, mark.heads)))
+        own = without_mean(scaled_heads(mark.k_proj, placed, mark.heads))
+        keys, of_keys = self.form.rows(own_columns(own))
         rows = value_rows(mark, tokens)
         rows = rows - rows.mean(-1, keepdim=True)
         values, of_values = self.form.rows(padded(rows))
@@ -220,7 +235,7 @@ class FusedDecoder:
         """Second layer, image to tokens (N, T, C)."""
         mark = self.decoder.transformer.layers[1].cross_attn_image_to_token
         before = self.folding[0]
-        own = scaled_heads(mark.k_proj, placed, mark.heads)
+        own = without_mean(scaled_heads(mark.k_proj, placed, mark.heads))
         rows = absorbed(own, mark.q_proj)
         asked = mark.q_proj.bias.float().unflatten(0, (mark.heads, -1))  # (H, d)
         bias = (own * asked[:, None]).sum(-1) + before.constant(rows)
@@ -276,9 +291,8 @@ class FusedDecoder:
         """Fill slots of ``logits`` with the masks of points (N, 3, C) that have one, (N, 3)."""
         device = slots.device
         mlps = self.decoder.output_hypernetworks_mlps[1:]
-        with self._products(device):
-            each = [mlp(mask_tokens[:, index]) for index, mlp in enumerate(mlps)]
-        vectors, unscale = self.form.rows(blocks_of_masks(torch.stack(each, dim=2).float()))
+        each = [mlp(mask_tokens[:, index]) for index, mlp in enumerate(mlps)]
+        vectors, unscale = self.form.rows(blocks_of_masks(torch.stack(each, dim=2)))
         hyper = vectors, unscale / self.upscaling.scales[2]
         wanted = (slots >= 0).any(1)
         many = len(wanted)
@@ -355,11 +369,3 @@ _WEIGHTS = 2.0**15  # the scale of softmax's results as operands in the kernels
 def _slotted(values: Tensor, at: Tensor, slots: int) -> Tensor:
     """Values (B, M) to their slots (B, slots), those at ``slots`` to none."""
     return values.new_zeros(len(values), slots + 1).scatter_(1, at, values)[:, :slots]
-
-
-def _look_at_shared(look: Attention, asking: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-    """Tokens (B · N, T, C) to image, whose keys and values (B, H, P, d) an image's points share."""
-    images, tokens = len(keys), asking.shape[1]
-    query = by_head(look.q_proj(asking).unflatten(0, (images, -1)).flatten(1, 2), look.heads)
-    seen = F.scaled_dot_product_attention(query, keys, values)  # (B, H, N · T, d)
-    return look.out_proj(seen.transpose(1, 2).flatten(2).unflatten(1, (-1, tokens)).flatten(0, 1))

@@ -130,6 +130,11 @@ def scaled_heads(projection: nn.Linear, tokens: Tensor, heads: int) -> Tensor:
     return own * (own.shape[-1] ** -0.5 * math.log2(math.e))
 
 
+def without_mean(keys: Tensor) -> Tensor:
+    """Keys (N, H, T, d) less their mean over T, which softmax over T does not see: they round less."""
+    return keys - keys.mean(2, keepdim=True)
+
+
 def absorbed(own: Tensor, projection: nn.Linear) -> Tensor:
     """(N, H, T, d) times each head's part of a projection's weight (H · d, C): (N, H, T, C)."""
     return (own @ projection.weight.unflatten(0, (own.shape[1], -1))).float()
