@@ -131,7 +131,7 @@ def scaled_heads(projection: nn.Linear, tokens: Tensor, heads: int) -> Tensor:
 
 
 def without_mean(keys: Tensor) -> Tensor:
-    """Keys (N, H, T, d) less their mean over T, which softmax over T does not see: they round less."""
+    """Keys (N, H, T, d) less their mean over T, which softmax does not see: they round less."""
     return keys - keys.mean(2, keepdim=True)
 
 
