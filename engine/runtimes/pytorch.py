@@ -18,6 +18,7 @@ from alps.engine.runtimes.batching import (
     wait_for,
 )
 from alps.engine.runtimes.full_float32 import full_float32
+from alps.engine.runtimes.gpu.decoder import GpuDecoder, gpu_decoder, with_room
 from alps.engine.runtimes.gpu.encoder import GpuEncoder, gpu_encoder
 from alps.engine.runtimes.gpu.packed import PackedImages
 from alps.engine.runtimes.protocol import DecodedMasks, Encoding, ImagePart
@@ -40,7 +41,8 @@ class TorchRuntime(InPasses):
             (norms and softmax stay in fp32) and change some masks.
         decoder: how points are decoded. ``absorbed`` moves projections to the tokens' side;
             ``compiled`` is that with the pixel side in the CPU's kernels; ``plain`` is the network
-            as it was trained. ``auto``: compiled on a CPU, absorbed elsewhere.
+            as it was trained. ``auto``: compiled on a CPU, on a GPU kernels of ours that store
+            no image tokens, absorbed where these do not run.
 
     Raises:
         SettingsError: an argument is none of these, or not possible on this device.
@@ -54,6 +56,11 @@ class TorchRuntime(InPasses):
             raise SettingsError(f"precision {precision!r}: give one of {', '.join(PRECISIONS)}")
         self.precision = precision
         self.on_callers_cores = on_cpu = sam.device.type == "cpu"
+        self._try_kernels = decoder == "auto" and sam.device.type == "cuda"
+        if self._try_kernels:
+            self.capacity = with_room(self.capacity, sam)
+        self._gpu_decoder: GpuDecoder | None = None
+        self._trying = threading.Lock()
         if decoder == "auto":
             decoder = "compiled" if on_cpu else "absorbed"
         if decoder not in ("compiled", "absorbed", "plain"):
@@ -119,6 +126,24 @@ class TorchRuntime(InPasses):
                     self._on_gpu = gpu_encoder(self.sam, self.precision)
                 self._made = True
         return self._on_gpu
+
+    def decode(
+        self, embedding: Tensor, points: Tensor, pred_iou_thresh: float, points_per_batch: int = 64
+    ) -> Iterator[DecodedMasks]:
+        """Masks of points (N, 2) whose predicted IoU passes; see ``Runtime``."""
+        kernels = self._decoder_of_ours()
+        if kernels is None:
+            return super().decode(embedding, points, pred_iou_thresh, points_per_batch)
+        at_once = max(points_per_batch, self.capacity.points)
+        return kernels.decode(embedding, points, pred_iou_thresh, at_once)
+
+    def _decoder_of_ours(self) -> GpuDecoder | None:
+        """A GPU's, made and tried at the first use: half a runtime may encode only."""
+        with self._trying:
+            if self._try_kernels:
+                self._gpu_decoder = gpu_decoder(self.sam, self.precision)
+                self._try_kernels = False
+        return self._gpu_decoder
 
     def _share(self, embedding: Tensor) -> Any:
         with self._autocast(self._decoder_precision):

@@ -17,7 +17,6 @@ from alps.engine.sam.config import SamConfig
 from alps.engine.sam.mask_decoder import Attention, TwoWayBlock
 from alps.engine.sam.model import Sam
 from alps.engine.sam.rows import (
-    HEAD_ROWS,
     Folding,
     Form,
     absorbed,
@@ -58,15 +57,15 @@ class FoundMasks:
     finite: Tensor  # (B,) bool; False: a value left float16's range, and masks may be missing
 
 
-def refusal(config: SamConfig, tokens: int) -> str | None:
-    """Why the kernels cannot run a network whose prompts have so many tokens; None if they can."""
+def refusal(config: SamConfig) -> str | None:
+    """Why the kernels cannot run a network, None if they can."""
     channels, heads = config.embedding_channels, config.decoder_heads
     if config.decoder_depth != 2:
         return f"it has {config.decoder_depth} decoder layers instead of 2"
     if channels not in (64, 128, 256) or heads not in (2, 4, 8) or config.multimask_outputs != 3:
         return f"its decoder has {channels} channels and {heads} heads"
-    if config.embedding_size not in (16, 32, 64) or tokens > HEAD_ROWS:
-        return f"its embedding is {config.embedding_size} a side, its prompts have {tokens} tokens"
+    if config.embedding_size not in (16, 32, 64):
+        return f"its embedding is {config.embedding_size} a side, not 16, 32 or 64"
     return None
 
 
@@ -75,7 +74,7 @@ class FusedDecoder:
 
     Args:
         sam: whose prompt encoder and mask decoder are run, where their weights lie; ``refusal``
-            says None of it.
+            has none of it.
         launch: form of the products and shape of the kernels' blocks.
     """
 
@@ -89,8 +88,8 @@ class FusedDecoder:
         self.tokens = 1 + masks + 2  # the point's: its place, and what says that no box follows
         layers = self.decoder.transformer.layers
         self.folding = [Folding.of(layer.norm4) for layer in layers]
-        positions = self.prompts.dense_positions().flatten(1).T
-        self.norms = [self._norm(folding, positions) for folding in self.folding]
+        self.positions = self.prompts.dense_positions().flatten(1).T.contiguous()  # (P, C)
+        self.norms = [self._norm(folding) for folding in self.folding]
         self.upscaling = self._prepare_upscaling()
 
     @torch.inference_mode()
@@ -163,7 +162,7 @@ class FusedDecoder:
         first layer's look, and what takes the scale of the queries away (B,).
         """
         tokens = (embeddings.float() + self.prompts.no_mask()).flatten(2).mT  # (B, P, C)
-        placed = tokens + self.prompts.dense_positions().flatten(1).T
+        placed = tokens + self.positions
         first = self.decoder.transformer.layers[0]
         look, mark = first.cross_attn_token_to_image, first.cross_attn_image_to_token
         keys, values = look.k_proj(placed), look.v_proj(tokens)
@@ -311,8 +310,8 @@ class FusedDecoder:
                 self.launch, image, self.upscaling, hyper, slots, chosen, first, logits
             )
 
-    def _norm(self, folding: Folding, positions: Tensor) -> Norm:
-        places = folding.places(positions)
+    def _norm(self, folding: Folding) -> Norm:
+        places = folding.places(self.positions)
         scale = 1.0
         if self.form.exact:
             scale = power_below(max(folding.bound(), float(places.abs().max())))

@@ -1,0 +1,173 @@
+"""The mask decoder on a GPU in kernels of ours, for all points of an image at once.
+
+They are tried once beside PyTorch's products on an embedding of noise; where they do not run or
+give something else, PyTorch decodes and the log says why.
+"""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from alps.engine.base.memory import is_out_of_memory
+from alps.engine.runtimes.full_float32 import full_float32
+from alps.engine.runtimes.protocol import Capacity, DecodedMasks
+from alps.engine.sam.absorbed import AbsorbedDecoder
+from alps.engine.sam.model import Network, Sam
+from alps.kernels.base.gpu import triton_missing
+
+if TYPE_CHECKING:
+    from alps.engine.sam.fused import FoundMasks, FusedDecoder
+
+_log = logging.getLogger(__name__)
+
+# Relative error, root mean square, to float32's: several times what each type costs.
+FORGIVEN = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 8e-2}
+_TRIED = 4  # points
+# Few image tokens are kept, so a pass takes so many times the points of one by PyTorch's products.
+_POINTS = 4
+
+
+class GpuDecoder:
+    """Answers points on one image at a time, all in one launch of each kernel.
+
+    Masks go into slots, half as many again as points. An image that has more is decoded again with
+    room for all; so is, in bf16, one whose values leave what fp16 holds, 65504. Both depend on the
+    image and its points alone.
+
+    Args:
+        fused: the decoder.
+        wider: makes one that holds greater values; None: there is none.
+    """
+
+    def __init__(self, fused: "FusedDecoder", wider: "FusedDecoder | None" = None) -> None:
+        self._fused, self._wider = fused, wider
+
+    @torch.inference_mode()
+    def decode(
+        self, embedding: Tensor, points: Tensor, threshold: float, at_once: int
+    ) -> Iterator[DecodedMasks]:
+        """As ``Runtime.decode``, ``at_once`` points in a launch."""
+        points = points.to(embedding.device, torch.float32)
+        for first in range(0, len(points), at_once):
+            some = points[first : first + at_once]
+            found, count = self._found(embedding, some, threshold)
+            yield DecodedMasks(
+                logits=found.logits[0, :count],
+                predicted_iou=found.predicted_iou[0, :count],
+                point_index=found.point[0, :count] + first,
+            )
+
+    def _found(
+        self, embedding: Tensor, points: Tensor, threshold: float
+    ) -> "tuple[FoundMasks, int]":
+        every = 3 * len(points)
+        slots = every if threshold <= 0 else -(-every // 2)
+        found, count, finite = _decoded(self._fused, embedding, points, threshold, slots)
+        fused = self._fused
+        if not finite and self._wider is not None:
+            _log.info("an image's values leave float16's range: it is decoded in bf16")
+            fused = self._wider
+            found, count, _ = _decoded(fused, embedding, points, threshold, slots)
+        if count > slots:
+            found, count, _ = _decoded(fused, embedding, points, threshold, every)
+        return found, count
+
+
+def _decoded(
+    fused: "FusedDecoder", embedding: Tensor, points: Tensor, threshold: float, slots: int
+) -> "tuple[FoundMasks, int, bool]":
+    """Masks, how many, and whether they can be trusted; all kernels have ended."""
+    asked = torch.ones(1, len(points), dtype=torch.bool, device=points.device)
+    with full_float32():
+        found = fused.decode(embedding[None], points[None], asked, threshold, slots)
+    count, finite = torch.stack([found.count[0], found.finite[0].long()]).tolist()  # waits
+    return found, count, bool(finite)
+
+
+def with_room(capacity: Capacity, sam: Network) -> Capacity:
+    """What a device takes at once where the kernels may run on it: more points in a pass."""
+    return capacity if _refusal(sam) else replace(capacity, points=_POINTS * capacity.points)
+
+
+def gpu_decoder(sam: Network, precision: str) -> GpuDecoder | None:
+    """The decoder for where a network's weights lie; None, and a line in the log, if none works."""
+    reason = _refusal(sam)
+    made = None
+    if reason is None:
+        try:
+            made = _made(sam, precision)
+            reason = _fault(made, sam, precision)
+        except Exception as error:  # whatever Triton, its compiler or the driver say
+            if is_out_of_memory(error):
+                raise
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    if reason is None:
+        return made
+    _log.warning("points are decoded by PyTorch, which is slower: %s", reason)
+    return None
+
+
+def _refusal(sam: Network) -> str | None:
+    """Why the kernels cannot be tried at all."""
+    missing = triton_missing()
+    if missing is not None:
+        return missing
+    if not isinstance(sam, Sam):
+        return "the kernels know the decoder of SAM only, not SAM 2's"
+    from alps.engine.sam.fused import refusal
+
+    return refusal(sam.config) or _block(sam.device)[1]
+
+
+def _block(device: torch.device) -> tuple[tuple[int, int], str | None]:
+    """Pixels of a block and warps for a GPU, and why there are none for it."""
+    from alps.kernels.decoder.gpu.launch import BLOCKS
+
+    major, minor = torch.cuda.get_device_capability(device)
+    own = BLOCKS.get(10 * major + minor)
+    if own is None:
+        names = ", ".join(f"{known / 10:.1f}" for known in BLOCKS)
+        return (0, 0), f"compute capability {major}.{minor} has no blocks of its own, only {names}"
+    return own, None
+
+
+def _made(sam: Network, precision: str) -> GpuDecoder:
+    from alps.engine.sam.fused import FusedDecoder
+    from alps.kernels.base.triton import BF16, EXACT, FP16
+    from alps.kernels.decoder.gpu.launch import Launch
+
+    assert isinstance(sam, Sam)
+    (block, warps), _ = _block(sam.device)
+    form = {"fp32": EXACT, "fp16": FP16, "bf16": BF16}[precision]
+    with torch.inference_mode(), full_float32():
+        fused = FusedDecoder(sam, Launch(form.value, block, warps))
+        wider = FusedDecoder(sam, Launch(BF16.value, block, warps)) if form == FP16 else None
+    return GpuDecoder(fused, wider)
+
+
+@torch.inference_mode()
+def _fault(decoder: GpuDecoder, sam: Network, precision: str) -> str | None:
+    """What is wrong with its masks of an embedding of noise; None if nothing is."""
+    config = sam.config
+    generator = torch.Generator().manual_seed(0)
+    shape = config.embedding_channels, config.embedding_size, config.embedding_size
+    embedding = torch.randn(shape, generator=generator).to(sam.device)
+    points = (torch.rand(_TRIED, 2, generator=generator) * config.image_size).to(sam.device)
+    found = next(decoder.decode(embedding, points, 0.0, _TRIED))
+    plain = AbsorbedDecoder(sam, compiled=False)
+    with full_float32():
+        decoded = plain.transform(plain.share(embedding), points)
+        output = torch.arange(3, device=sam.device).repeat(_TRIED)
+        logits = plain.masks(decoded, found.point_index, output)
+    for what, ours, theirs in (
+        ("predicted IoU", found.predicted_iou, decoded.predicted_iou.flatten()),
+        ("logits", found.logits, logits),
+    ):
+        off = float((ours - theirs).square().mean().sqrt() / theirs.square().mean().sqrt())
+        if not off <= FORGIVEN[precision]:
+            return f"on trial its {what} was off by {off:.1e}, more than {FORGIVEN[precision]:.0e}"
+    return None
