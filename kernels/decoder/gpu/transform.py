@@ -107,6 +107,7 @@ def transform(
     BLOCK: tl.constexpr,
     LAYERS: tl.constexpr,
     STORE: tl.constexpr,
+    RELOAD: tl.constexpr,  # rows of a point are loaded for each block: there is no room to keep them
     PLAIN_1: tl.constexpr,  # the first norm's weight and bias are not folded into what x meets
     PLAIN: tl.constexpr,  # nor the last one's
     FORM: tl.constexpr,
@@ -123,8 +124,8 @@ def transform(
     if own_tile < 0:
         return
     PAIR: tl.constexpr = 2 if FORM == EXACT else 1  # what is missing of rows stands behind them
-    k1 = _load(keys_1, point * PAIR * ROWS, ROWS, FORM)
-    v1 = _load(values_1, point * PAIR * ROWS, ROWS, FORM)
+    rows = point * PAIR * ROWS
+    look_rows = point * PAIR * LOOKS
     column = tl.arange(0, ROWS)
     padding = tl.where(column % HEAD_ROWS < TOKENS, 0.0, float("-inf"))
     channel = tl.arange(0, C)
@@ -144,21 +145,30 @@ def transform(
         of_x1 = tl.load(scales + point * 8 + 5)
         of_x = tl.load(scales + point * 8 + 6)
     if LAYERS == 2:
-        k2 = _load(keys_2, point * PAIR * ROWS, ROWS, FORM)
-        v2 = _load(values_2, point * PAIR * ROWS, ROWS, FORM)
         bias = tl.load(bias_2 + point * ROWS + column)
 
     if not STORE:
-        look = _load(looks, point * PAIR * LOOKS, LOOKS, FORM)
         top = tl.full((LOOKS,), float("-inf"), tl.float32)
         total = tl.zeros((LOOKS,), tl.float32)
         found = tl.zeros((C, LOOKS), tl.float32)
 
+    if not RELOAD:
+        k1_kept = _load(keys_1, rows, ROWS, FORM)
+        v1_kept = _load(values_1, rows, ROWS, FORM)
+        if LAYERS == 2:
+            k2_kept = _load(keys_2, rows, ROWS, FORM)
+            v2_kept = _load(values_2, rows, ROWS, FORM)
+        if not STORE:
+            look_kept = _load(looks, look_rows, LOOKS, FORM)
+
     for start in range(0, P, BLOCK):
+        again = start // P  # 0, of which the compiler does not make loads out of the loop
         q = _load(queries, own_tile * PAIR * P + start, P, FORM)
+        k1 = _load(keys_1, rows + again, ROWS, FORM) if RELOAD else k1_kept
         s = _times(q, k1, tl.zeros((BLOCK, ROWS), tl.float32), FORM, EMULATE)
         s = s * of_k1 if FORM == EXACT else s
         a = _split(_head_softmax(s + padding[None, :], BLOCK, ROWS), 32768.0, FORM, EMULATE)
+        v1 = _load(values_1, rows + again, ROWS, FORM) if RELOAD else v1_kept
         x = image.load([own_tile * P + start, 0]).to(tl.float32)
         if FORM == EXACT:
             nothing = tl.zeros((BLOCK, C), tl.float32)
@@ -172,10 +182,12 @@ def transform(
 
         if LAYERS == 2:
             e = _load(places_1, start, P, FORM)
+            k2 = _load(keys_2, rows + again, ROWS, FORM) if RELOAD else k2_kept
             s = _times(e, k2, tl.zeros((BLOCK, ROWS), tl.float32), FORM, EMULATE)
             s = _times(y, k2, s, FORM, EMULATE)
             s = s * of_k2 if FORM == EXACT else s
             a = _split(_head_softmax(s + bias[None, :], BLOCK, ROWS), 32768.0, FORM, EMULATE)
+            v2 = _load(values_2, rows + again, ROWS, FORM) if RELOAD else v2_kept
             if FORM == EXACT:
                 x = (y[0].to(tl.float32) + y[1].to(tl.float32)) * (1.0 / of_x1)
             else:
@@ -200,6 +212,7 @@ def transform(
                 out.store([program * P + start, 0], y[0].to(out.dtype))
         else:
             e = _load(places, start, P, FORM)
+            look = _load(looks, look_rows + again, LOOKS, FORM) if RELOAD else look_kept
             s = _times(e, look, tl.zeros((BLOCK, LOOKS), tl.float32), FORM, EMULATE)
             s = _times(y, look, s, FORM, EMULATE)
             s = s * of_looks if FORM == EXACT else s
