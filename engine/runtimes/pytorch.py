@@ -58,7 +58,7 @@ class TorchRuntime(InPasses):
         self.on_callers_cores = on_cpu = sam.device.type == "cpu"
         self._try_kernels = decoder == "auto" and sam.device.type == "cuda"
         if self._try_kernels:
-            self.capacity = with_room(self.capacity, sam)
+            self.capacity = with_room(self.capacity, sam, precision)
         self._gpu_decoder: GpuDecoder | None = None
         self._trying = threading.Lock()
         if decoder == "auto":

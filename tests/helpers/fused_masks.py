@@ -12,7 +12,7 @@ from alps.engine.sam import Sam, SamConfig
 from alps.engine.sam.absorbed import AbsorbedDecoder
 from alps.engine.sam.fused import FusedDecoder
 from alps.kernels.base.triton import BF16, EXACT, FP16
-from alps.kernels.decoder.gpu.launch import Launch
+from alps.kernels.decoder.gpu.launch import Blocks, Launch
 
 torch.set_num_threads(1)
 FORMS = {"fp32": EXACT.value, "fp16": FP16.value, "bf16": BF16.value}
@@ -45,7 +45,10 @@ def small_sam():
 
 
 def made(sam, precision, block=64):
-    return FusedDecoder(sam, Launch(FORMS[precision], block, 4, emulate=True))
+    return FusedDecoder(
+        sam,
+        Launch(FORMS[precision], *[Blocks(block, 4, reload=precision == "fp32")] * 2, emulate=True),
+    )
 
 
 @torch.inference_mode()

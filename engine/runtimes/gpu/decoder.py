@@ -88,14 +88,16 @@ def _decoded(
     return found, count, bool(finite)
 
 
-def with_room(capacity: Capacity, sam: Network) -> Capacity:
+def with_room(capacity: Capacity, sam: Network, precision: str) -> Capacity:
     """What a device takes at once where the kernels may run on it: more points in a pass."""
-    return capacity if _refusal(sam) else replace(capacity, points=_POINTS * capacity.points)
+    if _refusal(sam, precision) is not None:
+        return capacity
+    return replace(capacity, points=_POINTS * capacity.points)
 
 
 def gpu_decoder(sam: Network, precision: str) -> GpuDecoder | None:
     """The decoder for where a network's weights lie; None, and a line in the log, if none works."""
-    reason = _refusal(sam)
+    reason = _refusal(sam, precision)
     made = None
     if reason is None:
         try:
@@ -111,7 +113,7 @@ def gpu_decoder(sam: Network, precision: str) -> GpuDecoder | None:
     return None
 
 
-def _refusal(sam: Network) -> str | None:
+def _refusal(sam: Network, precision: str) -> str | None:
     """Why the kernels cannot be tried at all."""
     missing = triton_missing()
     if missing is not None:
@@ -119,33 +121,34 @@ def _refusal(sam: Network) -> str | None:
     if not isinstance(sam, Sam):
         return "the kernels know the decoder of SAM only, not SAM 2's"
     from alps.engine.sam.fused import refusal
-
-    return refusal(sam.config) or _block(sam.device)[1]
-
-
-def _block(device: torch.device) -> tuple[tuple[int, int], str | None]:
-    """Pixels of a block and warps for a GPU, and why there are none for it."""
     from alps.kernels.decoder.gpu.launch import BLOCKS
 
+    capability = _capability(sam.device)
+    if (capability, precision == "fp32") not in BLOCKS:
+        known = sorted({own / 10 for own, exact in BLOCKS if exact or precision != "fp32"})
+        return (
+            f"in {precision} the kernels run on GPUs of compute capability "
+            f"{', '.join(map(str, known))}, and this one has {capability / 10}"
+        )
+    return refusal(sam.config)
+
+
+def _capability(device: torch.device) -> int:
     major, minor = torch.cuda.get_device_capability(device)
-    own = BLOCKS.get(10 * major + minor)
-    if own is None:
-        names = ", ".join(f"{known / 10:.1f}" for known in BLOCKS)
-        return (0, 0), f"compute capability {major}.{minor} has no blocks of its own, only {names}"
-    return own, None
+    return 10 * major + minor
 
 
 def _made(sam: Network, precision: str) -> GpuDecoder:
     from alps.engine.sam.fused import FusedDecoder
     from alps.kernels.base.triton import BF16, EXACT, FP16
-    from alps.kernels.decoder.gpu.launch import Launch
+    from alps.kernels.decoder.gpu.launch import BLOCKS, Launch
 
     assert isinstance(sam, Sam)
-    (block, warps), _ = _block(sam.device)
+    blocks = BLOCKS[_capability(sam.device), precision == "fp32"]
     form = {"fp32": EXACT, "fp16": FP16, "bf16": BF16}[precision]
     with torch.inference_mode(), full_float32():
-        fused = FusedDecoder(sam, Launch(form.value, block, warps))
-        wider = FusedDecoder(sam, Launch(BF16.value, block, warps)) if form == FP16 else None
+        fused = FusedDecoder(sam, Launch(form.value, *blocks))
+        wider = FusedDecoder(sam, Launch(BF16.value, *blocks)) if form == FP16 else None
     return GpuDecoder(fused, wider)
 
 

@@ -107,7 +107,7 @@ def transform(
     BLOCK: tl.constexpr,
     LAYERS: tl.constexpr,
     STORE: tl.constexpr,
-    RELOAD: tl.constexpr,  # rows of a point are loaded for each block: there is no room to keep them
+    RELOAD: tl.constexpr,  # rows of a point are loaded for each block, not kept
     PLAIN_1: tl.constexpr,  # the first norm's weight and bias are not folded into what x meets
     PLAIN: tl.constexpr,  # nor the last one's
     FORM: tl.constexpr,
