@@ -6,9 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from alps.engine.runtimes.protocol import ImagePart
+from alps.engine.sam.config import NetworkConfig
 from alps.engine.sam.model import PIXEL_MEAN, PIXEL_STD
+from alps.engine.sam2 import Sam2Config
 from alps.kernels.resize import resize
 
 
@@ -47,14 +50,38 @@ class Crop:
         """The crop, and what it fills of the network's input."""
         return ImagePart(self.of(image), *self.input_size(image_size))
 
+    def mask_side(self, image_size: int, logits: int) -> int:
+        """Side of the square that logits of ``logits`` x ``logits`` are brought to first."""
+        return image_size
 
-def crops_of(height: int, width: int, layers: int, overlap_ratio: float) -> list[Crop]:
+
+@dataclass(frozen=True)
+class StretchedCrop(Crop):
+    """A part of an image that fills the network's square input, whatever its own shape: SAM 2."""
+
+    def input_size(self, image_size: int) -> tuple[int, int]:
+        """All of it."""
+        return image_size, image_size
+
+    def mask_side(self, image_size: int, logits: int) -> int:
+        """Their own: SAM 2 brings masks to the image's size in one step."""
+        return logits
+
+
+def crop_kind(config: NetworkConfig) -> type[Crop]:
+    """How images enter a network's input."""
+    return StretchedCrop if isinstance(config, Sam2Config) else Crop
+
+
+def crops_of(
+    height: int, width: int, layers: int, overlap_ratio: float, kind: type[Crop] = Crop
+) -> list[Crop]:
     """The whole image, then the crops of each layer, column by column as stock SAM has them.
 
     Layer n has 2^n x 2^n crops; in layer 1 they overlap by ``overlap_ratio`` of the image's
     short side, in each further layer by half as much.
     """
-    crops = [Crop(0, 0, width, height, 0)]
+    crops = [kind(0, 0, width, height, 0)]
     for layer in range(1, layers + 1):
         count = 2**layer
         overlap = int(overlap_ratio * min(height, width) * 2 / count)
@@ -67,7 +94,7 @@ def crops_of(height: int, width: int, layers: int, overlap_ratio: float) -> list
                 x1, y1 = min(x0 + across, width), min(y0 + down, height)
                 # An image of a few pixels has fewer crops than the layer asks for.
                 if x0 < x1 and y0 < y1:
-                    crops.append(Crop(x0, y0, x1, y1, layer))
+                    crops.append(kind(x0, y0, x1, y1, layer))
     return crops
 
 
@@ -82,13 +109,29 @@ def point_grid(per_side: int) -> np.ndarray:
 def network_pixels(image: np.ndarray, crop: Crop, image_size: int) -> Tensor:
     """Bring a crop to the network's input.
 
-    image: (H, W, 3) uint8 RGB. Returns (3, S, S) float32: resized as with Pillow's bilinear filter
-    so that the longer side is S, normalised, then padded with zeros below or to the right.
+    image: (H, W, 3) uint8 RGB. Returns (3, S, S) float32: resized as with Pillow's bilinear
+    filter so that the longer side is S, normalised, then padded with zeros below or to the right. A
+    stretched crop fills all of S x S, resized in float32 as SAM 2's transforms do.
     """
     height, width = crop.input_size(image_size)
     part = np.ascontiguousarray(crop.of(image))
+    if isinstance(crop, StretchedCrop):
+        return _normalised(_stretched(part, image_size))
     if part.shape[:2] != (height, width):
         part = resize(part, height, width)
+    pixels = _normalised(torch.from_numpy(part).permute(2, 0, 1))
+    return F.pad(pixels, (0, image_size - width, 0, image_size - height))
+
+
+def _stretched(part: np.ndarray, side: int) -> Tensor:
+    """(h, w, 3) uint8 -> (3, side, side) float32 in 0…255, smoothed where it shrinks."""
+    pixels = torch.from_numpy(part).permute(2, 0, 1).float()
+    if part.shape[:2] == (side, side):
+        return pixels
+    return F.interpolate(pixels[None], (side, side), mode="bilinear", antialias=True)[0]
+
+
+def _normalised(pixels: Tensor) -> Tensor:
+    """RGB (3, h, w) in 0…255 as the networks were trained with."""
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (PIXEL_MEAN, PIXEL_STD))
-    pixels = (torch.from_numpy(part).permute(2, 0, 1) - mean) / std
-    return torch.nn.functional.pad(pixels, (0, image_size - width, 0, image_size - height))
+    return (pixels - mean) / std

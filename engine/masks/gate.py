@@ -1,10 +1,11 @@
 """From logits to masks: full size, checked for stability, clipped, boxed, as run lengths."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
+import torch
 from torch import Tensor
 
 from alps.engine.masks.crops import Crop
@@ -14,7 +15,7 @@ from alps.kernels.masks import algebra
 from alps.kernels.masks.runs import Runs
 from alps.kernels.upscale import upscale_masks
 
-MASK_THRESHOLD = 0.0  # of the logits, SAM's
+_SURE = 10.0  # logit of a pixel that is given to a mask, or taken from it
 EDGE_PIXELS = 20.0  # a box this near to a crop's edge is taken for cut off
 
 
@@ -106,12 +107,13 @@ def candidates_of(
     Returns:
         The masks that pass, in image pixels, in their order.
     """
+    square = crop.mask_side(image_size, decoded.logits.shape[-1])
     masks = upscale_masks(
         _as_array(decoded.logits),
-        image_size,
-        crop.input_size(image_size),
+        square,
+        crop.input_size(square),
         (crop.height, crop.width),
-        threshold=MASK_THRESHOLD,
+        threshold=settings.mask_threshold,
         offset=settings.stability_score_offset,
         min_stability=settings.stability_score_thresh,
         valid=None if gate.valid is None else crop.of(gate.valid),
@@ -161,6 +163,23 @@ def without_small_regions(mask: np.ndarray, min_area: int) -> np.ndarray:
             small[np.argmax(sizes)] = False
         mask = mask & ~np.append(False, small)[labels]
     return mask
+
+
+def without_small_regions_of_logits(
+    decoded: DecodedMasks, most_area: int, threshold: float
+) -> DecodedMasks:
+    """Close holes and drop islands of up to ``most_area`` pixels of the logits (8-connected).
+
+    What SAM 2 does before masks are cut: ten above the threshold, or below it. Both are told by
+    the logits as they came.
+    """
+    logits = decoded.logits.cpu().numpy().copy()
+    for one in logits:
+        inside = one > threshold
+        for regions, value in ((~inside, _SURE), (inside, -_SURE)):
+            labels, sizes = _regions(regions)
+            one[np.append(False, sizes <= most_area)[labels]] = threshold + value
+    return replace(decoded, logits=torch.from_numpy(logits).to(decoded.logits.device))
 
 
 def _regions(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -16,18 +16,20 @@ import torch
 
 from alps.engine.base.device import require_gpu_kernels
 from alps.engine.base.errors import ModelError, SettingsError, SourceError
-from alps.engine.masks.crops import Crop, crops_of, network_pixels
+from alps.engine.masks.crops import Crop, crop_kind, crops_of, network_pixels
 from alps.engine.masks.gate import (
     Candidates,
     Gate,
     candidates_of,
     without_small_regions,
+    without_small_regions_of_logits,
 )
-from alps.engine.masks.settings import EverythingSettings
+from alps.engine.masks.settings import EverythingSettings, Sam2EverythingSettings
 from alps.engine.pipeline.line import raise_if_over
 from alps.engine.runtimes.protocol import BringsImages, DecodedMasks, Encoding, Runtime
 from alps.engine.runtimes.pytorch import TorchRuntime
-from alps.engine.sam import Sam
+from alps.engine.sam.model import Network
+from alps.engine.sam2 import Sam2Config
 from alps.engine.settings import FilledSegmentSettings
 from alps.kernels.colour import LAB_UNIT, lab_of, pool_colours
 from alps.kernels.masks import algebra, coco
@@ -40,6 +42,8 @@ from alps.kernels.pool import cell_shares, pool_embeddings
 # With coarse_to_fine, a point is not asked under a mask of at most so many cells of the grid.
 # Larger masks tend to hold objects of their own.
 WELL_COVERED_CELLS = 9
+# Settings that SAM's generator and SAM 2's have in the same order, from the first on.
+SAM2_SAME_PLACES = 5
 STAGES = ("encode", "decode", "filter", "runs", "pool")
 
 
@@ -109,9 +113,9 @@ class MaskGenerator:
     """
 
     def __init__(
-        self, model: Sam | Runtime, *settings: Any, coarse_to_fine: bool = False, **named: Any
+        self, model: Network | Runtime, *settings: Any, coarse_to_fine: bool = False, **named: Any
     ) -> None:
-        if isinstance(model, Sam):
+        if isinstance(model, Network):
             require_gpu_kernels(model.device)
             model = TorchRuntime(model)
         if not isinstance(model, Runtime):
@@ -120,7 +124,15 @@ class MaskGenerator:
                 "first, or a Runtime"
             )
         self.runtime = model
-        self.settings = EverythingSettings(*settings, **named)
+        kind = EverythingSettings
+        if isinstance(model.config, Sam2Config):
+            kind = Sam2EverythingSettings
+            if len(settings) > SAM2_SAME_PLACES:
+                raise SettingsError(
+                    f"SAM 2's generator has another order of settings from the "
+                    f"{SAM2_SAME_PLACES + 1}th on; give those by name"
+                )
+        self.settings = kind(*settings, **named)
         self.coarse_to_fine = coarse_to_fine
         if coarse_to_fine and self.settings.point_grids is not None:
             raise SettingsError(
@@ -172,8 +184,7 @@ class MaskGenerator:
 
     def crops(self, image: np.ndarray) -> list[Crop]:
         """Of an image (H, W, 3) uint8, in the order of ``encodings``."""
-        s, (height, width) = self.settings, _checked(image).shape[:2]
-        return crops_of(height, width, s.crop_n_layers, s.crop_overlap_ratio)
+        return self._crops(*_checked(image).shape[:2])
 
     def _encoding(self, parts: Sequence[tuple[np.ndarray, Crop] | None]) -> Encoding:
         """Crops of images made ready, as bytes where the runtime's device takes those."""
@@ -315,7 +326,7 @@ class MaskGenerator:
         """All masks of an image that pass, in stock's order."""
         s, (height, width) = self.settings, image.shape[:2]
         size = height, width
-        crops = crops_of(height, width, s.crop_n_layers, s.crop_overlap_ratio)
+        crops = self._crops(height, width)
         found = Found(size, crops, Candidates.none(size), gate.valid)
         if embeddings is not None:
             found.embeddings = dict(enumerate(self._checked_embeddings(embeddings, len(crops))))
@@ -326,16 +337,20 @@ class MaskGenerator:
                 # Of duplicates the one from the smaller crop stays: it was seen larger.
                 crop_area = np.array([crop.height * crop.width for crop in crops])[masks.crop]
                 masks = masks.take(box_nms(masks.boxes, 1 / crop_area, s.crop_nms_thresh))
-            if s.min_mask_region_area > 0:
+            if s.min_mask_region_area > 0 and not s.small_regions_in_logits:
                 masks = self._without_small_regions(masks, gate)
         found.candidates = masks
         return found
+
+    def _crops(self, height: int, width: int) -> list[Crop]:
+        s, kind = self.settings, crop_kind(self.runtime.config)
+        return crops_of(height, width, s.crop_n_layers, s.crop_overlap_ratio, kind)
 
     def _checked_embeddings(
         self, embeddings: Sequence[torch.Tensor], crops: int
     ) -> Sequence[torch.Tensor]:
         config = self.runtime.config
-        shape = (config.embedding_channels, *[config.embedding_size] * 2)
+        shape = (config.encoded_channels, *[config.embedding_size] * 2)
         shapes = [tuple(embedding.shape) for embedding in embeddings]
         if shapes != [shape] * crops:
             raise SourceError(
@@ -410,6 +425,10 @@ class MaskGenerator:
             if decoded is None:
                 break
             with found.clock.timing("filter"):
+                if s.min_mask_region_area > 0 and s.small_regions_in_logits:
+                    decoded = without_small_regions_of_logits(
+                        decoded, s.min_mask_region_area, s.mask_threshold
+                    )
                 parts.append(
                     candidates_of(
                         decoded,
@@ -467,7 +486,8 @@ class MaskGenerator:
         )
         rows, columns = embedding.shape[1:]
         shares = cell_shares(runs, (rows, columns), scale, (crop.y0, crop.x0))
-        return pool_embeddings(embedding.numpy(), shares)
+        # Whatever lies behind the embedding itself is for the decoder.
+        return pool_embeddings(embedding[: config.embedding_channels].numpy(), shares)
 
     def _record(self, found: Found, index: int) -> dict[str, Any]:
         masks = found.candidates

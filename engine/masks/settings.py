@@ -1,13 +1,14 @@
 """The settings of everything mode: stock SAM's names, order, defaults and meaning."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
 
 from alps.engine.base.errors import SettingsError
 from alps.engine.masks.crops import point_grid
+from alps.engine.sam2.config import PRED_IOU_THRESH
 from alps.engine.settings import SegmentSettings, stock
 
 OUTPUT_MODES = ("binary_mask", "uncompressed_rle", "coco_rle")
@@ -23,6 +24,9 @@ class EverythingSettings:
         SettingsError: a value cannot work.
     """
 
+    # Whether small regions go before masks are cut, or after all else.
+    small_regions_in_logits: ClassVar[bool] = False
+
     # None: point_grids says which points
     points_per_side: int | None = stock(SegmentSettings, "points_per_side")
     points_per_batch: int = 64  # masks of so many are alive at once; a GPU takes more
@@ -37,6 +41,7 @@ class EverythingSettings:
     point_grids: Sequence[Any] | None = None  # a grid (n, 2) in 0…1, x first, for each layer
     min_mask_region_area: int = 0  # pixels
     output_mode: str = "binary_mask"
+    mask_threshold: float = field(default=0.0, kw_only=True)  # of logits; SAM 2's generator has it
 
     def __post_init__(self) -> None:
         _require(
@@ -57,7 +62,12 @@ class EverythingSettings:
                     whole and value >= least,
                     f"{name} is {value!r}; it must be a whole number of at least {least}",
                 )
-        for name in ("pred_iou_thresh", "stability_score_thresh", "stability_score_offset"):
+        for name in (
+            "pred_iou_thresh",
+            "stability_score_thresh",
+            "stability_score_offset",
+            "mask_threshold",
+        ):
             value = getattr(self, name)
             _require(np.isfinite(value), f"{name} is {value!r}; it must be a finite number")
         for name in ("box_nms_thresh", "crop_nms_thresh", "crop_overlap_ratio"):
@@ -89,6 +99,17 @@ class EverythingSettings:
 
     def _per_side(self, layer: int) -> int:
         return int(self.points_per_side / self.crop_n_points_downscale_factor**layer)
+
+
+@dataclass(frozen=True)
+class Sam2EverythingSettings(EverythingSettings):
+    """The same with the defaults of SAM 2's generator.
+
+    It counts ``min_mask_region_area`` in pixels of the small logits.
+    """
+
+    small_regions_in_logits: ClassVar[bool] = True
+    pred_iou_thresh: float = PRED_IOU_THRESH
 
 
 def _require(holds: bool, otherwise: str) -> None:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from alps.engine.base.memory import is_out_of_memory
 from alps.engine.runtimes.protocol import Capacity, DecodedMasks, Runtime
-from alps.engine.sam import SamConfig
 from alps.engine.sam.absorbed import DecodedPoints
+from alps.engine.sam.config import NetworkConfig
 
 # Images in one call of the encoder: a GPU is full with a few, a CPU with one.
 IMAGES_AT_ONCE = {"cpu": 1, "cuda": 8}
@@ -27,7 +27,7 @@ _PASS_SHARE = 1 / 24
 _PASS_BYTES_AT_MOST = 1 << 30
 
 
-def capacity_of(device: torch.device, config: SamConfig) -> Capacity:
+def capacity_of(device: torch.device, config: NetworkConfig) -> Capacity:
     """What a device takes at once, by its whole memory, whoever else uses it."""
     budget = _PASS_BYTES.get(device.type)
     if budget is None:
@@ -53,7 +53,7 @@ class Steps(Protocol):
 class InPasses:
     """The ``decode`` of a runtime: points in batches, each in passes that fit a cache."""
 
-    config: SamConfig
+    config: NetworkConfig
     capacity: Capacity
 
     @torch.inference_mode()

@@ -41,7 +41,8 @@ from alps.engine.runtimes.onnxruntime import OnnxRuntime
 from alps.engine.runtimes.protocol import Runtime, TwoRuntimes
 from alps.engine.runtimes.pytorch import TorchRuntime
 from alps.engine.runtimes.tensorrt import TensorRTRuntime, gpu_capability
-from alps.engine.sam import ModelInfo, Sam
+from alps.engine.sam import ModelInfo
+from alps.engine.sam.model import Network
 from alps.kernels.base.threads import threads
 
 _log = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ class Choice:
 class Model:
     """What is to be run, and where."""
 
-    sam: Sam
+    sam: Network
     info: ModelInfo
     precision: str
     artefacts: Path | None = None  # a folder, or one that holds some; None: the default place

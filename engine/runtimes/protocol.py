@@ -7,7 +7,7 @@ from typing import Protocol, Self, runtime_checkable
 import numpy as np
 from torch import Tensor
 
-from alps.engine.sam import SamConfig
+from alps.engine.sam.config import NetworkConfig
 
 
 @dataclass
@@ -64,7 +64,7 @@ class BringsImages(Protocol):
 class Runtime(Protocol):
     """A SAM network that is ready to run somewhere."""
 
-    config: SamConfig
+    config: NetworkConfig
     capacity: Capacity
     # Whether it computes on the cores of whoever calls it: several threads gain by calling at once,
     # and each keeps to as many cores as it says (``alps.engine.runtimes.cores``).
@@ -77,7 +77,8 @@ class Runtime(Protocol):
             pixels: (B, 3, S, S) float32, normalised, zero where padded, on any device.
 
         Returns:
-            (B, C, h, w) float32 on the runtime's own device.
+            (B, E, h, w) float32 on the runtime's own device, E the config's ``encoded_channels``:
+            the image embedding, C channels, and whatever else ``decode`` takes of the image.
         """
         ...
 
@@ -87,7 +88,7 @@ class Runtime(Protocol):
         """Ask one foreground point at a time for its three masks.
 
         Args:
-            embedding: (C, h, w), one of those that ``encode`` gave.
+            embedding: (E, h, w), one of those that ``encode`` gave.
             points: (N, 2) x, y in pixels of the network's input, on any device.
             pred_iou_thresh: only masks with a greater predicted IoU are upscaled and returned;
                 0 or less keeps all.

@@ -25,6 +25,10 @@ from alps.engine.runtimes.protocol import DecodedMasks, Encoding, ImagePart
 from alps.engine.sam import Sam
 from alps.engine.sam.absorbed import AbsorbedDecoder, DecodedPoints
 from alps.engine.sam.image_encoder import attend_compiled, attend_folded
+from alps.engine.sam.model import Network
+from alps.engine.sam2 import Sam2
+from alps.engine.sam2.absorbed import Sam2AbsorbedDecoder
+from alps.engine.sam2.plain import Sam2PlainDecoder
 from alps.engine.settings import PRECISIONS
 from alps.kernels.base.blas import one_blas_thread
 from alps.kernels.base.threads import spread
@@ -48,7 +52,7 @@ class TorchRuntime(InPasses):
         SettingsError: an argument is none of these, or not possible on this device.
     """
 
-    def __init__(self, sam: Sam, *, precision: str = "fp32", decoder: str = "auto") -> None:
+    def __init__(self, sam: Network, *, precision: str = "fp32", decoder: str = "auto") -> None:
         self.sam = sam.eval()
         self.config = sam.config
         self.capacity = capacity_of(sam.device, sam.config)
@@ -68,14 +72,10 @@ class TorchRuntime(InPasses):
         if decoder == "compiled" and not on_cpu:
             raise SettingsError("the compiled decoder runs on a CPU only; give decoder='absorbed'")
         self._compiled = decoder == "compiled"
-        self._decoder: Steps = (
-            _PlainDecoder(sam)
-            if decoder == "plain"
-            else AbsorbedDecoder(sam, compiled=self._compiled)
-        )
+        self._decoder = _steps_of(sam, decoder)
+        self._attend = attend_compiled if self._compiled and precision == "fp32" else None
         self._on_gpu: GpuEncoder | None = None
         self._made, self._making = False, threading.Lock()
-        self._attend = attend_compiled if self._compiled and precision == "fp32" else None
         # The compiled kernels know float32 only; the few products left beside them gain nothing.
         self._decoder_precision = "fp32" if self._compiled else precision
 
@@ -112,13 +112,16 @@ class TorchRuntime(InPasses):
             with full_float32():
                 return encoder.of_pixels(batch, self.capacity.images)
         with self._autocast(self.precision):
-            # Small grids are faster for a GPU without offsets; a CPU does both alike.
-            in_windows = attend_folded if self.sam.device.type == "cuda" else None
-            return self.sam.encode(batch.to(self.sam.device), self._attend, in_windows).float()
+            batch = batch.to(self.sam.device)
+            if isinstance(self.sam, Sam):
+                # Small grids are faster for a GPU without offsets; a CPU does both alike.
+                in_windows = attend_folded if self.sam.device.type == "cuda" else None
+                return self.sam.encode(batch, self._attend, in_windows).float()
+            return self.sam.encode(batch).float()
 
     def _kernels_of_ours(self) -> GpuEncoder | None:
         """The encoder of a GPU, made and tried at its first use: half a runtime may decode only."""
-        if self.sam.device.type != "cuda":
+        if self.sam.device.type != "cuda" or not isinstance(self.sam, Sam):
             return None
         with self._making:
             if not self._made:
@@ -197,6 +200,19 @@ def _single_threaded() -> Iterator[Callable[[], None]]:
             yield settle
     finally:
         torch.set_num_threads(before)
+
+
+def _steps_of(network: Network, form: str) -> Steps:
+    """The decoder of a network: ``plain``, ``absorbed`` or ``compiled``."""
+    compiled = form == "compiled"
+    if isinstance(network, Sam2):
+        if form == "plain":
+            return Sam2PlainDecoder(network)
+        return Sam2AbsorbedDecoder(network, compiled=compiled)
+    assert isinstance(network, Sam)
+    return (
+        _PlainDecoder(network) if form == "plain" else AbsorbedDecoder(network, compiled=compiled)
+    )
 
 
 class _PlainDecoder:

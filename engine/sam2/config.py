@@ -58,4 +58,5 @@ OFFICIAL: dict[str, Sam2Config] = {
 }
 
 # Where SAM 2's generator starts from other values than SAM's (its automatic_mask_generator.py).
-SAM2_DEFAULTS = ModelDefaults(pred_iou_thresh=0.8)
+PRED_IOU_THRESH = 0.8
+SAM2_DEFAULTS = ModelDefaults(pred_iou_thresh=PRED_IOU_THRESH)
