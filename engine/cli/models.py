@@ -3,11 +3,14 @@
 import math
 import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
+from alps.engine.base.digests import file_sha256
+from alps.engine.base.errors import FetchError
 from alps.engine.base.progress import format_bytes
 from alps.engine.base.records import MOST_BYTES, BadRecordError, Count, as_record, parse_record
 from alps.engine.models.download import RetryPolicy, fetch
@@ -51,7 +54,8 @@ def fetch_command(name: str, url: str | None, sha256: str | None, folder: Path |
     """Download model NAME and verify it; what is there already is only verified.
 
     A download that ends early goes on where it stopped when the command runs again. The file
-    appears under its name only when its SHA-256 is right.
+    appears under its name only when its SHA-256 is right; of SAM 2.1 none is published, and the
+    shapes of its tensors decide.
     """
     entry = MODELS[name]
     if entry.url is None:  # shipped
@@ -64,7 +68,6 @@ def fetch_command(name: str, url: str | None, sha256: str | None, folder: Path |
     target = model_file(entry) if folder is None else folder / entry.filename
     official = sha256 is None or sha256.lower() == entry.sha256
     expected = sha256 or entry.sha256
-    assert expected is not None  # every model that is fetched has its own
     # Somebody's own weights of this model: with an optimiser's state beside them at the most.
     policy = RetryPolicy(most_bytes=MOST_TIMES * entry.size_bytes) if entry.size_bytes else None
     done = fetch(
@@ -73,11 +76,15 @@ def fetch_command(name: str, url: str | None, sha256: str | None, folder: Path |
         expected,
         size_bytes=entry.size_bytes if official else None,
         policy=policy,
+        check=partial(_require_shapes, name),
     )
-    if done.already_there:
-        click.echo(f"{name} is there already; SHA-256 verified: {done.path}")
-    else:
-        click.echo(f"{name} fetched; SHA-256 verified: {done.path}")
+    how = "SHA-256 verified"
+    if expected is None:
+        digest = file_sha256(done.path)
+        how = f"verified by the shapes of its tensors, no SHA-256 is published (this is {digest})"
+    click.echo(
+        f"{name} {'is there already' if done.already_there else 'fetched'}; {how}: {done.path}"
+    )
     if folder is not None:
         click.echo(f"Use it with --model {done.path}")
 
@@ -102,6 +109,15 @@ def convert_command(model: str, out: Path) -> None:
         )
 
 
+def _require_shapes(name: str, path: Path) -> None:
+    """Refuse a file that does not hold the official model of this name."""
+    from alps.engine.models.checkpoints import load_network
+
+    found = load_network(path)[1].name
+    if found != name:
+        raise FetchError(f"{path}: holds {found}, not {name}; check the URL, or move it away")
+
+
 def _table() -> str:
     head = ("NAME", "PARAMETERS", "SIZE", "LICENCE", "WHERE")
     rows = [head, *(_row(entry) for entry in MODELS.values())]
@@ -123,7 +139,7 @@ def _row(entry: ModelEntry) -> tuple[str, ...]:
         where = f"shipped: {path}" if parameters else "missing or damaged; install ALPS again"
     elif size is None:
         where = "not fetched"
-    elif size == entry.size_bytes:
+    elif entry.size_bytes in (None, size):
         where = str(path)
     else:
         where = f"{path} ({size} bytes, not the official {entry.size_bytes}; fetch verifies it)"

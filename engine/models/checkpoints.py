@@ -19,7 +19,7 @@ from alps.engine.models.layouts import layout_of
 from alps.engine.models.layouts.own import CONFIG_KEY, DEFAULTS_KEY, NAME_KEY
 from alps.engine.models.layouts.text import some
 from alps.engine.sam import OFFICIAL, ModelDefaults, ModelInfo, Sam
-from alps.engine.sam.model import PIXEL_MEAN, PIXEL_STD
+from alps.engine.sam.model import PIXEL_MEAN, PIXEL_STD, Network
 
 # Frequencies of the position encoding: in float16 every angle would be off a little.
 KEPT_IN_FLOAT32 = "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"
@@ -28,7 +28,17 @@ KEPT_IN_FLOAT32 = "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"
 def load_sam(
     path: str | Path, name: str | None = None, device: str | torch.device = "cpu"
 ) -> tuple[Sam, ModelInfo]:
-    """Load a checkpoint, in float32 whatever it is stored in.
+    """Load a checkpoint of SAM, and refuse any other; arguments and errors as ``load_network``."""
+    network, info = load_network(path, name, device)
+    if not isinstance(network, Sam):
+        raise ModelError(f"{path}: a SAM 2; here a SAM is needed, `alps models` lists some")
+    return network, info
+
+
+def load_network(
+    path: str | Path, name: str | None = None, device: str | torch.device = "cpu"
+) -> tuple[Network, ModelInfo]:
+    """Load a checkpoint of SAM or SAM 2, in float32 whatever it is stored in.
 
     Args:
         path: ``.pth``, ``.pt`` or ``.safetensors`` in one of the layouts of
@@ -55,7 +65,7 @@ def load_sam(
     model.pixel_std = torch.tensor(PIXEL_STD).view(3, 1, 1)
     official = next((known for known, size in OFFICIAL.items() if size == config), None)
     info = ModelInfo(
-        name=name or stored.metadata.get(NAME_KEY) or official or own_name(path),
+        name=(name or stored.metadata.get(NAME_KEY) or contents.name or official or own_name(path)),
         sha256=sha256,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         config=config,
@@ -65,7 +75,7 @@ def load_sam(
 
 
 def save_sam(
-    model: Sam,
+    model: Network,
     path: Path,
     defaults: ModelDefaults,
     *,

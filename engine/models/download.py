@@ -47,7 +47,7 @@ class RetryPolicy:
 
 @dataclass(frozen=True)
 class Fetched:
-    """A file whose SHA-256 is as expected, and what it took to get it."""
+    """A file that is as expected, and what it took to get it."""
 
     path: Path
     already_there: bool
@@ -57,10 +57,11 @@ class Fetched:
 def fetch(
     url: str,
     target: Path,
-    sha256: str,
+    sha256: str | None,
     *,
     size_bytes: int | None = None,
     policy: RetryPolicy | None = None,
+    check: Callable[[Path], object] | None = None,
 ) -> Fetched:
     """Download `url` to `target`; a file that is there with the right bytes is left as it is.
 
@@ -71,28 +72,32 @@ def fetch(
     Args:
         url: http or https; redirects are followed.
         target: the final file; its folder is created.
-        sha256: 64 hexadecimal digits, either case.
+        sha256: 64 hexadecimal digits, either case; None where none is known, and ``check`` decides.
         size_bytes: the file's size where it is known; catches a login page before it is read.
         policy: patience; None means `RetryPolicy()`.
+        check: called with a whole file without ``sha256`` before it counts.
 
     Raises:
+        What ``check`` does.
         FetchError: the URL is no http(s) URL, the server refuses or keeps failing, the bytes are
             not those asked for, or the folder or disk cannot take them.
     """
     shown = _checked_url(url)
-    sha256 = sha256.lower()
+    sha256 = sha256 and sha256.lower()
     policy = policy or RetryPolicy()
     with _writing(target), _locked(target, policy):
         if target.is_dir():
             raise FetchError(f"{target}: a folder has the file's name; move it away")
         if target.exists():
-            if file_sha256(target) == sha256:
+            if sha256 is None and check is not None:
+                check(target)
+            if sha256 in (None, file_sha256(target)):
                 return Fetched(target, already_there=True, received_bytes=0)
             print(f"{target}: not the file with SHA-256 {sha256}; fetching it", file=sys.stderr)
         with PartFile(target, shown, sha256) as part:
             download = _Download(url, shown, part, sha256, size_bytes, policy)
             download.run()
-            part.publish()
+            part.publish(check if sha256 is None else None)
         return Fetched(target, already_there=False, received_bytes=download.received_bytes)
 
 
@@ -103,7 +108,7 @@ class _Download:
     url: str
     shown: str  # the URL without credentials
     part: PartFile
-    sha256: str
+    sha256: str | None
     size_bytes: int | None
     policy: RetryPolicy
     received_bytes: int = 0
@@ -191,6 +196,7 @@ class _Download:
             raise InterruptedAnswer(
                 f"the connection ended after {format_bytes(self.part.size)} of {format_bytes(end)}"
             )
+        self.part.ended = True
 
     def _check_range(self, response: requests.Response) -> int | None:
         """Return the file's size if the partial content continues ours, else refuse it."""

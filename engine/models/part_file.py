@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -19,8 +19,11 @@ class PartFile:
     Last-Modified, the URL they came from, and the SHA-256 that the part is meant to reach.
     """
 
-    def __init__(self, target: Path, url: str, sha256: str) -> None:
-        """Name the final file, where its bytes come from, and their SHA-256 in lower case."""
+    def __init__(self, target: Path, url: str, sha256: str | None) -> None:
+        """Name the final file, where its bytes come from, and their SHA-256 in lower case.
+
+        Without one the part is whole when the server has sent all it has.
+        """
         self.target = target
         self._path = target.with_name(target.name + ".part")
         self._notes_path = target.with_name(target.name + ".part.json")
@@ -29,6 +32,7 @@ class PartFile:
         self.last_modified: str | None = None
         self.size = 0
         self.inherited = False  # begins with bytes of an earlier call
+        self.ended = False  # the server has sent all it has
 
     def __enter__(self) -> Self:
         """Open the part and take over what an earlier call left, if it serves this file."""
@@ -49,8 +53,11 @@ class PartFile:
             notes = parse_record(read_small(self._notes_path), dict[str, str | None])
         except (FileNotFoundError, BadRecordError):
             notes = {}  # none, or cut short by a crash
-        if notes.get("sha256", self._about["sha256"]) != self._about["sha256"]:
-            self.restart()  # the part is on its way to another file
+        about = self._about
+        if notes.get("sha256", about["sha256"]) != about["sha256"] or (
+            about["sha256"] is None and notes.get("url") != about["url"]
+        ):
+            self.restart()  # the part is on its way to another file, or may be
             return
         # Another mirror's ETag says nothing here, but its bytes are those we want all the same.
         if notes.get("url") == self._about["url"]:
@@ -66,8 +73,9 @@ class PartFile:
         return self._digest.hexdigest()
 
     def is_whole(self) -> bool:
-        """Whether the bytes so far are all of the file, and right."""
-        return self.digest() == self._about["sha256"]
+        """Whether the bytes so far are all of the file, and right as far as its SHA-256 says."""
+        wanted = self._about["sha256"]
+        return self.ended if wanted is None else self.digest() == wanted
 
     def restart(self) -> None:
         """Throw away the bytes so far."""
@@ -88,10 +96,24 @@ class PartFile:
         self._digest.update(chunk)
         self.size += len(chunk)
 
-    def publish(self) -> None:
-        """Give the file its final name, durably."""
+    def publish(self, check: Callable[[Path], object] | None = None) -> None:
+        """Give the file its final name, durably.
+
+        check: called first with the file, under a name with the same ending; the file is removed
+            where it raises.
+        """
         self._file.close()
-        publish(self._path, self.target)
+        whole = self._path
+        if check is not None:
+            whole = self.target.with_name(f".unverified-{self.target.name}")
+            self._path.replace(whole)
+            try:
+                check(whole)
+            except BaseException:
+                whole.unlink(missing_ok=True)
+                self._notes_path.unlink(missing_ok=True)
+                raise
+        publish(whole, self.target)
         self._notes_path.unlink(missing_ok=True)
 
     def remove(self) -> None:

@@ -12,13 +12,15 @@ from alps.engine.base.errors import ModelError
 from alps.engine.models.folder import is_model_folder
 
 OFFICIAL = "https://dl.fbaipublicfiles.com/segment_anything/"
+OFFICIAL_SAM2 = "https://dl.fbaipublicfiles.com/segment_anything_2/092824/"
 
 
 @dataclass(frozen=True)
 class ModelEntry:
     """A model that has a name.
 
-    A model without `url` is shipped inside the package; its size is then that of the file.
+    A model without `url` is shipped inside the package; its size is then that of the file. Of one
+    without `sha256` its authors publish none: what is fetched is judged by the shapes in it.
     """
 
     name: str
@@ -47,6 +49,20 @@ def _sam(letter: str, md5_head: str, sha256: str, size_bytes: int, parameters: i
         size_bytes=size_bytes,
         licence="Apache-2.0",
         description=f"Segment Anything ViT-{letter.upper()}, the official checkpoint",
+        parameters=parameters,
+    )
+
+
+def _sam2(size: str, parameters: int) -> ModelEntry:
+    name = f"sam2.1_hiera_{size}"
+    return ModelEntry(
+        name=name,
+        filename=f"{name}.pt",
+        url=f"{OFFICIAL_SAM2}{name}.pt",
+        sha256=None,
+        size_bytes=None,
+        licence="Apache-2.0",
+        description=f"SAM 2.1 Hiera {size.replace('_', ' ')}, the official checkpoint; images only",
         parameters=parameters,
     )
 
@@ -84,6 +100,11 @@ MODELS: Mapping[str, ModelEntry] = {
             size_bytes=2_564_550_879,
             parameters=641_090_608,
         ),
+        # Parameters of the image part, which is all that is loaded.
+        _sam2("tiny", 31_440_721),
+        _sam2("small", 38_538_577),
+        _sam2("base_plus", 73_328_401),
+        _sam2("large", 216_924_865),
     )
 }
 

@@ -25,7 +25,8 @@ from alps.engine.base.records import (
     parse_record,
     read_small,
 )
-from alps.engine.sam.config import ModelInfo, SamConfig
+from alps.engine.sam.config import ModelInfo, NetworkConfig
+from alps.engine.sam2 import config_of
 
 MANIFEST = "manifest.json"
 FORMAT = 1  # of the manifest and of the graphs' inputs and outputs
@@ -77,7 +78,7 @@ class Manifest:
     model: str
     sha256: str  # of the checkpoint
     precision: str  # fp32, bf16, fp16 or int8
-    config: Mapping[str, Any]  # SamConfig
+    config: Mapping[str, Any]  # NetworkConfig
     graphs: Mapping[str, StoredGraph]
     files: tuple[StoredFile, ...]
     # Pixels are RGB in 0…255, less the mean, over the deviation; then padded with zeros.
@@ -117,7 +118,7 @@ class Manifest:
                 raise BadRecordError(f"{name} has no value for each of red, green and blue")
         if min(manifest.pixel_std) <= 0:
             raise BadRecordError("pixel_std is not above 0")
-        SamConfig.from_dict(dict(manifest.config))
+        config_of(dict(manifest.config))
         return manifest
 
 
@@ -133,9 +134,9 @@ class Artefact:
         return self.folder / self.manifest.graphs[part].file
 
     @property
-    def config(self) -> SamConfig:
+    def config(self) -> NetworkConfig:
         """Dimensions of the network."""
-        return SamConfig.from_dict(dict(self.manifest.config))
+        return config_of(dict(self.manifest.config))
 
     def command(self) -> str:
         """What makes it again."""

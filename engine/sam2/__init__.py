@@ -6,12 +6,12 @@ images: the embedding of a frame without memories is the encoder's plus one lear
 
 from typing import TYPE_CHECKING, Any
 
-from alps.engine.sam2.config import OFFICIAL, SAM2_DEFAULTS, Sam2Config
+from alps.engine.sam2.config import OFFICIAL, SAM2_DEFAULTS, Sam2Config, config_of
 
 if TYPE_CHECKING:
     from alps.engine.sam2.model import Sam2
 
-__all__ = ["OFFICIAL", "SAM2_DEFAULTS", "Sam2", "Sam2Config"]
+__all__ = ["OFFICIAL", "SAM2_DEFAULTS", "Sam2", "Sam2Config", "config_of"]
 
 
 def __getattr__(name: str) -> Any:

@@ -6,13 +6,19 @@ package's names and dimensions. A new one is a file with a ``LAYOUT``, and a pla
 
 from alps.engine.base.errors import ModelError
 from alps.engine.models.folder import CONFIG
-from alps.engine.models.layouts import huggingface, official, own
+from alps.engine.models.layouts import huggingface, official, own, sam2, sam2_huggingface
 from alps.engine.models.layouts.base import Contents, Form, Layout, Stored, Written
 
 __all__ = ["LAYOUTS", "Contents", "Form", "Layout", "Stored", "Written", "layout_of"]
 
 # Tried in this order. The official one takes whatever is left, and says what is missing in it.
-LAYOUTS: tuple[Layout, ...] = (own.LAYOUT, huggingface.LAYOUT, official.LAYOUT)
+LAYOUTS: tuple[Layout, ...] = (
+    own.LAYOUT,
+    sam2_huggingface.LAYOUT,
+    huggingface.LAYOUT,
+    sam2.LAYOUT,
+    official.LAYOUT,
+)
 
 
 def layout_of(stored: Stored) -> Layout:

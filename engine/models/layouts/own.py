@@ -17,7 +17,9 @@ from alps.engine.models.layouts.base import (
     check_dimensions,
 )
 from alps.engine.models.layouts.text import some
-from alps.engine.sam.config import ModelDefaults, SamConfig
+from alps.engine.sam.config import ModelDefaults, NetworkConfig
+from alps.engine.sam2 import config_of
+from alps.engine.sam2.empty import empty_network
 from alps.engine.settings import check_defaults
 
 CONFIG_KEY = "alps.config"
@@ -32,7 +34,7 @@ def _recognises(stored: Stored) -> bool:
 def _read(stored: Stored) -> Contents:
     values = _json_object(stored.metadata[CONFIG_KEY], CONFIG_KEY, stored.path)
     try:
-        config = SamConfig.from_dict(values)
+        config = config_of(values)
     except ModelError as error:
         raise ModelError(f"{stored.path}: {error}") from error
     check_dimensions(config, len(stored.tensors), stored.path)
@@ -93,7 +95,7 @@ def _write(contents: Contents) -> Written:
 
 
 def _holds(config: Any) -> bool:
-    return isinstance(config, SamConfig)
+    return isinstance(config, NetworkConfig)
 
 
-LAYOUT = Layout("ALPS", Form.SAFETENSORS, _recognises, _read, _holds, _write)
+LAYOUT = Layout("ALPS", Form.SAFETENSORS, _recognises, _read, _holds, _write, network=empty_network)
