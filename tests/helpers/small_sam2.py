@@ -51,8 +51,14 @@ def transformers_sam2(kind="Sam2Model", seed=3):
     torch.manual_seed(seed)
     model = getattr(transformers, kind)(config).eval()
     with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(torch.randn_like(parameter) * 0.15)
+        for name, parameter in model.named_parameters():
+            if parameter.ndim < 2:
+                parameter.add_(torch.randn_like(parameter) * 0.1)
+            elif "embed" in name or "token.weight" in name:
+                parameter.normal_()
+            else:  # as initialised, every point gets the same pale mask
+                gain = 3.0 if "mask_decoder.transformer" in name else 1.0
+                parameter.normal_(std=gain * parameter[0].numel() ** -0.5)
         # Trained ones have them once; transformers draws them twice.
         shared = model.shared_image_embedding.positional_embedding
         model.prompt_encoder.shared_embedding.positional_embedding.copy_(shared)
