@@ -113,7 +113,7 @@ def candidates_of(
         square,
         crop.input_size(square),
         (crop.height, crop.width),
-        threshold=settings.mask_threshold,
+        threshold=settings.threshold,
         offset=settings.stability_score_offset,
         min_stability=settings.stability_score_thresh,
         valid=None if gate.valid is None else crop.of(gate.valid),

@@ -427,7 +427,7 @@ class MaskGenerator:
             with found.clock.timing("filter"):
                 if s.min_mask_region_area > 0 and s.small_regions_in_logits:
                     decoded = without_small_regions_of_logits(
-                        decoded, s.min_mask_region_area, s.mask_threshold
+                        decoded, s.min_mask_region_area, s.threshold
                     )
                 parts.append(
                     candidates_of(

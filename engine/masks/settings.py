@@ -1,7 +1,7 @@
 """The settings of everything mode: stock SAM's names, order, defaults and meaning."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -41,7 +41,6 @@ class EverythingSettings:
     point_grids: Sequence[Any] | None = None  # a grid (n, 2) in 0…1, x first, for each layer
     min_mask_region_area: int = 0  # pixels
     output_mode: str = "binary_mask"
-    mask_threshold: float = field(default=0.0, kw_only=True)  # of logits; SAM 2's generator has it
 
     def __post_init__(self) -> None:
         _require(
@@ -62,12 +61,7 @@ class EverythingSettings:
                     whole and value >= least,
                     f"{name} is {value!r}; it must be a whole number of at least {least}",
                 )
-        for name in (
-            "pred_iou_thresh",
-            "stability_score_thresh",
-            "stability_score_offset",
-            "mask_threshold",
-        ):
+        for name in ("pred_iou_thresh", "stability_score_thresh", "stability_score_offset"):
             value = getattr(self, name)
             _require(np.isfinite(value), f"{name} is {value!r}; it must be a finite number")
         for name in ("box_nms_thresh", "crop_nms_thresh", "crop_overlap_ratio"):
@@ -91,6 +85,11 @@ class EverythingSettings:
                 "or raise points_per_side",
             )
 
+    @property
+    def threshold(self) -> float:
+        """A pixel belongs to a mask where its logit is greater."""
+        return 0.0
+
     def grid(self, layer: int) -> np.ndarray:
         """Points of a crop of this layer, (n, 2) x, y in 0…1 of the crop's size."""
         if self.point_grids is not None:
@@ -110,6 +109,18 @@ class Sam2EverythingSettings(EverythingSettings):
 
     small_regions_in_logits: ClassVar[bool] = True
     pred_iou_thresh: float = PRED_IOU_THRESH
+    mask_threshold: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot work."""
+        super().__post_init__()
+        value = self.mask_threshold
+        _require(np.isfinite(value), f"mask_threshold is {value!r}; it must be a finite number")
+
+    @property
+    def threshold(self) -> float:
+        """A pixel belongs to a mask where its logit is greater."""
+        return self.mask_threshold
 
 
 def _require(holds: bool, otherwise: str) -> None:

@@ -149,7 +149,7 @@ def test_a_name_means_the_model_even_beside_a_file_of_that_name(shipped, tmp_pat
 
 
 def test_neither_name_nor_file():
-    with pytest.raises(ModelError, match=r"Models: tiny, vit_b, vit_l, vit_h\. Did you mean vit_b"):
+    with pytest.raises(ModelError, match=r"Models: tiny, vit_b, .*\. Did you mean vit_b"):
         find_model("vit-b")
     with pytest.raises(ModelError) as caught:
         find_model("weights/mine.pth")
