@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alps.engine.masks.crops import Crop
+from alps.engine.masks.crops import Crop, crop_kind
 from alps.engine.masks.generator import MaskGenerator, Segments, StageClock
 from alps.engine.masks.postprocess import record as records
 from alps.engine.masks.postprocess.host import HostPostprocessor
@@ -135,16 +135,18 @@ class DevicePostprocessor:
         return self._steps
 
     def _points(self, image: ToSegment) -> np.ndarray:
+        return self._generator.points(self._whole(image), image.gate)
+
+    def _whole(self, image: ToSegment) -> Crop:
         height, width = image.rgb.shape[:2]
-        return self._generator.points(Crop(0, 0, width, height, 0), image.gate)
+        return crop_kind(self._generator.runtime.config)(0, 0, width, height, 0)
 
     def _decode(self, tile: _Tile, number: int, steps: "Steps") -> None:
         """Measure a tile's masks as they come from the decoder."""
         embeddings = tile.image.embeddings
         if not len(tile.points) or embeddings is None:
             return
-        height, width = tile.image.rgb.shape[:2]
-        batches = self._generator.decode(embeddings[0], tile.points, Crop(0, 0, width, height, 0))
+        batches = self._generator.decode(embeddings[0], tile.points, self._whole(tile.image))
         while True:
             raise_if_over()
             with tile.clock.timing("decode"):

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from alps.engine.masks.crops import Crop
-from alps.engine.masks.gate import MASK_THRESHOLD, Gate
+from alps.engine.masks.crops import crop_kind
+from alps.engine.masks.gate import Gate
 from alps.engine.masks.generator import MaskGenerator
 from alps.engine.masks.postprocess.arrays import WORDS, shown, stream_of
 from alps.engine.masks.postprocess.protocol import ToSegment
@@ -84,7 +84,9 @@ class Steps:
         config = generator.runtime.config
         self.extent, self._device, self._config = extent, device, config
         self._settings = generator.settings
-        self._cuts = Cuts.of(MASK_THRESHOLD, generator.settings.stability_score_offset)
+        self._cuts = Cuts.of(
+            generator.settings.threshold, generator.settings.stability_score_offset
+        )
         self._rest_cells = rest_cells
         tiles, height, width = extent.tiles, extent.height, extent.width
         words, cells = words_of(height), config.embedding_size
@@ -159,10 +161,12 @@ class Steps:
         taps, grids = [], []
         for height, width in sizes:
             # A place without a tile has the geometry of one pixel, and no pixel.
-            inner = Crop(0, 0, max(width, 1), max(height, 1), 0).input_size(side)
-            full = max(height, 1), max(width, 1)
+            crop = crop_kind(config)(0, 0, max(width, 1), max(height, 1), 0)
+            inner, full = crop.input_size(side), (max(height, 1), max(width, 1))
+            square = crop.mask_side(side, low)
             rows, columns = (
-                taps_of(low, side, part, whole) for part, whole in zip(inner, full, strict=True)
+                taps_of(low, square, part, whole)
+                for part, whole in zip(crop.input_size(square), full, strict=True)
             )
             taps.append((rows, columns))
             scale = tuple(
@@ -335,11 +339,11 @@ class Steps:
             shown(self._gain), shown(self._shares), stream_of(self._device),
         )  # fmt: skip
         weights = self._shares.flatten(2)
-        features = torch.zeros(
-            len(weights), len(embeddings[0]), weights.shape[2], device=self._device
-        )
+        # Whatever lies behind the embedding itself is for the decoder.
+        channels = self._config.embedding_channels
+        features = torch.zeros(len(weights), channels, weights.shape[2], device=self._device)
         for tile, embedding in enumerate(embeddings):
-            features[tile] = embedding.flatten(1)
+            features[tile] = embedding[:channels].flatten(1)
         total = weights.sum(2, dtype=torch.float64)
         self._flag(((total <= 0) & (area > 0)).any(1), NO_CELL)
         means = torch.bmm(weights, features.transpose(1, 2)) / total.clamp(min=1e-30)[:, :, None]

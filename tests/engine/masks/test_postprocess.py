@@ -14,6 +14,7 @@ from alps.engine.masks.postprocess.protocol import ToSegment
 from alps.engine.masks.postprocess.record import Record, Room
 from alps.engine.runtimes.protocol import Capacity, DecodedMasks
 from alps.engine.sam import SamConfig
+from alps.engine.sam2 import Sam2Config
 
 ROOM = Room(masks=7, kept=5, runs=400, code_bytes=600)
 CELLS = 2  # a side, of what lies under no mask
@@ -60,6 +61,16 @@ class Drawn:
             yield DecodedMasks(torch.from_numpy(logits), torch.from_numpy(iou), index)
 
 
+class DrawnOnSquares(Drawn):
+    """The same of images that are stretched, with more in the embedding than the image's own."""
+
+    config = Sam2Config(image_size=32, patch_size=8, embedding_channels=4)
+
+    def encode(self, pixels):
+        more = torch.full((len(pixels), 12, 4, 4), 9.0)
+        return torch.cat([super().encode(pixels), more], dim=1)
+
+
 def tile(generator, size, seed, nodata=0, max_area=0.9):
     rng = np.random.default_rng(seed)
     image = rng.integers(0, 256, (*size, 3)).astype(np.uint8)
@@ -86,9 +97,10 @@ def check(found, expected):
 
 
 @pytest.mark.slow
-def test_a_batch_is_that_of_the_cpu_to_the_bit():
+@pytest.mark.parametrize("runtime", [Drawn(), DrawnOnSquares()], ids=["SAM", "SAM 2"])
+def test_a_batch_is_that_of_the_cpu_to_the_bit(runtime):
     """Tiles of two sizes, one with nodata, in a batch with a place left over."""
-    generator = MaskGenerator(Drawn(), **SETTINGS)
+    generator = MaskGenerator(runtime, **SETTINGS)
     tiles = [
         tile(generator, (20, 23), 1, nodata=4),
         tile(generator, (33, 32), 4),
