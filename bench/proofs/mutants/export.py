@@ -121,14 +121,14 @@ MUTANTS = [
     ),
     Mutant(
         "engine/models/part_file.py",
-        'return self.digest() == self._about["sha256"]',
+        "return self.ended if wanted is None else self.digest() == wanted",
         "return True",
         DOWNLOAD,
         "a damaged download is taken",
     ),
     Mutant(
         "engine/models/part_file.py",
-        "            self.restart()  # the part is on its way to another file\n"
+        "            self.restart()  # the part is on its way to another file, or may be\n"
         "            return\n",
         "            pass\n",
         DOWNLOAD,
