@@ -60,7 +60,9 @@ class TorchRuntime(InPasses):
             raise SettingsError(f"precision {precision!r}: give one of {', '.join(PRECISIONS)}")
         self.precision = precision
         self.on_callers_cores = on_cpu = sam.device.type == "cpu"
-        self._try_kernels = decoder == "auto" and sam.device.type == "cuda"
+        # Kernels of ours for a GPU know SAM; SAM 2 runs in PyTorch there.
+        on_gpu = sam.device.type == "cuda"
+        self._try_kernels = decoder == "auto" and on_gpu and isinstance(sam, Sam)
         if self._try_kernels:
             self.capacity = with_room(self.capacity, sam, precision)
         self._gpu_decoder: GpuDecoder | None = None
@@ -72,7 +74,7 @@ class TorchRuntime(InPasses):
         if decoder == "compiled" and not on_cpu:
             raise SettingsError("the compiled decoder runs on a CPU only; give decoder='absorbed'")
         self._compiled = decoder == "compiled"
-        self._decoder = _steps_of(sam, decoder)
+        self._decoder = steps_of(sam, decoder)
         self._attend = attend_compiled if self._compiled and precision == "fp32" else None
         self._on_gpu: GpuEncoder | None = None
         self._made, self._making = False, threading.Lock()
@@ -202,7 +204,7 @@ def _single_threaded() -> Iterator[Callable[[], None]]:
         torch.set_num_threads(before)
 
 
-def _steps_of(network: Network, form: str) -> Steps:
+def steps_of(network: Network, form: str) -> Steps:
     """The decoder of a network: ``plain``, ``absorbed`` or ``compiled``."""
     compiled = form == "compiled"
     if isinstance(network, Sam2):
