@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import speck
 from click.testing import CliRunner
+from downloads import SAVED
 from pages import PAGES, REPOSITORY, blocks, small_archive
 from PIL import Image
 from s3_server import serving
@@ -39,10 +40,9 @@ NOT_RUN = {
     "alps label TILES OUT --metrics": "a port may be taken; tests/engine/telemetry scrape one",
     "torchrun": "starts processes; tests/trainer start some of their own",
     "alps train-tiny": "needs a wheel to be downloaded; tests/trainer/tiny make one",
-    "alps prepare": "needs a benchmark's download; tests/trainer/data make small ones",
     "alps export vit_b --precision fp16 --format tensorrt": "takes minutes and TensorRT",
     "alps distill TILES SMALL --teacher vit_h --student small": "a ViT-S is slow without a GPU",
-    "alps experiment": "dozens of trainings; tests/trainer/experiment run a small one",
+    "alps experiment RUN": "dozens of trainings; tests/trainer/experiment run a small one",
     "alps bench runtimes": "a process a runtime; tests/bench run it",
     "alps bench everything": "the original takes its time; tests/bench run it",
     "alps bench pipeline": "the original takes its time; tests/bench run it",
@@ -69,6 +69,10 @@ SHORT = {
     "export": ["--verify-tiles", "1", "--max-loss", "1"],
     "fit-clusters": ["--clusters", "6"],
     "segment": ["--points-per-side", "3"],
+    "experiment": shlex.split(
+        "--arms scratch,alps --fractions 1 --seeds 1 --pretrain-steps 1 --finetune-steps 1 "
+        "--model segformer_mini --crop 32 --batch 2 --workers 1 --device cpu"
+    ),
 }
 WORDS = {"cuda": "cpu", "0.6": "0"}  # there need be no GPU; random weights are sure of nothing
 ENVIRONMENT = {"SLURM_ARRAY_TASK_ID": "0", "SLURM_ARRAY_TASK_COUNT": "2"}
@@ -147,6 +151,8 @@ def workplace(tmp_path, monkeypatch, stand_in):
     monkeypatch.setattr(registry, "model_file", lambda entry: stand_in)
     monkeypatch.setenv("ALPS_HOME", str(tmp_path / "home"))
     monkeypatch.chdir(tmp_path)
+    for name, folder in (("isaid", "iSAID"), ("potsdam", "Potsdam"), ("loveda", "LoveDA")):
+        SAVED[name](Path(folder))
     small_archive(Path("TILES"))
     small_archive(Path("MORE_TILES"), ("c.png",))
     write_search(Path("search.json"), ("0.png", "a.png"))
