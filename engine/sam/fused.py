@@ -84,7 +84,8 @@ class FusedDecoder:
         self.side = sam.config.embedding_size
         # Tokens of a prompt: IoU, the single mask, which is not asked for, the masks, the point's.
         masks = len(self.decoder.output_hypernetworks_mlps)
-        self.read = [0, *range(2, 1 + masks)]
+        read = [0, *range(2, 1 + masks)]
+        self.read = torch.tensor(read, device=sam.device)  # a list would be sent at each call
         self.tokens = 1 + masks + 2  # the point's: its place, and what says that no box follows
         layers = self.decoder.transformer.layers
         self.folding = [Folding.of(layer.norm4) for layer in layers]

@@ -6,14 +6,15 @@ give something else, PyTorch decodes and the log says why.
 
 import logging
 from collections.abc import Iterator
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from alps.engine.base.memory import is_out_of_memory
 from alps.engine.runtimes.full_float32 import full_float32
+from alps.engine.runtimes.gpu.graphs import Replayed, Steps
 from alps.engine.runtimes.protocol import Capacity, DecodedMasks
 from alps.engine.sam.absorbed import AbsorbedDecoder
 from alps.engine.sam.model import Network, Sam
@@ -29,6 +30,7 @@ FORGIVEN = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 8e-2}
 _TRIED = 4  # points
 # Few image tokens are kept, so a pass takes so many times the points of one by PyTorch's products.
 _POINTS = 4
+_GRAPHS = 3  # at most, one after the other: capturing costs as much as some images
 
 
 class GpuDecoder:
@@ -36,15 +38,24 @@ class GpuDecoder:
 
     Masks go into slots, half as many again as points. An image that has more is decoded again with
     room for all; so is, in bf16, one whose values leave what fp16 holds, 65504. Both depend on the
-    image and its points alone.
+    image and its points alone. As many points as the last time are decoded by a CUDA graph.
 
     Args:
         fused: the decoder.
         wider: makes one that holds greater values; None: there is none.
+        cuda: PyTorch's module, or what stands in for it; None: no graphs.
     """
 
-    def __init__(self, fused: "FusedDecoder", wider: "FusedDecoder | None" = None) -> None:
-        self._fused, self._wider = fused, wider
+    def __init__(
+        self,
+        fused: "FusedDecoder",
+        wider: "FusedDecoder | None" = None,
+        cuda: Any = None,
+    ) -> None:
+        self._fused, self._wider, self._cuda = fused, wider, cuda
+        self._last: _Asked | None = None
+        self._graph: tuple[_Asked, Replayed[_Given, FoundMasks]] | None = None
+        self._graphs_left = _GRAPHS
 
     @torch.inference_mode()
     def decode(
@@ -66,26 +77,103 @@ class GpuDecoder:
     ) -> "tuple[FoundMasks, int]":
         every = 3 * len(points)
         slots = every if threshold <= 0 else -(-every // 2)
-        found, count, finite = _decoded(self._fused, embedding, points, threshold, slots)
+        with full_float32():
+            given = _Given.of(embedding, points)
+            found = self._usual(given, _Asked(len(points), threshold, slots))
+        count, finite = _counted(found)
         fused = self._fused
         if not finite and self._wider is not None:
             _log.info("an image's values leave float16's range: it is decoded in bf16")
             fused = self._wider
-            found, count, _ = _decoded(fused, embedding, points, threshold, slots)
+            found, count, _ = _decoded(fused, given, threshold, slots)
         if count > slots:
-            found, count, _ = _decoded(fused, embedding, points, threshold, every)
+            found, count, _ = _decoded(fused, given, threshold, every)
         return found, count
+
+    def _usual(self, given: "_Given", asked: "_Asked") -> "FoundMasks":
+        """By a graph where the last image was asked the same, and others are not captured as often.
+
+        Each has room of its own for all that lies between its kernels.
+        """
+        graph, again = self._graph, asked == self._last
+        self._last = asked
+        if graph is not None and graph[0] == asked:
+            return graph[1].run(asked.points, given.copy_to, True)
+        if not again or self._cuda is None or self._graphs_left == 0:
+            return self._fused.decode(*given.parts, asked.threshold, asked.slots)
+        self._graphs_left -= 1
+        self._graph = None  # gives its memory back
+        steps = Steps(
+            "the mask decoder",
+            given.empty_like,
+            lambda own: self._fused.decode(*own.parts, asked.threshold, asked.slots),
+            _kept,
+        )
+        self._graph = asked, Replayed(steps, given.points.device, self._cuda)
+        return self._graph[1].run(asked.points, given.copy_to, True)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What the shape of a decoding depends on."""
+
+    points: int
+    threshold: float
+    slots: int
+
+
+@dataclass(frozen=True)
+class _Given:
+    """An image and points on it, as ``FusedDecoder.decode`` takes them."""
+
+    embeddings: Tensor  # (1, C, h, w)
+    points: Tensor  # (1, N, 2)
+    asked: Tensor  # (1, N), all of them
+
+    @classmethod
+    def of(cls, embedding: Tensor, points: Tensor) -> "_Given":
+        asked = torch.ones(1, len(points), dtype=torch.bool, device=points.device)
+        return cls(embedding[None], points[None], asked)
+
+    @property
+    def parts(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.embeddings, self.points, self.asked
+
+    def empty_like(self, count: int) -> "_Given":
+        """Room for as many."""
+        assert count == self.points.shape[1]
+        return _Given(*(torch.empty_like(part) for part in self.parts))
+
+    def copy_to(self, own: "_Given") -> None:
+        for to, part in zip(own.parts, self.parts, strict=True):
+            to.copy_(part)
 
 
 def _decoded(
-    fused: "FusedDecoder", embedding: Tensor, points: Tensor, threshold: float, slots: int
+    fused: "FusedDecoder", given: _Given, threshold: float, slots: int
 ) -> "tuple[FoundMasks, int, bool]":
-    """Masks, how many, and whether they can be trusted; all kernels have ended."""
-    asked = torch.ones(1, len(points), dtype=torch.bool, device=points.device)
     with full_float32():
-        found = fused.decode(embedding[None], points[None], asked, threshold, slots)
+        found = fused.decode(*given.parts, threshold, slots)
+    return found, *_counted(found)
+
+
+def _counted(found: "FoundMasks") -> tuple[int, bool]:
+    """How many masks there are, and whether they can be trusted; all kernels have ended."""
     count, finite = torch.stack([found.count[0], found.finite[0].long()]).tolist()  # waits
-    return found, count, bool(finite)
+    return count, bool(finite)
+
+
+def _kept(found: "FoundMasks") -> "FoundMasks":
+    """What a graph found, of its own; the counts lie on the host."""
+    count, finite = _counted(found)
+    return replace(
+        found,
+        logits=found.logits[:, :count].clone(),
+        predicted_iou=found.predicted_iou[:, :count].clone(),
+        point=found.point[:, :count].clone(),
+        count=torch.tensor([count]),
+        finite=torch.tensor([finite]),
+    )
 
 
 def with_room(capacity: Capacity, sam: Network, precision: str) -> Capacity:
@@ -149,7 +237,7 @@ def _made(sam: Network, precision: str) -> GpuDecoder:
     with torch.inference_mode(), full_float32():
         fused = FusedDecoder(sam, Launch(form.value, *blocks))
         wider = FusedDecoder(sam, Launch(BF16.value, *blocks)) if form == FP16 else None
-    return GpuDecoder(fused, wider)
+    return GpuDecoder(fused, wider, torch.cuda)
 
 
 @torch.inference_mode()
