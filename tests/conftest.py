@@ -229,11 +229,8 @@ def small_blocks(monkeypatch):
     from alps.kernels.kmeans import gpu as on_gpu
 
     if config.ENABLE_CUDASIM:
-        across = 4
-        tile, threads = across * on_gpu.SIDE, across**2
-        sizes = {"ACROSS": across, "TILE": tile, "THREADS": threads, "SHARES": threads // tile}
-        shapes = {"PADDED": tile + 1, "NEAREST": 2 * across, "PARTS": 2 * sizes["SHARES"]}
-        for name, value in (sizes | shapes).items():
+        sizes = {"TILE": 16, "THREADS": 32, "SHARES": 2, "PARTS": 4, "ROWS": 48}
+        for name, value in sizes.items():
             monkeypatch.setattr(on_gpu, name, value)
 
 

@@ -33,6 +33,7 @@ from alps.engine.run_folder.plan import Plan
 from alps.engine.run_folder.schemas import STAGES
 from alps.engine.run_folder.sums import is_right
 from alps.engine.run_folder.tables import table_blocks
+from alps.engine.runtimes.full_float32 import full_float32
 from alps.engine.settings import (
     ClusterSettings,
     PaintSettings,
@@ -279,7 +280,7 @@ def cluster_stage(
         seed=settings.seed,
         **({KEPT: ""} if is_kept else {}),
     )
-    with timed(folder, "cluster"):
+    with timed(folder, "cluster"), full_float32():
         cluster_archive(folder, settings, _is_gpu(device), crew)
     carry_names(folder)
     mark(folder, "cluster", wanted)

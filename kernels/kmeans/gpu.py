@@ -1,34 +1,39 @@
-"""The pass of k-means on a GPU: products in tiles, and sums while the vectors are still in cache.
+"""The pass of k-means on a GPU: products by cuBLAS, all else in one kernel after them.
 
-A block of threads takes its tiles of vectors one after the other. Each tile meets all centroids in
-shared memory; its vectors are then sorted by their cluster, so that a thread, which owns channels,
+Some vectors at a time are multiplied with all centroids by PyTorch. Of float16 the tensor cores
+multiply: each centroid is two float16 whose sum is itself to 22 bits. Where the middle of the
+centroids lies far from the origin, and of float32, vectors are moved there first, and products are
+float32's: with all of their bits, if PyTorch is not set to round them.
+
+Then a block of threads takes its tiles of vectors one after the other. The two nearest of each are
+measured directly; the vectors are sorted by their cluster, so that a thread, which owns channels,
 sums a cluster's in a register and writes once for each cluster of the tile, into sums that are the
-block's own. Those of all blocks are added in order: the result is the same on any GPU, each time.
+block's own. Those of all blocks are added in order: the same vectors give the same sums each time.
 
-Bytes moved: N x C x 2 (float16) or 4 read once from memory, and again from the caches for each 64
-centroids; N x 12 written; BLOCKS x K x C x 8 of sums, twice.
+Bytes moved: N x C x 2 (float16) or 4 read twice; N x K x 8 (float16) or 4 of products written and
+read; N x 12 written; BLOCKS x K x C x 8 of sums, twice.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
 
-from alps.kernels.base.gpu import on_gpu
+from alps.kernels.base.gpu import on_gpu, on_host
 from alps.kernels.base.numba_cuda import cuda
 from alps.kernels.kmeans.rules import Assignment, origin_of
 
-SIDE = 4  # vectors, and centroids, whose products a thread holds in registers
-ACROSS = 16  # threads of a block in each direction
-TILE = SIDE * ACROSS  # vectors, and centroids, of a tile
-DEPTH = 16  # channels in shared memory at a time
-PADDED = TILE + 1
-THREADS = ACROSS * ACROSS
+TILE = 64  # vectors of a tile
+THREADS = 256
 SHARES = THREADS // TILE  # threads that measure the distances of one vector
 # Shapes of shared memory: a compiled kernel takes names and numbers there, nothing to be computed.
-NEAREST, PARTS = 2 * ACROSS, 2 * SHARES
+PARTS = 2 * SHARES
+ROWS = 1 << 18  # vectors multiplied at a time; fewer would stay in the cache, and wait for the host
 BLOCKS = 264  # two for each multiprocessor of a large GPU
 SUM_BYTES = 1 << 29  # of the blocks' sums: with very many centroids there are fewer blocks
 EXTRA = 2  # columns of the sums after the channels: weights, and weighted squared distances
+NEAR = 16  # squared distance of the middle from the origin, in those of centroids from the middle
+SCALED = 12  # bits of the largest number of the halves: far from float16's least and most
 
 
 def assign(vectors: Any, centroids: np.ndarray, weights: Any) -> Assignment:
@@ -36,7 +41,6 @@ def assign(vectors: Any, centroids: np.ndarray, weights: Any) -> Assignment:
     vectors = on_gpu(vectors)
     count, channels = vectors.shape
     clusters = len(centroids)
-    middle, moved, lengths = origin_of(centroids)
     own = on_gpu(np.zeros(0, np.float32) if weights is None else weights, np.float32)
     labels = cuda.device_array(count, np.int32)
     nearest, second = (cuda.device_array(count, np.float32) for _ in range(2))
@@ -44,19 +48,18 @@ def assign(vectors: Any, centroids: np.ndarray, weights: Any) -> Assignment:
     number = np.zeros(clusters, np.int64)
     if count:
         bytes_each = total.nbytes
-        blocks = max(1, min(-(-count // TILE), BLOCKS, SUM_BYTES // bytes_each))
+        blocks = max(1, min(-(-min(count, ROWS) // TILE), BLOCKS, SUM_BYTES // bytes_each))
         sums = on_gpu(np.zeros((blocks, *total.shape)))
-        counts, summed = on_gpu(number), on_gpu(total)
-        _pass[blocks, (ACROSS, ACROSS)](
-            vectors,
-            own,
-            *(on_gpu(array) for array in (centroids, middle, moved, lengths)),
-            labels,
-            nearest,
-            second,
-            sums,
-            counts,
-        )
+        counts, summed, there = on_gpu(number), on_gpu(total), on_gpu(centroids)
+        with Products.stream():
+            products = Products(vectors, centroids)
+            offsets = on_gpu(products.offsets)
+            for first in range(0, count, ROWS):
+                last = min(count, first + ROWS)
+                _pass[blocks, THREADS](
+                    vectors, own, there, offsets, products.of(first, last), first, last,
+                    labels, nearest, second, sums, counts,
+                )  # fmt: skip
         _reduce[-(-total.size // THREADS), THREADS](sums, summed)
         total, number = summed.copy_to_host(), counts.copy_to_host()
     return Assignment(
@@ -70,85 +73,133 @@ def assign(vectors: Any, centroids: np.ndarray, weights: Any) -> Assignment:
     )
 
 
+class Products:
+    """What tells how near centroids (K, C) are to vectors (N, C): an offset less a product.
+
+    Args:
+        vectors: float16 or float32, Numba's on the GPU.
+        centroids: float32, NumPy's.
+    """
+
+    def __init__(self, vectors: Any, centroids: np.ndarray) -> None:
+        middle, moved, lengths = origin_of(centroids)
+        self._vectors = _tensor(vectors)
+        far = float(middle @ middle) > NEAR * float((2 * lengths).mean())
+        self._halves = vectors.dtype == np.float16 and not far
+        if self._halves:
+            largest = max(float(np.abs(moved).max()), 1e-30)
+            self._scale = 2.0 ** (SCALED - np.ceil(np.log2(largest)))
+            self._factors = _tensor_of(halves(moved, self._scale), self._vectors.device)
+            offsets = lengths + moved.astype(np.float64) @ middle
+        else:
+            self._scale = 1.0
+            self._factors = _tensor_of(moved, self._vectors.device)
+            self._middle = _tensor_of(middle, self._vectors.device)
+            offsets = lengths
+        # Scaled as the products are: by a power of two, which rounds nothing.
+        self.offsets = (offsets * self._scale).astype(np.float32)
+
+    @staticmethod
+    def stream() -> AbstractContextManager[Any]:
+        """In which PyTorch's products come in turn with Numba's kernels: the default one."""
+        import torch
+
+        if not torch.cuda.is_available():
+            return nullcontext()
+        return torch.cuda.stream(torch.cuda.default_stream())
+
+    def of(self, first: int, last: int) -> Any:
+        """Of vectors first to last with all centroids, for a kernel: (n, K or 2 K) float32; a
+        product is the sum of the two in columns k and K + k.
+        """
+        import torch
+
+        some = self._vectors[first:last]
+        if not self._halves:
+            products = torch.mm(some.float() - self._middle, self._factors.T)
+        elif some.device.type == "cuda":
+            products = torch.mm(some, self._factors.T, out_dtype=torch.float32)
+        else:  # the simulator's: float16 multiplied exactly, summed in float32
+            products = some.float() @ self._factors.float().T
+        return products.numpy() if some.device.type == "cpu" else on_gpu(products)
+
+
+def halves(values: np.ndarray, scale: float) -> np.ndarray:
+    """Values (K, C) float32, scaled, as sums of two float16: (2 K, C), the greater ones first."""
+    scaled = values.astype(np.float64) * scale
+    high = scaled.astype(np.float16)
+    low = (scaled - high.astype(np.float64)).astype(np.float16)
+    return np.concatenate([high, low])
+
+
+def _tensor(array: Any) -> Any:
+    """Numba's array as PyTorch's: the same memory, the simulator's aside."""
+    import torch
+
+    if hasattr(array, "__cuda_array_interface__"):
+        return torch.as_tensor(array, device="cuda")
+    return torch.from_numpy(on_host(array))
+
+
+def _tensor_of(array: np.ndarray, device: Any) -> Any:
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(array)).to(device)
+
+
 @cuda.jit
 def _pass(
     vectors: Any,
     weights: Any,
     centroids: Any,
-    middle: Any,
-    moved: Any,
-    lengths: Any,
+    offsets: Any,
+    products: Any,
+    begin: int,
+    end: int,
     labels: Any,
     nearest: Any,
     second: Any,
     sums: Any,
     counts: Any,
 ) -> None:
-    """All tiles of a block: labels, distances, and the block's sums (blocks, K, C + EXTRA)."""
-    x, y = cuda.threadIdx.x, cuda.threadIdx.y
-    thread = y * ACROSS + x
-    count, channels = vectors.shape
-    clusters = centroids.shape[0]
-    here = cuda.shared.array((DEPTH, PADDED), np.float32)
-    there = cuda.shared.array((DEPTH, PADDED), np.float32)
-    values = cuda.shared.array((TILE, NEAREST), np.float32)
-    ids = cuda.shared.array((TILE, NEAREST), np.int32)
+    """Vectors begin to end, tile by tile: labels, distances, and the block's sums (blocks, K, C +
+    EXTRA), which are added to.
+    """
+    thread = cuda.threadIdx.x
+    channels, clusters = centroids.shape[1], centroids.shape[0]
+    values = cuda.shared.array((TILE, PARTS), np.float32)
+    ids = cuda.shared.array((TILE, PARTS), np.int32)
     parts = cuda.shared.array((TILE, PARTS), np.float32)
     pair = cuda.shared.array((TILE, 2), np.int32)
     order = cuda.shared.array(TILE, np.int32)
-    dots = cuda.local.array((SIDE, SIDE), np.float32)
-    value = cuda.local.array((SIDE, 2), np.float32)
-    which = cuda.local.array((SIDE, 2), np.int32)
-    tiles = (count + TILE - 1) // TILE
+    row, share = thread // SHARES, thread % SHARES
+    tiles = (end - begin + TILE - 1) // TILE
     # Neighbouring tiles, so that the order of sums is that of the vectors.
-    begin = cuda.blockIdx.x * tiles // cuda.gridDim.x
-    end = (cuda.blockIdx.x + 1) * tiles // cuda.gridDim.x
-    for tile in range(begin, end):
-        first = tile * TILE
-        for i in range(SIDE):
-            for rank in range(2):
-                value[i, rank] = np.float32(np.inf)
-                which[i, rank] = -1
-        for centre in range(0, clusters, TILE):
-            for i in range(SIDE):
-                for j in range(SIDE):
-                    dots[i, j] = np.float32(0)
-            for depth in range(0, channels, DEPTH):
-                for place in range(thread, TILE * DEPTH, THREADS):
-                    d, row = place % DEPTH, place // DEPTH
-                    a, b = np.float32(0), np.float32(0)
-                    if depth + d < channels and first + row < count:
-                        a = np.float32(vectors[first + row, depth + d]) - middle[depth + d]
-                    if depth + d < channels and centre + row < clusters:
-                        b = moved[centre + row, depth + d]
-                    here[d, row] = a
-                    there[d, row] = b
-                cuda.syncthreads()
-                for d in range(DEPTH):
-                    for i in range(SIDE):
-                        for j in range(SIDE):
-                            dots[i, j] += here[d, y + ACROSS * i] * there[d, x + ACROSS * j]
-                cuda.syncthreads()
-            for j in range(SIDE):
-                k = centre + x + ACROSS * j
-                if k < clusters:
-                    for i in range(SIDE):
-                        distance = lengths[k] - dots[i, j]
-                        if distance < value[i, 0]:
-                            value[i, 1], which[i, 1] = value[i, 0], which[i, 0]
-                            value[i, 0], which[i, 0] = distance, k
-                        elif distance < value[i, 1]:
-                            value[i, 1], which[i, 1] = distance, k
-        for i in range(SIDE):
-            for rank in range(2):
-                values[y + ACROSS * i, 2 * x + rank] = value[i, rank]
-                ids[y + ACROSS * i, 2 * x + rank] = which[i, rank]
+    first_tile = cuda.blockIdx.x * tiles // cuda.gridDim.x
+    last_tile = (cuda.blockIdx.x + 1) * tiles // cuda.gridDim.x
+    for tile in range(first_tile, last_tile):
+        first = begin + tile * TILE
+        rows = min(TILE, end - first)
+        least, following = np.float32(np.inf), np.float32(np.inf)
+        which, other = np.int32(-1), np.int32(-1)
+        if row < rows:
+            for k in range(share, clusters, SHARES):
+                product = products[first - begin + row, k]
+                if products.shape[1] > clusters:
+                    product += products[first - begin + row, clusters + k]
+                distance = offsets[k] - product
+                if distance < least:
+                    following, other = least, which
+                    least, which = distance, np.int32(k)
+                elif distance < following:
+                    following, other = distance, np.int32(k)
+        values[row, 2 * share], values[row, 2 * share + 1] = least, following
+        ids[row, 2 * share], ids[row, 2 * share + 1] = which, other
         cuda.syncthreads()
         if thread < TILE:
             _two_least(values, ids, thread, pair)
         cuda.syncthreads()
-        row, share = thread // SHARES, thread % SHARES
-        if first + row < count:
+        if row < rows:
             for rank in range(2):
                 total = np.float32(0)
                 k = pair[row, rank]
@@ -158,15 +209,14 @@ def _pass(
                         total += difference * difference
                 parts[row, rank * SHARES + share] = total
         cuda.syncthreads()
-        if thread < TILE and first + thread < count:
+        if thread < rows:
             _settle(parts, pair, thread, first, labels, nearest, second, counts)
         cuda.syncthreads()
-        rows = min(TILE, count - first)
         if thread < rows:
             place, mine = 0, pair[thread, 0]
-            for other in range(rows):
-                label = pair[other, 0]
-                if label < mine or (label == mine and other < thread):
+            for one in range(rows):
+                label = pair[one, 0]
+                if label < mine or (label == mine and one < thread):
                     place += 1
             order[place] = thread
         cuda.syncthreads()

@@ -51,6 +51,13 @@ SIGNATURES = {
         "_lab_of": (a(u8, 4), a(i16, 2), a(i16, 4)),
         "_add_colours": (_bits, a(i32, 2), _sizes, a(i16, 4), a(i64, 3, "A"), a(i32, 3, "A")),
     },
+    "kmeans": {
+        "_pass": (
+            a(f16, 2), a(f32, 1), a(f32, 2), a(f32, 1), a(f32, 2), i64, i64, a(i32, 1), a(f32, 1),
+            a(f32, 1), a(f64, 3), a(i64, 1),
+        ),
+        "_reduce": (a(f64, 3), a(f64, 2)),
+    },
     "superpixels": {
         "_move": (a(i64, 2), a(i64, 2)),
         "_assign": (

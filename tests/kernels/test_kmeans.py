@@ -9,6 +9,7 @@ from alps.kernels import kmeans
 from alps.kernels.base.threads import set_threads
 from alps.kernels.kmeans import assign, reference_assign
 from alps.kernels.kmeans.cpu import piece_rows
+from alps.kernels.kmeans.gpu import Products, halves
 
 
 @pytest.fixture(params=["reference", "cpu", "gpu"])
@@ -255,3 +256,35 @@ def test_exact_ties_go_to_the_lowest_id_whatever_rounding_says(version):
     found = version(vectors.astype(np.float32), centroids.astype(np.float32))
     assert found.labels.tolist() == distance.argmin(1).tolist()
     assert found.nearest.tolist() == distance.min(1).tolist()
+
+
+def test_two_halves_hold_a_float32():
+    values = (np.random.default_rng(0).normal(size=(9, 40)) * 0.03).astype(np.float32)
+    found = halves(values, 2.0**15)
+    assert found.dtype == np.float16
+    high, low = np.split(found.astype(float), 2)
+    largest = np.abs(values).max() * 2.0**15
+    assert np.abs(high + low - values * 2.0**15).max() <= largest * 2.0**-21
+    assert np.abs(high - values * 2.0**15).max() > largest * 2.0**-14
+
+
+@pytest.mark.parametrize(
+    ("dtype", "offset", "columns"),
+    [(np.float16, 0, 14), (np.float16, 50, 7), (np.float32, 0, 7)],
+)
+def test_products_tell_how_near_centroids_are(dtype, offset, columns, to_gpu):
+    """Halves are for float16 near the origin; from a middle far away they would lose digits."""
+    vectors, centroids = data(40, 7, 12, offset=offset, dtype=dtype)
+    products = Products(to_gpu(vectors), centroids)
+    found = np.asarray(products.of(5, 40))
+    assert (found.shape, found.dtype) == ((35, columns), np.float32)
+    value = products.offsets - found.reshape(35, -1, 7).sum(1)
+    wide, there = vectors[5:].astype(float), centroids.astype(float)
+    expected = cdist(wide, there, "sqeuclidean") / 2
+    # Half the squared distance, less what all centroids of a vector share.
+    spread = [v - v[:, :1] for v in (value, expected)]
+    largest = np.abs(spread[1]).argmax()
+    scale = spread[0].ravel()[largest] / spread[1].ravel()[largest]
+    assert np.log2(scale) == pytest.approx(round(np.log2(scale)), abs=1e-4)
+    limit = 2e-6 * np.abs(spread[1]).max()
+    np.testing.assert_allclose(spread[0] / 2.0 ** round(np.log2(scale)), spread[1], atol=limit)

@@ -290,6 +290,16 @@ MUTANTS = [
             "inertia is a count of vectors",
         ),
         ("if c < channels:\n", "if c <= channels:\n", "weights are summed from beyond the vector"),
+        (
+            "scaled - high.astype(np.float64)",
+            "0 * high.astype(np.float64)",
+            "centroids are rounded to float16",
+        ),
+        (
+            "np.float16 and not far",
+            "np.float16",
+            "products of float16 lose what lies far from the origin",
+        ),
     ),
     *_of(
         "kmeans/reference",

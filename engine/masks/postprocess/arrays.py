@@ -1,5 +1,6 @@
 """Tensors as Numba's CUDA kernels take them, in PyTorch's memory and on PyTorch's stream."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -28,3 +29,8 @@ def stream_of(device: torch.device) -> Any:
     from alps.kernels.base.numba_cuda import cuda
 
     return cuda.external_stream(torch.cuda.current_stream(device).cuda_stream)
+
+
+def current(device: torch.device) -> AbstractContextManager[Any]:
+    """Within, this thread's kernels run on a device: Numba takes the one that is current."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()

@@ -18,6 +18,7 @@ from torch import Tensor
 from alps.engine.masks.crops import Crop, crop_kind
 from alps.engine.masks.generator import MaskGenerator, Segments, StageClock
 from alps.engine.masks.postprocess import record as records
+from alps.engine.masks.postprocess.arrays import current
 from alps.engine.masks.postprocess.host import HostPostprocessor
 from alps.engine.masks.postprocess.protocol import Pending, ToSegment
 from alps.engine.masks.postprocess.record import Extent, Record, Room
@@ -96,7 +97,10 @@ class DevicePostprocessor:
     @torch.inference_mode()
     def _find(self, images: Sequence[ToSegment]) -> list[Pending]:
         images = [self._encoded(image) for image in images]
-        steps = self._steps_for(images)
+        with current(_place_of(images[0])):
+            return self._follow(images, self._steps_for(images))
+
+    def _follow(self, images: Sequence[ToSegment], steps: "Steps") -> list[Pending]:
         tiles = []
         steps.begin(images)
         for number, image in enumerate(images):
@@ -121,8 +125,6 @@ class DevicePostprocessor:
         """Room for tiles as large as these; what was made for larger ones fits."""
         height = max(image.rgb.shape[0] for image in images)
         width = max(image.rgb.shape[1] for image in images)
-        assert images[0].embeddings is not None
-        device = images[0].embeddings[0].device
         if self._steps is None or not self._steps.extent.holds(height, width):
             extent = Extent(self.at_once, height, width)
             if self._steps is not None:
@@ -131,7 +133,9 @@ class DevicePostprocessor:
             # Numba's CUDA target is looked for where there is a use for it, and not before.
             from alps.engine.masks.postprocess.steps import Steps
 
-            self._steps = Steps(self._generator, self._room, self._rest_cells, extent, device)
+            self._steps = Steps(
+                self._generator, self._room, self._rest_cells, extent, _place_of(images[0])
+            )
         return self._steps
 
     def _points(self, image: ToSegment) -> np.ndarray:
@@ -222,6 +226,12 @@ def can_follow(generator: MaskGenerator) -> bool:
         and settings.min_mask_region_area == 0
         and not generator.coarse_to_fine
     )
+
+
+def _place_of(image: ToSegment) -> torch.device:
+    """Where the embeddings of an image lie."""
+    assert image.embeddings is not None
+    return image.embeddings[0].device
 
 
 def _of_masks(values: np.ndarray, count: int) -> np.ndarray:

@@ -126,7 +126,11 @@ class Steps:
         return torch.zeros(shape, dtype=dtype, device=self._device)
 
     def _put(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(array).to(self._device)
+        """A copy there. Of pinned memory, as PyTorch waits for the device after any other."""
+        tensor = torch.from_numpy(array)
+        if self._device.type == "cuda":
+            tensor = tensor.pin_memory()
+        return tensor.to(self._device, non_blocking=True)
 
     def begin(self, images: Sequence[ToSegment]) -> None:
         """Bring the images of a batch there."""
