@@ -1,14 +1,18 @@
 """The whole of everything mode on a real GPU beside the CPU; skipped where there is none."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
 
 from alps.bench.everything.matching import agreement
 from alps.engine.demo.scenes import SceneSettings, make_scene
+from alps.engine.masks.crops import Crop, network_pixels
 from alps.engine.masks.generator import MaskGenerator
 from alps.engine.models.checkpoints import load_sam
 from alps.engine.models.registry import find_model
+from alps.engine.runtimes.full_float32 import full_float32
 from alps.engine.runtimes.pytorch import TorchRuntime
 
 pytestmark = [
@@ -76,3 +80,43 @@ def test_points_on_the_gpu_that_was_named(image):
     device = choose_device(f"cuda:{last}")
     sam, _ = load_sam(find_model("tiny"), device=device)
     assert len(MaskGenerator(sam, **SETTINGS).segment(image)) > 10
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_bytes_and_pixels_by_graph_and_without_give_one_embedding(image, precision):
+    sam, _ = load_sam(find_model("tiny"), device="cuda")
+    runtime = TorchRuntime(sam, precision=precision)
+    count, size = runtime.capacity.images, runtime.config.image_size
+    whole = Crop(0, 0, *image.shape[1::-1], 0)
+    pixels = network_pixels(image, whole, size).expand(count, -1, -1, -1)
+    found = [runtime.encode(pixels), *(runtime.encode(pixels) for _ in range(2))]
+    encoder = runtime._on_gpu
+    assert encoder is not None and encoder._embed._captured is not None
+    found += [encode() for encode in MaskGenerator(runtime).encodings([image] * count)]
+    with torch.inference_mode(), full_float32():
+        found.append(encoder.of_pixels(pixels, usual=0))
+    assert all(torch.equal(found[0], other) for other in found[1:])
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+@pytest.mark.parametrize("width", [64, 80])
+def test_heads_of_official_models_round_no_worse_than_autocast(precision, width):
+    """A block of windows and a global one on the official grid, four heads wide."""
+    triton_encoder = pytest.importorskip("triton_encoder")
+    from alps.engine.sam import SamConfig
+    from alps.engine.sam.fused_encoder import DTYPES, FusedEncoder
+
+    config = SamConfig(
+        encoder_width=4 * width, encoder_heads=4, encoder_depth=2, global_blocks=(1,)
+    )
+    encoder = triton_encoder.random_encoder(config).cuda()
+    pixels = torch.randn(2, 3, 1024, 1024, device="cuda")
+    dtype = DTYPES[precision]
+    with torch.inference_mode(), full_float32():
+        exact = copy.deepcopy(encoder).double()(pixels.double())
+        fused = FusedEncoder(encoder, precision)
+        found = fused.embed(fused.patches(pixels))
+        with torch.autocast("cuda", dtype, enabled=precision != "fp32"):
+            usual = encoder(pixels).float()
+    off, forgiven = (triton_encoder.relative(one, exact) for one in (found, usual))
+    assert 0 < off <= 1.2 * forgiven
