@@ -22,8 +22,10 @@ from torch.nn import functional as F
 
 from alps.engine.sam import Sam, SamConfig
 from alps.engine.sam.absorbed import AbsorbedDecoder, SharedImage
+from alps.engine.sam.config import NetworkConfig
 from alps.engine.sam.image_encoder import Attend
 from alps.engine.sam.layers import LayerNorm2d
+from alps.engine.sam.model import Network
 from alps.export.precision import (
     DTYPES,
     Products,
@@ -32,6 +34,8 @@ from alps.export.precision import (
 )
 
 PARTS = ("encoder", "share", "transform", "masks")
+
+EXAMPLES = 2  # images, points and prompts that a graph is traced with; one would be fixed
 
 # Offsets of so many pairs of tokens, over all heads, are alive at a time: 128 MB in float32.
 _PAIRS_AT_ONCE = 32 << 20
@@ -56,21 +60,9 @@ def graphs_of(sam: Sam, precision: str) -> list[Graph]:
     dtype, config = DTYPES[precision], sam.config
     changed = with_weights_in(sam, dtype).eval()
     decoder = AbsorbedDecoder(changed, compiled=False)
-    side, channels, count = config.embedding_size, config.embedding_channels, 2
-    heads = config.decoder_heads
-    pixels, width = side * side, channels // 2 // heads
-    shared = {
-        "tokens": torch.zeros(pixels, channels, dtype=dtype),
-        "keys": torch.zeros(heads, pixels, width, dtype=dtype),
-        "values": torch.zeros(heads, pixels, width, dtype=dtype),
-        "queries": torch.zeros(heads * width, pixels, dtype=dtype),
-    }
-    points = {"points": torch.zeros(count, 2)}
-    decoded = {
-        "image_tokens": torch.zeros(count, pixels, channels, dtype=dtype),
-        "mask_tokens": torch.zeros(count, config.multimask_outputs, channels, dtype=dtype),
-    }
-    image = {"pixels": torch.zeros(count, 3, config.image_size, config.image_size)}
+    side, channels = config.embedding_size, config.embedding_channels
+    shared, decoded = shared_example(config, dtype), decoded_example(config, dtype)
+    image = {"pixels": torch.zeros(EXAMPLES, 3, config.image_size, config.image_size)}
     embedding = {"embedding": torch.zeros(channels, side, side)}
     return [
         Graph("encoder", Encode(changed, dtype), image, ("embedding",), {"pixels": "batch"}),
@@ -78,7 +70,7 @@ def graphs_of(sam: Sam, precision: str) -> list[Graph]:
         Graph(
             "transform",
             Transform(decoder, dtype),
-            shared | points,
+            shared | {"points": torch.zeros(EXAMPLES, 2)},
             ("mask_tokens", "image_tokens", "predicted_iou"),
             {"points": "points"},
         ),
@@ -90,6 +82,27 @@ def graphs_of(sam: Sam, precision: str) -> list[Graph]:
             dict.fromkeys(decoded, "prompts"),
         ),
     ]
+
+
+def shared_example(config: NetworkConfig, dtype: torch.dtype) -> dict[str, Tensor]:
+    """What ``share`` gives to ``transform``."""
+    channels, heads = config.embedding_channels, config.decoder_heads
+    pixels, width = config.embedding_size**2, channels // 2 // heads
+    return {
+        "tokens": torch.zeros(pixels, channels, dtype=dtype),
+        "keys": torch.zeros(heads, pixels, width, dtype=dtype),
+        "values": torch.zeros(heads, pixels, width, dtype=dtype),
+        "queries": torch.zeros(heads * width, pixels, dtype=dtype),
+    }
+
+
+def decoded_example(config: NetworkConfig, dtype: torch.dtype) -> dict[str, Tensor]:
+    """What ``transform`` gives to ``masks``."""
+    channels, pixels = config.embedding_channels, config.embedding_size**2
+    return {
+        "image_tokens": torch.zeros(EXAMPLES, pixels, channels, dtype=dtype),
+        "mask_tokens": torch.zeros(EXAMPLES, config.multimask_outputs, channels, dtype=dtype),
+    }
 
 
 class Encode(nn.Module):
@@ -149,8 +162,8 @@ class Transform(nn.Module):
         )
 
 
-class Masks(nn.Module):
-    """image_tokens, mask_tokens -> logits of all masks of these prompts.
+class Upscaling(nn.Module):
+    """From image tokens and mask tokens to logits of all masks of these prompts.
 
     The transposed convolutions are products: kernels of 2 x 2 with stride 2 do not overlap.
     """
@@ -161,7 +174,7 @@ class Masks(nn.Module):
     second: Tensor
     second_bias: Tensor
 
-    def __init__(self, sam: Sam, dtype: torch.dtype) -> None:
+    def __init__(self, sam: Network, dtype: torch.dtype) -> None:
         super().__init__()
         self.dtype, self.side = dtype, sam.config.embedding_size
         layers: Any = sam.mask_decoder.output_upscaling
@@ -172,16 +185,18 @@ class Masks(nn.Module):
             self.register_buffer(name, matrix)
             self.register_buffer(f"{name}_bias", conv.bias.detach().repeat(4))
 
-    def forward(self, image_tokens: Tensor, mask_tokens: Tensor) -> Tensor:
-        """As ``MaskDecoder.masks``, without the single mask."""
+    def logits(
+        self, image_tokens: Tensor, mask_tokens: Tensor, first_bias: Tensor, second_bias: Tensor
+    ) -> Tensor:
+        """Logits (U, M, 4h, 4w); biases are added to (U, P, C) and (U, P, 4, C / 2)."""
         side = self.side
         with Products(self.dtype):
-            patches = (image_tokens @ self.first + self.first_bias).unflatten(2, (4, -1))
+            patches = (image_tokens @ self.first + first_bias).unflatten(2, (4, -1))
             normed = F.layer_norm(
                 patches, patches.shape[-1:], self.norm.weight, self.norm.bias, self.norm.eps
             )
             patches = F.gelu(normed.to(self.dtype))  # (U, P, 4, C / 4)
-            patches = F.gelu(patches @ self.second + self.second_bias)  # (U, P, 4, 4 x C / 8)
+            patches = F.gelu(patches @ self.second + second_bias)  # (U, P, 4, 4 x C / 8)
             patches = patches.unflatten(3, (4, -1)).flatten(1, 3)  # (U, 16 P, C / 8)
             hyper = torch.stack(
                 [mlp(mask_tokens[:, index]) for index, mlp in enumerate(self.hyper)], dim=2
@@ -189,6 +204,14 @@ class Masks(nn.Module):
             logits = (patches @ hyper).float()  # (U, h·w·2·2·2·2, M)
         places = logits.unflatten(1, (side, side, 2, 2, 2, 2))  # rows, columns; coarse, fine
         return places.permute(0, 7, 1, 3, 5, 2, 4, 6).flatten(5, 7).flatten(2, 4)
+
+
+class Masks(Upscaling):
+    """image_tokens, mask_tokens -> logits."""
+
+    def forward(self, image_tokens: Tensor, mask_tokens: Tensor) -> Tensor:
+        """As ``MaskDecoder.masks``, without the single mask."""
+        return self.logits(image_tokens, mask_tokens, self.first_bias, self.second_bias)
 
 
 def attend_at_once(

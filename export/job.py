@@ -15,8 +15,9 @@ import numpy as np
 import torch
 
 from alps.engine.base.digests import file_sha256
+from alps.engine.base.errors import SettingsError
 from alps.engine.base.progress import Progress
-from alps.engine.models.checkpoints import load_sam
+from alps.engine.models.checkpoints import load_network
 from alps.engine.models.registry import MODELS, artefact_folder, find_model
 from alps.engine.runtimes.artefact import (
     FORMAT,
@@ -32,7 +33,8 @@ from alps.engine.runtimes.onnxruntime import OnnxRuntime
 from alps.engine.runtimes.pytorch import TorchRuntime
 from alps.engine.runtimes.tensorrt import TensorRTRuntime, gpu_capability
 from alps.engine.sam import ModelInfo, Sam
-from alps.engine.sam.model import PIXEL_MEAN, PIXEL_STD
+from alps.engine.sam.model import PIXEL_MEAN, PIXEL_STD, Network
+from alps.engine.sam2 import Sam2
 from alps.engine.settings import RunSettings
 from alps.export import onnx as onnx_files
 from alps.export.agreement import (
@@ -42,7 +44,8 @@ from alps.export.agreement import (
     refuse_lost,
 )
 from alps.export.folder import whole_folder
-from alps.export.graphs import graphs_of
+from alps.export.graphs import Graph, graphs_of
+from alps.export.graphs_sam2 import sam2_graphs
 from alps.export.settings import ExportSettings
 from alps.export.stand_in import float32_stand_in
 from alps.export.tiles import pixels_of, read_tiles
@@ -100,7 +103,11 @@ def export_model(
 
         _, capability = check_target(settings.capability)
         settings = dataclasses.replace(settings, capability=capability)
-    sam, info = load_sam(find_model(model), name=str(model) if model in MODELS else None)
+    sam, info = load_network(find_model(model), name=str(model) if model in MODELS else None)
+    if settings.precision == "int8" and not isinstance(sam, Sam):
+        raise SettingsError(
+            f"--precision int8 knows SAM's encoder, and {info.name} is a SAM 2; export fp32 or fp16"
+        )
     sam.requires_grad_(False)
     out = out or artefact_folder(info.sha256) / default_name(settings)
     with whole_folder(out) as folder:
@@ -123,10 +130,13 @@ def default_name(settings: ExportSettings) -> str:
     return f"{settings.format}-{settings.precision}{end}"
 
 
-def write_graphs(sam: Sam, info: ModelInfo, folder: Path, settings: ExportSettings) -> Manifest:
+def write_graphs(sam: Network, info: ModelInfo, folder: Path, settings: ExportSettings) -> Manifest:
     """Trace the graphs; with int8, quantise the encoder's on calibration tiles."""
     traced = "fp32" if settings.precision == "int8" else settings.precision
     opset = onnx_files.OPSETS[settings.precision]
+    fitted = "padded with zeros below and to the right"
+    if isinstance(sam, Sam2):
+        fitted = "stretched to the square"
     notes = {
         "alps.model": info.name,
         "alps.sha256": info.sha256,
@@ -134,16 +144,16 @@ def write_graphs(sam: Sam, info: ModelInfo, folder: Path, settings: ExportSettin
         "alps.config": json.dumps(info.config.to_dict()),
         "alps.pixel_mean": json.dumps(PIXEL_MEAN),
         "alps.pixel_std": json.dumps(PIXEL_STD),
-        "alps.input": "pixels: RGB 0…255, less pixel_mean, over pixel_std, padded with zeros "
-        "below and to the right",
+        "alps.input": f"pixels: RGB 0…255, less pixel_mean, over pixel_std, {fitted}",
     }
     graphs: dict[str, StoredGraph] = {}
     if settings.precision == "int8":
         from alps.export.quantise import quantise, smoothed
 
-        size = info.config.image_size
-        sam = smoothed(sam, [pixels_of(tile, size) for tile in calibration(info, settings)])
-    parts = graphs_of(sam, traced)
+        assert isinstance(sam, Sam)
+        tiles = calibration(info, settings)
+        sam = smoothed(sam, [pixels_of(tile, info.config) for tile in tiles])
+    parts = _graphs_of(sam, traced)
     with Progress(len(parts), "graphs", "tracing") as progress:
         for graph in parts:
             graphs[graph.name] = onnx_files.write_graph(
@@ -168,6 +178,13 @@ def write_graphs(sam: Sam, info: ModelInfo, folder: Path, settings: ExportSettin
     )
     _write_manifest(folder, manifest)
     return manifest
+
+
+def _graphs_of(network: Network, precision: str) -> list[Graph]:
+    if isinstance(network, Sam2):
+        return sam2_graphs(network, precision)
+    assert isinstance(network, Sam)
+    return graphs_of(network, precision)
 
 
 def write_engines(folder: Path, manifest: Manifest, settings: ExportSettings) -> Manifest:
@@ -199,7 +216,7 @@ def write_engines(folder: Path, manifest: Manifest, settings: ExportSettings) ->
     )
 
 
-def run_engines(sam: Sam, info: ModelInfo, artefact: Artefact) -> str:
+def run_engines(sam: Network, info: ModelInfo, artefact: Artefact) -> str:
     """Run engines beside PyTorch where the GPU that they are for is here; says where they ran.
 
     Raises ArtefactError where they compute something else.
@@ -212,14 +229,16 @@ def run_engines(sam: Sam, info: ModelInfo, artefact: Artefact) -> str:
     return f"computed on {torch.cuda.get_device_name()} what PyTorch does"
 
 
-def verify(sam: Sam, info: ModelInfo, artefact: Artefact, settings: ExportSettings) -> _Verified:
+def verify(
+    sam: Network, info: ModelInfo, artefact: Artefact, settings: ExportSettings
+) -> _Verified:
     """Run the graphs in ONNX Runtime beside PyTorch, both on the CPU; raise where they differ."""
     size = info.config.image_size
     tiles = verification(info, settings)
     generator = torch.Generator().manual_seed(settings.seed)
     images = [
         ("random", torch.randn(1, 3, size, size, generator=generator)),
-        ("real", pixels_of(tiles[0], size)),
+        ("real", pixels_of(tiles[0], info.config)),
     ]
     by = "onnxruntime"
     with tempfile.TemporaryDirectory(prefix="alps-export-") as name:

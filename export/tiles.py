@@ -8,7 +8,8 @@ from alps.engine.demo.scenes import SceneSettings, make_scene
 from alps.engine.images.raster import RasterReader
 from alps.engine.images.sources import find_sources
 from alps.engine.images.windows import plan_windows
-from alps.engine.masks.crops import Crop, network_pixels
+from alps.engine.masks.crops import crop_kind, network_pixels
+from alps.engine.sam.config import NetworkConfig
 
 _SMALLEST_SCENE = 64
 
@@ -44,10 +45,10 @@ def read_tiles(src: str | None, count: int, side: int, overlap: int, seed: int) 
     return tiles
 
 
-def pixels_of(image: np.ndarray, image_size: int) -> Tensor:
+def pixels_of(image: np.ndarray, config: NetworkConfig) -> Tensor:
     """A tile as the network wants it, (1, 3, S, S) normalised."""
-    whole = Crop(0, 0, image.shape[1], image.shape[0], 0)
-    return network_pixels(image, whole, image_size)[None]
+    whole = crop_kind(config)(0, 0, image.shape[1], image.shape[0], 0)
+    return network_pixels(image, whole, config.image_size)[None]
 
 
 def _windows(path: str, side: int, overlap: int, reasons: list[str]) -> list:

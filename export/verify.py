@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from alps.engine.base.errors import ArtefactError
 from alps.engine.base.progress import Progress
 from alps.engine.runtimes.exported import GraphRuntime
-from alps.engine.runtimes.pytorch import TorchRuntime
+from alps.engine.runtimes.pytorch import TorchRuntime, steps_of
 from alps.engine.sam import Sam
-from alps.engine.sam.absorbed import AbsorbedDecoder
 from alps.engine.sam.image_encoder import ImageEncoder
+from alps.engine.sam.model import Network
 
 # An export's error may be so many times that of the naive run: sums in another order, that is all.
 TIMES_NAIVE = 2.0
@@ -68,7 +68,7 @@ class Check:
 
 
 def check_numbers(
-    sam: Sam, runtime: GraphRuntime, images: Sequence[tuple[str, Tensor]], seed: int = 0
+    sam: Network, runtime: GraphRuntime, images: Sequence[tuple[str, Tensor]], seed: int = 0
 ) -> list[Check]:
     """Run each image, and points on it, through the export, the naive run and float64.
 
@@ -85,7 +85,7 @@ def check_numbers(
     with Progress(2 * len(images), "steps", "verifying") as progress:
         for kind, pixels in images:
             embedding, found = _check_encoder(sam, runtime, naive, kind, pixels)
-            checks.append(found)
+            checks += found
             progress.advance(1)
             points = torch.rand(POINTS, 2, generator=generator) * sam.config.image_size
             # All decode the same embedding, so that an error of the encoder is counted once.
@@ -95,19 +95,39 @@ def check_numbers(
 
 
 def _check_encoder(
-    sam: Sam, runtime: GraphRuntime, naive: TorchRuntime, kind: str, pixels: Tensor
-) -> tuple[Tensor, Check]:
-    """The exact embedding (C, h, w), and how far the others are from it."""
-    with torch.no_grad(), in_float64(sam.image_encoder) as encoder:
-        exact = encoder.tokens(pixels.double(), _attend_exactly, _attend_exactly)
-        exact = encoder.neck.double()(exact.permute(0, 3, 1, 2))[0]
-    own, other = (Deviation.of(side.encode(pixels)[0].cpu(), exact) for side in (runtime, naive))
+    sam: Network, runtime: GraphRuntime, naive: TorchRuntime, kind: str, pixels: Tensor
+) -> tuple[Tensor, list[Check]]:
+    """What is encoded exactly, (E, h, w), and how far the others are from it."""
+    exact = _encode_exactly(sam, pixels)
+    sides = [side.encode(pixels)[0].cpu() for side in (runtime, naive)]
     allowed = INT8_EMBEDDING if runtime.precision == "int8" else NEGLIGIBLE
-    return exact.float(), Check(kind, "embedding", own, other, allowed)
+    checks, first = [], 0
+    channels = sam.config.embedding_channels
+    # What skips the decoder may be of another size than the embedding: neither hides the other.
+    for name, last in (("embedding", channels), ("finer features", len(exact))):
+        if last > first:
+            part = slice(first, last)
+            own, other = (Deviation.of(side[part], exact[part]) for side in sides)
+            checks.append(Check(kind, name, own, other, allowed))
+        first = last
+    return exact.float(), checks
+
+
+@torch.no_grad()
+def _encode_exactly(network: Network, pixels: Tensor) -> Tensor:
+    """In float64, of an image (1, 3, S, S)."""
+    if isinstance(network, Sam):
+        with in_float64(network.image_encoder) as encoder:
+            tokens = encoder.tokens(pixels.double(), _attend_exactly, _attend_exactly)
+            return encoder.neck.double()(tokens.permute(0, 3, 1, 2))[0]
+    try:
+        return network.double().encode(pixels.double())[0]
+    finally:
+        network.float()  # there and back to the bit
 
 
 def _check_decoder(
-    sam: Sam,
+    sam: Network,
     sides: tuple[GraphRuntime, TorchRuntime],
     kind: str,
     embedding: Tensor,
@@ -174,13 +194,13 @@ def _attend_exactly(
 
 
 @torch.no_grad()
-def _decode_exactly(sam: Sam, embedding: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+def _decode_exactly(sam: Network, embedding: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
     """Predicted IoU (N, M) and logits (N, M, 4h, 4w) in float64."""
     parts = (sam.mask_decoder, sam.prompt_encoder)
     for part in parts:
         part.double()
     try:
-        decoder = AbsorbedDecoder(sam, compiled=False)
+        decoder = steps_of(sam, "absorbed")
         decoded = decoder.transform(decoder.share(embedding.double()), points.double())
         count, outputs = decoded.predicted_iou.shape
         point = torch.arange(count).repeat_interleave(outputs)

@@ -4,7 +4,7 @@ What the graphs take and give stands in ``alps.export.graphs`` and in every mani
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -50,6 +50,13 @@ def empty_outputs(
     ]
 
 
+@dataclass
+class GraphPoints(DecodedPoints):
+    """What the graphs leave of N points, and what their masks take of the image besides."""
+
+    skips: list[Tensor]
+
+
 class GraphRuntime(InPasses):
     """A ``Runtime`` of exported graphs.
 
@@ -84,18 +91,21 @@ class GraphRuntime(InPasses):
         """What all points of an image (C, h, w) share."""
         return self.graphs["share"](embedding.to(self.device))
 
-    def transform(self, image: list[Tensor], xy: Tensor) -> DecodedPoints:
+    def transform(self, image: list[Tensor], xy: Tensor) -> "GraphPoints":
         """Points (N, 2) in input pixels, up to their predicted IoU."""
-        mask_tokens, image_tokens, predicted_iou = self.graphs["transform"](*image, xy)
-        return DecodedPoints(mask_tokens, image_tokens, predicted_iou)
+        # Its inputs are the first that ``share`` gives, then the points; the rest is for masks.
+        taken = len(self.artefact.manifest.graphs["transform"].inputs) - 1
+        mask_tokens, image_tokens, predicted_iou = self.graphs["transform"](*image[:taken], xy)
+        return GraphPoints(mask_tokens, image_tokens, predicted_iou, image[taken:])
 
     def masks(self, decoded: DecodedPoints, point: Tensor, output: Tensor) -> Tensor:
         """Logits (S, 4h, 4w) of masks, ``point`` (S,) ascending and ``output`` (S,) int64."""
+        assert isinstance(decoded, GraphPoints)
         graph = self.graphs["masks"]
         prompts, row = point.unique(return_inverse=True)
         at_once = graph.limit or len(prompts)
         logits = [
-            graph(decoded.image_tokens[some], decoded.mask_tokens[some])[0]
+            graph(decoded.image_tokens[some], decoded.mask_tokens[some], *decoded.skips)[0]
             for some in prompts.split(at_once)
         ]
         return torch.cat(logits)[row, output]
