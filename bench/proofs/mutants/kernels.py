@@ -782,7 +782,11 @@ MUTANTS = [
     *_of(
         "resize/cpu",
         "resize",
-        ("total = np.int32(HALF)", "total = np.int32(0)", "columns are cut off, not rounded"),
+        (
+            "np.repeat(taps.weights.T, channels, axis=1)",
+            "np.tile(taps.weights.T, channels)",
+            "a channel has the weights of another pixel",
+        ),
         (
             "down.first[start:stop] - top",
             "down.first[start:stop]",
