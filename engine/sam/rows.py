@@ -26,8 +26,9 @@ HEAD_ROWS: int = transform.HEAD_ROWS.value  # of one head: up to so many tokens
 
 LEAST_WEIGHT = 2.0**-10  # of a norm, of its greatest: below it is not divided by
 
-# Operands of products by halves are scaled to at most this.
+# Operands of products by halves are scaled to 2^15 at most.
 _MOST = 15
+_LEAST = -30  # smaller ones are not scaled further, lest squares of sums at their scale overflow
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Form:
         if not self.exact:
             return values.to(self.dtype), values.new_ones(len(values), dtype=torch.float32)
         values = values.float()
-        _, exponent = torch.frexp(values.abs().amax((1, 2)))
+        exponent = torch.frexp(values.abs().amax((1, 2))).exponent.clamp(min=_LEAST)
         scale = torch.ldexp(torch.ones_like(values[:, 0, 0]), _MOST - exponent)
         return _pair(values * scale[:, None, None]), 1 / scale
 

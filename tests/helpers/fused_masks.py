@@ -44,7 +44,7 @@ def small_sam():
     return sam
 
 
-def made(sam, precision, block=64):
+def made(sam, precision, block=128):
     return FusedDecoder(
         sam,
         Launch(FORMS[precision], *[Blocks(block, 4, reload=precision == "fp32")] * 2, emulate=True),
@@ -69,7 +69,7 @@ def off(found, true):
     return float((found.double() - true).square().mean().sqrt() / true.square().mean().sqrt())
 
 
-def errors(sam, embeddings, points, precisions, block=64):
+def errors(sam, embeddings, points, precisions):
     """For each precision: of ours, and of today's decoder in it; of predicted IoU and logits."""
     true = by_absorbing(sam, embeddings, points, torch.float64)
     asked = torch.ones(points.shape[:2], dtype=torch.bool)
@@ -77,7 +77,7 @@ def errors(sam, embeddings, points, precisions, block=64):
     for precision in precisions:
         cast = None if precision == "fp32" else DTYPES[precision]
         usual = by_absorbing(sam, embeddings, points, torch.float32, cast)
-        decoder = made(sam, precision, block)
+        decoder = made(sam, precision)
         ours = decoder.decode(embeddings, points, asked, 0.0, 3 * points.shape[1])
         assert ours.count.tolist() == [3 * points.shape[1]] * len(points) and ours.finite.all()
         found[precision] = {
@@ -113,7 +113,7 @@ def errors_of_tiny(path):
     with torch.inference_mode():
         embeddings = sam.eval().encode(pixels)
     points = torch.from_numpy(rng.uniform(0, size, (1, 2, 2)).astype(np.float32))
-    return errors(sam, embeddings, points, list(FORMS), block=128)
+    return errors(sam, embeddings, points, list(FORMS))
 
 
 def errors_of_vit_b(precisions):
@@ -121,7 +121,7 @@ def errors_of_vit_b(precisions):
     torch.manual_seed(0)
     config = SamConfig(encoder_depth=1, global_blocks=(), window_size=0, relative_positions=False)
     sam = Sam(config).eval().requires_grad_(False)
-    return errors(sam, *noise(config, 1, 2), precisions, block=128)
+    return errors(sam, *noise(config, 1, 2), precisions)
 
 
 def slots():

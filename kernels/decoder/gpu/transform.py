@@ -169,13 +169,14 @@ def transform(
         s = s * of_k1 if FORM == EXACT else s
         a = _split(_head_softmax(s + padding[None, :], BLOCK, ROWS), 32768.0, FORM, EMULATE)
         v1 = _load(values_1, rows + again, ROWS, FORM) if RELOAD else v1_kept
-        x = image.load([own_tile * P + start, 0]).to(tl.float32)
+        # Summed at the products' scale, which the norm takes away again.
+        x = image.load([own_tile * P + start, 0]).to(tl.float32) * (1.0 / of_v1)
         if FORM == EXACT:
-            nothing = tl.zeros((BLOCK, C), tl.float32)
-            x += dot_of_halves(a[0], a[1], v1[0], v1[1], nothing) * of_v1
+            x = dot_of_halves(a[0], a[1], v1[0], v1[1], x)
         else:
             x = dot(a[0], v1[0], x, EMULATE)
-        x = x * tl.rsqrt(tl.sum(x * x, 1) / C + epsilon)[:, None]
+        spread = tl.sum(x * x, 1) / C * (of_v1 * of_v1)
+        x = x * (tl.rsqrt(spread + epsilon) * of_v1)[:, None]
         if PLAIN_1:
             x = x * tl.load(weight_1 + channel)[None, :] + tl.load(shift_1 + channel)[None, :]
         y = _split(x, of_x1, FORM, EMULATE)
@@ -189,18 +190,18 @@ def transform(
             a = _split(_head_softmax(s + bias[None, :], BLOCK, ROWS), 32768.0, FORM, EMULATE)
             v2 = _load(values_2, rows + again, ROWS, FORM) if RELOAD else v2_kept
             if FORM == EXACT:
-                x = (y[0].to(tl.float32) + y[1].to(tl.float32)) * (1.0 / of_x1)
+                x = (y[0].to(tl.float32) + y[1].to(tl.float32)) * (1.0 / (of_x1 * of_v2))
             else:
                 x = y[0].to(tl.float32)
-            if not PLAIN_1:
-                x = x * tl.load(weight_1 + channel, volatile=True)[None, :]
+            if not PLAIN_1:  # the load stays here: kept, it would take a fourth of all registers
+                x = x * tl.load(weight_1 + channel + again)[None, :]
             if FORM == EXACT:
-                nothing = tl.zeros((BLOCK, C), tl.float32)
-                x += dot_of_halves(a[0], a[1], v2[0], v2[1], nothing) * of_v2
+                x = dot_of_halves(a[0], a[1], v2[0], v2[1], x)
             else:
                 x = dot(a[0], v2[0], x, EMULATE)
             x = x - (tl.sum(x, 1) / C)[:, None]
-            x = x * tl.rsqrt(tl.sum(x * x, 1) / C + epsilon)[:, None]
+            spread = tl.sum(x * x, 1) / C * (of_v2 * of_v2)
+            x = x * (tl.rsqrt(spread + epsilon) * of_v2)[:, None]
             if PLAIN:
                 x = x * tl.load(weight + channel)[None, :] + tl.load(shift + channel)[None, :]
             y = _split(x, of_x, FORM, EMULATE)
