@@ -31,6 +31,8 @@ from torch.utils._pytree import tree_leaves
 LAUNCHES = {"sort": 4, "nonzero": 4, "cumsum": 2, "unique_consecutive": 6, "topk": 2, "baddbmm": 2}
 # Room that an operator asks for is no launch.
 _ROOM = ("empty", "new_empty", "empty_like", "empty_strided", "new_empty_strided")
+# Operators that give as many rows as there are values of a kind.
+_ROWS = ("nonzero", "unique_consecutive")
 # What they change in place they do not read.
 _WRITE_ONLY = ("copy_", "fill_", "zero_")
 # Products, before which autocast casts.
@@ -290,7 +292,7 @@ class _Operators(TorchDispatchMode):
             return parts
         given = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         there = any(map(_is_meta, given))
-        if name in ("_to_copy", "copy_", "_local_scalar_dense", "nonzero", "unique_consecutive"):
+        if name in ("_to_copy", "copy_", "_local_scalar_dense", "equal", *_ROWS):
             # Without pinned memory a copy waits, whatever ``non_blocking`` says: they are pinned.
             asynchronous = kwargs.get("non_blocking") or (name == "copy_" and True in args[2:])
             done = self._special(name, given, there, kwargs, not asynchronous)
@@ -330,9 +332,10 @@ class _Operators(TorchDispatchMode):
                 return torch.empty(first.shape, dtype=dtype, device="meta")
         if not there:
             return None
-        if name == "_local_scalar_dense":
+        if name in ("_local_scalar_dense", "equal"):
             card.fetch(first.element_size(), "a value read")
-            return first.dtype == torch.bool  # all is well; numbers are 0
+            # All is well; numbers are 0.
+            return name == "equal" or first.dtype == torch.bool
         if name == "nonzero":
             card.fetch(8, "how many there are")
             rows = round(first.numel() * card.scenario.masks)
@@ -397,6 +400,10 @@ class _Stream:
         """A wait."""
         self._card.counts.waits["the stream"] += 1
 
+    def elapsed_time(self, _: Any) -> float:
+        """Milliseconds; nothing takes any."""
+        return 1.0
+
     def replay(self) -> None:
         """All kernels of a graph, by one launch."""
         counts = self._card.counts
@@ -422,6 +429,12 @@ def _be_cuda(card: FakeCard) -> None:
     def waited(*_: Any) -> None:
         card.counts.waits["the device"] += 1
 
+    class Bound(_Stream):
+        """A class, as others name it in types."""
+
+        def __init__(self, *_: Any, **__: Any) -> None:
+            super().__init__(card)
+
     properties = types.SimpleNamespace(total_memory=card.memory, name="a card that counts")
     vars(torch.cuda).update(
         is_available=lambda: True,
@@ -436,7 +449,7 @@ def _be_cuda(card: FakeCard) -> None:
         device=lambda *_: nullcontext(),
         stream=lambda *_: nullcontext(),
         graph=graph,
-        **dict.fromkeys(("Stream", "Event", "CUDAGraph"), lambda *_, **__: _Stream(card)),
+        **dict.fromkeys(("Stream", "Event", "CUDAGraph"), Bound),
     )
 
 

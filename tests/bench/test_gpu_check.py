@@ -1,0 +1,103 @@
+"""The script for a first look at a GPU: steps apart, resumable, and tried without one."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from alps.bench.gpu_check import STEPS, Plan, Step, carry_out, main, table
+from alps.engine.base.errors import SettingsError
+
+HELPERS = str(Path(__file__).resolve().parents[1] / "helpers")
+ODD = ("fine", "hangs", "crashes", "raises", "skips", "partly")
+
+
+@pytest.fixture
+def helpers(monkeypatch):
+    """Where children of this process find the odd steps."""
+    known = os.environ.get("PYTHONPATH")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [known, HELPERS])))
+
+
+def states(plan, steps):
+    found = [json.loads((plan.out / f"{step.name}.json").read_text()) for step in steps]
+    return {one["step"]: (one["status"], one["reason"]) for one in found}
+
+
+def test_no_step_stops_another_and_what_is_done_is_left(tmp_path, helpers):
+    steps = [Step(name, f"odd_steps:{name}", 20, f"what {name} decides") for name in ODD]
+    steps[1] = Step("hangs", "odd_steps:hangs", 6, "")
+    plan = Plan(tmp_path / "out", "cpu", True, 5)
+    carry_out(plan, steps)
+    found = states(plan, steps)
+    assert found.pop("hangs") == ("failed", "no end after 6 s")
+    assert found.pop("crashes")[0] == "failed" and "signal 6" in states(plan, steps)["crashes"][1]
+    assert found.pop("raises") == ("failed", "exit code 1: thing")
+    assert found == {
+        "fine": ("ok", ""),
+        "skips": ("skipped", "needs two"),
+        "partly": ("partly", ""),
+    }
+    with pytest.raises(ProcessLookupError):  # what a step began ends with it
+        os.kill(int((plan.out / "child.pid").read_text()), 0)
+    text = "\n".join(table(plan, steps))
+    assert "| one | 1.2346 | ms | a / b |" in text and "| before | 1 |" in text
+    assert "| a part | failed |  | ZeroDivisionError: division by zero |" in text
+    # Once more: only those are begun that are not done, and there is no time for them.
+    before = {step.name: (plan.out / f"{step.name}.json").read_text() for step in steps}
+    carry_out(Plan(plan.out, "cpu", True, 0), steps)
+    after = states(plan, steps)
+    assert (plan.out / "fine.json").read_text() == before["fine"]
+    assert after["skips"][0] == "skipped" and after["partly"][0] == "not begun"
+    assert after["crashes"] == ("not begun", "the 0 minutes were over")
+
+
+def test_a_step_of_another_device_or_size_is_not_taken_for_done(tmp_path):
+    plan = Plan(tmp_path, "cpu", True, 0)
+    (tmp_path / "fine.json").write_text(
+        json.dumps({"status": "ok", "device": "cuda", "small": False, "rows": []})
+    )
+    steps = [Step("fine", "odd_steps:fine", 20, "")]
+    carry_out(plan, steps)
+    assert states(plan, steps)["fine"][0] == "not begun"
+
+
+def test_wrong_requests(tmp_path):
+    for arguments, words in (
+        (["--only", "nothing"], "no step nothing"),
+        (["--device", "tpu"], "tpu"),
+    ):
+        done = CliRunner().invoke(main, [str(tmp_path), *arguments])
+        assert isinstance(done.exception, SettingsError) and words in str(done.exception)
+
+
+def look(tmp_path, *arguments):
+    done = CliRunner().invoke(main, [str(tmp_path / "out"), *arguments])
+    assert done.exit_code == 0, done.output
+    found = [json.loads(path.read_text()) for path in (tmp_path / "out").glob("*.json")]
+    assert (tmp_path / "out" / "table.md").read_text().strip() in done.output
+    return {one["step"]: one for one in found}
+
+
+def test_it_runs_on_a_cpu(tmp_path):
+    found = look(tmp_path, "--device", "cpu", "--small", "--only", "right")
+    right = found["right"]
+    errors = {row["what"]: row["value"] for row in right["rows"]}
+    assert right["status"] == "ok" and len(errors) == 18
+    assert 0 < errors["fp32, auto: logits"] < 1e-5 < errors["bf16, absorbed: logits"] < 0.1
+
+
+@pytest.mark.slow
+def test_all_of_it_runs_on_a_cpu_and_on_a_card_that_counts(tmp_path):
+    found = look(tmp_path, "--device", "cpu", "--small")
+    assert set(found) == {step.name for step in STEPS}
+    assert {one["status"] for one in found.values()} <= {"ok", "skipped"}
+    rows = {row["what"]: row["value"] for row in found["label"]["rows"]}
+    assert rows["killed and resumed"] == "the same"
+    found = look(
+        tmp_path, "--device", "fake", "--small", "--only", "machine,compiled,speed,attention"
+    )
+    some = [found[name] for name in ("machine", "compiled", "speed", "attention")]
+    assert {one["status"] for one in some} == {"ok"}, some
