@@ -38,7 +38,7 @@ class _Batch:
 
     record: Record
     copy: Tensor  # (B, bytes) uint8, the host's
-    ready: torch.cuda.Event | None
+    ready: "torch.cuda.Event | None"
     began: float
     seconds: float = 0.0  # from the last mask to the end, of each tile
     lock: threading.Lock = field(default_factory=threading.Lock)

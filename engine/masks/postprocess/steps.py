@@ -221,7 +221,7 @@ class Steps:
 
     def finish(
         self, counts: Sequence[int], gates: Sequence[Gate], embeddings: Sequence[Tensor]
-    ) -> tuple[Tensor, torch.cuda.Event | None]:
+    ) -> tuple[Tensor, "torch.cuda.Event | None"]:
         """All the rest, of the tiles in their order; nothing is waited for.
 
         Args:
