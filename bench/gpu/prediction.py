@@ -191,14 +191,6 @@ def after_work(config: NetworkConfig) -> Iterator[Work]:
     )  # fmt: skip
 
 
-def kmeans_work(vectors: int, channels: int, clusters: int) -> Work:
-    """A pass of k-means over float16 vectors, products by cuBLAS."""
-    return Work(
-        "k-means, a pass", vectors * channels * clusters, share=0.6,
-        moved=vectors * (2 * channels * 2 + 4 * clusters * 2 + 12),
-    )  # fmt: skip
-
-
 def table(card: Card = H100) -> list[str]:
     """Rows of Markdown: milliseconds a stage, of each model in float16, and ViT-B's exact."""
     columns = [(f"{name}, fp16", OFFICIAL[name], False) for name in ("vit_b", "vit_l", "vit_h")]
@@ -238,13 +230,6 @@ def main() -> None:
     click.echo(f"Predicted, {H100.name}, {POINTS} points, {MASKS} masks, {BATCH} tiles a batch:\n")
     for line in table():
         click.echo(line)
-    work = kmeans_work(10_000_000, 256, 46)
-    floor = 1e3 * work.moved / H100.memory
-    click.echo(
-        f"\n{work.name} over 10 M x 256 float16, K = 46: {1e3 * work.seconds(H100):.1f} ms; "
-        f"the vectors alone, read once, {1e3 * 10_000_000 * 512 / H100.memory:.1f} ms; "
-        f"all that is moved {floor:.1f} ms"
-    )
 
 
 if __name__ == "__main__":

@@ -13,8 +13,11 @@ def words_of(height: int) -> int:
 def packed(mask: np.ndarray) -> np.ndarray:
     """A mask (H, W) bool -> (words, W) uint32, zeros below its last row."""
     height, width = mask.shape
-    full = np.zeros((words_of(height) * WORD, width), bool)
-    full[:height] = mask
-    octets = np.packbits(full.reshape(-1, WORD, width), axis=1, bitorder="little")
-    parts = octets.astype(np.uint32)  # (words, 4, W)
-    return parts[:, 0] | parts[:, 1] << 8 | parts[:, 2] << 16 | parts[:, 3] << 24
+    full = np.zeros((words_of(height), 4, 8, width), bool)
+    full.reshape(-1, width)[:height] = mask
+    rows = full.view(np.uint8)
+    octets = np.zeros((len(full), 4, width), np.uint8)
+    for bit in range(8):
+        octets |= rows[:, :, bit] << bit
+    little = np.ascontiguousarray(octets.transpose(0, 2, 1)).view("<u4")[..., 0]
+    return little.astype(np.uint32, copy=False)

@@ -2,6 +2,8 @@
 
 import pytest
 
+from alps.bench.gpu import clustering
+from alps.bench.gpu.clustering import ways
 from alps.bench.gpu.prediction import (
     H100,
     POINTS,
@@ -9,7 +11,6 @@ from alps.bench.gpu.prediction import (
     Work,
     decoder_work,
     encoder_work,
-    kmeans_work,
     table,
 )
 from alps.engine.sam.config import OFFICIAL
@@ -45,7 +46,18 @@ def test_a_stage_takes_the_longer_of_moving_and_computing():
     assert products.seconds(H100) == pytest.approx(2.5e-3)
     exact = Work("", macs=H100.halves * 2e-3 / 2, exact=True)
     assert exact.seconds(H100) == pytest.approx(7.5e-3)
-    assert kmeans_work(10, 256, 46).macs == 10 * 256 * 46
+
+
+def test_a_pass_of_kmeans():
+    """10 million vectors of 256 float16: the memory's least, and what two halves multiply."""
+    tiled, now, fused = ways(10_000_000, 46, 256)
+    assert tiled.macs == 0 and now.macs == fused.macs == 2 * 10_000_000 * 46 * 256
+    read = 10_000_000 * (512 + 12)
+    assert tiled.moved == fused.moved == read
+    assert now.moved == read + 10_000_000 * (512 + 2 * 2 * 46 * 4)
+    assert fused.seconds(H100) < 1.5 * read / H100.memory < now.seconds(H100)
+    assert now.seconds(H100) < tiled.seconds(H100) / 2
+    assert len(clustering.table(10, 4, 8)) == 6
 
 
 def test_the_table_adds_up():

@@ -3,6 +3,7 @@
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,6 +20,8 @@ def shown(tensor: Tensor) -> Any:
 
     if tensor.device.type != "cuda":
         return in_simulator(tensor.numpy())
+    if tensor.dtype == WORDS:  # which not all versions of PyTorch hand out
+        return cuda.as_cuda_array(tensor.view(torch.int32), sync=False).view(np.uint32)
     return cuda.as_cuda_array(tensor, sync=False)
 
 

@@ -123,6 +123,8 @@ class Steps:
         self._parts: list[_Part] = []
 
     def _new(self, dtype: torch.dtype, *shape: int) -> Tensor:
+        if dtype == WORDS:  # of which PyTorch knows the memory, and few operators
+            return torch.zeros(shape, dtype=torch.int32, device=self._device).view(WORDS)
         return torch.zeros(shape, dtype=dtype, device=self._device)
 
     def _put(self, array: np.ndarray) -> Tensor:
@@ -135,7 +137,7 @@ class Steps:
     def begin(self, images: Sequence[ToSegment]) -> None:
         """Bring the images of a batch there."""
         extent, pin = self.extent, self._device.type == "cuda"
-        rgb = torch.zeros(self._rgb.shape, dtype=torch.uint8, pin_memory=pin)
+        rgb = torch.empty(self._rgb.shape, dtype=torch.uint8, pin_memory=pin)
         valid = torch.zeros(self._valid.shape, dtype=torch.int32, pin_memory=pin)
         for tile, image in enumerate(images):
             height, width = image.rgb.shape[:2]

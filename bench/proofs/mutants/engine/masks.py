@@ -4,9 +4,24 @@ from alps.bench.proofs.mutants import Mutant
 
 EVERYTHING = ("tests/engine/masks/test_everything.py",)
 GATE = ("tests/engine/masks/test_gate.py",)
+FOLLOWING = ("tests/engine/masks/test_postprocess.py",)
 OPTION = "tests/engine/cli/test_option_effects.py::test_an_option_has_its_effect"
 
 MUTANTS = [
+    Mutant(
+        "engine/masks/postprocess/steps.py",
+        old="descending=True",
+        new="descending=False",
+        tests=FOLLOWING,
+        why="of duplicates on a GPU the worst stays",
+    ),
+    Mutant(
+        "engine/masks/postprocess/device.py",
+        old="if not self.tile.is_whole or not",
+        new="if not",
+        tests=FOLLOWING,
+        why="masks for which there was no room are lost",
+    ),
     Mutant(
         "engine/masks/crops.py",
         old="overlap = int(overlap_ratio * min(height, width) * 2 / count)",
