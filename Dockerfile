@@ -10,10 +10,12 @@
 ARG CUDA=13.0.2
 
 FROM nvidia/cuda:${CUDA}-runtime-ubuntu24.04 AS base
+# A compiler of C and Python's headers: Triton builds what launches its kernels where they run.
 # Ubuntu takes older packages out of its archive: pinned ones would not be there tomorrow.
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends python3.12 python3.12-venv \
+    && apt-get install --yes --no-install-recommends \
+        gcc libc6-dev python3.12 python3.12-dev python3.12-venv \
     && rm -rf /var/lib/apt/lists/*
 
 FROM base AS build
@@ -26,6 +28,7 @@ FROM base
 # Whoever it runs as: models and compiled kernels have a place, and no thread spins while it waits.
 ENV PATH=/opt/alps/bin:$PATH \
     ALPS_HOME=/models \
+    TRITON_HOME=/cache \
     XDG_CACHE_HOME=/cache \
     OMP_WAIT_POLICY=PASSIVE \
     PYTHONUNBUFFERED=1

@@ -88,6 +88,16 @@ def test_the_base_is_a_cuda_runtime_of_one_version():
     assert f"cuda{version.split('.')[0]}" in extras.split(",")
 
 
+def test_triton_finds_a_compiler_and_a_place_for_what_it_compiled():
+    """Without one it launches nothing, and the network runs in PyTorch's slower kernels."""
+    stage = DOCKERFILE.split("FROM ")[1]
+    packages = re.search(r"apt-get install (.*?)&&", stage, re.DOTALL)[1].split()
+    assert {"gcc", "libc6-dev", "python3.12-dev"} <= set(packages)
+    last = DOCKERFILE.split("FROM ")[-1]
+    homes = dict(re.findall(r"(\w+_HOME)=(\S+)", last))
+    assert homes["TRITON_HOME"] == homes["XDG_CACHE_HOME"] == "/cache"  # which anybody may write to
+
+
 def test_it_is_nobodys_root_and_says_how_it_is():
     last = DOCKERFILE.split("FROM ")[-1]
     (user,) = re.findall(r"^USER (\S+)$", last, re.MULTILINE)
