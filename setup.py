@@ -73,6 +73,8 @@ EXTRAS = {
     # The page of `alps name`. starlette 0.37: handlers of errors by their base class; uvicorn 0.29:
     # signals are left to who starts it in another thread.
     "name": ["starlette>=0.37,<2", "uvicorn>=0.29,<1"],
+    # --model hf:owner/name. 0.25: the errors that are told apart, and one cache for all versions.
+    "hub": ["huggingface-hub>=0.25,<3"],
     "metrics": ["prometheus-client>=0.20,<1"],  # 0.20: its server can be ended
     "ray": ["ray>=2.30,<3"],  # 2.30: Python 3.12
     # SRC and OUT in object stores. 0.9: pages that are iterated, conditional puts; before 1.0 each

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from alps.engine.base.digests import file_sha256
 from alps.engine.base.errors import ModelError
-from alps.engine.base.records import BadRecordError, one_line, parse_record, read_small
+from alps.engine.base.records import one_line
 from alps.engine.base.zips import refuse_damaged_zip
-from alps.engine.models.folder import DOCUMENTS, SHARD, WEIGHTS, of_a_folder
+from alps.engine.models.folder import DOCUMENTS, WEIGHTS, listed_in, of_a_folder, read_document
 from alps.engine.models.layouts import Stored
 from alps.engine.models.layouts.text import some
 
@@ -61,30 +61,12 @@ def _weights_in(folder: Path) -> Sequence[Path]:
             continue
         if not name.endswith(".json"):
             return [folder / name]
-        return _listed_in(folder / name)
+        return [folder / listed for listed in listed_in(folder / name)]
     raise ModelError(f"{folder}: a folder; name the checkpoint file in it")
 
 
-def _listed_in(index: Path) -> Sequence[Path]:
-    """The files that an index of shards names."""
-    listed = _json(index).get("weight_map")
-    names = sorted(set(map(str, listed.values()))) if isinstance(listed, Mapping) else []
-    if not names or not all(SHARD.fullmatch(name) for name in names):
-        raise ModelError(f"{index}: does not list a model's files; get the folder again")
-    return [index.parent / name for name in names]
-
-
 def _documents_in(folder: Path) -> Mapping[str, Mapping[str, Any]]:
-    return {name: _json(folder / name) for name in DOCUMENTS if (folder / name).is_file()}
-
-
-def _json(path: Path) -> Mapping[str, Any]:
-    try:
-        return parse_record(read_small(path), dict[str, Any])
-    except (OSError, BadRecordError) as error:
-        raise ModelError(
-            f"{path}: cannot be read as a JSON object ({one_line(error)}); get the folder again"
-        ) from error
+    return {name: read_document(folder / name) for name in DOCUMENTS if (folder / name).is_file()}
 
 
 def _digest_of(digests: Mapping[str, str]) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from alps.engine.base.errors import ModelError
 from alps.engine.models.folder import is_model_folder
+from alps.engine.models.hub import PREFIX, fetch_from_hub
 
 OFFICIAL = "https://dl.fbaipublicfiles.com/segment_anything/"
 OFFICIAL_SAM2 = "https://dl.fbaipublicfiles.com/segment_anything_2/092824/"
@@ -112,8 +113,9 @@ MODELS: Mapping[str, ModelEntry] = {
 def find_model(name_or_path: str | Path) -> Path:
     """Return the checkpoint that a model name or a path stands for: a file, or a folder of one.
 
-    A known name always means that model, even where a file of that name lies in the working
-    folder; write ``./tiny`` for the file.
+    ``hf:owner/name`` is fetched from a hub (``alps.engine.models.hub``). A known name always means
+    that model, even where a file of that name lies in the working folder; write ``./tiny`` for the
+    file.
 
     Raises:
         ModelError: the name's file is not on this machine yet, or there is neither such a name
@@ -122,6 +124,8 @@ def find_model(name_or_path: str | Path) -> Path:
     text = str(name_or_path)
     if isinstance(name_or_path, str) and text in MODELS:
         return _file_of(MODELS[text])
+    if text.startswith(PREFIX):
+        return fetch_from_hub(text)
     path = Path(text).expanduser()
     if path.is_file():
         return path
@@ -133,6 +137,12 @@ def find_model(name_or_path: str | Path) -> Path:
     near = difflib.get_close_matches(text.lower(), MODELS, n=1)
     hint = f" Did you mean {near[0]}?" if near else ""
     raise ModelError(f"{text!r}: no such model or checkpoint file. Models: {names}.{hint}")
+
+
+def given_name(name_or_path: str | Path) -> str | None:
+    """What a model was asked for by, where that is a name and no path."""
+    text = str(name_or_path)
+    return text if text in MODELS or text.startswith(PREFIX) else None
 
 
 def model_file(entry: ModelEntry) -> Path:
