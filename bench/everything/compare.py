@@ -34,10 +34,10 @@ from alps.engine.images.raster import RasterReader
 from alps.engine.images.sources import find_sources
 from alps.engine.images.windows import Window, plan_windows
 from alps.engine.masks.settings import EverythingSettings
-from alps.engine.models.checkpoints import load_sam
+from alps.engine.models.checkpoints import load_network
 from alps.engine.models.registry import MODELS, find_model
-from alps.engine.sam import OFFICIAL, SamConfig
-from alps.engine.sam.config import NetworkConfig
+from alps.engine.sam import OFFICIAL
+from alps.engine.sam.config import VIT_T, MobileSamConfig, NetworkConfig, SamConfig
 
 STOCK, OURS = "stock AMG", "ours"
 STOCK_BUILDER, OUR_BUILDER = "alps.bench.everything.stock:build", "alps.bench.everything.ours:build"
@@ -281,12 +281,13 @@ def prepared(
     with tempfile.TemporaryDirectory(prefix="alps-bench-") as name:
         folder = Path(name)
         config: NetworkConfig
-        official = OFFICIAL.get(options.model) if options.random_weights else None
+        sizes: dict[str, NetworkConfig] = {**OFFICIAL, "vit_t": VIT_T}
+        official = sizes.get(options.model) if options.random_weights else None
         if official is not None:  # its weights need not be on this machine
             config, settings, checkpoint = official, {}, folder / "random.pth"
         else:
             checkpoint = find_model(options.model)
-            _, info = load_sam(checkpoint)
+            _, info = load_network(checkpoint)
             config, settings = info.config, _settings_in(info.defaults.given())
         if options.points_per_side is not None:
             settings["points_per_side"] = options.points_per_side
@@ -333,12 +334,13 @@ def _with_random_weights(setup: Setup, path: Path, seed: int, say: Say) -> Setup
     from alps.bench.everything.thresholds import keep_all, thresholds_of
     from alps.engine.masks.generator import MaskGenerator
 
+    if not isinstance(setup.config, SamConfig | MobileSamConfig):
+        raise SettingsError("--random-weights is for SAM and MobileSAM; give a checkpoint")
     say("random weights: looking for thresholds on the first tile")
     with torch_threads(setup.threads):
         image = read_tile(*setup.tiles[0])
-        assert isinstance(setup.config, SamConfig)
         save_random_sam(setup.config, path, image, seed)
-        sam, _ = load_sam(path)
+        sam, _ = load_network(path)
         masks = MaskGenerator(sam, **keep_all(setup.settings)).segment(image)
     return replace(
         setup,

@@ -9,7 +9,7 @@ import numpy as np
 from alps.bench.everything.sides import Job, TileMasks, warm_up_picture
 from alps.bench.everything.thresholds import keep_all
 from alps.engine.masks.generator import MaskGenerator
-from alps.engine.models.checkpoints import load_sam
+from alps.engine.models.checkpoints import load_network
 from alps.engine.runtimes.choose import Model, open_runtime
 from alps.engine.runtimes.protocol import Runtime
 from alps.engine.runtimes.pytorch import TorchRuntime
@@ -50,7 +50,7 @@ class OurGenerator:
 
 def build(job: Job) -> OurGenerator:
     """The side of a comparison that runs our engine with ``job.options``."""
-    sam, info = load_sam(job.checkpoint, device=job.device)
+    sam, info = load_network(job.checkpoint, device=job.device)
     options = {name: job.options[name] for name in RUNTIME_OPTIONS if name in job.options}
     others = {name: value for name, value in job.options.items() if name not in options}
     if "runtime" not in options:

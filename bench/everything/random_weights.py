@@ -7,6 +7,7 @@ the image a little, and differ in predicted IoU; all others are random. No produ
 sparser for it: both sides compute with the same dense matrices.
 """
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,11 @@ from torch.nn import functional as F
 
 from alps.bench.everything.stock import stock_network
 from alps.engine.masks.crops import Crop, network_pixels
-from alps.engine.sam import SamConfig
+from alps.engine.models.layouts import Contents, mobile_sam
+from alps.engine.sam.config import MobileSamConfig, ModelDefaults, NetworkConfig, SamConfig
 from alps.engine.sam.empty import empty_sam
+from alps.engine.sam.model import MobileSam, SamLike
+from alps.engine.sam.tiny_vit import measure_norms
 
 REACH = 1.5  # frequencies of the position encoding, times the usual: higher is nearer
 SHARPNESS = 2.0  # of the attention between a point and the pixels around it
@@ -29,13 +33,13 @@ IOU_MEAN, IOU_SPREAD = 0.8, 0.08  # of predicted IoU over points, for each outpu
 PROBES = 5  # a side: points at which masks and predicted IoU are looked at
 
 
-def save_random_sam(config: SamConfig, path: Path, image: np.ndarray, seed: int) -> None:
-    """Write weights of these dimensions in the official layout, as a .pth file.
+def save_random_sam(config: NetworkConfig, path: Path, image: np.ndarray, seed: int) -> None:
+    """Write weights of these dimensions as their authors lay them out, as a .pth file.
 
     image: (H, W, 3) uint8 RGB, on which masks and predicted IoU are brought into usual ranges.
     """
     torch.manual_seed(seed)
-    network = stock_network(config)
+    network = stock_network(_with_a_vit(config))
     with torch.inference_mode(False), torch.no_grad():
         for parameter in network.parameters():
             if parameter.abs().max() == 0:  # positions start at zero: give them something to do
@@ -43,9 +47,44 @@ def save_random_sam(config: SamConfig, path: Path, image: np.ndarray, seed: int)
         for parameter in network.mask_decoder.parameters():
             if parameter.ndim > 1:
                 parameter.mul_(2.5)
+        sam = _ours(network, config)
         localise(network)
-        settle(network, embed(network, config, image))
-    torch.save(network.state_dict(), path)
+        settle(network, embed(sam, image))
+    if isinstance(sam, MobileSam):
+        state = sam.state_dict() | decoder_weights(network)
+        written = mobile_sam.LAYOUT.write(Contents(config, state, ModelDefaults()))
+        torch.save(dict(written.tensors), path)
+    else:
+        torch.save(network.state_dict(), path)
+
+
+def _with_a_vit(config: NetworkConfig) -> SamConfig:
+    """These dimensions, or those of their decoder behind a small ViT, which is not kept."""
+    if isinstance(config, SamConfig):
+        return config
+    shared = {item.name: getattr(config, item.name) for item in fields(NetworkConfig)}
+    return SamConfig(encoder_width=32, encoder_depth=1, encoder_heads=1, **shared)
+
+
+def _ours(network: Any, config: NetworkConfig) -> SamLike:
+    """Our network with the original's weights; of MobileSAM the encoder's are its own, random."""
+    if isinstance(config, MobileSamConfig):
+        sam: SamLike = MobileSam(config)
+        for name, parameter in sam.image_encoder.named_parameters():
+            if name.endswith("attention_biases"):  # they start at zero
+                parameter.normal_(std=0.5)
+        sam.load_state_dict(decoder_weights(network), strict=False)
+        return sam.eval()
+    sam = empty_sam(config)
+    sam.load_state_dict(network.state_dict(), assign=True)
+    sam.set_pixel_statistics()
+    return sam.eval()
+
+
+def decoder_weights(network: Any) -> dict[str, Tensor]:
+    """All but the image encoder's."""
+    state: dict[str, Tensor] = network.state_dict()
+    return {n: tensor for n, tensor in state.items() if not n.startswith("image_encoder.")}
 
 
 def localise(network: Any) -> None:
@@ -107,12 +146,13 @@ def _show_mark(decoder: Any, mark: Tensor) -> None:
         last.bias[:2] = torch.tensor([8.0, -8.0])
 
 
-def embed(network: Any, config: SamConfig, image: np.ndarray) -> Tensor:
+def embed(sam: SamLike, image: np.ndarray) -> Tensor:
     """The image's embedding (1, C, h, w), with our encoder: the same, and sooner."""
-    sam = empty_sam(config)
-    sam.load_state_dict(network.state_dict(), assign=True)
     whole = Crop(0, 0, image.shape[1], image.shape[0], 0)
-    return sam.eval().encode(network_pixels(image, whole, config.image_size)[None])
+    pixels = network_pixels(image, whole, sam.config.image_size)[None]
+    if isinstance(sam, MobileSam):
+        measure_norms(sam.image_encoder, pixels)
+    return sam.encode(pixels)
 
 
 def settle(network: Any, embedding: Tensor) -> None:

@@ -17,7 +17,7 @@ from alps.bench.everything.compare import (
 from alps.bench.everything.options import EverythingOptions
 from alps.bench.everything.sides import Job
 from alps.engine.base.errors import ArtefactError, SettingsError
-from alps.engine.models.checkpoints import load_sam
+from alps.engine.models.checkpoints import load_network
 from alps.engine.runtimes.artefact import find_artefacts
 from alps.export.job import export_model
 from alps.export.settings import PRECISIONS, ExportSettings
@@ -59,7 +59,7 @@ def compare_runtimes(
 def rows(setup: Setup, precisions: Sequence[str], folder: Path) -> list[Job]:
     """PyTorch in fp32 first, then all else; on a CPU also each encoder with PyTorch's decoder."""
     on_cpu = torch.device(setup.device).type == "cpu"
-    _, info = load_sam(setup.checkpoint)
+    _, info = load_network(setup.checkpoint)
     found = {
         (artefact.manifest.kind, artefact.manifest.precision): artefact.folder
         for artefact in find_artefacts(folder, info)

@@ -1,12 +1,7 @@
-"""The original: ``segment_anything``'s SamAutomaticMaskGenerator, unchanged, with a clock on it.
-
-``segment_anything`` imports torchvision, which does not import beside every build of torch; then
-a stand-in with the few functions that it calls takes that place.
-"""
+"""The original: ``segment_anything``'s SamAutomaticMaskGenerator, unchanged, with a clock on it."""
 
 import sys
 import time
-import types
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial, wraps
@@ -14,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -24,84 +18,11 @@ from alps.bench.everything.sides import (
     TileMasks,
     warm_up_picture,
 )
-from alps.engine.models.checkpoints import load_sam
+from alps.bench.everything.torchvision_stand_in import torchvision_provided
+from alps.engine.base.errors import SettingsError
+from alps.engine.models.checkpoints import load_network
 from alps.engine.sam import Sam, SamConfig
-from alps.engine.sam.model import PIXEL_MEAN, PIXEL_STD
-
-# --- what stands in for torchvision
-
-
-@contextmanager
-def torchvision_provided() -> Generator[None, None, None]:
-    """Within it torchvision imports: itself, or else a stand-in, of which nobody knows later."""
-    if "segment_anything" in sys.modules:  # it has taken what it needs
-        yield
-        return
-    try:
-        import torchvision.ops.boxes
-        import torchvision.transforms.functional  # noqa: F401
-    except Exception:  # any way in which a broken build may fail
-        _forget_torchvision()
-        _stand_in()
-        try:
-            yield
-        finally:
-            _forget_torchvision()
-    else:
-        yield
-
-
-def _forget_torchvision() -> None:
-    for name in [n for n in sys.modules if n.split(".")[0] == "torchvision"]:
-        del sys.modules[name]
-
-
-def _stand_in() -> None:
-    parts = ["", ".ops", ".ops.boxes", ".transforms", ".transforms.functional"]
-    modules: dict[str, Any] = {part: types.ModuleType("torchvision" + part) for part in parts}
-    modules[".ops.boxes"].batched_nms = batched_nms
-    modules[".ops.boxes"].box_area = box_area
-    modules[".transforms.functional"].resize = resize
-    modules[".transforms.functional"].to_pil_image = Image.fromarray
-    for part, module in modules.items():
-        module.__path__ = []
-        sys.modules["torchvision" + part] = module
-
-
-def batched_nms(boxes: Tensor, scores: Tensor, categories: Tensor, iou_threshold: float) -> Tensor:
-    """As torchvision's: indices of the boxes that stay, by descending score.
-
-    boxes (N, 4), scores (N,), categories (N,): all 0 in SAM. One sweep over all boxes left for each
-    that stays; for a tile's boxes some milliseconds, like torchvision's compiled loop.
-    """
-    if categories.any():
-        raise ValueError("this stand-in knows one category of boxes; SAM has no more")
-    order = scores.sort(descending=True, stable=True).indices.cpu().numpy()
-    x0, y0, x1, y1 = boxes.cpu().numpy()[order].T
-    areas = (x1 - x0) * (y1 - y0)
-    left, kept = np.arange(len(order)), []
-    while left.size:
-        best, left = left[0], left[1:]
-        kept.append(best)
-        width = np.minimum(x1[best], x1[left]) - np.maximum(x0[best], x0[left])
-        height = np.minimum(y1[best], y1[left]) - np.maximum(y0[best], y0[left])
-        overlap = width.clip(min=0) * height.clip(min=0)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            iou = overlap / (areas[best] + areas[left] - overlap)
-        # Compared as doubles, as there; two boxes without area (0 / 0) both stay.
-        left = left[~(iou.astype(np.float64) > iou_threshold)]
-    return torch.from_numpy(order[np.array(kept, np.int64)]).to(boxes.device)
-
-
-def box_area(boxes: Tensor) -> Tensor:
-    """Areas (N,) of boxes (N, 4)."""
-    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-
-
-def resize(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """A PIL image in another size (height, width), as torchvision resizes one."""
-    return image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-
+from alps.engine.sam.model import PIXEL_MEAN, PIXEL_STD, MobileSam
 
 # --- the original's network and generator
 
@@ -176,11 +97,13 @@ class StockGenerator:
 
     Args:
         network: what ``stock_network`` or ``stock_like`` returns.
+        make: the class of the generator; None: ``original_generator``.
         settings: SamAutomaticMaskGenerator's keyword arguments, with its defaults.
     """
 
-    def __init__(self, network: Any, **settings: Any) -> None:
-        self.generator = original_generator()(network, output_mode="coco_rle", **settings)
+    def __init__(self, network: Any, make: type | None = None, **settings: Any) -> None:
+        make = make or original_generator()
+        self.generator = make(network, output_mode="coco_rle", **settings)
         self.network = network
         self.seconds = dict.fromkeys(STAGES, 0.0)
         self.features: list[Tensor] = []  # (1, C, h, w) of each crop
@@ -293,5 +216,12 @@ def pool_one_by_one(embedding: Tensor, mask: Tensor) -> Tensor:
 
 def build(job: Job) -> StockGenerator:
     """The side "stock" of a comparison."""
-    sam, _ = load_sam(job.checkpoint, device=job.device)
-    return StockGenerator(stock_like(sam), **job.settings, **job.options)
+    network, _ = load_network(job.checkpoint, device=job.device)
+    options = job.settings | job.options
+    if isinstance(network, MobileSam):
+        from alps.bench.everything.mobile_sam import authors_generator, authors_network
+
+        return StockGenerator(authors_network(network), authors_generator(), **options)
+    if not isinstance(network, Sam):
+        raise SettingsError(f"{job.checkpoint}: there is no original here of a {type(network)}")
+    return StockGenerator(stock_like(network), **options)

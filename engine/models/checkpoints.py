@@ -19,7 +19,8 @@ from alps.engine.models.layouts import layout_of
 from alps.engine.models.layouts.own import CONFIG_KEY, DEFAULTS_KEY, NAME_KEY
 from alps.engine.models.layouts.text import some
 from alps.engine.sam import OFFICIAL, ModelDefaults, ModelInfo, Sam
-from alps.engine.sam.model import PIXEL_MEAN, PIXEL_STD, Network
+from alps.engine.sam.config import VIT_T, NetworkConfig
+from alps.engine.sam.model import Network
 
 # Frequencies of the position encoding: in float16 every angle would be off a little.
 KEPT_IN_FLOAT32 = "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"
@@ -28,17 +29,20 @@ KEPT_IN_FLOAT32 = "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"
 def load_sam(
     path: str | Path, name: str | None = None, device: str | torch.device = "cpu"
 ) -> tuple[Sam, ModelInfo]:
-    """Load a checkpoint of SAM, and refuse any other; arguments and errors as ``load_network``."""
+    """Load a SAM with a ViT, and refuse other networks; otherwise as ``load_network``."""
     network, info = load_network(path, name, device)
     if not isinstance(network, Sam):
-        raise ModelError(f"{path}: a SAM 2; here a SAM is needed, `alps models` lists some")
+        raise ModelError(
+            f"{path}: a {type(network).__name__}; here a SAM with a ViT is needed, `alps models` "
+            "lists some"
+        )
     return network, info
 
 
 def load_network(
     path: str | Path, name: str | None = None, device: str | torch.device = "cpu"
 ) -> tuple[Network, ModelInfo]:
-    """Load a checkpoint of SAM or SAM 2, in float32 whatever it is stored in.
+    """Load a checkpoint of any network, in float32 whatever it is stored in.
 
     Args:
         path: ``.pth``, ``.pt`` or ``.safetensors`` in one of the layouts of
@@ -60,10 +64,9 @@ def load_network(
     model = layout.network(config)
     check_tensors(contents.tensors, model.state_dict(), path, layout.name)
     model.load_state_dict(in_float32(contents.tensors, path), assign=True)
-    # Not in the state dict, so still without values.
-    model.pixel_mean = torch.tensor(PIXEL_MEAN).view(3, 1, 1)
-    model.pixel_std = torch.tensor(PIXEL_STD).view(3, 1, 1)
-    official = next((known for known, size in OFFICIAL.items() if size == config), None)
+    model.set_pixel_statistics()  # not in the state dict, so still without values
+    sizes: dict[str, NetworkConfig] = {**OFFICIAL, "vit_t": VIT_T}
+    official = next((known for known, size in sizes.items() if size == config), None)
     info = ModelInfo(
         name=(name or stored.metadata.get(NAME_KEY) or contents.name or official or own_name(path)),
         sha256=sha256,

@@ -25,7 +25,7 @@ from alps.engine.runtimes.protocol import DecodedMasks, Encoding, ImagePart
 from alps.engine.sam import Sam
 from alps.engine.sam.absorbed import AbsorbedDecoder, DecodedPoints
 from alps.engine.sam.image_encoder import attend_compiled, attend_folded
-from alps.engine.sam.model import Network
+from alps.engine.sam.model import Network, SamLike
 from alps.engine.sam2 import Sam2
 from alps.engine.sam2.absorbed import Sam2AbsorbedDecoder
 from alps.engine.sam2.plain import Sam2PlainDecoder
@@ -211,7 +211,7 @@ def steps_of(network: Network, form: str) -> Steps:
         if form == "plain":
             return Sam2PlainDecoder(network)
         return Sam2AbsorbedDecoder(network, compiled=compiled)
-    assert isinstance(network, Sam)
+    assert isinstance(network, SamLike)
     return (
         _PlainDecoder(network) if form == "plain" else AbsorbedDecoder(network, compiled=compiled)
     )
@@ -220,7 +220,7 @@ def steps_of(network: Network, form: str) -> Steps:
 class _PlainDecoder:
     """The network as it was trained, with the absorbed decoder's face."""
 
-    def __init__(self, sam: Sam) -> None:
+    def __init__(self, sam: SamLike) -> None:
         self.sam = sam
 
     def share(self, embedding: Tensor) -> Tensor:

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from alps.engine.sam.config import SamConfig
-from alps.engine.sam.model import Sam
+from alps.engine.sam.config import MobileSamConfig, NetworkConfig, SamConfig
+from alps.engine.sam.model import MobileSam, Sam, SamLike
 
 
 class Unfilled(TorchFunctionMode):
@@ -31,7 +31,10 @@ class Unfilled(TorchFunctionMode):
         return (torch.empty if func is torch.randn else func)(*args, **kwargs)
 
 
-def empty_sam(config: SamConfig) -> Sam:
+def empty_sam(config: NetworkConfig) -> SamLike:
     """The network on the meta device, where tensors have a shape and no values."""
     with torch.device("meta"), Unfilled():
+        if isinstance(config, MobileSamConfig):
+            return MobileSam(config)
+        assert isinstance(config, SamConfig), "another network has its own"
         return Sam(config)

@@ -3,10 +3,13 @@
 import torch
 from torch import Tensor, nn
 
-from alps.engine.sam.config import NetworkConfig, SamConfig
+from alps.engine.sam.config import MobileSamConfig, NetworkConfig, SamConfig
 from alps.engine.sam.image_encoder import Attend, ImageEncoder
 from alps.engine.sam.mask_decoder import DecodedPrompts, MaskDecoder, PointDecoder
 from alps.engine.sam.prompt_encoder import PromptEncoder
+from alps.engine.sam.tiny_vit import TinyViT
+
+Encoder = ImageEncoder | TinyViT
 
 # ImageNet statistics in 0…255, as SAM was trained with.
 PIXEL_MEAN = (123.675, 116.28, 103.53)
@@ -41,16 +44,15 @@ class Network(nn.Module):
         self.register_buffer("pixel_std", std, persistent=False)
 
 
-class Sam(Network):
-    """Segment Anything (arXiv 2304.02643) with the official state-dict names."""
+class SamLike(Network):
+    """The prompt encoder and the mask decoder of Segment Anything behind some image encoder."""
 
-    config: SamConfig
+    image_encoder: Encoder
     mask_decoder: MaskDecoder
 
-    def __init__(self, config: SamConfig) -> None:
+    def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
-        self.image_encoder = ImageEncoder(config)
         self.prompt_encoder = PromptEncoder(config)
         self.mask_decoder = MaskDecoder(config)
         self.set_pixel_statistics()
@@ -61,6 +63,25 @@ class Sam(Network):
         height, width = pixels.shape[-2:]
         size = self.config.image_size
         return nn.functional.pad(pixels, (0, size - width, 0, size - height))
+
+    def decode_points(self, embedding: Tensor, xy: Tensor) -> DecodedPrompts:
+        """One foreground point a prompt, (B, N, 2) in input pixels, on B embeddings."""
+        labels = torch.ones(xy.shape[:2], dtype=torch.int64, device=xy.device)
+        prompt = self.prompt_encoder.points(xy[..., None, :], labels[..., None])
+        return self.mask_decoder.transform(
+            embedding + self.prompt_encoder.no_mask(), self.prompt_encoder.dense_positions(), prompt
+        )
+
+
+class Sam(SamLike):
+    """Segment Anything (arXiv 2304.02643) with the official state-dict names."""
+
+    config: SamConfig
+    image_encoder: ImageEncoder
+
+    def __init__(self, config: SamConfig) -> None:
+        super().__init__(config)
+        self.image_encoder = ImageEncoder(config)
 
     def encode(
         self,
@@ -74,10 +95,17 @@ class Sam(Network):
         """
         return self.image_encoder(pixels, attend, attend_in_windows)
 
-    def decode_points(self, embedding: Tensor, xy: Tensor) -> DecodedPrompts:
-        """One foreground point a prompt, (B, N, 2) in input pixels, on B embeddings."""
-        labels = torch.ones(xy.shape[:2], dtype=torch.int64, device=xy.device)
-        prompt = self.prompt_encoder.points(xy[..., None, :], labels[..., None])
-        return self.mask_decoder.transform(
-            embedding + self.prompt_encoder.no_mask(), self.prompt_encoder.dense_positions(), prompt
-        )
+
+class MobileSam(SamLike):
+    """MobileSAM (arXiv 2306.14289): SAM behind a TinyViT, with its authors' state-dict names."""
+
+    config: MobileSamConfig
+    image_encoder: TinyViT
+
+    def __init__(self, config: MobileSamConfig) -> None:
+        super().__init__(config)
+        self.image_encoder = TinyViT(config)
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Normalised pixels (B, 3, S, S) -> image embedding (B, C, h, w)."""
+        return self.image_encoder(pixels)

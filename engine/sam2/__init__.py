@@ -6,7 +6,8 @@ images: the embedding of a frame without memories is the encoder's plus one lear
 
 from typing import TYPE_CHECKING, Any
 
-from alps.engine.sam2.config import OFFICIAL, SAM2_DEFAULTS, Sam2Config, config_of
+from alps.engine.sam.config import config_of
+from alps.engine.sam2.config import OFFICIAL, SAM2_DEFAULTS, Sam2Config
 
 if TYPE_CHECKING:
     from alps.engine.sam2.model import Sam2

@@ -1,19 +1,16 @@
 """The dimensions of SAM 2.1's networks and the thresholds of its automatic mask generator."""
 
 from dataclasses import dataclass
-from typing import Any, Self
 
-from alps.engine.sam.config import NetworkConfig, SamConfig
+from alps.engine.sam.config import NetworkConfig
 from alps.engine.settings import ModelDefaults
 
-# A key beside the dimensions that says of which network they are; SAM's have none.
-NETWORK, SAM2 = "network", "sam2"
 STAGES = 4  # of Hiera: two that skip the decoder, two that make the image embedding
 PATCH = 16  # pixels a token of the third
 
 
 @dataclass(frozen=True)
-class Sam2Config(NetworkConfig):
+class Sam2Config(NetworkConfig, kind="sam2"):
     """Every number that fixes the shapes of a SAM 2 network, its video part aside.
 
     Of each stage of Hiera there is a number; a stage halves the grid and doubles width and heads.
@@ -38,20 +35,6 @@ class Sam2Config(NetworkConfig):
     def stage_widths(self) -> tuple[int, ...]:
         """Channels of each stage."""
         return tuple(self.encoder_width << stage for stage in range(len(self.stage_blocks)))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, and which network they are of."""
-        return {NETWORK: SAM2} | super().to_dict()
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """As of any network."""
-        return super().from_dict({name: v for name, v in values.items() if name != NETWORK})
-
-
-def config_of(values: dict[str, Any]) -> NetworkConfig:
-    """The dimensions that ``to_dict`` wrote, of whichever network: ModelError where it cannot."""
-    return (Sam2Config if values.get(NETWORK) == SAM2 else SamConfig).from_dict(values)
 
 
 TINY = Sam2Config()

@@ -2,8 +2,7 @@
 
 import torch
 
-from alps.engine.base.errors import ModelError
-from alps.engine.sam.config import NetworkConfig, SamConfig
+from alps.engine.sam.config import NetworkConfig
 from alps.engine.sam.empty import Unfilled, empty_sam
 from alps.engine.sam.model import Network
 from alps.engine.sam2.config import Sam2Config
@@ -17,9 +16,5 @@ def empty_sam2(config: Sam2Config) -> Sam2:
 
 
 def empty_network(config: NetworkConfig) -> Network:
-    """Likewise of SAM or SAM 2. Raises ModelError for dimensions of neither."""
-    if isinstance(config, Sam2Config):
-        return empty_sam2(config)
-    if isinstance(config, SamConfig):
-        return empty_sam(config)
-    raise ModelError(f"no network has dimensions of the type {type(config).__name__}")
+    """Likewise of SAM, SAM 2 or MobileSAM."""
+    return empty_sam2(config) if isinstance(config, Sam2Config) else empty_sam(config)

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from stock_sam import SMALL, original_generator, picture
 
 from alps.bench.commands import KeywordArguments, bench
-from alps.bench.everything import ladder, sides, stock
+from alps.bench.everything import ladder, sides, stock, torchvision_stand_in
 from alps.bench.everything.compare import columns, find_tiles
 from alps.bench.everything.matching import agreement, best_ious
 from alps.bench.everything.options import EverythingOptions
@@ -88,7 +88,7 @@ def test_the_stand_in_drops_the_boxes_that_ours_drops(threshold):
     corners = rng.integers(0, 60, (300, 2))
     boxes = np.concatenate([corners, corners + rng.integers(0, 30, (300, 2))], 1)
     scores = rng.integers(0, 40, 300) / 40  # with ties
-    theirs = stock.batched_nms(
+    theirs = torchvision_stand_in.batched_nms(
         torch.from_numpy(boxes).float(),
         torch.from_numpy(scores).float(),
         torch.zeros(300),
@@ -97,7 +97,7 @@ def test_the_stand_in_drops_the_boxes_that_ours_drops(threshold):
     mine = box_nms(boxes.astype(np.float32), scores.astype(np.float32), threshold)
     assert theirs.tolist() == mine.tolist()
     assert len(mine) > 1
-    none = stock.batched_nms(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0), 0.5)
+    none = torchvision_stand_in.batched_nms(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0), 0.5)
     assert none.shape == (0,) and none.dtype == torch.int64
 
 

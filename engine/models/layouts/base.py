@@ -10,7 +10,7 @@ from torch import Tensor
 
 from alps.engine.base.errors import ModelError
 from alps.engine.models.folder import CONFIG
-from alps.engine.sam.config import ModelDefaults, NetworkConfig, SamConfig
+from alps.engine.sam.config import MobileSamConfig, ModelDefaults, NetworkConfig, SamConfig
 from alps.engine.sam.empty import empty_sam
 from alps.engine.sam2 import Sam2Config
 from alps.engine.sam2.config import PATCH, STAGES
@@ -141,6 +141,16 @@ def _encoder_fits(config: NetworkConfig, tensors: int) -> bool:
             and config.patch_size == PATCH
             and config.image_size // (PATCH // 4) % windows[0] == 0
             and config.embedding_channels % 8 == 0
+        )
+    if isinstance(config, MobileSamConfig):
+        widths, heads = config.stage_widths, config.stage_heads
+        stages = (widths, config.stage_blocks, heads, config.window_sizes)
+        return (
+            len(widths) > 1
+            and config.patch_size == 1 << len(widths)
+            and all(len(stage) == len(widths) and all(stage) for stage in stages)
+            and sum(config.stage_blocks) <= tensors
+            and not any(width % count for width, count in zip(widths, heads, strict=True))
         )
     assert isinstance(config, SamConfig)
     return (

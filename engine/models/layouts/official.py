@@ -37,14 +37,7 @@ def infer_config(tensors: Mapping[str, Tensor], path: Path) -> SamConfig:
     """
 
     def shape(name: str, axes: int) -> tuple[int, ...]:
-        if name not in tensors or tensors[name].dim() != axes:
-            found = f"has {tensors[name].dim()} axes" if name in tensors else "is missing"
-            raise ModelError(
-                f"{path}: not a SAM in the official layout, {name} {found} (the file has "
-                f"{len(tensors)} tensors). Use a checkpoint of Segment Anything, "
-                "`alps models` says of which kinds"
-            )
-        return tuple(tensors[name].shape)
+        return shape_of(tensors, name, axes, path)
 
     grid, width = shape(ENCODER + "pos_embed", 4)[2:]
     patch = shape(ENCODER + "patch_embed.proj.weight", 4)[2]
@@ -64,15 +57,42 @@ def infer_config(tensors: Mapping[str, Tensor], path: Path) -> SamConfig:
         # Several sizes of window fail later, when shapes are compared.
         window_size=windows.most_common(1)[0][0] if windows else 0,
         global_blocks=tuple(block for block, side in enumerate(sides) if side == grid),
-        embedding_channels=shape(ENCODER + "neck.0.weight", 4)[0],
-        decoder_depth=_count(tensors, DECODER + r"transformer\.layers\.(\d+)\."),
-        decoder_heads=DECODER_HEADS,
-        decoder_hidden=shape(DECODER + "transformer.layers.0.mlp.lin1.weight", 2)[0],
-        iou_head_hidden=shape(DECODER + "iou_prediction_head.layers.0.weight", 2)[0],
-        iou_head_depth=_count(tensors, DECODER + r"iou_prediction_head\.layers\.(\d+)\."),
-        mask_input_channels=shape(PROMPTS + "mask_downscaling.3.weight", 4)[0],
-        multimask_outputs=shape(DECODER + "mask_tokens.weight", 2)[0] - 1,
+        **decoder_dimensions(tensors, path),
     )
+
+
+def decoder_dimensions(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
+    """What the parts behind the image encoder say of themselves, in ``NetworkConfig``'s names.
+
+    Raises:
+        ModelError: as ``infer_config``.
+    """
+
+    def shape(name: str, axes: int) -> tuple[int, ...]:
+        return shape_of(tensors, name, axes, path)
+
+    return {
+        "embedding_channels": shape(ENCODER + "neck.0.weight", 4)[0],
+        "decoder_depth": _count(tensors, DECODER + r"transformer\.layers\.(\d+)\."),
+        "decoder_heads": DECODER_HEADS,
+        "decoder_hidden": shape(DECODER + "transformer.layers.0.mlp.lin1.weight", 2)[0],
+        "iou_head_hidden": shape(DECODER + "iou_prediction_head.layers.0.weight", 2)[0],
+        "iou_head_depth": _count(tensors, DECODER + r"iou_prediction_head\.layers\.(\d+)\."),
+        "mask_input_channels": shape(PROMPTS + "mask_downscaling.3.weight", 4)[0],
+        "multimask_outputs": shape(DECODER + "mask_tokens.weight", 2)[0] - 1,
+    }
+
+
+def shape_of(tensors: Mapping[str, Tensor], name: str, axes: int, path: Path) -> tuple[int, ...]:
+    """The shape of a tensor that tells a dimension; ModelError where there is none like it."""
+    if name not in tensors or tensors[name].dim() != axes:
+        found = f"has {tensors[name].dim()} axes" if name in tensors else "is missing"
+        raise ModelError(
+            f"{path}: not a SAM in the official layout, {name} {found} (the file has "
+            f"{len(tensors)} tensors). Use a checkpoint of Segment Anything, "
+            "`alps models` says of which kinds"
+        )
+    return tuple(tensors[name].shape)
 
 
 def _read(stored: Stored) -> Contents:

@@ -287,7 +287,7 @@ def test_there_and_back(theirs, ours, saved, tmp_path):
     assert info.defaults == given
     with pytest.raises(ModelError, match="no layout of that kind"):
         convert_model(saved, tmp_path / "a.pt")
-    with pytest.raises(ModelError, match="a SAM 2; here a SAM is needed"):
+    with pytest.raises(ModelError, match="a Sam2; here a SAM with a ViT"):
         load_sam(saved)
 
 
