@@ -20,7 +20,7 @@ from alps.engine.base.records import as_record
 from alps.engine.masks.crops import Crop, point_grid
 from alps.engine.masks.generator import MaskGenerator
 from alps.engine.runtimes.pytorch import TorchRuntime
-from alps.engine.sam import Sam
+from alps.engine.sam.model import SamLike
 from alps.engine.settings import FilledSegmentSettings
 from alps.kernels.masks.iou import mask_ious
 from alps.kernels.masks.pixels import runs_of
@@ -80,8 +80,8 @@ class _Row:
 
 
 def measure_agreement(
-    teacher: Sam,
-    student: Sam,
+    teacher: SamLike,
+    student: SamLike,
     windows: Iterable[NetworkWindow],
     count: int,
     segment: FilledSegmentSettings,

@@ -23,7 +23,7 @@ from alps.engine.images.raster import RasterReader
 from alps.engine.images.reading import Reading
 from alps.engine.masks.crops import Crop, network_pixels
 from alps.engine.run_folder.plan import PlannedTile, check_size
-from alps.engine.sam import SamConfig
+from alps.engine.sam.config import NetworkConfig
 
 # What a generator's seed is made of besides the user's: no two draws may share one.
 ORDER, ORIENTATION, HELD_OUT = 0, 1, 2
@@ -118,7 +118,7 @@ class Draws:
 class WindowReader:
     """Reads windows of a plan in background threads. Use it as a context manager."""
 
-    def __init__(self, plan: pa.Table, reading: Reading | None, config: SamConfig) -> None:
+    def __init__(self, plan: pa.Table, reading: Reading | None, config: NetworkConfig) -> None:
         self._plan, self._reading, self._config = plan, reading, config
         self._local = threading.local()
         self._opened: list[OrderedDict[str, RasterReader]] = []
@@ -190,7 +190,7 @@ def turned(image: np.ndarray, orientation: int) -> np.ndarray:
     return np.rot90(image, orientation >> 1)
 
 
-def cell_weights(valid: np.ndarray, config: SamConfig) -> Tensor:
+def cell_weights(valid: np.ndarray, config: NetworkConfig) -> Tensor:
     """Share of each cell of the embedding under valid pixels of a window: (h, w) float32.
 
     valid: (H, W) bool. What the network pads below and to the right counts as not valid.

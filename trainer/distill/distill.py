@@ -16,9 +16,10 @@ from alps.engine.base.errors import SettingsError, SourceError
 from alps.engine.base.memory import memory_named
 from alps.engine.base.records import BadRecordError
 from alps.engine.images.archive import read_together
-from alps.engine.models.checkpoints import load_sam, save_sam
-from alps.engine.models.registry import MODELS, find_model
-from alps.engine.sam import ModelInfo, Sam
+from alps.engine.models.checkpoints import save_sam
+from alps.engine.models.registry import find_model, given_name
+from alps.engine.sam.config import ModelInfo, NetworkConfig, SamConfig
+from alps.engine.sam.model import SamLike
 from alps.engine.settings import deciding
 from alps.trainer.distill.agreement import measure_agreement
 from alps.trainer.distill.data import (
@@ -32,17 +33,19 @@ from alps.trainer.distill.folder import DistillFolder
 from alps.trainer.distill.lesson import Training, Workshop, begin, teach
 from alps.trainer.distill.loss import Statistics
 from alps.trainer.distill.recipe import (
+    MOBILE,
     RATE_LEARNT,
     RATE_RANDOM,
     DistillSettings,
     FilledDistillSettings,
 )
 from alps.trainer.distill.result import DistillResult
-from alps.trainer.distill.start import balance, fit_neck, look
+from alps.trainer.distill.start import balance, fit_neck, look, settled
 from alps.trainer.distill.student import (
-    SHAPE,
     Student,
     assemble,
+    encoder_shape,
+    load_teacher,
     new_student,
     parameters,
 )
@@ -70,7 +73,7 @@ class _Job:
     settings: FilledDistillSettings
     options: DistillOptions
     group: Processes
-    teacher: Sam
+    teacher: SamLike
     info: ModelInfo
     student: Student
     decides: dict[str, Any]  # all that the weights depend on
@@ -130,7 +133,7 @@ def _prepare(
     group: Processes,
 ) -> _Job:
     path = find_model(name)
-    teacher, info = load_sam(path, name=name if name in MODELS else None, device=group.device)
+    teacher, info = load_teacher(path, given_name(name), group.device)
     filled = settings.for_teacher(info.defaults)
     student = new_student(teacher, filled.student, filled.train.seed)
     rate = filled.train.rate
@@ -141,13 +144,12 @@ def _prepare(
         filled, train=dataclasses.replace(filled.train, rate=rate, precision=precision)
     )
     values = filled.to_dict()
-    shape = student.config.to_dict()
     decides = {
         "SRC": str(src) if "://" in str(src) else str(Path(src).absolute()),
         "teacher": info.sha256,
         **deciding(values["source"]),
         **values["train"],
-        **{name: shape[name] for name in SHAPE},
+        **encoder_shape(student.config),
         "start": student.start,
     }
     return _Job(folder, filled, options, group, teacher, info, student, decides)
@@ -219,6 +221,8 @@ def _start(
 ) -> Statistics:
     """Settle what the first windows can settle; returns the teacher's statistics."""
     encoder = training.model
+    if job.settings.student.init is None:
+        windows = settled(encoder, windows, job.group.device)
     seen = look(job.teacher, encoder, windows, autocast)
     if seen.weight == 0:
         reason = seen.reasons[0] if seen.reasons else "all is nodata"
@@ -242,11 +246,17 @@ def _save(job: _Job, training: Training) -> None:
         job.folder.student,
         job.info.defaults,
         metadata={
-            "alps.model": f"{job.info.name}-{config.encoder_width}x{config.encoder_depth}",
+            "alps.model": f"{job.info.name}-{_size_of(config)}",
             "alps.teacher": json.dumps({"name": job.info.name, "sha256": job.info.sha256}),
             "alps.recipe": json.dumps(recipe),
         },
     )
+
+
+def _size_of(config: NetworkConfig) -> str:
+    if isinstance(config, SamConfig):
+        return f"{config.encoder_width}x{config.encoder_depth}"
+    return MOBILE
 
 
 def _known_result(job: _Job) -> DistillResult | None:
@@ -266,7 +276,7 @@ def _result(
     job: _Job, training: Training, reader: WindowReader, split: Split, unopened: int
 ) -> DistillResult:
     """Measure the student as it was saved, as a user will load it."""
-    student, _ = load_sam(job.folder.student, device=job.group.device)
+    student, _ = load_teacher(job.folder.student, None, job.group.device)
     rows = split.held_out[: job.settings.agreement.agreement_windows]
     assert training.statistics is not None  # a finished training had its first look
     agreement = measure_agreement(

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from alps.engine.base.device import sum_type
-from alps.engine.sam.image_encoder import ImageEncoder
+from alps.engine.sam.model import Encoder
 from alps.trainer.distill.data import Draws
 from alps.trainer.distill.folder import DistillFolder
 from alps.trainer.distill.loss import Statistics, embedding_loss
@@ -30,7 +30,7 @@ BETAS = (0.9, 0.98)
 
 
 @dataclass
-class Training(State[ImageEncoder]):
+class Training(State[Encoder]):
     """The student's encoder, and what its teacher's embeddings are standardised by."""
 
     statistics: Statistics | None = None  # None before the first look
@@ -46,13 +46,14 @@ class Training(State[ImageEncoder]):
         self.statistics = Statistics(*kept["statistics"])
 
 
-def begin(encoder: ImageEncoder, settings: TrainSettings) -> Training:
+def begin(encoder: Encoder, settings: TrainSettings) -> Training:
     """Before the first step. ``encoder`` lies on the device where it will learn."""
     assert settings.rate is not None, "filled in for the student's start"
     matrices: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for name, parameter in encoder.named_parameters():
-        plain = parameter.ndim < 2 or "pos" in name  # norms, biases, positions
+        # norms, biases, positions, offsets of attention
+        plain = parameter.ndim < 2 or "pos" in name or name.endswith("attention_biases")
         (others if plain else matrices).append(parameter)
     groups = [
         {"params": matrices, "weight_decay": settings.weight_decay},

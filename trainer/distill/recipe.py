@@ -25,6 +25,8 @@ from alps.trainer.checks import (
 # Width and layers; heads are 64 channels wide, as in every ViT of the literature. `half` follows
 # the teacher: its width, every second of its layers.
 PRESETS: dict[str, tuple[int, int] | None] = {"half": None, "small": (384, 12), "tiny": (192, 12)}
+MOBILE = "mobile"  # MobileSAM's encoder, no ViT
+STUDENTS = (*PRESETS, MOBILE)
 
 RATE_LEARNT, RATE_RANDOM = 1e-4, 5e-4
 
@@ -38,7 +40,7 @@ class StudentSettings:
     student: str = setting(
         "half",
         "Shape of the encoder: half (the teacher's width, every second layer), small (width 384, "
-        "12 layers) or tiny (width 192, 12 layers).",
+        "12 layers), tiny (width 192, 12 layers), or mobile: MobileSAM's, for CPUs.",
     )
     width: int | None = setting(None, "Channels of an image token. Default: the preset's.")
     depth: int | None = setting(None, "Layers. Default: the preset's.")
@@ -161,18 +163,20 @@ def _check(settings: DistillSettings) -> None:
     ):
         check_range(owner, name, low, high)
     check_choice(train, "precision", PRECISIONS)
-    check_choice(settings.student, "student", tuple(PRESETS))
+    check_choice(settings.student, "student", STUDENTS)
     if settings.student.init is not None:
-        _refuse_shape_beside_init(settings.student)
+        _refuse_shape("--init", settings.student, "init")
+    elif settings.student.student == MOBILE:
+        _refuse_shape(f"--student {MOBILE}", settings.student, "student")
 
 
-def _refuse_shape_beside_init(student: StudentSettings) -> None:
+def _refuse_shape(by: str, student: StudentSettings, kept: str) -> None:
     given = [
         option(item.name)
         for item in fields(student)
-        if item.name != "init" and getattr(student, item.name) != item.default
+        if item.name != kept and getattr(student, item.name) != item.default
     ]
     if given:
         raise SettingsError(
-            f"--init brings the encoder's shape along; leave out {', '.join(given)}, or --init"
+            f"{by} brings the encoder's shape along; leave out {', '.join(given)}, or {by}"
         )

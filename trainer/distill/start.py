@@ -14,13 +14,15 @@ Two closed forms, each from one look at the first windows:
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import chain, islice
 
 import torch
 from torch import Tensor, nn
 
 from alps.engine.base.device import sum_type
-from alps.engine.sam import Sam
 from alps.engine.sam.image_encoder import ImageEncoder
+from alps.engine.sam.model import Encoder, SamLike
+from alps.engine.sam.tiny_vit import TinyViT, WindowBlock, measure_norms
 from alps.trainer.distill.data import NetworkWindow
 from alps.trainer.distill.loss import Statistics, measure_statistics
 
@@ -39,15 +41,30 @@ class FirstLook:
     reasons: list[str]  # of windows that could not be read
 
 
+def settled(
+    encoder: Encoder, windows: Iterable[NetworkWindow], device: torch.device
+) -> Iterable[NetworkWindow]:
+    """Let the norms of an encoder with random weights be measured on the first of these windows.
+
+    Returns all of them. A ViT has none to be measured.
+    """
+    if not isinstance(encoder, TinyViT):
+        return windows
+    rest = iter(windows)
+    first = list(islice(rest, WINDOWS_A_PASS))
+    measure_norms(encoder, torch.stack([window.pixels for window in first]).to(device))
+    return chain(first, rest)
+
+
 @torch.no_grad()
 def look(
-    teacher: Sam,
-    encoder: ImageEncoder,
+    teacher: SamLike,
+    encoder: Encoder,
     windows: Iterable[NetworkWindow],
     autocast: Callable[[], torch.autocast],
 ) -> FirstLook:
     """Run teacher and student over windows; both lie on one device."""
-    device, width = teacher.device, encoder.pos_embed.shape[-1]
+    device, width = teacher.device, _first_convolution(encoder).in_channels
     channels = teacher.config.embedding_channels
     exact = sum_type(device)
     moments = torch.zeros(width + 1, width + 1, dtype=exact, device=device)
@@ -78,12 +95,17 @@ def look(
 
 
 @torch.no_grad()
-def balance(encoder: ImageEncoder, seen: FirstLook) -> None:
-    """Bring the tokens before the neck to a root mean square of 1; the function stays."""
+def balance(encoder: Encoder, seen: FirstLook) -> None:
+    """Bring the tokens before the neck to a root mean square of 1; the function stays.
+
+    A TinyViT needs none of it: its convolutions normalise what they hand on.
+    """
+    if isinstance(encoder, TinyViT):
+        return
     mean_square = seen.second_moments.diagonal()[:-1].mean() / seen.weight
     scale = float(mean_square.clamp(min=1e-12).rsqrt())
-    patches, reduce = encoder.patch_embed.proj, encoder.neck[0]
-    assert patches.bias is not None and isinstance(reduce, nn.Conv2d)
+    patches, reduce = encoder.patch_embed.proj, _first_convolution(encoder)
+    assert patches.bias is not None
     written = [patches.weight, patches.bias, encoder.pos_embed]
     for block in encoder.blocks:
         for layer in (block.attn.proj, block.mlp.lin2):
@@ -98,7 +120,7 @@ def balance(encoder: ImageEncoder, seen: FirstLook) -> None:
 
 
 @torch.no_grad()
-def fit_neck(encoder: ImageEncoder, seen: FirstLook) -> None:
+def fit_neck(encoder: Encoder, seen: FirstLook) -> None:
     """Let the neck's first convolution give what the teacher's gives, as nearly as it can.
 
     The convolution has no bias; a constant goes into what the last layer adds to the tokens.
@@ -107,11 +129,26 @@ def fit_neck(encoder: ImageEncoder, seen: FirstLook) -> None:
     ridge[-1] = 0
     solution = torch.linalg.solve(seen.second_moments + torch.diag(ridge), seen.products)
     weight, constant = solution[:-1].T, solution[-1]  # (C, D), (C,)
+    _first_convolution(encoder).weight.copy_(weight[:, :, None, None])
+    added = torch.linalg.pinv(weight) @ constant
+    last = _last_layer(encoder)
+    last.bias.add_(added.to(last.bias))
+
+
+def _first_convolution(encoder: Encoder) -> nn.Conv2d:
+    """The neck's."""
     reduce = encoder.neck[0]
     assert isinstance(reduce, nn.Conv2d)
-    reduce.weight.copy_(weight[:, :, None, None])
-    added = torch.linalg.pinv(weight) @ constant
-    encoder.blocks[-1].mlp.lin2.bias.add_(added.to(encoder.pos_embed))
+    return reduce
+
+
+def _last_layer(encoder: Encoder) -> nn.Linear:
+    """What writes to the tokens last."""
+    if isinstance(encoder, ImageEncoder):
+        return encoder.blocks[-1].mlp.lin2
+    block = encoder.layers[-1].blocks[-1]
+    assert isinstance(block, WindowBlock)
+    return block.mlp.fc2
 
 
 def _passes(windows: Iterable[NetworkWindow]) -> Iterable[list[NetworkWindow]]:

@@ -1,38 +1,40 @@
 """The student: its dimensions, the weights it starts with, and the whole network at the end."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from alps.engine.base.errors import ModelError, SettingsError
-from alps.engine.models.checkpoints import load_sam
+from alps.engine.models.checkpoints import load_network
 from alps.engine.models.registry import find_model
-from alps.engine.sam import Sam, SamConfig
+from alps.engine.sam.config import MobileSamConfig, ModelInfo, NetworkConfig, SamConfig
+from alps.engine.sam.empty import empty_sam
 from alps.engine.sam.image_encoder import ImageEncoder
-from alps.trainer.distill.recipe import PRESETS, StudentSettings
+from alps.engine.sam.model import Encoder, SamLike
+from alps.engine.sam.tiny_vit import TinyViT
+from alps.trainer.distill.recipe import MOBILE, PRESETS, StudentSettings
 
 HEAD_WIDTH = 64
+MOBILE_SHAPE = MobileSamConfig()
 # Everything of the encoder that must be as the teacher has it, so that its decoder can be kept.
 SHARED = ("image_size", "patch_size", "embedding_channels")
-SHAPE = (
-    "encoder_width", "encoder_depth", "encoder_heads", "window_size", "global_blocks",
-    "relative_positions",
-)  # fmt: skip
 
 
 @dataclass
 class Student:
     """An encoder that is about to learn."""
 
-    encoder: ImageEncoder
-    config: SamConfig  # the teacher's, with the student's encoder
+    encoder: Encoder
+    config: NetworkConfig  # the teacher's, with the student's encoder
     start: str  # where its weights come from, in words
     is_random: bool  # its layers have learnt nothing yet
 
 
-def new_student(teacher: Sam, settings: StudentSettings, seed: int) -> Student:
+def new_student(teacher: SamLike, settings: StudentSettings, seed: int) -> Student:
     """The student that the settings ask for, on the CPU.
 
     Raises:
@@ -43,9 +45,7 @@ def new_student(teacher: Sam, settings: StudentSettings, seed: int) -> Student:
         encoder, config, start = _from_checkpoint(settings.init, teacher.config)
         is_random = False
     else:
-        config = student_config(teacher.config, settings)
-        encoder = ImageEncoder(config)
-        initialise(encoder, seed)
+        encoder, config = _random(teacher.config, settings, seed)
         start = _take_from_teacher(encoder, config, teacher)
         is_random = not _takes_layers(config, teacher.config)
     own, other = parameters(encoder), parameters(teacher.image_encoder)
@@ -56,6 +56,46 @@ def new_student(teacher: Sam, settings: StudentSettings, seed: int) -> Student:
             "--width or --depth"
         )
     return Student(encoder, config, start, is_random)
+
+
+def encoder_shape(config: NetworkConfig) -> dict[str, Any]:
+    """What of a network's dimensions is its image encoder's alone."""
+    shared = {item.name for item in fields(NetworkConfig)}
+    return {name: value for name, value in config.to_dict().items() if name not in shared}
+
+
+def behind(teacher: NetworkConfig, encoder: NetworkConfig) -> Any:
+    """The dimensions of the teacher's decoder behind another encoder."""
+    given = {item.name: getattr(teacher, item.name) for item in fields(NetworkConfig)}
+    return replace(encoder, **given)
+
+
+def _random(
+    teacher: NetworkConfig, settings: StudentSettings, seed: int
+) -> tuple[Encoder, NetworkConfig]:
+    encoder: Encoder
+    if settings.student == MOBILE:
+        config = behind(teacher, MOBILE_SHAPE)
+        if teacher.patch_size != MOBILE_SHAPE.patch_size:
+            raise SettingsError(
+                f"--student {MOBILE}: its patches have {MOBILE_SHAPE.patch_size} pixels a side, "
+                f"the teacher's have {teacher.patch_size}; choose another --student"
+            )
+        encoder = TinyViT(config)
+    else:
+        vit = teacher
+        if not isinstance(vit, SamConfig):
+            if PRESETS[settings.student] is None:
+                raise SettingsError(
+                    f"--student {settings.student}: the teacher is no ViT, of which there would be "
+                    f"a half; choose another --student, {MOBILE} say"
+                )
+            window = min(SamConfig.window_size, teacher.embedding_size)
+            vit = behind(teacher, SamConfig(window_size=window))
+        config = student_config(vit, settings)
+        encoder = ImageEncoder(config)
+    initialise(encoder, seed)
+    return encoder, config
 
 
 def student_config(teacher: SamConfig, settings: StudentSettings) -> SamConfig:
@@ -84,7 +124,7 @@ def student_config(teacher: SamConfig, settings: StudentSettings) -> SamConfig:
     return replace(config, global_blocks=_global_blocks(config, teacher, settings.global_blocks))
 
 
-def initialise(encoder: ImageEncoder, seed: int) -> None:
+def initialise(encoder: Encoder, seed: int) -> None:
     """Random weights as ViTs start with: normal, 0.02 wide, biases 0."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -93,13 +133,13 @@ def initialise(encoder: ImageEncoder, seed: int) -> None:
                 nn.init.trunc_normal_(module.weight, std=0.02, generator=generator)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        nn.init.trunc_normal_(encoder.pos_embed, std=0.02, generator=generator)
+        if isinstance(encoder, ImageEncoder):
+            nn.init.trunc_normal_(encoder.pos_embed, std=0.02, generator=generator)
 
 
-def assemble(teacher: Sam, encoder: ImageEncoder, config: SamConfig) -> Sam:
+def assemble(teacher: SamLike, encoder: Encoder, config: NetworkConfig) -> SamLike:
     """The student's encoder before the teacher's prompt encoder and mask decoder."""
-    with torch.device("meta"):
-        model = Sam(config)
+    model = empty_sam(config)
     state = {
         name: tensor
         for name, tensor in teacher.state_dict().items()
@@ -149,17 +189,19 @@ def _global_blocks(student: SamConfig, teacher: SamConfig, count: int | None) ->
     return tuple(depth * (group + 1) // count - 1 for group in range(count))
 
 
-def _takes_layers(student: SamConfig, teacher: SamConfig) -> bool:
+def _takes_layers(student: NetworkConfig, teacher: NetworkConfig) -> bool:
     """Whether the teacher's layers fit the student."""
     return (
-        student.encoder_width == teacher.encoder_width
+        isinstance(student, SamConfig)
+        and isinstance(teacher, SamConfig)
+        and student.encoder_width == teacher.encoder_width
         and student.encoder_heads == teacher.encoder_heads
         and student.window_size == teacher.window_size
         and student.encoder_depth <= teacher.encoder_depth
     )
 
 
-def _take_from_teacher(encoder: ImageEncoder, config: SamConfig, teacher: Sam) -> str:
+def _take_from_teacher(encoder: Encoder, config: NetworkConfig, teacher: SamLike) -> str:
     """Copy what fits into a student with random weights, and say what that was.
 
     Its first layers, not evenly spread ones: what they hand to each other stays as it was, and the
@@ -174,10 +216,11 @@ def _take_from_teacher(encoder: ImageEncoder, config: SamConfig, teacher: Sam) -
         return "random weights, the teacher's neck where it fits"
     left = _copy(encoder, source.state_dict())
     rest = f", random {', '.join(left)}" if left else ""
-    return f"the first {config.encoder_depth} layers of the teacher{rest}"
+    assert isinstance(encoder, ImageEncoder)
+    return f"the first {len(encoder.blocks)} layers of the teacher{rest}"
 
 
-def _copy(encoder: ImageEncoder, state: Mapping[str, Tensor]) -> list[str]:
+def _copy(encoder: Encoder, state: Mapping[str, Tensor]) -> list[str]:
     """Copy tensors whose name and shape fit; returns the encoder's that got none."""
     own = encoder.state_dict()  # shares memory with the weights
     fitting = {n: t for n, t in state.items() if n in own and own[n].shape == t.shape}
@@ -186,9 +229,26 @@ def _copy(encoder: ImageEncoder, state: Mapping[str, Tensor]) -> list[str]:
     return [name for name in own if name not in fitting]
 
 
-def _from_checkpoint(name: str, teacher: SamConfig) -> tuple[ImageEncoder, SamConfig, str]:
+def load_teacher(
+    path: Path, name: str | None, device: str | torch.device
+) -> tuple[SamLike, ModelInfo]:
+    """A network whose decoder a student can do without learning it.
+
+    Raises:
+        ModelError: the file is no checkpoint, or of a network of another kind.
+    """
+    network, info = load_network(path, name=name, device=device)
+    if not isinstance(network, SamLike):
+        raise ModelError(
+            f"{path}: a {type(network).__name__}, and students are of SAM or MobileSAM; name one "
+            "of those"
+        )
+    return network, info
+
+
+def _from_checkpoint(name: str, teacher: NetworkConfig) -> tuple[Encoder, NetworkConfig, str]:
     """The encoder of a checkpoint that fits the teacher's decoder, and which one it is."""
-    model, info = load_sam(find_model(name))
+    model, info = load_teacher(find_model(name), None, "cpu")
     differing = [
         f"{what} {getattr(info.config, what)}, the teacher's is {getattr(teacher, what)}"
         for what in SHARED
@@ -199,6 +259,5 @@ def _from_checkpoint(name: str, teacher: SamConfig) -> tuple[ImageEncoder, SamCo
             f"--init {name}: its encoder does not fit before the teacher's decoder "
             f"({'; '.join(differing)}); take a student of the same teacher, or leave out --init"
         )
-    shape = {what: getattr(info.config, what) for what in SHAPE}
     start = f"the encoder of {info.name} ({info.sha256[:16]})"
-    return model.image_encoder, replace(teacher, **shape), start
+    return model.image_encoder, behind(teacher, info.config), start

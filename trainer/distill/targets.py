@@ -20,7 +20,7 @@ from alps.engine.base.errors import ModelError, RunFolderError
 from alps.engine.base.progress import Progress
 from alps.engine.base.records import BadRecordError
 from alps.engine.base.zips import read_arrays
-from alps.engine.sam import Sam
+from alps.engine.sam.model import SamLike
 from alps.trainer.distill.data import (
     Draw,
     Draws,
@@ -49,7 +49,7 @@ class Targets:
 
     def __init__(
         self,
-        teacher: Sam,
+        teacher: SamLike,
         reader: WindowReader,
         rows: np.ndarray,
         autocast: Callable[[], torch.autocast],
