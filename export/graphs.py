@@ -25,7 +25,7 @@ from alps.engine.sam.absorbed import AbsorbedDecoder, SharedImage
 from alps.engine.sam.config import NetworkConfig
 from alps.engine.sam.image_encoder import Attend
 from alps.engine.sam.layers import LayerNorm2d
-from alps.engine.sam.model import Network
+from alps.engine.sam.model import Network, SamLike
 from alps.export.precision import (
     DTYPES,
     Products,
@@ -49,10 +49,11 @@ class Graph:
     module: nn.Module
     example: Mapping[str, Tensor]  # inputs by name, in order
     outputs: tuple[str, ...]
-    dynamic: Mapping[str, str]  # input -> what its first axis counts; the others are fixed
+    dynamic: Mapping[str, str]  # input -> what its axis counts; the others are fixed
+    axis: int = 0  # which of those inputs' is dynamic
 
 
-def graphs_of(sam: Sam, precision: str) -> list[Graph]:
+def graphs_of(sam: SamLike, precision: str) -> list[Graph]:
     """The four graphs of a network, as ``PARTS`` orders them.
 
     precision: fp32, bf16 or fp16, of products; see ``precision``.
@@ -108,15 +109,15 @@ def decoded_example(config: NetworkConfig, dtype: torch.dtype) -> dict[str, Tens
 class Encode(nn.Module):
     """pixels -> embedding."""
 
-    def __init__(self, sam: Sam, dtype: torch.dtype) -> None:
+    def __init__(self, sam: SamLike, dtype: torch.dtype) -> None:
         super().__init__()
         self.encoder, self.dtype = sam.image_encoder, dtype
-        self.attend = attend_in_parts(sam.config)
+        self.attends = (attend_in_parts(sam.config), attend_at_once) if isinstance(sam, Sam) else ()
 
     def forward(self, pixels: Tensor) -> Tensor:
         """As ``Sam.encode``."""
         with Products(self.dtype):
-            return self.encoder(pixels, self.attend, attend_at_once).float()
+            return self.encoder(pixels, *self.attends).float()
 
 
 class Share(nn.Module):

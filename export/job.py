@@ -18,7 +18,7 @@ from alps.engine.base.digests import file_sha256
 from alps.engine.base.errors import SettingsError
 from alps.engine.base.progress import Progress
 from alps.engine.models.checkpoints import load_network
-from alps.engine.models.registry import MODELS, artefact_folder, find_model
+from alps.engine.models.registry import artefact_folder, find_model, given_name
 from alps.engine.runtimes.artefact import (
     FORMAT,
     MANIFEST,
@@ -32,8 +32,8 @@ from alps.engine.runtimes.choose import Model, Reference
 from alps.engine.runtimes.onnxruntime import OnnxRuntime
 from alps.engine.runtimes.pytorch import TorchRuntime
 from alps.engine.runtimes.tensorrt import TensorRTRuntime, gpu_capability
-from alps.engine.sam import ModelInfo, Sam
-from alps.engine.sam.model import PIXEL_MEAN, PIXEL_STD, Network
+from alps.engine.sam import ModelInfo
+from alps.engine.sam.model import PIXEL_MEAN, PIXEL_STD, Network, SamLike
 from alps.engine.sam2 import Sam2
 from alps.engine.settings import RunSettings
 from alps.export import onnx as onnx_files
@@ -103,8 +103,8 @@ def export_model(
 
         _, capability = check_target(settings.capability)
         settings = dataclasses.replace(settings, capability=capability)
-    sam, info = load_network(find_model(model), name=str(model) if model in MODELS else None)
-    if settings.precision == "int8" and not isinstance(sam, Sam):
+    sam, info = load_network(find_model(model), name=given_name(model))
+    if settings.precision == "int8" and not isinstance(sam, SamLike):
         raise SettingsError(
             f"--precision int8 knows SAM's encoder, and {info.name} is a SAM 2; export fp32 or fp16"
         )
@@ -150,7 +150,7 @@ def write_graphs(sam: Network, info: ModelInfo, folder: Path, settings: ExportSe
     if settings.precision == "int8":
         from alps.export.quantise import quantise, smoothed
 
-        assert isinstance(sam, Sam)
+        assert isinstance(sam, SamLike)
         tiles = calibration(info, settings)
         sam = smoothed(sam, [pixels_of(tile, info.config) for tile in tiles])
     parts = _graphs_of(sam, traced)
@@ -183,7 +183,7 @@ def write_graphs(sam: Network, info: ModelInfo, folder: Path, settings: ExportSe
 def _graphs_of(network: Network, precision: str) -> list[Graph]:
     if isinstance(network, Sam2):
         return sam2_graphs(network, precision)
-    assert isinstance(network, Sam)
+    assert isinstance(network, SamLike)
     return graphs_of(network, precision)
 
 

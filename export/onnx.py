@@ -70,7 +70,7 @@ def _trace(graph: Graph, opset: int) -> torch.onnx.ONNXProgram:
         axis = graph.dynamic.get(name)
         if axis is not None and axis not in axes:
             axes[axis] = torch.export.Dim(axis, min=1, max=1 << 16)
-        dynamic.append({0: axes[axis]} if axis is not None else None)
+        dynamic.append({graph.axis: axes[axis]} if axis is not None else None)
     with _quiet():
         program = torch.onnx.export(
             graph.module.eval().requires_grad_(False),

@@ -12,26 +12,30 @@ these, and slower, on the CPU that bench/results/runtimes.md names.
 
 import copy
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from alps.engine.base.progress import Progress
-from alps.engine.sam import Sam
-from alps.engine.sam.image_encoder import Block
+from alps.engine.sam.image_encoder import Block, ImageEncoder
+from alps.engine.sam.model import SamLike
+from alps.engine.sam.tiny_vit import TinyViT, WindowBlock
+
+N = TypeVar("N", bound=SamLike)
 
 STRENGTH = 0.5  # how much of the difference between channels moves to the weights
 
 
-def smoothed(sam: Sam, tiles: Sequence[Tensor]) -> Sam:
+def smoothed(sam: N, tiles: Sequence[Tensor]) -> N:
     """A copy that computes the same, its activations easier to round to eight bits.
 
     tiles: pixels (1, 3, S, S), normalised, like those that it will see.
     """
     changed = copy.deepcopy(sam)
-    pairs = [pair for block in changed.image_encoder.blocks for pair in _pairs(block)]
+    pairs = list(_pairs(changed.image_encoder))
     largest = {norm: torch.zeros_like(norm.weight) for norm, _ in pairs}
 
     def watch(norm: nn.LayerNorm, _: object, normed: Tensor) -> None:
@@ -84,6 +88,12 @@ def quantise(path: Path) -> None:
     target.replace(path)
 
 
-def _pairs(block: Block) -> list[tuple[nn.LayerNorm, nn.Linear]]:
+def _pairs(encoder: ImageEncoder | TinyViT) -> Iterator[tuple[nn.LayerNorm, nn.Linear]]:
     """Norms, and the linear layers that alone read them."""
-    return [(block.norm1, block.attn.qkv), (block.norm2, block.mlp.lin1)]
+    for block in encoder.modules():
+        if isinstance(block, Block):
+            yield block.norm1, block.attn.qkv
+            yield block.norm2, block.mlp.lin1
+        elif isinstance(block, WindowBlock):
+            yield block.attn.norm, block.attn.qkv
+            yield block.mlp.norm, block.mlp.fc1

@@ -7,6 +7,8 @@ from alps.engine.settings import setting
 
 FORMATS = ("onnx", "tensorrt")
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+OURS, SAM = "alps", "sam"
+LAYOUTS = (OURS, SAM)
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,15 @@ class ExportSettings:
     """
 
     format: str = setting("onnx", "onnx, or tensorrt: engines for one kind of GPU.", words=FORMATS)
+    layout: str = setting(
+        OURS,
+        "alps: four graphs for --runtime. sam: one, the point decoder with the names, inputs and "
+        "outputs of Segment Anything's own example, for web demos and annotation tools.",
+        words=LAYOUTS,
+    )
+    single_mask: bool = setting(
+        False, "With --layout sam: one mask a prompt, as that example's web demo wants it."
+    )
     precision: str = setting(
         "fp32",
         "fp32; fp16 or bf16, with norms and softmax in fp32; int8, the encoder's products "
@@ -45,9 +56,14 @@ class ExportSettings:
         for name, value, known in (
             ("--format", self.format, FORMATS),
             ("--precision", self.precision, PRECISIONS),
+            ("--layout", self.layout, LAYOUTS),
         ):
             if value not in known:
                 raise SettingsError(f"{name} {value}: give {', '.join(known)}")
+        if self.layout == SAM and (self.format, self.precision) != ("onnx", "fp32"):
+            raise SettingsError("--layout sam is written as --format onnx --precision fp32 alone")
+        if self.single_mask and self.layout != SAM:
+            raise SettingsError("--single-mask is for --layout sam; leave it out")
         if self.format == "tensorrt" and self.precision == "int8":
             raise SettingsError(
                 "--precision int8 is made for ONNX Runtime; give --format onnx, or --precision fp16"
