@@ -48,6 +48,7 @@ STEPS = (
     Step("compiled", ROOM + "network:compiled", 150, "is this compiler the one that CI saw"),
     Step("right", ROOM + "network:right", 90, "nothing is timed that is wrong"),
     Step("speed", ROOM + "network:speed", 150, "the encoder's and the decoder's form"),
+    Step("passes", ROOM + "network:passes", 90, "shapes of the decoder's blocks"),
     Step("attention", ROOM + "network:attention", 40, "which attention"),
     Step("everything", ROOM + "masks:everything", 90, "masks in common"),
     Step("after", ROOM + "masks:after", 90, "what follows the masks, to the bit"),

@@ -9,6 +9,8 @@ changed since.
 
 import json
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,29 +68,35 @@ def count_tile(
         decode()
     with card.counting() as parts["decode"]:
         decode()
+    with card.counting():
+        decode_and_follow = _rest(card, generator, image, gate, embeddings)
+        decode_and_follow()
     with card.counting() as whole:
-        _rest(card, generator, image, gate, embeddings)
+        decode_and_follow()
     parts["after the masks"] = _less(whole, parts["decode"])
     return parts
 
 
 def _rest(
     card: FakeCard, generator: Any, image: np.ndarray, gate: Any, embeddings: list[Any]
-) -> None:
+) -> Callable[[], Any]:
     """Decode and what follows, as ``alps label`` has it done."""
     try:
+        from alps.engine.masks.postprocess import arrays
         from alps.engine.masks.postprocess.device import DevicePostprocessor
         from alps.engine.masks.postprocess.protocol import ToSegment
     except ImportError:  # a checkout in which it is the host's
-        for embedding in embeddings:
-            found = generator.find(image, gate, [embedding], with_rest=True)
-            generator.describe(image, found, 4)
-        return
-    import alps.engine.masks.postprocess.arrays as arrays
 
+        def by_the_host() -> None:
+            for embedding in embeddings:
+                found = generator.find(image, gate, [embedding], with_rest=True)
+                generator.describe(image, found, 4)
+
+        return by_the_host
     vars(arrays)["shown"] = card.array
     after = DevicePostprocessor(generator, 4, len(embeddings))
-    after.find([ToSegment(image, gate, [embedding]) for embedding in embeddings])
+    images = [ToSegment(image, gate, [embedding]) for embedding in embeddings]
+    return partial(after.find, images)
 
 
 def _less(whole: Counts, part: Counts) -> Counts:

@@ -191,6 +191,13 @@ def after_work(config: NetworkConfig) -> Iterator[Work]:
     )  # fmt: skip
 
 
+def predicted_ms(model: str, precision: str, card: Card = H100) -> dict[str, float]:
+    """Milliseconds a tile to encode and to decode, of an official model."""
+    config, exact = OFFICIAL[model], precision == "fp32"
+    parts = {"encode": encoder_work(config, exact), "decode": decoder_work(config, exact)}
+    return {name: 1e3 * sum(work.seconds(card) for work in works) for name, works in parts.items()}
+
+
 def table(card: Card = H100) -> list[str]:
     """Rows of Markdown: milliseconds a stage, of each model in float16, and ViT-B's exact."""
     columns = [(f"{name}, fp16", OFFICIAL[name], False) for name in ("vit_b", "vit_l", "vit_h")]

@@ -4,6 +4,7 @@ from functools import partial
 from typing import Any
 
 from alps.bench.gpu.checks.context import Context, largest_error
+from alps.bench.gpu.prediction import predicted_ms
 
 PRECISIONS = ("fp32", "fp16", "bf16")
 POINTS = 8  # of which the errors are looked at
@@ -86,10 +87,12 @@ def _time(context: Context, name: str, precision: str) -> None:
 
     sam = context.sam(name)
     runtime = TorchRuntime(sam, precision=precision)
+    expected = predicted_ms(name, precision)
     for images in (1,) if context.small else (1, 4, 8):
         pixels = _pixels(context, sam, images)
         taken = context.milliseconds(lambda: runtime.encode(pixels))  # noqa: B023
-        context.add(f"{name}, {precision}: encode, batch of {images}", taken / images, "ms a tile")
+        context.add(f"{name}, {precision}: encode, batch of {images}", taken / images, "ms a tile",
+                    f"predicted for an H100, of 8: {expected['encode']:.1f}")  # fmt: skip
         if context.on_gpu:
             plain = context.milliseconds(lambda: _plain_encode(sam, precision, pixels))  # noqa: B023
             note = f"batch of {images}, PyTorch's own kernels"
@@ -105,8 +108,43 @@ def _time(context: Context, name: str, precision: str) -> None:
             lambda: list(form.decode(embedding, points, threshold, 64)),  # noqa: B023
             times=5,
         )
-        context.add(f"{name}, {precision}: decode, {decoder}", taken, "ms a tile",
-                    f"{len(points)} points")  # fmt: skip
+        note = f"{len(points)} points; predicted for 1024: {expected['decode']:.1f}"
+        context.add(f"{name}, {precision}: decode, {decoder}", taken, "ms a tile", note)
+
+
+def passes(context: Context) -> None:
+    """The decoder's kernels by the shape of their blocks, one tile a launch and eight."""
+    import torch
+
+    context.need_gpu()
+    from alps.engine.sam.fused import FusedDecoder
+    from alps.kernels.base.triton import FP16
+    from alps.kernels.decoder.gpu.launch import Blocks, Launch
+
+    sam = context.sam("vit_b")
+    config = sam.config
+    side, slots = 6 if context.small else PER_SIDE, 1536
+    shape = config.embedding_channels, config.embedding_size, config.embedding_size
+
+    def look(blocks: Blocks, images: int) -> None:
+        with torch.inference_mode(), context.in_full_float32():
+            fused = FusedDecoder(sam, Launch(FP16.value, blocks, blocks))
+            embeddings = torch.randn(images, *shape, device=context.device)
+            points = _points(sam, side).to(context.device).expand(images, -1, -1)
+            asked = torch.ones(points.shape[:2], dtype=torch.bool, device=context.device)
+            first = fused.decode(embeddings[:1], points[:1], asked[:1], 0.0, 3 * side**2)
+            threshold = max(float(first.predicted_iou.quantile(0.67)), 1e-6)
+            del first
+            taken = context.milliseconds(
+                lambda: fused.decode(embeddings, points, asked, threshold, slots), times=5
+            )
+        context.add(f"blocks of {blocks.pixels} pixels, {blocks.warps} warps, {images} tile(s)",
+                    taken / images, "ms a tile", "fp16, tokens counted")  # fmt: skip
+
+    for pixels, warps in ((128, 8), (128, 4), (64, 8), (64, 4)):
+        for images in (1, 8):
+            name = f"blocks of {pixels} pixels, {warps} warps, {images} tile(s)"
+            context.tried(name, partial(look, Blocks(pixels, warps), images))
 
 
 def _plain_encode(sam: Any, precision: str, pixels: Any) -> Any:
