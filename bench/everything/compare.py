@@ -38,9 +38,15 @@ from alps.engine.models.checkpoints import load_network
 from alps.engine.models.registry import MODELS, find_model
 from alps.engine.sam import OFFICIAL
 from alps.engine.sam.config import VIT_T, MobileSamConfig, NetworkConfig, SamConfig
+from alps.engine.sam2 import OFFICIAL as OFFICIAL_SAM2
+from alps.engine.sam2 import SAM2_DEFAULTS, Sam2Config
 
 STOCK, OURS = "stock AMG", "ours"
 STOCK_BUILDER, OUR_BUILDER = "alps.bench.everything.stock:build", "alps.bench.everything.ours:build"
+
+# Of models whose weights need not be here to be timed.
+SIZES: dict[str, NetworkConfig] = {**OFFICIAL, "vit_t": VIT_T, **OFFICIAL_SAM2}
+SAM2_STOCK_BUILDER = "alps.bench.everything.stock_sam2:build"
 
 Say = Callable[[str], None]
 
@@ -75,6 +81,8 @@ class Setup:
 
     def stock(self) -> Job:
         """The original's work, the first row of every table."""
+        if isinstance(self.config, Sam2Config):
+            return self.job(STOCK, SAM2_STOCK_BUILDER, "stock")
         return self.job(STOCK, STOCK_BUILDER, "stock")
 
     def described(self) -> dict[str, Any]:
@@ -133,6 +141,8 @@ class Comparison:
         """
         stock = self.results[0]
         if not result.tiles or not result.seconds("decode"):
+            return None
+        if isinstance(self.setup.config, Sam2Config):  # its multiply-adds are not counted
             return None
         if result.decoder_form == "stock":
             macs, counted = stock_macs(self.setup.config), result.tiles
@@ -234,7 +244,7 @@ def run_rows(
         gemm = machine.gemm_rate(setup.device)
         comparison = Comparison(setup, machine.describe(setup.device, gemm), gemm)
     for job in jobs:
-        if stock_from is not None and job.builder == STOCK_BUILDER:
+        if stock_from is not None and job.builder in (STOCK_BUILDER, SAM2_STOCK_BUILDER):
             result = stock_of(stock_from, setup)
         else:
             say(f"{job.label}: running on {len(job.tiles)} tiles")
@@ -281,10 +291,12 @@ def prepared(
     with tempfile.TemporaryDirectory(prefix="alps-bench-") as name:
         folder = Path(name)
         config: NetworkConfig
-        sizes: dict[str, NetworkConfig] = {**OFFICIAL, "vit_t": VIT_T}
-        official = sizes.get(options.model) if options.random_weights else None
+        official = SIZES.get(options.model) if options.random_weights else None
+        settings: dict[str, Any]
         if official is not None:  # its weights need not be on this machine
             config, settings, checkpoint = official, {}, folder / "random.pth"
+            if isinstance(config, Sam2Config):
+                settings = _settings_in(SAM2_DEFAULTS.given())
         else:
             checkpoint = find_model(options.model)
             _, info = load_network(checkpoint)
@@ -330,7 +342,7 @@ def find_tiles(
 
 
 def _with_random_weights(setup: Setup, path: Path, seed: int, say: Say) -> Setup:
-    from alps.bench.everything.random_weights import save_random_sam
+    from alps.bench.everything.random_weights import save_random_sam, save_random_sam2
     from alps.bench.everything.thresholds import keep_all, thresholds_of
     from alps.engine.masks.generator import MaskGenerator
 
@@ -339,7 +351,10 @@ def _with_random_weights(setup: Setup, path: Path, seed: int, say: Say) -> Setup
     say("random weights: looking for thresholds on the first tile")
     with torch_threads(setup.threads):
         image = read_tile(*setup.tiles[0])
-        save_random_sam(setup.config, path, image, seed)
+        if isinstance(setup.config, Sam2Config):
+            save_random_sam2(setup.config, path, image, seed)
+        else:
+            save_random_sam(setup.config, path, image, seed)
         sam, _ = load_network(path)
         masks = MaskGenerator(sam, **keep_all(setup.settings)).segment(image)
     return replace(

@@ -23,7 +23,7 @@ json_option = click.option(
 class EverythingOptions:
     """What everything mode is timed on."""
 
-    model: str = setting("tiny", "tiny, vit_b, vit_l, vit_h or a checkpoint.")
+    model: str = setting("tiny", "A name that `alps models` lists, or a checkpoint.")
     random_weights: bool = setting(
         False,
         "Only the model's dimensions, with random weights and thresholds from the first tile's "

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from functools import partial, wraps
 from typing import Any
@@ -102,15 +102,18 @@ class StockGenerator:
     """
 
     def __init__(self, network: Any, make: type | None = None, **settings: Any) -> None:
-        make = make or original_generator()
-        self.generator = make(network, output_mode="coco_rle", **settings)
-        self.network = network
+        generator = (make or original_generator())(network, output_mode="coco_rle", **settings)
+        self.put_clock(generator, network, (network.prompt_encoder, network.mask_decoder))
+
+    def put_clock(self, generator: Any, network: Any, decoding: Sequence[Any]) -> None:
+        """Time a generator and those modules of its network that decode."""
+        self.generator, self.network = generator, network
         self.seconds = dict.fromkeys(STAGES, 0.0)
         self.features: list[Tensor] = []  # (1, C, h, w) of each crop
         self.prompts_left = self.masks_left = 0
         predictor = self.generator.predictor
         predictor.set_image = self._timed("encode", predictor.set_image, self._keep_features)
-        for part in (network.prompt_encoder, network.mask_decoder):
+        for part in decoding:
             part.forward = self._timed("decode", part.forward, self._count_left)
 
     @torch.inference_mode()

@@ -26,6 +26,7 @@ from alps.bench.everything.thresholds import keep_all, thresholds_of
 from alps.engine.base.errors import SettingsError
 from alps.engine.masks.generator import MaskGenerator
 from alps.engine.models.checkpoints import load_sam
+from alps.engine.sam2 import OFFICIAL
 from alps.kernels.base.threads import set_threads
 from alps.kernels.masks.pixels import runs_of
 from alps.kernels.nms import box_nms
@@ -129,6 +130,14 @@ def test_pooling_one_by_one_gives_our_means():
     plain = stock.pool_one_by_one(torch.from_numpy(embedding), torch.from_numpy(mask))
     ours = pool_embeddings(embedding, cell_shares(runs_of(mask[None]), (8, 8), 8))
     np.testing.assert_allclose(plain.numpy(), ours[0], rtol=1e-5, atol=1e-6)
+
+
+def test_the_original_of_sam_2_is_asked_for_by_name(monkeypatch):
+    from alps.bench.everything import stock_sam2
+
+    monkeypatch.setattr(stock_sam2, "PACKAGE", "sam2_that_is_not_here")
+    with pytest.raises(SettingsError, match="facebookresearch/sam2 on PYTHONPATH"):
+        stock_sam2.stock_network(OFFICIAL["sam2.1_hiera_tiny"])
 
 
 # --- random weights and their thresholds
