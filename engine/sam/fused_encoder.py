@@ -160,8 +160,16 @@ class FusedEncoder:
         by_column = qkv.new_empty((many, heads.tokens, heads.columns), dtype=torch.float32)
         make_offsets(qkv, *block.positions, by_row, by_column, heads, self.form)
         out = qkv.new_empty((len(qkv), heads.heads * heads.width))
-        attend(qkv, by_row, by_column, out, heads, self.form)
+        scale = self._scale_of(qkv)
+        attend(qkv, (by_row, by_column), scale, out, heads, self.form)
         return out
+
+    def _scale_of(self, qkv: Tensor) -> Tensor:
+        """What takes float32 to where float16's halves hold most of it, a power of 2, (1,)."""
+        if not self.form.exact:
+            return qkv.new_ones(1, dtype=torch.float32)
+        _, exponent = torch.frexp(qkv.abs().amax(keepdim=True).flatten())
+        return torch.ldexp(torch.ones_like(exponent, dtype=torch.float32), 15 - exponent)
 
     def _block(self, block: Block) -> _Block:
         attention = block.attn

@@ -63,7 +63,9 @@ def attention(form, width, rows, columns, with_kernel):
     else:
         made = tuple(offsets.float().contiguous() for offsets in exact)
     out = torch.full((2 * count, width), torch.nan, dtype=dtype)
-    attend(qkv, *made, out, heads, own)
+    _, exponent = torch.frexp(qkv.float().abs().max().reshape(1))
+    scale = torch.ldexp(torch.ones(1), 15 - exponent)
+    attend(qkv, made, scale, out, heads, own)
     return [relative(out, wanted), *(relative(*pair) for pair in zip(made, exact, strict=True))]
 
 

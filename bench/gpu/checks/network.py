@@ -200,7 +200,8 @@ def attention(context: Context) -> None:
         by_row = qkv.new_empty((images * heads, side, count), dtype=torch.float32)
         by_column = qkv.new_empty((images * heads, count, side), dtype=torch.float32)
         out = qkv.new_empty(images * count, heads * width)
-        rate("ours, offsets made", lambda: attend(qkv, by_row, by_column, out, shape, form))
+        offsets, scale = (by_row, by_column), qkv.new_ones(1, dtype=torch.float32)
+        rate("ours, offsets made", lambda: attend(qkv, offsets, scale, out, shape, form))
         taken = context.milliseconds(
             lambda: make_offsets(qkv, table, table, by_row, by_column, shape, form)
         )

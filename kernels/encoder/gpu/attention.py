@@ -5,7 +5,8 @@ columns is the same in every step, and stays in registers; of its row it is one 
 all pairs, 0.8 GB a global block of an official model, are never written. Windows are small grids.
 
 Logits are to base 2 and so are their offsets: queries come multiplied by log2(e) / sqrt(d), tables
-by sqrt(d), which a model's weights take in once.
+by sqrt(d), which a model's weights take in once. In float32 each product is three of float16's
+halves on tensor cores, with float32's own error; plain ones would be without them, and spill.
 
 Bytes moved, of a type of t bytes: heads x P x d x t of queries and results once, of keys and values
 once for each program, from the second-level cache; heads x P x (h + w) x 4 of offsets written and
@@ -19,7 +20,7 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from alps.kernels.base.triton import dot
+from alps.kernels.base.triton import EXACT, dot, dot_of_halves, halves
 from alps.kernels.encoder.gpu.forms import rounded_to
 
 
@@ -75,14 +76,22 @@ def make_offsets(
     )
 
 
-def attend(qkv: Any, by_row: Any, by_column: Any, out: Any, heads: Heads, form: Any) -> None:
+def attend(
+    qkv: Any, offsets: tuple[Any, Any], scale: Any, out: Any, heads: Heads, form: Any
+) -> None:
     """Softmax of query · key + offsets, base 2, times values, on PyTorch's current stream.
 
-    out: written, (images · P, heads · d) of qkv's type; the others as in ``make_offsets``.
+    Args:
+        qkv: as in ``make_offsets``.
+        offsets: by_row and by_column, as that wrote them.
+        scale: (1,) float32, a power of 2 that takes qkv to at most 2^15; read in float32 only.
+        out: written, (images · P, heads · d) of qkv's type.
+        heads: their number and shape.
+        form: ``Form`` of that type.
     """
     constants, options = attend_constants(heads, form)
     grid = (triton.cdiv(heads.tokens, constants["QUERIES"]), heads.images * heads.heads)
-    attend_kernel[grid](qkv, by_row, by_column, out, **constants, **options)
+    attend_kernel[grid](qkv, *offsets, scale, out, **constants, **options)
 
 
 def offsets_constants(heads: Heads, form: Any) -> Mapping[str, Any]:
@@ -97,21 +106,20 @@ def offsets_constants(heads: Heads, form: Any) -> Mapping[str, Any]:
 def attend_constants(heads: Heads, form: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """What ``attend_kernel`` is compiled with, and the options of its launch.
 
-    Half precision on a large grid has 128 queries to 8 warps, and 128 registers a thread, so that
-    two programs share a multiprocessor: one multiplies while the other is at its softmax. Float32,
-    without tensor cores, has registers for half of that.
+    Half precision on a large grid keeps to 128 registers a thread, so that two programs share a
+    multiprocessor: one multiplies while the other is at its softmax. Float32, of which each product
+    is three of halves, needs more of them.
     """
-    keys = max(16, triton.next_power_of_2(heads.columns))
-    large = heads.tokens >= 1024 and not form.exact
+    large = heads.tokens >= 1024
     constants = heads.constants() | {
-        "KEYS": keys,
+        "KEYS": max(16, triton.next_power_of_2(heads.columns)),
         "QUERIES": 128 if large else 64,
         "STAGES": 2 if form.exact else 3,
-        "FORM": form.number,
+        "FORM": EXACT.value if form.exact else form.number,
         "EMULATE": form.emulate,
     }
-    options = {"num_warps": 8 if large or (form.exact and keys > 16) else 4}
-    return constants, options | ({"maxnreg": 128} if large else {})
+    options = {"num_warps": 8 if large else 4}
+    return constants, options | ({"maxnreg": 128} if large and not form.exact else {})
 
 
 def _parts(width: int) -> tuple[int, int]:
@@ -210,6 +218,7 @@ def attend_kernel(
     qkv: tl.tensor,
     by_row: tl.tensor,
     by_column: tl.tensor,
+    scale: tl.tensor,
     out: tl.tensor,
     HEADS: tl.constexpr,
     ROWS: tl.constexpr,
@@ -232,10 +241,19 @@ def attend_kernel(
     keys = queries + HEADS * WIDTH
     values = keys + HEADS * WIDTH
 
+    # Halves are of values near the greatest that float16 holds.
+    of_qkv, of_weight, unscale = 1.0, 1.0, 1.0
+    if FORM == EXACT:
+        of_qkv = tl.load(scale)
+        of_weight = 32768.0
+        unscale = 1 / (of_qkv * of_qkv)
+
     query = tl.program_id(0) * QUERIES + tl.arange(0, QUERIES)
     there = query < P
     channel = tl.arange(0, D)
     q = tl.load(queries + query[:, None] * STRIDE + channel[None, :], there[:, None], 0.0)
+    if FORM == EXACT:
+        q = q * of_qkv
     column = tl.arange(0, KEYS)
     real = column < COLUMNS
     offsets = tl.load(
@@ -245,6 +263,8 @@ def attend_kernel(
     )
     # Columns that only fill up a row of keys have no weight.
     offsets = tl.where(real[None, :], offsets, -float("inf"))
+    if FORM == EXACT:
+        offsets = offsets * (of_qkv * of_qkv)
     of_row = by_row + image_head * ROWS * P + query
 
     top = tl.full((QUERIES,), -float("inf"), tl.float32)
@@ -253,29 +273,58 @@ def attend_kernel(
     if REST:
         rest = D + tl.arange(0, REST)
         q_rest = tl.load(queries + query[:, None] * STRIDE + rest[None, :], there[:, None], 0.0)
+        if FORM == EXACT:
+            q_rest = q_rest * of_qkv
         found_rest = tl.zeros((QUERIES, REST), tl.float32)
     for row in tl.range(0, ROWS, num_stages=STAGES):
         key = (row * COLUMNS + column)[:, None] * STRIDE
         k = tl.load(keys + key + channel[None, :], real[:, None], 0.0)
-        logits = dot(q, tl.trans(k), offsets, EMULATE)
+        logits = _product(q, tl.trans(k), offsets, of_qkv, FORM, EMULATE)
         if REST:
             k_rest = tl.load(keys + key + rest[None, :], real[:, None], 0.0)
-            logits = dot(q_rest, tl.trans(k_rest), logits, EMULATE)
+            logits = _product(q_rest, tl.trans(k_rest), logits, of_qkv, FORM, EMULATE)
+        if FORM == EXACT:
+            logits = logits * unscale
         offset = tl.load(of_row + row * P, there, 0.0)
         highest = tl.maximum(top, tl.max(logits, 1) + offset)
         weight = tl.exp2(logits + (offset - highest)[:, None])
         fade = tl.exp2(top - highest)
         total = total * fade + tl.sum(weight, 1)
         top = highest
-        weight = rounded_to(weight, FORM, EMULATE)
+        weight = weight * of_weight if FORM == EXACT else rounded_to(weight, FORM, EMULATE)
         v = tl.load(values + key + channel[None, :], real[:, None], 0.0)
-        found = dot(weight, v, found * fade[:, None], EMULATE)
+        found = _product(weight, v, found * fade[:, None], of_qkv, FORM, EMULATE)
         if REST:
             v_rest = tl.load(values + key + rest[None, :], real[:, None], 0.0)
-            found_rest = dot(weight, v_rest, found_rest * fade[:, None], EMULATE)
+            found_rest = _product(weight, v_rest, found_rest * fade[:, None], of_qkv, FORM, EMULATE)
     place = out + (image * P + query[:, None]) * (HEADS * WIDTH) + head * WIDTH
-    found = rounded_to(found / total[:, None], FORM, EMULATE)
+    if FORM == EXACT:
+        total = total * (of_qkv * of_weight)
+    found = found / total[:, None]
+    if FORM != EXACT:
+        found = rounded_to(found, FORM, EMULATE)
     tl.store(place + channel[None, :], found, there[:, None])
     if REST:
-        found_rest = rounded_to(found_rest / total[:, None], FORM, EMULATE)
+        found_rest = found_rest / total[:, None]
+        if FORM != EXACT:
+            found_rest = rounded_to(found_rest, FORM, EMULATE)
         tl.store(place + rest[None, :], found_rest, there[:, None])
+
+
+@triton.jit
+def _product(
+    a: tl.tensor,
+    b: tl.tensor,
+    total: tl.tensor,
+    of_b: tl.tensor,
+    FORM: tl.constexpr,
+    EMULATE: tl.constexpr,
+) -> tl.tensor:
+    """a @ b + total; of float32 by halves, a scaled before and b here."""
+    if FORM == EXACT:
+        a_high, a_low = halves(a)
+        b_high, b_low = halves(b * of_b)
+        total = dot_of_halves(a_high, a_low, b_high, b_low, total)
+    else:
+        total = dot(a, b, total, EMULATE)
+    return total

@@ -1,4 +1,4 @@
-"""In which type the encoder multiplies: half precision, or float32 without tensor cores."""
+"""In which type the encoder multiplies."""
 
 from dataclasses import dataclass
 
