@@ -77,6 +77,7 @@ class FusedEncoder:
             self.embed_patch = self._linear(embedding.weight.flatten(1), embedding.bias)
             self.positions = encoder.pos_embed.detach()[0].flatten(0, 1).float()  # (P, C)
             self.side = encoder.pos_embed.shape[1]
+            self.one = self.positions.new_ones(1)
             self.blocks = [self._block(block) for block in encoder.blocks]
             narrow, norm1, mix, norm2 = encoder.neck
             assert isinstance(narrow, nn.Conv2d) and isinstance(norm1, LayerNorm2d)
@@ -167,7 +168,7 @@ class FusedEncoder:
     def _scale_of(self, qkv: Tensor) -> Tensor:
         """What takes float32 to where float16's halves hold most of it, a power of 2, (1,)."""
         if not self.form.exact:
-            return qkv.new_ones(1, dtype=torch.float32)
+            return self.one
         _, exponent = torch.frexp(qkv.abs().amax(keepdim=True).flatten())
         return torch.ldexp(torch.ones_like(exponent, dtype=torch.float32), 15 - exponent)
 
