@@ -1,12 +1,16 @@
 """Compiles every CUDA kernel for an architecture without a GPU: a process of its own, as the other
-tests run in the simulator. Prints a line of JSON: instructions of each kernel by name.
+tests run in the simulator. Prints a line of JSON: instructions of each kernel by name and, where
+Triton with its assembler is installed, bytes that its registers spill.
 """
 
 import importlib
 import json
 import re
+import subprocess
 import sys
+import tempfile
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 
 from numba import types
@@ -80,7 +84,27 @@ class Device:
     compute_capability = ARCHITECTURE
 
 
+def assembler():
+    """Triton's, or None."""
+    found = find_spec("triton")
+    return next(Path(found.origin).parent.rglob("ptxas*"), None) if found else None
+
+
+def spilled(ptx, ptxas):
+    """Bytes of a kernel's that do not fit its registers."""
+    # The assembler may be older than the compiler, whose newest instructions none of these is.
+    ptx = re.sub(r"^\.version .*$", ".version 8.0", ptx, flags=re.MULTILINE)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "kernel.ptx"
+        path.write_text(ptx)
+        target = f"sm_{ARCHITECTURE[0]}{ARCHITECTURE[1]}"
+        command = [ptxas, "-v", f"--gpu-name={target}", path, "-o", path.with_suffix(".cubin")]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    return sum(map(int, re.findall(r"(\d+) bytes spill stores", said)))
+
+
 def main():
+    ptxas = assembler()
     dispatcher.get_current_device = lambda: Device
     found = {}
     for room, kernels in SIGNATURES.items():
@@ -90,7 +114,9 @@ def main():
         for name, signature in kernels.items():
             ptx, _ = compile_ptx(getattr(module, name).py_func, signature, cc=ARCHITECTURE)
             names = re.findall(r"^\s+(?:@!?%p\d+ )?([a-z][\w.]+)", ptx, re.MULTILINE)
-            found[f"{room}.{name}"] = Counter(names)
+            found[f"{room}.{name}"] = own = Counter(names)
+            if ptxas is not None:
+                own["spilled bytes"] = spilled(ptx, ptxas)
     print(json.dumps(found))
 
 

@@ -51,3 +51,12 @@ def test_no_double_precision_where_a_gpu_has_little(instructions):
 def test_divisions_are_those_of_a_cpu(instructions):
     assert instructions["nms._compare"]["div.rn.f32"] > 0
     assert not any(kind.startswith("div.full") for kind in instructions["nms._compare"])
+
+
+@pytest.mark.slow
+def test_all_fits_into_registers(instructions):
+    if "spilled bytes" not in instructions["upscale._measure"]:
+        pytest.skip("needs Triton's assembler")
+    assert {name: own["spilled bytes"] for name, own in instructions.items()} == dict.fromkeys(
+        instructions, 0
+    )
