@@ -26,7 +26,14 @@ from alps.engine.masks.gate import (
 )
 from alps.engine.masks.settings import EverythingSettings, Sam2EverythingSettings
 from alps.engine.pipeline.line import raise_if_over
-from alps.engine.runtimes.protocol import BringsImages, DecodedMasks, Encoding, Runtime
+from alps.engine.runtimes.protocol import (
+    Asked,
+    BringsImages,
+    DecodedMasks,
+    DecodesBatches,
+    Encoding,
+    Runtime,
+)
 from alps.engine.runtimes.pytorch import TorchRuntime
 from alps.engine.sam.model import Network
 from alps.engine.sam2 import Sam2Config
@@ -396,14 +403,33 @@ class MaskGenerator:
         self, embedding: torch.Tensor, points: np.ndarray, crop: Crop
     ) -> Iterator[DecodedMasks]:
         """Masks of a crop at points (N, 2) in image pixels, as ``Runtime.decode`` has them."""
-        input_height, input_width = crop.input_size(self.runtime.config.image_size)
-        to_input = (input_width / crop.width, input_height / crop.height)
         return self.runtime.decode(
             embedding,
-            torch.from_numpy((points - (crop.x0, crop.y0)) * to_input),
+            self._in_input(points, crop),
             self.settings.pred_iou_thresh,
             self.settings.points_per_batch,
         )
+
+    def decode_batch(
+        self, images: Sequence[tuple[torch.Tensor | None, np.ndarray, Crop]]
+    ) -> list[DecodedMasks] | None:
+        """All masks of whole images at once, as ``DecodesBatches`` has them; None if none can.
+
+        images: embedding, points (N, 2) in image pixels, and the crop that is all of the image.
+        """
+        if not isinstance(self.runtime, DecodesBatches):
+            return None
+        asked = [Asked(own, self._in_input(points, crop)) for own, points, crop in images]
+        if all(one.embedding is None for one in asked):
+            return None
+        threshold = self.settings.pred_iou_thresh
+        return self.runtime.decode_batch(asked, threshold, len(self.settings.grid(0)))
+
+    def _in_input(self, points: np.ndarray, crop: Crop) -> torch.Tensor:
+        """Points (N, 2) in image pixels -> in pixels of the network's input."""
+        input_height, input_width = crop.input_size(self.runtime.config.image_size)
+        to_input = (input_width / crop.width, input_height / crop.height)
+        return torch.from_numpy((points - (crop.x0, crop.y0)) * to_input)
 
     def _encode(self, image: np.ndarray, found: Found, index: int) -> None:
         """Note a crop's embedding in ``found`` where it is not there yet."""

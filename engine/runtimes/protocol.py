@@ -60,6 +60,29 @@ class BringsImages(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Asked:
+    """Points of an image."""
+
+    embedding: Tensor | None  # (E, h, w) that ``encode`` gave; None: an empty place
+    points: Tensor  # (N, 2) x, y in pixels of the network's input
+
+
+@runtime_checkable
+class DecodesBatches(Protocol):
+    """A runtime that can decode points of several images at once, and wait once for all."""
+
+    def decode_batch(
+        self, images: Sequence[Asked], pred_iou_thresh: float, room: int
+    ) -> list[DecodedMasks] | None:
+        """All masks of each image that pass; None where ``decode`` is all there is.
+
+        Results depend on how many images there are, and on ``room``, the points that each may have;
+        not on the others' points or pixels.
+        """
+        ...
+
+
 @runtime_checkable
 class Runtime(Protocol):
     """A SAM network that is ready to run somewhere."""
@@ -128,3 +151,11 @@ class TwoRuntimes:
     ) -> Iterator[DecodedMasks]:
         """See ``Runtime``; by the other."""
         return self.decoder.decode(embedding, points, pred_iou_thresh, points_per_batch)
+
+    def decode_batch(
+        self, images: Sequence[Asked], pred_iou_thresh: float, room: int
+    ) -> list[DecodedMasks] | None:
+        """See ``DecodesBatches``; by the other, if it can."""
+        if not isinstance(self.decoder, DecodesBatches):
+            return None
+        return self.decoder.decode_batch(images, pred_iou_thresh, room)

@@ -21,7 +21,7 @@ from alps.engine.runtimes.full_float32 import full_float32
 from alps.engine.runtimes.gpu.decoder import GpuDecoder, gpu_decoder, with_room
 from alps.engine.runtimes.gpu.encoder import GpuEncoder, gpu_encoder
 from alps.engine.runtimes.gpu.packed import PackedImages
-from alps.engine.runtimes.protocol import DecodedMasks, Encoding, ImagePart
+from alps.engine.runtimes.protocol import Asked, DecodedMasks, Encoding, ImagePart
 from alps.engine.sam import Sam
 from alps.engine.sam.absorbed import AbsorbedDecoder, DecodedPoints
 from alps.engine.sam.image_encoder import attend_compiled, attend_folded
@@ -141,6 +141,15 @@ class TorchRuntime(InPasses):
             return super().decode(embedding, points, pred_iou_thresh, points_per_batch)
         at_once = max(points_per_batch, self.capacity.points)
         return kernels.decode(embedding, points, pred_iou_thresh, at_once)
+
+    def decode_batch(
+        self, images: Sequence[Asked], pred_iou_thresh: float, room: int
+    ) -> list[DecodedMasks] | None:
+        """Masks of several images at once; see ``DecodesBatches``."""
+        kernels = self._decoder_of_ours()
+        if kernels is None or room > self.capacity.points:
+            return None
+        return kernels.decode_batch(images, pred_iou_thresh, room)
 
     def _decoder_of_ours(self) -> GpuDecoder | None:
         """A GPU's, made and tried at the first use: half a runtime may encode only."""

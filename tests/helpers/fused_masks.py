@@ -7,6 +7,7 @@ import torch
 
 from alps.engine.models.checkpoints import load_sam
 from alps.engine.runtimes.gpu.decoder import GpuDecoder
+from alps.engine.runtimes.protocol import Asked
 from alps.engine.runtimes.pytorch import TorchRuntime
 from alps.engine.sam import Sam, SamConfig
 from alps.engine.sam.absorbed import AbsorbedDecoder
@@ -169,6 +170,29 @@ def runtime():
     }
 
 
+def batch():
+    """Images with more masks than slots, without points, and with fewer points than others."""
+    sam = small_sam()
+    embeddings, points = noise(SMALL, 2, 2)
+    plain = TorchRuntime(sam, decoder="absorbed")
+    threshold = 0.01
+    images = [
+        Asked(embeddings[0], points[0]),
+        Asked(None, points[0]),
+        Asked(embeddings[1], points[1][:1]),
+    ]
+    ours = GpuDecoder(made(sam, "fp16")).decode_batch(images, threshold, 2)
+    theirs = [
+        next(plain.decode(image.embedding, image.points, threshold, 64))
+        for image in (images[0], images[2])
+    ]
+    assert not len(ours.pop(1).logits)
+    return [
+        [mine.point_index.tolist(), own.point_index.tolist(), off(mine.logits, own.logits.double())]
+        for mine, own in zip(ours, theirs, strict=True)
+    ]
+
+
 def beyond_float16():
     """Values that float16 does not hold: noticed, and decoded as if bf16 had been asked for."""
     sam = small_sam()
@@ -190,5 +214,6 @@ def small():
         "plain": errors_of_small(["fp32"], plain=True),
         "slots": slots(),
         "runtime": runtime(),
+        "batch": batch(),
         "beyond": beyond_float16(),
     }

@@ -5,7 +5,7 @@ give something else, PyTorch decodes and the log says why.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from alps.engine.base.memory import is_out_of_memory
 from alps.engine.runtimes.full_float32 import full_float32
 from alps.engine.runtimes.gpu.graphs import Replayed, Steps
-from alps.engine.runtimes.protocol import Capacity, DecodedMasks
+from alps.engine.runtimes.protocol import Asked, Capacity, DecodedMasks
 from alps.engine.sam.absorbed import AbsorbedDecoder
 from alps.engine.sam.model import Network, Sam
 from alps.kernels.base.gpu import triton_missing
@@ -28,13 +28,14 @@ _log = logging.getLogger(__name__)
 # Relative error, root mean square, to float32's: several times what each type costs.
 FORGIVEN = {"fp32": 1e-4, "fp16": 1e-2, "bf16": 8e-2}
 _TRIED = 4  # points
+OUTPUTS = 3  # masks a point
 # Few image tokens are kept, so a pass takes so many times the points of one by PyTorch's products.
 _POINTS = 4
 _GRAPHS = 3  # at most, one after the other: capturing costs as much as some images
 
 
 class GpuDecoder:
-    """Answers points on one image at a time, all in one launch of each kernel.
+    """Answers points of one image or of several, all in one launch of each kernel.
 
     Masks go into slots, half as many again as points. An image that has more is decoded again with
     room for all; so is, in bf16, one whose values leave what fp16 holds, 65504. Both depend on the
@@ -53,8 +54,8 @@ class GpuDecoder:
         cuda: Any = None,
     ) -> None:
         self._fused, self._wider, self._cuda = fused, wider, cuda
-        self._last: _Asked | None = None
-        self._graph: tuple[_Asked, Replayed[_Given, FoundMasks]] | None = None
+        self._last: _Shape | None = None
+        self._graph: tuple[_Shape, Replayed[_Given, FoundMasks]] | None = None
         self._graphs_left = _GRAPHS
 
     @torch.inference_mode()
@@ -64,33 +65,43 @@ class GpuDecoder:
         """As ``Runtime.decode``, ``at_once`` points in a launch."""
         points = points.to(embedding.device, torch.float32)
         for first in range(0, len(points), at_once):
-            some = points[first : first + at_once]
-            found, count = self._found(embedding, some, threshold)
-            yield DecodedMasks(
-                logits=found.logits[0, :count],
-                predicted_iou=found.predicted_iou[0, :count],
-                point_index=found.point[0, :count] + first,
-            )
+            masks = self._of_one(_Given.of(embedding, points[first : first + at_once]), threshold)
+            masks.point_index += first
+            yield masks
 
-    def _found(
-        self, embedding: Tensor, points: Tensor, threshold: float
-    ) -> "tuple[FoundMasks, int]":
-        every = 3 * len(points)
-        slots = every if threshold <= 0 else -(-every // 2)
+    @torch.inference_mode()
+    def decode_batch(
+        self, images: Sequence[Asked], threshold: float, room: int
+    ) -> list[DecodedMasks]:
+        """As ``DecodesBatches``, all in one launch; one of the images at least has points."""
+        given = _Given.of_batch(images, room)
+        slots = _slots(room, threshold)
         with full_float32():
-            given = _Given.of(embedding, points)
-            found = self._usual(given, _Asked(len(points), threshold, slots))
-        count, finite = _counted(found)
+            found = self._usual(given, _Shape(len(images), room, threshold, slots))
+        results = []
+        for index, (count, finite) in enumerate(_counted(found)):
+            if count <= slots and (finite or self._wider is None):
+                results.append(_masks_of(found, index, count))
+            else:  # alone, its points no others than before
+                results.append(self._of_one(given.alone(index), threshold))
+        return results
+
+    def _of_one(self, given: "_Given", threshold: float) -> DecodedMasks:
+        points = given.points.shape[1]
+        slots = _slots(points, threshold)
+        with full_float32():
+            found = self._usual(given, _Shape(1, points, threshold, slots))
+        ((count, finite),) = _counted(found)
         fused = self._fused
         if not finite and self._wider is not None:
             _log.info("an image's values leave float16's range: it is decoded in bf16")
             fused = self._wider
-            found, count, _ = _decoded(fused, given, threshold, slots)
+            found, count = _decoded(fused, given, threshold, slots)
         if count > slots:
-            found, count, _ = _decoded(fused, given, threshold, every)
-        return found, count
+            found, count = _decoded(fused, given, threshold, OUTPUTS * points)
+        return _masks_of(found, 0, count)
 
-    def _usual(self, given: "_Given", asked: "_Asked") -> "FoundMasks":
+    def _usual(self, given: "_Given", asked: "_Shape") -> "FoundMasks":
         """By a graph where the last image was asked the same, and others are not captured as often.
 
         Each has room of its own for all that lies between its kernels.
@@ -114,9 +125,10 @@ class GpuDecoder:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Shape:
     """What the shape of a decoding depends on."""
 
+    images: int
     points: int
     threshold: float
     slots: int
@@ -124,16 +136,34 @@ class _Asked:
 
 @dataclass(frozen=True)
 class _Given:
-    """An image and points on it, as ``FusedDecoder.decode`` takes them."""
+    """Images and points on them, as ``FusedDecoder.decode`` takes them."""
 
-    embeddings: Tensor  # (1, C, h, w)
-    points: Tensor  # (1, N, 2)
-    asked: Tensor  # (1, N), all of them
+    embeddings: Tensor  # (B, C, h, w)
+    points: Tensor  # (B, N, 2)
+    asked: Tensor  # (B, N), which are points
 
     @classmethod
     def of(cls, embedding: Tensor, points: Tensor) -> "_Given":
         asked = torch.ones(1, len(points), dtype=torch.bool, device=points.device)
         return cls(embedding[None], points[None], asked)
+
+    @classmethod
+    def of_batch(cls, images: Sequence[Asked], room: int) -> "_Given":
+        """Of images with up to ``room`` points; what they lack stays 0."""
+        some = next(image.embedding for image in images if image.embedding is not None)
+        embeddings = some.new_zeros(len(images), *some.shape)
+        points = torch.zeros(len(images), room, 2)
+        asked = torch.zeros(len(images), room, dtype=torch.bool)
+        for index, image in enumerate(images):
+            if image.embedding is not None:
+                embeddings[index] = image.embedding
+                points[index, : len(image.points)] = image.points
+                asked[index, : len(image.points)] = True
+        return cls(embeddings, points.to(some.device), asked.to(some.device))
+
+    def alone(self, index: int) -> "_Given":
+        """One of its images."""
+        return _Given(*(part[index : index + 1] for part in self.parts))
 
     @property
     def parts(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -149,30 +179,46 @@ class _Given:
             to.copy_(part)
 
 
+def _slots(points: int, threshold: float) -> int:
+    """Room for masks of so many points, half as many again where some are dropped."""
+    every = OUTPUTS * points
+    return every if threshold <= 0 else -(-every // 2)
+
+
 def _decoded(
     fused: "FusedDecoder", given: _Given, threshold: float, slots: int
-) -> "tuple[FoundMasks, int, bool]":
+) -> "tuple[FoundMasks, int]":
+    """Masks of one image, and how many."""
     with full_float32():
         found = fused.decode(*given.parts, threshold, slots)
-    return found, *_counted(found)
+    return found, _counted(found)[0][0]
 
 
-def _counted(found: "FoundMasks") -> tuple[int, bool]:
-    """How many masks there are, and whether they can be trusted; all kernels have ended."""
-    count, finite = torch.stack([found.count[0], found.finite[0].long()]).tolist()  # waits
-    return count, bool(finite)
+def _counted(found: "FoundMasks") -> list[tuple[int, bool]]:
+    """How many masks each image has, and whether they can be trusted; all kernels have ended."""
+    counts, finite = torch.stack([found.count, found.finite.long()]).tolist()  # waits
+    return list(zip(counts, map(bool, finite), strict=True))
+
+
+def _masks_of(found: "FoundMasks", index: int, count: int) -> DecodedMasks:
+    return DecodedMasks(
+        logits=found.logits[index, :count],
+        predicted_iou=found.predicted_iou[index, :count],
+        point_index=found.point[index, :count],
+    )
 
 
 def _kept(found: "FoundMasks") -> "FoundMasks":
     """What a graph found, of its own; the counts lie on the host."""
-    count, finite = _counted(found)
+    facts = _counted(found)
+    most = max(count for count, _ in facts)
     return replace(
         found,
-        logits=found.logits[:, :count].clone(),
-        predicted_iou=found.predicted_iou[:, :count].clone(),
-        point=found.point[:, :count].clone(),
-        count=torch.tensor([count]),
-        finite=torch.tensor([finite]),
+        logits=found.logits[:, :most].clone(),
+        predicted_iou=found.predicted_iou[:, :most].clone(),
+        point=found.point[:, :most].clone(),
+        count=torch.tensor([count for count, _ in facts]),
+        finite=torch.tensor([finite for _, finite in facts]),
     )
 
 
@@ -252,7 +298,7 @@ def _fault(decoder: GpuDecoder, sam: Network, precision: str) -> str | None:
     plain = AbsorbedDecoder(sam, compiled=False)
     with full_float32():
         decoded = plain.transform(plain.share(embedding), points)
-        output = torch.arange(3, device=sam.device).repeat(_TRIED)
+        output = torch.arange(OUTPUTS, device=sam.device).repeat(_TRIED)
         logits = plain.masks(decoded, found.point_index, output)
     for what, ours, theirs in (
         ("predicted IoU", found.predicted_iou, decoded.predicted_iou.flatten()),

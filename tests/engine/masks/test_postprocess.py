@@ -61,6 +61,24 @@ class Drawn:
             yield DecodedMasks(torch.from_numpy(logits), torch.from_numpy(iou), index)
 
 
+class DrawnTogether(Drawn):
+    """The same, which decodes images of a batch at once, in as many places as ever."""
+
+    def decode_batch(self, images, pred_iou_thresh, room):
+        assert len(images) == 2 and room == 4
+        found = []
+        for image in images:
+            parts = (
+                [] if image.embedding is None else self.decode(image.embedding, image.points, 0, 9)
+            )
+            nothing = DecodedMasks(torch.zeros(0, 16, 16), torch.zeros(0), torch.zeros(0).long())
+            parts = [nothing, *parts]
+            columns = zip(*(vars(part).values() for part in parts), strict=True)
+            found.append(DecodedMasks(*map(torch.cat, columns)))
+        self.decoded = found
+        return found
+
+
 class DrawnOnSquares(Drawn):
     """The same of images that are stretched, with more in the embedding than the image's own."""
 
@@ -97,7 +115,7 @@ def check(found, expected):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("runtime", [Drawn(), DrawnOnSquares()], ids=["SAM", "SAM 2"])
+@pytest.mark.parametrize("runtime", [DrawnTogether(), DrawnOnSquares()], ids=["SAM", "SAM 2"])
 def test_a_batch_is_that_of_the_cpu_to_the_bit(runtime):
     """Tiles of two sizes, one with nodata, in a batch with a place left over."""
     generator = MaskGenerator(runtime, **SETTINGS)
@@ -113,6 +131,8 @@ def test_a_batch_is_that_of_the_cpu_to_the_bit(runtime):
     device.again = None  # there is room for all
     for found, one in zip(device.find(tiles), expected, strict=True):
         check(found.segments(), one)
+    if isinstance(runtime, DrawnTogether):
+        assert [len(masks.logits) for masks in runtime.decoded] == [4, 0]  # the last, none
 
 
 @pytest.mark.slow

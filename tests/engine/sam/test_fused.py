@@ -58,6 +58,12 @@ def test_a_runtime_finds_room_for_all_masks(small):
     assert found["error"] < WORST["fp16"]
 
 
+def test_images_of_a_batch_are_decoded_as_alone(small):
+    for count, (ours, theirs, error) in zip((6, 3), small["batch"], strict=True):
+        assert ours == theirs and len(ours) == count  # of the first, 3 slots would do for none
+        assert error < WORST["fp16"]
+
+
 def test_what_float16_does_not_hold_is_decoded_in_bf16(small):
     finite, as_in_bf16 = small["beyond"]
     assert finite == [False, True] and as_in_bf16
