@@ -196,8 +196,9 @@ def _decoded(
 
 def _counted(found: "FoundMasks") -> list[tuple[int, bool]]:
     """How many masks each image has, and whether they can be trusted; all kernels have ended."""
-    counts, finite = torch.stack([found.count, found.finite.long()]).tolist()  # waits
-    return list(zip(counts, map(bool, finite), strict=True))
+    facts = torch.cat([found.count, found.finite.long()]).tolist()  # waits
+    images = len(facts) // 2
+    return list(zip(facts[:images], map(bool, facts[images:]), strict=True))
 
 
 def _masks_of(found: "FoundMasks", index: int, count: int) -> DecodedMasks:
