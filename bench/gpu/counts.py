@@ -140,7 +140,7 @@ def table(parts: dict[str, Counts], tiles: int) -> list[str]:
 @click.option("--model", type=click.Choice(MODELS), default="vit_b", show_default=True)
 @click.option("--precision", default="fp32", show_default=True)
 @click.option("--images", default=8, show_default=True, help="Tiles of a batch.")
-@click.option("--most", default=0, help="Name so many of the launches that are the most.")
+@click.option("--most", default=0, help="Name so many of what is the most.")
 @click.option("--json", "out", type=click.Path(path_type=Path), help="Where all counts go.")
 def main(model: str, precision: str, images: int, most: int, out: Path | None) -> None:
     """Count, and print a table."""
@@ -150,6 +150,8 @@ def main(model: str, precision: str, images: int, most: int, out: Path | None) -
     for name, counts in parts.items():
         for launched, number in counts.launches.most_common(most):
             click.echo(f"{name}: {number / images:.1f} {launched}")
+        for launched, size in counts.by_name.most_common(most):
+            click.echo(f"{name}: {size / images / 1e9:.2f} GB by {launched}")
         for waited, number in counts.waits.most_common(most):
             click.echo(f"{name}: waits {number / images:.1f} {waited}")
     if out is not None:

@@ -50,6 +50,7 @@ class Counts:
     waits: Counter[str] = field(default_factory=Counter)  # of the host, by what made it wait
     room: Counter[str] = field(default_factory=Counter)  # arrays made, by who manages their memory
     moved: Counter[str] = field(default_factory=Counter)  # bytes: memory, up, down
+    by_name: Counter[str] = field(default_factory=Counter)  # bytes moved in memory, likewise
     graphs: Counter[str] = field(default_factory=Counter)  # replays, and kernels in them
 
     def add(self, other: "Counts") -> None:
@@ -144,7 +145,9 @@ class FakeCard:
     def launch(self, name: str, arrays: Any) -> None:
         """A kernel on arrays."""
         self.counts.launches[name] += 1
-        self.counts.moved["memory"] += sum(map(_bytes_of, tree_leaves(arrays)))
+        size = sum(map(_bytes_of, tree_leaves(arrays)))
+        self.counts.moved["memory"] += size
+        self.counts.by_name[name] += size
 
     def bring(self, size: int, why: str, waits: bool = True) -> None:
         """Bytes from the host."""

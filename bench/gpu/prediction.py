@@ -23,6 +23,9 @@ BATCH = 8  # tiles
 ROWS, LOOKS, LAST_LOOKS, HEAD_ROWS = 64, 64, 32, 8  # of a point's rows in a decoder's pass
 # Instructions a value, as they stand in machine code for compute capability 9.0.
 SOFTMAX, LOOK, NORM, GELU, ROUND = 7, 6, 5, 14, 1
+# Between the passes a point's rows, in float32, are read or written so many times, and there are so
+# many operators a tile, as counted for the code that stands (``counts``).
+ROW_PASSES, OPERATORS = 110, 290
 COUNT_PIXEL, WRITE_PIXEL = 32, 20  # bilinear, three cuts; one cut and a bit
 SEED_PIXEL = 60  # a pass of superpixels: nine seeds looked at, sums in shared memory
 SEED_PASSES = 5
@@ -115,7 +118,7 @@ def decoder_work(config: NetworkConfig, exact: bool = False) -> Iterator[Work]:
     on_pixels = _on_pixels(config)
     yield Work(
         "decoder: tokens", POINTS * (macs.per_prompt - on_pixels), share=0.25,
-        moved=POINTS * tokens * channels * 4 * 60, launches=120 / BATCH, exact=exact,
+        moved=POINTS * ROWS * channels * 4 * ROW_PASSES, launches=OPERATORS, exact=exact,
     )  # fmt: skip
     yield Work(
         "decoder: pass 1", POINTS * 2 * tokens * pixels * inner, share=0.5, exact=exact,

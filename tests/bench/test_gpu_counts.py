@@ -84,6 +84,7 @@ def test_a_card_that_counts():
         "waits": {"Numba: copy_to_host": 1},
         "room": {"driver": 1},
         "moved": {"memory": 12, "down": 24},
+        "by_name": {"kernel": 12},
         "graphs": {},
     }
 
