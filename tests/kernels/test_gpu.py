@@ -10,9 +10,13 @@ from alps.bench.everything.matching import agreement
 from alps.engine.demo.scenes import SceneSettings, make_scene
 from alps.engine.masks.crops import Crop, network_pixels
 from alps.engine.masks.generator import MaskGenerator
+from alps.engine.masks.postprocess.device import DevicePostprocessor
+from alps.engine.masks.postprocess.host import HostPostprocessor
+from alps.engine.masks.postprocess.protocol import ToSegment
 from alps.engine.models.checkpoints import load_sam
 from alps.engine.models.registry import find_model
 from alps.engine.runtimes.full_float32 import full_float32
+from alps.engine.runtimes.protocol import DecodedMasks
 from alps.engine.runtimes.pytorch import TorchRuntime
 
 pytestmark = [
@@ -120,3 +124,38 @@ def test_heads_of_official_models_round_no_worse_than_autocast(precision, width)
             usual = encoder(pixels).float()
     off, forgiven = (triton_encoder.relative(one, exact) for one in (found, usual))
     assert 0 < off <= 1.2 * forgiven
+
+
+class _HostsMasks:
+    """A ``Runtime`` whose masks are brought to the host, for kernels of the CPU."""
+
+    on_callers_cores = False
+
+    def __init__(self, runtime):
+        self._runtime, self.config, self.capacity = runtime, runtime.config, runtime.capacity
+        self.encode = runtime.encode
+
+    def decode(self, *asked):
+        for found in self._runtime.decode(*asked):
+            yield DecodedMasks(*(value.cpu() for value in vars(found).values()))
+
+
+def test_what_follows_masks_is_the_cpus_to_the_bit(image):
+    sam, _ = load_sam(find_model("tiny"), device="cuda")
+    runtime = TorchRuntime(sam)
+    generator = MaskGenerator(runtime, **SETTINGS)
+    valid = np.ones(image.shape[:2], bool)
+    valid[: len(valid) // 5, : len(valid) // 4] = False
+    (embeddings,) = generator.embed([image])
+    asked = ToSegment(image, generator.gate(image, valid, 0.9, 10), embeddings)
+    host = HostPostprocessor(MaskGenerator(_HostsMasks(runtime), **SETTINGS), 4)
+    expected = host.find([asked])[0].segments()
+    device = DevicePostprocessor(generator, 4, 2)
+    device.again = None  # there is room
+    found = device.find([asked, asked])[1].segments()
+    assert (expected.mask >= 0).sum() > 10
+    for name in ("counts", "covered", "prompted"):
+        assert getattr(found, name) == getattr(expected, name), name
+    for name in ("boxes", "area", "predicted_iou", "stability_score", "points", "colours", "mask"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), name)
+    np.testing.assert_allclose(found.embeddings, expected.embeddings, rtol=2e-3, atol=1e-3)
