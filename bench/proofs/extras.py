@@ -20,8 +20,8 @@ import click
 
 from alps.engine.base.errors import SettingsError
 
-# What a machine of one CUDA takes at once. TensorRT, for RTX or not, is left out: on an index it is a
-# recipe, which fetches its wheels from its maker's own index when it is installed.
+# What a machine of one CUDA takes at once. TensorRT, for RTX or not, is left out: on an index it is
+# a recipe, which fetches its wheels from its maker's own index when it is installed.
 COMBINATIONS = (
     ("cuda13", "cuml-cu13", "onnx-gpu-cu13", "train", "vectors"),
     ("cuda12", "cuml-cu12", "onnx-gpu-cu12", "train", "vectors"),
