@@ -41,6 +41,8 @@ NOT_RUN = {
     "torchrun": "starts processes; tests/trainer start some of their own",
     "alps train-tiny": "needs a wheel to be downloaded; tests/trainer/tiny make one",
     "alps export vit_b --precision fp16 --format tensorrt": "takes minutes and TensorRT",
+    "alps distill TILES MOBILE --teacher": "MobileSAM's encoder is slow to train without a GPU",
+    "alps export vit_b sam_decoder.onnx": "wants vit_b; tests/export write one of a small model",
     "alps distill TILES SMALL --teacher vit_h --student small": "a ViT-S is slow without a GPU",
     "alps experiment RUN": "dozens of trainings; tests/trainer/experiment run a small one",
     "alps bench runtimes": "a process a runtime; tests/bench run it",
