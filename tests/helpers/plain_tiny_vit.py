@@ -1,28 +1,10 @@
-"""TinyViT of MobileSAM once more, written plainly from its description, and weights for it.
+"""TinyViT of MobileSAM once more, written plainly from its description.
 
 Convolution, batch norm, offsets pair by pair: nothing is fused and nothing is shared with ours.
 """
 
-import zlib
-
-import numpy as np
 import torch
 from torch.nn import functional as F
-
-
-def counted_weights(shapes: dict[str, tuple[int, ...]]) -> dict[str, torch.Tensor]:
-    """Weights that depend on names and shapes alone, the same with every version of torch."""
-    weights = {}
-    for name, shape in shapes.items():
-        drawn = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode()))).normal(size=shape)
-        if name.endswith("running_var"):
-            drawn = 0.5 + np.abs(drawn)
-        elif len(shape) > 1 and not name.endswith(("attention_biases", "gaussian_matrix")):
-            drawn = drawn / np.sqrt(np.prod(shape[1:]))
-        elif name.endswith("weight") and len(shape) == 1:
-            drawn = 1 + 0.1 * drawn
-        weights[name] = torch.from_numpy(np.asarray(drawn, np.float32))
-    return weights
 
 
 def plain_tiny_vit(state: dict[str, torch.Tensor], pixels: torch.Tensor) -> torch.Tensor:

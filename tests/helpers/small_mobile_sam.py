@@ -1,7 +1,6 @@
 """A MobileSAM of a few thousand weights."""
 
-from plain_tiny_vit import counted_weights
-
+from alps.bench.proofs.mobile_sam import counted_weights
 from alps.engine.sam.config import MobileSamConfig
 from alps.engine.sam.empty import empty_sam
 

@@ -3,13 +3,13 @@
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from plain_tiny_vit import plain_tiny_vit
 from small_mobile_sam import SMALL_T, with_counted_weights
 from stock_sam import picture
 
+from alps.bench.proofs.mobile_sam import POINTS, patches
 from alps.engine.base.errors import ModelError
 from alps.engine.masks.generator import MaskGenerator
 from alps.engine.models.checkpoints import load_network, load_sam, save_sam
@@ -60,11 +60,9 @@ LOGITS = [[-5.01298, -4.1593, -8.72463, -8.55917], [-1.24141, -4.65524, -7.05153
 @pytest.mark.slow
 def test_at_its_true_size_it_computes_what_its_authors_code_does():
     network = with_counted_weights(VIT_T)
-    coarse = np.random.Generator(np.random.PCG64(0)).normal(size=(1, 3, 32, 32))
-    pixels = torch.from_numpy(coarse.repeat(32, 2).repeat(32, 3).astype(np.float32))
     with torch.inference_mode():
-        embedding = network.encode(pixels)
-        found = network.decode_points(embedding, torch.tensor([[[100.0, 200.0], [512.0, 512.0]]]))
+        embedding = network.encode(patches())
+        found = network.decode_points(embedding, POINTS[None, :2])
         logits = network.mask_decoder.masks(found.mask_tokens[0], found.image_tokens[0])[:, 1:]
     some = embedding[0, 0, ::21, ::21].flatten()
     near = {"rtol": 0, "atol": 5e-5}
