@@ -1,4 +1,4 @@
-"""The harness of faults: what it calls a fault, and a minute of attacks."""
+"""The harness of faults: what it calls a fault, and some attacks."""
 
 import json
 import random
@@ -193,13 +193,13 @@ def test_the_table_adds_up():
 
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="children are forks, bounded")
-def test_a_minute_of_attacks_finds_no_fault(tmp_path):
+def test_some_attacks_find_no_fault(tmp_path):
     # In a process of its own: children are forks of one that has no threads.
     command = [sys.executable, "-m", "alps.bench.proofs.faults", str(tmp_path / "work")]
-    command += ["--rounds", "8"]
+    command += ["--rounds", "3"]
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=MOST_SECONDS, check=False
     )
     shutil.rmtree(tmp_path / "work", ignore_errors=True)
-    assert re.search(r"^\| all \| \| 32 \|", done.stdout, re.MULTILINE), done.stderr[-2000:]
+    assert re.search(r"^\| all \| \| 12 \|", done.stdout, re.MULTILINE), done.stderr[-2000:]
     assert done.returncode == 0, done.stdout

@@ -4,6 +4,7 @@ The table says what shows in the run folder where an option is given and not whe
 option without an entry fails the test, so none can lose its wire on the way to the code.
 """
 
+import contextlib
 import functools
 import itertools
 import json
@@ -27,7 +28,7 @@ from speck import save_speck
 from alps.engine.cli import commands as cli
 from alps.engine.demo.scenes import SceneSettings, make_scene
 from alps.engine.runtimes.pytorch import TorchRuntime
-from alps.engine.workers.local import LocalCrew
+from alps.engine.workers.protocol import Alone
 
 COMMANDS = {"label": cli.label, "segment": cli.segment, "cluster": cli.cluster, "paint": cli.paint,
             "fit-clusters": cli.fit_clusters}  # fmt: skip
@@ -51,7 +52,7 @@ class Outcome:
     file: Path  # that fit-clusters was to write
     root: Path  # the run folder
     points_per_batch: set[int]  # that the runtime was asked for
-    workers: int  # processes that were started
+    workers: int  # of the crew that had work
 
     @functools.cached_property
     def tiles(self) -> dict[str, np.ndarray]:
@@ -79,6 +80,24 @@ class Outcome:
     @property
     def shards(self) -> list[str]:
         return sorted(path.name for path in (self.root / "segments").glob("part-*.parquet"))
+
+
+class CrewHere(Alone):
+    """Workers that are none: what they would do is done here. tests/engine/workers start some."""
+
+    device = "cpu"
+
+    def __init__(self):
+        self.size, self.jobs = 0, []
+
+    @contextlib.contextmanager
+    def of(self, places, *more):
+        self.size = len(places)
+        yield self
+
+    def carry_out(self, job, numbers, tell):
+        self.jobs.append(job)
+        return super().carry_out(job, numbers, tell)
 
 
 def as_of_another_device(run_json: Path) -> None:
@@ -329,7 +348,7 @@ MAX_FAILED = {
 WORKERS = {
     "workers": Effect(
         ("--workers", "2"),
-        lambda g, p: (g.workers, p.workers) == (2, 0) and not g.points_per_batch and g.shards,
+        lambda g, p: (g.workers, p.workers) == (2, 0) and g.shards,
     ),
     # What it does on a cluster that answers: tests/engine/workers.
     "ray_cluster": Effect(
@@ -462,9 +481,7 @@ class Bench:
         if command in ("label", "fit-clusters"):
             common += self._clusters(arguments)
         if command in ("cluster", "paint"):
-            # Workers do not know of shards that are small for this test alone.
-            labelled = self._labelled(archive, arguments if "--workers" in arguments else ())
-            shutil.copytree(labelled.root, out)
+            shutil.copytree(self._labelled(archive).root, out)
             common = {"cluster": ["--clusters", "2"], "paint": ["--max-failed", "1"]}[command]
         places = {
             "label": [str(self.root / archive), str(out)],
@@ -475,8 +492,7 @@ class Bench:
         given = [argument.format(**names) for argument in arguments]
         asked: set[int] = set()
         with pytest.MonkeyPatch.context() as patch:
-            if "--workers" not in arguments:  # they would not know of it
-                patch.setattr("alps.engine.run_folder.plan.SHARD_TILES", 1)
+            patch.setattr("alps.engine.run_folder.plan.SHARD_TILES", 1)
             real = TorchRuntime.decode
 
             def decode(runtime, embedding, points, least, batch):
@@ -484,13 +500,8 @@ class Bench:
                 return real(runtime, embedding, points, least, batch)
 
             patch.setattr(TorchRuntime, "decode", decode)
-            start, started = LocalCrew._start, []
-
-            def counted(crew, place):
-                started.append(place)
-                return start(crew, place)
-
-            patch.setattr(LocalCrew, "_start", counted)
+            crew = CrewHere()
+            patch.setattr("alps.engine.stages.tiles.crew.LocalCrew", crew.of)
             if archive == "changed":
                 self._draw(3)
                 CliRunner().invoke(COMMANDS[command], [*places, *common])
@@ -506,7 +517,7 @@ class Bench:
         code, said = done.exit_code, done.output
         if done.exception is not None and not isinstance(done.exception, SystemExit):
             code, said = getattr(done.exception, "exit_code", -1), said + str(done.exception)
-        return Outcome(code, said, file, out, asked, len(started))
+        return Outcome(code, said, file, out, asked, crew.size if crew.jobs else 0)
 
     def _draw(self, seed: int) -> None:
         """Save an image as the archive that changes."""

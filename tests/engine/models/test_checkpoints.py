@@ -310,11 +310,20 @@ def test_no_flipped_bit_gives_other_weights(pth, stock):
 
 @pytest.mark.slow
 def test_random_vit_b_in_the_official_layout_runs(tmp_path):
-    torch.manual_seed(0)
-    path = tmp_path / "sam_vit_b_random.pth"
-    torch.save(Sam(OFFICIAL["vit_b"]).state_dict(), path)
-    model, info = load_sam(path)
+    path = tmp_path / "sam_vit_b_zeros.pth"
+    with torch.device("meta"):
+        official = Sam(OFFICIAL["vit_b"]).state_dict()
+    nothing = {key: torch.zeros(()).expand(value.shape) for key, value in official.items()}
+    torch.save(nothing, path)  # a number a tensor
+    _, info = load_sam(path)
     assert (info.name, info.config, info.parameters) == ("vit_b", OFFICIAL["vit_b"], 93_735_472)
+    # Its first layers, windowed ones and one that attends globally, compute.
+    torch.manual_seed(0)
+    first = replace(OFFICIAL["vit_b"], encoder_depth=3, global_blocks=(2,))
+    path = tmp_path / "sam_vit_b_random.pth"
+    torch.save(Sam(first).state_dict(), path)
+    model, info = load_sam(path)
+    assert info.config == first
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     generator = MaskGenerator(

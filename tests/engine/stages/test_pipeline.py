@@ -34,6 +34,7 @@ from alps.kernels.masks import coco
 pytestmark = pytest.mark.usefixtures("without_reports")
 
 SETTINGS = alps.RunSettings(cluster=alps.ClusterSettings(clusters=4))
+PATIENCE = 120  # seconds that a command may take to begin
 
 
 def results(out):
@@ -211,32 +212,26 @@ def test_out_of_memory_says_what_to_lower_and_the_run_goes_on(
 
 
 @pytest.mark.slow
-def test_killed_with_sigkill_ends_with_the_same_bytes(archive, tmp_path, speck):
-    for index in range(30):  # enough work to be killed in the middle of
-        shutil.copy(archive / "a.png", archive / f"more{index:02d}.png")
-    command = [
-        sys.executable, "-m", "alps.engine.cli.main", "label", str(archive), "OUT",
-        "--model", str(speck), "--clusters", "4", "--points-per-side", "10",
-    ]  # fmt: skip
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-
-    def start(out):
-        arguments = [str(out) if part == "OUT" else part for part in command]
-        return subprocess.Popen(arguments, env=environment, stderr=subprocess.DEVNULL)
-
-    began = time.monotonic()
-    assert start(tmp_path / "whole").wait() == 0
-    length = time.monotonic() - began
-    rng = np.random.default_rng(0)
-    out, killed = tmp_path / "killed", 0
-    for moment in np.sort(rng.uniform(0.3, 0.95, 3)):
-        process = start(out)
-        time.sleep(moment * length)
+def test_killed_with_sigkill_ends_with_the_same_bytes(archive, tmp_path, options, shards_of_two):
+    """Once, while it segments; bench/proofs/kill_resume kills at any moment, many times."""
+    label_archive(archive, tmp_path / "whole", SETTINGS, options)
+    folder = RunFolder(tmp_path / "killed")
+    code = (
+        "import sys\nfrom alps.engine.run_folder import plan\nplan.SHARD_TILES = 2\n"
+        "from alps.engine.cli.commands import label\nlabel(sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", code, str(archive), str(folder.root), "--clusters", "4"]
+    command += ["--model", options.model, "--device", "cpu"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
+        end = time.monotonic() + PATIENCE
+        while not folder.shard_tiles(2).exists():
+            assert process.poll() is None and time.monotonic() < end
+            time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
-        killed += process.wait() == -signal.SIGKILL
-    assert killed >= 1
-    assert start(out).wait() == 0
-    assert results(out) == results(tmp_path / "whole")
+    assert process.returncode == -signal.SIGKILL and not folder.clusters.exists()
+    label_archive(archive, folder.root, SETTINGS, options)
+    assert results(folder.root) == results(tmp_path / "whole")
 
 
 @pytest.mark.slow
