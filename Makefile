@@ -8,8 +8,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 VIEW := $(VENV)/view
 
-# The CPU build of torch 2.13 is what a machine without a GPU wants; on a GPU server install
-# the build that fits its driver into .venv first, and it is kept.
+# torch that is in .venv already is kept: a CPU build on a machine without a GPU, say, or the one
+# that fits a server's driver. 2.13 and 2.14 are what is tested.
 TORCH ?= torch==2.13.0
 
 # Two processes share the tests, a file at a time: what a file's tests share is made once. Threads
@@ -19,7 +19,7 @@ PYTEST := OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $(JOBS) --dist load
 
 ROOMS := engine kernels export trainer bench
 
-.PHONY: demo check test bench docs lint style contracts types clean
+.PHONY: demo check test bench docs dist lint style contracts types clean
 
 demo: $(VENV)/installed
 	$(BIN)/alps demo demo
@@ -35,6 +35,11 @@ bench: $(VENV)/installed-dev
 
 docs: $(VENV)/installed-dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --clean
+
+dist: $(VENV)/installed-dev
+	rm -rf build dist
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+	$(BIN)/twine check --strict dist/*
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .
@@ -71,4 +76,4 @@ $(VIEW)/alps: $(BIN)/pip
 		../../../engine/public/py.typed $@/
 
 clean:
-	rm -rf $(VENV) demo site build *.egg-info .mypy_cache
+	rm -rf $(VENV) demo site build dist *.egg-info .mypy_cache

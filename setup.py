@@ -1,5 +1,6 @@
 """Installs the rooms at the top of the repository as one package, ``alps``."""
 
+import re
 from pathlib import Path
 
 from setuptools import setup
@@ -23,6 +24,14 @@ def room_packages() -> dict[str, str]:
 
 PACKAGES = room_packages()
 
+
+def index_page() -> str:
+    """README.md as a package index shows it: without pictures, and links to pages beside it."""
+    text = Path("README.md").read_text(encoding="utf-8")
+    text = re.sub(r"^!\[[^\]]*\]\([^)]*\)\n+(\*[^*\n]+\*\n+)?", "", text, flags=re.MULTILINE)
+    return re.sub(r"\[([^\]]+)\]\((?!https?://)[^)]*\)", r"\1", text)
+
+
 REQUIRES = [
     "click>=8.1,<9",  # 8.1: Context.with_resource and shell completion as used; 9 may break
     "filelock>=3.12,<5",  # released by the kernel when a process dies; no lock goes stale
@@ -39,8 +48,9 @@ REQUIRES = [
     "scikit-learn>=1.4,<2",  # mutual information from a contingency table
     "scipy>=1.11,<2",  # signal processing of scenes
     "threadpoolctl>=3.1,<4",  # 3.1: limits kept by a controller; one BLAS thread in each of ours
-    # 2.13 is what a CPU machine installs; a range that admits newer pulls GB of CUDA packages.
-    "torch>=2.11,<2.14",
+    # 2.11: the exporter as it is called; 2.13 and 2.14 are tested. Linux gets a CUDA build of some
+    # GB where no other was installed before: docs/start.md says how to avoid it.
+    "torch>=2.11,<2.15",
     "tqdm>=4.66,<5",  # progress bars
 ]
 
@@ -157,6 +167,7 @@ EXTRAS = {
         "segment-anything==1.0",  # the original that our masks are held against
         "shapely>=2.1,<3",
         "tensorboard>=2.17,<3",  # what a training logs with --tensorboard
+        "twine>=6,<8",  # `make dist`; 6: metadata 2.4, as setuptools 77 writes it
         # Engines for GPUs that are not there; only these systems have wheels.
         "tensorrt-rtx-cu13>=1.4,<2; sys_platform == 'linux' and platform_machine == 'x86_64'",
         # Kernels for GPUs, run in its interpreter and compiled for GPUs that are not there. 3.6:
@@ -171,10 +182,26 @@ setup(
     name="alps-engine",
     version="0.1.0",
     description="Labels very large remote-sensing archives without human annotation",
-    long_description=Path("README.md").read_text(encoding="utf-8"),
+    long_description=index_page(),
     long_description_content_type="text/markdown",
+    author="ALPS developers",
     license="Apache-2.0",
-    python_requires=">=3.11",  # 3.11: typing.Self, datetime.UTC; 3.11 and 3.12 are what is tested
+    keywords=["remote sensing", "segmentation", "segment anything", "pre-training", "labels"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Environment :: Console",
+        "Environment :: GPU :: NVIDIA CUDA",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3 :: Only",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: GIS",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
+    ],
+    python_requires=">=3.11",  # 3.11: typing.Self, datetime.UTC; 3.11 to 3.13 are tested
     packages=list(PACKAGES),
     package_dir=PACKAGES,
     package_data={

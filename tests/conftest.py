@@ -120,12 +120,11 @@ def one_thread():
 
 @pytest.fixture
 def without_reports(request, monkeypatch):
-    """Runs of `make check` write no report, which takes them as long as all else.
+    """Runs write no report, which takes small ones as long as all else.
 
-    Except in tests that are marked to look at it; `make test` writes them all.
+    Except in tests that are marked to look at it.
     """
-    is_fast = request.config.getoption("markexpr") == "not slow"
-    if is_fast and request.node.get_closest_marker("report") is None:
+    if request.node.get_closest_marker("report") is None:
         monkeypatch.setattr("alps.engine.stages.label.build_report", lambda root: root)
 
 

@@ -1,6 +1,7 @@
 """Runs that grow: images that come later, and those that could not be opened at first."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess

@@ -1,12 +1,14 @@
 """One pass with clusters at hand: the labels of two passes, nothing kept, no kill that shows."""
 
 import json
+import shutil
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from PIL import Image
+from small_runs import save_archive
 
 from alps.engine.base.errors import RunFolderError, SettingsError
 from alps.engine.cli import main as cli
@@ -25,7 +27,10 @@ from alps.engine.stages.fit_clusters import draw_tiles, fit_clusters
 from alps.engine.stages.label import RunOptions, cluster_stage, label_archive, paint_stage
 from alps.engine.stages.one_pass import OnePass
 
-pytestmark = pytest.mark.slow  # whole runs, some of them killed and started again
+pytestmark = [
+    pytest.mark.slow,  # whole runs, some of them killed and started again
+    pytest.mark.usefixtures("without_reports"),
+]
 
 SETTINGS = RunSettings(cluster=ClusterSettings(clusters=4))
 
@@ -36,9 +41,21 @@ def shards_of_three(monkeypatch):
     monkeypatch.setattr("alps.engine.run_folder.plan.SHARD_TILES", 3)
 
 
+@pytest.fixture(scope="module")
+def made_in_two_passes(tmp_path_factory, speck):
+    """A run of an archive like each test's."""
+    home = tmp_path_factory.mktemp("two")
+    options = RunOptions(model=str(speck), device="cpu", max_failed=1.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("alps.engine.run_folder.plan.SHARD_TILES", 3)
+        label_archive(save_archive(home / "archive"), home / "run", SETTINGS, options)
+    return home / "run"
+
+
 @pytest.fixture
-def two_pass(archive, tmp_path, options):
-    label_archive(archive, tmp_path / "two", SETTINGS, options)
+def two_pass(made_in_two_passes, tmp_path):
+    """A copy of it."""
+    shutil.copytree(made_in_two_passes, tmp_path / "two")
     return tmp_path / "two"
 
 
@@ -56,6 +73,7 @@ def segments_in(out):
     return sorted(path.name for path in (out / "segments").glob("*"))
 
 
+@pytest.mark.report
 def test_the_labels_are_those_of_two_passes(archive, tmp_path, options, two_pass):
     one_pass = OnePass(two_pass / "clusters.npz")
     summary = label_archive(archive, tmp_path / "one", None, options, one_pass)
@@ -182,7 +200,9 @@ def test_clusters_of_another_model_are_refused(archive, tmp_path, options, two_p
     label_archive(archive, tmp_path / "one", finer, options, OnePass(clusters))
 
 
-def test_least_margin_in_one_pass_and_in_two(archive, tmp_path, options, two_pass):
+def test_least_margin_in_one_pass_and_in_two(archive, tmp_path, options):
+    two_pass = tmp_path / "two"
+    label_archive(archive, two_pass, SETTINGS, options)
     margins = pq.read_table(two_pass / "clusters")["margin"].to_numpy()
     sure = RunSettings(
         cluster=SETTINGS.cluster, paint=PaintSettings(min_margin=float(np.median(margins)))
