@@ -213,14 +213,19 @@ BEFORE = {
 }
 
 
+# Pages whose runs have reports; those of the others take as long as all else that they do.
+WITH_REPORTS = ("start.md", "python.md")
+
+
 def parameter(page):
     name = page.relative_to(REPOSITORY).with_suffix("").as_posix()
-    return pytest.param(page, id=name)
+    marks = [pytest.mark.report] if page.name in WITH_REPORTS else []
+    return pytest.param(page, id=name, marks=marks)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [parameter(page) for page in RUNNABLE])
-def test_a_page_can_be_followed(page, workplace, store, one_thread):
+def test_a_page_can_be_followed(page, workplace, store, one_thread, without_reports):
     if page.name in BEFORE:
         run_command(BEFORE[page.name])
     names = {"__name__": "example"}
