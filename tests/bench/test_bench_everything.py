@@ -288,7 +288,7 @@ def call(*arguments):
 
 
 @pytest.mark.slow
-def test_the_command_end_to_end(checkpoint, tiles, folder):
+def test_the_command_end_to_end(checkpoint, tiles, folder, monkeypatch):
     target = folder / "out.json"
     common = (tiles[1][0], "--model", checkpoint, "--points-per-side", POINTS, "--threads", 1)
     done = call(*common, "--random-weights", "--json", target)
@@ -304,6 +304,7 @@ def test_the_command_end_to_end(checkpoint, tiles, folder):
 
     # Stock's row can be had again for the same weights, tiles and settings only.
     again = folder / "again.json"
+    monkeypatch.setattr("alps.bench.everything.compare.run_in_fresh_process", run)
     done = call(*common, "--random-weights", "--stock-from", target, "--json", again,
                 "--with", "coarse_to_fine=true")  # fmt: skip
     assert done.exit_code == 0, done.output

@@ -177,7 +177,7 @@ def test_a_side_in_its_own_process_tells_what_it_took(job, tmp_path):
 
 @pytest.mark.slow
 def test_a_side_that_fails_is_a_row_with_a_reason(job, tmp_path):
-    run = run_side(replace(job, out=str(tmp_path / "out"), clusters=10_000))
+    run = run_side(replace(job, out=str(tmp_path / "out"), checkpoint="gone.pth"))
     assert "exit code 1" in run.failure
 
 

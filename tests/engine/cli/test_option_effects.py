@@ -52,7 +52,7 @@ class Outcome:
     file: Path  # that fit-clusters was to write
     root: Path  # the run folder
     points_per_batch: set[int]  # that the runtime was asked for
-    workers: int  # of the crew that had work
+    workers: int  # that were asked for
 
     @functools.cached_property
     def tiles(self) -> dict[str, np.ndarray]:
@@ -86,18 +86,12 @@ class CrewHere(Alone):
     """Workers that are none: what they would do is done here. tests/engine/workers start some."""
 
     device = "cpu"
-
-    def __init__(self):
-        self.size, self.jobs = 0, []
+    size = 0
 
     @contextlib.contextmanager
     def of(self, places, *more):
         self.size = len(places)
         yield self
-
-    def carry_out(self, job, numbers, tell):
-        self.jobs.append(job)
-        return super().carry_out(job, numbers, tell)
 
 
 def as_of_another_device(run_json: Path) -> None:
@@ -481,7 +475,7 @@ class Bench:
         if command in ("label", "fit-clusters"):
             common += self._clusters(arguments)
         if command in ("cluster", "paint"):
-            shutil.copytree(self._labelled(archive).root, out)
+            shutil.copytree(self.run("label", (), archive).root, out)
             common = {"cluster": ["--clusters", "2"], "paint": ["--max-failed", "1"]}[command]
         places = {
             "label": [str(self.root / archive), str(out)],
@@ -517,7 +511,7 @@ class Bench:
         code, said = done.exit_code, done.output
         if done.exception is not None and not isinstance(done.exception, SystemExit):
             code, said = getattr(done.exception, "exit_code", -1), said + str(done.exception)
-        return Outcome(code, said, file, out, asked, crew.size if crew.jobs else 0)
+        return Outcome(code, said, file, out, asked, crew.size)
 
     def _draw(self, seed: int) -> None:
         """Save an image as the archive that changes."""
@@ -532,9 +526,6 @@ class Bench:
             six = self.run("fit-clusters", ("--clusters", "6"))
             shutil.copy(six.file, self.names["clusters"])
         return []
-
-    def _labelled(self, archive: str, arguments: tuple[str, ...]) -> Outcome:
-        return self.run("label", arguments, archive)
 
 
 @pytest.fixture(scope="module")
