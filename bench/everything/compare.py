@@ -346,8 +346,8 @@ def _with_random_weights(setup: Setup, path: Path, seed: int, say: Say) -> Setup
     from alps.bench.everything.thresholds import keep_all, thresholds_of
     from alps.engine.masks.generator import MaskGenerator
 
-    if not isinstance(setup.config, SamConfig | MobileSamConfig):
-        raise SettingsError("--random-weights is for SAM and MobileSAM; give a checkpoint")
+    if not isinstance(setup.config, SamConfig | MobileSamConfig | Sam2Config):
+        raise SettingsError("--random-weights is for SAM, MobileSAM and SAM 2; give a checkpoint")
     say("random weights: looking for thresholds on the first tile")
     with torch_threads(setup.threads):
         image = read_tile(*setup.tiles[0])
