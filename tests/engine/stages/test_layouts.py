@@ -7,10 +7,12 @@ import speck
 import torch
 from small_mobile_sam import SMALL_T, with_counted_weights
 from small_runs import results
+from small_sam2 import SMALL
 
 from alps.engine.base.errors import RunFolderError, SettingsError
 from alps.engine.models.checkpoints import save_sam
 from alps.engine.models.convert import convert_model
+from alps.engine.sam2 import Sam2
 from alps.engine.settings import ClusterSettings, RunSettings
 from alps.engine.stages.label import RunOptions, label_archive
 from alps.engine.stages.one_pass import OnePass
@@ -24,6 +26,8 @@ def save_model(layout, folder, speck_file):
     """A small model in a layout."""
     if layout == "huggingface":
         return convert_model(speck_file, folder / "there").path
+    if layout == "sam2":
+        return save_sam2(folder / "sam2.safetensors")
     network = with_counted_weights(replace(SMALL_T, image_size=128))
     with torch.no_grad():  # masks of random weights are pale
         for mlp in network.mask_decoder.output_hypernetworks_mlps:
@@ -32,7 +36,24 @@ def save_model(layout, folder, speck_file):
     return folder / "mobile.safetensors"
 
 
-@pytest.mark.parametrize("layout", ["huggingface", "mobile_sam"])
+def save_sam2(path):
+    torch.manual_seed(4)
+    network = Sam2(replace(SMALL, image_size=64, stage_blocks=(1, 1, 1, 1), global_blocks=(2,)))
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if parameter.ndim > 1 and parameter.abs().max() == 0:
+                parameter.normal_(std=0.2)
+            if name.startswith("mask_decoder") and parameter.ndim > 1:
+                parameter.mul_(2.5)
+    save_sam(
+        network,
+        path,
+        replace(speck.DEFAULTS, points_per_side=4, pred_iou_thresh=0.05, max_area=0.9),
+    )
+    return path
+
+
+@pytest.mark.parametrize("layout", ["huggingface", "mobile_sam", "sam2"])
 def test_a_run_is_stopped_and_resumed(archive, tmp_path, layout, request, stopped_after):
     speck_file = request.getfixturevalue("speck")
     model = save_model(layout, tmp_path, speck_file)
