@@ -24,7 +24,7 @@ from alps.trainer.options import checkpoint_every_option
     "--teacher",
     required=True,
     shell_complete=complete.model,
-    help="tiny, vit_b, vit_l, vit_h or a checkpoint.",
+    help="A name that `alps models` lists, a checkpoint, a folder of one, or hf:owner/name.",
 )
 @device_option
 @checkpoint_every_option

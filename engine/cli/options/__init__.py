@@ -26,7 +26,7 @@ model_option = run_option(
     default="tiny",
     show_default=True,
     shell_complete=complete.model,
-    help="tiny, vit_b, vit_l, vit_h or a checkpoint.",
+    help="A name that `alps models` lists, a checkpoint, a folder of one, or hf:owner/name.",
 )
 device_option = run_option(
     "--device",
