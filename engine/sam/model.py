@@ -50,9 +50,11 @@ class SamLike(Network):
     image_encoder: Encoder
     mask_decoder: MaskDecoder
 
-    def __init__(self, config: NetworkConfig) -> None:
+    def __init__(self, config: NetworkConfig, image_encoder: Encoder) -> None:
         super().__init__()
         self.config = config
+        # First, as the original has it: the same seed gives the same random weights.
+        self.image_encoder = image_encoder
         self.prompt_encoder = PromptEncoder(config)
         self.mask_decoder = MaskDecoder(config)
         self.set_pixel_statistics()
@@ -80,8 +82,7 @@ class Sam(SamLike):
     image_encoder: ImageEncoder
 
     def __init__(self, config: SamConfig) -> None:
-        super().__init__(config)
-        self.image_encoder = ImageEncoder(config)
+        super().__init__(config, ImageEncoder(config))
 
     def encode(
         self,
@@ -103,8 +104,7 @@ class MobileSam(SamLike):
     image_encoder: TinyViT
 
     def __init__(self, config: MobileSamConfig) -> None:
-        super().__init__(config)
-        self.image_encoder = TinyViT(config)
+        super().__init__(config, TinyViT(config))
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Normalised pixels (B, 3, S, S) -> image embedding (B, C, h, w)."""
