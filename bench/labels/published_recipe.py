@@ -2,27 +2,31 @@
 
 Written anew from a description of the reference code of ALPS (arXiv 2406.10855):
 
-- the image goes through SAM's encoder a second time, with blue and red exchanged and without the
-  normalisation that the encoder was trained with;
-- a mask's embedding is the sum of the products of mask and embedding, divided channel by channel
-  by the number of products that are not zero;
+- the image goes through SAM's encoder a second time, in 0...1, with blue and red exchanged and
+  without the normalisation that the encoder was trained with;
+- a mask's embedding is the sum of the products of mask and embedding, both brought to a quarter of
+  the network's input, divided by the number of products that are not zero;
 - masks over 0.3 of the image are dropped;
-- k-means sees each mask once, in the order of files, batch by batch;
+- k-means sees each mask once, in the order of files, 512 at a time;
 - masks are painted in the order of their files' names, a later one over an earlier one, and a
   mask's pixels are 1 times its class: class 0 is what the background is.
 
 Masks are those of a run folder, so what differs is what comes after them. The background counts as
-a class of its own, which favours the recipe: no pixel is a miss for being unlabelled.
+a class of its own, which favours the recipe: no pixel is a miss for being unlabelled. The first of
+the faults can be mended, so that nobody has to wonder what the rest is worth.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pyarrow as pa
 import torch
 from sklearn.cluster import MiniBatchKMeans
+from torch import Tensor
+from torch.nn import functional as F
 
+from alps.bench.pipeline.published import BATCH, FINER, MAX_AREA, network_input
 from alps.engine.base.progress import Progress
 from alps.engine.images.raster import RasterReader
 from alps.engine.images.windows import cores
@@ -35,20 +39,25 @@ from alps.engine.sam import Sam
 from alps.kernels.masks import coco
 from alps.kernels.masks.pixels import masks_of
 
-MAX_AREA = 0.3  # share of the image
-BATCH = 1024
+Encode = Callable[[Sam, PlannedTile], Tensor]
+MASKS_AT_ONCE = 16  # bounds memory: a mask on the network's input is 4 MB
 COLUMNS = ("segment_id", "counts")
 
 
-def label_published(run: RunFolder, model: Sam, out: Path, clusters: int, seed: int) -> Path:
+def label_published(
+    run: RunFolder, model: Sam, out: Path, clusters: int, seed: int, *, mended: bool = False
+) -> Path:
     """Write a label map for every source of a run below ``out``/labels; returns ``out``.
 
-    The recipe's features are kept beside the run for the next seed.
+    mended: the image is encoded as the encoder was trained. The recipe's features are kept beside
+    the run for the next seed.
     """
     plan = Plan.of(run)
-    kept = run.root / "published_features.npz"
+    encode = _encode if mended else _encode_again
+    kept = run.root / f"{'mended' if mended else 'published'}_features.npz"
     if not kept.exists():
-        tables = [_features_of_shard(run, plan, shard, model) for shard in range(plan.shards)]
+        shards = range(plan.shards)
+        tables = [_features_of_shard(run, plan, shard, model, encode) for shard in shards]
         rows, features = (np.concatenate(parts) for parts in zip(*tables, strict=True))
         part = kept.with_suffix(".part.npz")
         np.savez(part, rows=rows, features=features)
@@ -68,19 +77,21 @@ def label_published(run: RunFolder, model: Sam, out: Path, clusters: int, seed: 
     return out
 
 
-def published_embeddings(embedding: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """Embedding (C, h, w) and masks (n, H, W) bool -> (n, C) float32, as the recipe has it."""
-    size = embedding.shape[:0:-1]
-    means = np.zeros((len(masks), len(embedding)), np.float32)
-    for index, mask in enumerate(masks):
-        small = cv2.resize(mask.astype(np.float32), size, interpolation=cv2.INTER_NEAREST)
-        products = embedding * small
-        means[index] = products.sum((1, 2)) / np.maximum(np.count_nonzero(products, (1, 2)), 1)
-    return means
+def published_embeddings(embedding: Tensor, masks: Tensor) -> Tensor:
+    """Embedding (1, C, s, s) and masks (n, 1, S, S) on the padded input -> (n, C) float32.
+
+    What `mean_of_products` gives a mask, for many with one product of matrices: a product is zero
+    where the mask is, as no value of an embedding is zero to the last bit.
+    """
+    side = masks.shape[-1] // FINER
+    fine = F.interpolate(embedding, size=(side, side), mode="bilinear")[0].flatten(1)  # (C, pixels)
+    small = F.interpolate(masks, size=(side, side), mode="bilinear").flatten(1)
+    means = small @ fine.T / torch.count_nonzero(small, dim=1)[:, None]
+    return torch.nan_to_num(means, nan=0.0)
 
 
 def _features_of_shard(
-    run: RunFolder, plan: pa.Table, shard: int, model: Sam
+    run: RunFolder, plan: Plan, shard: int, model: Sam, encode: Encode
 ) -> tuple[np.ndarray, np.ndarray]:
     """Tile and segment id (n, 2) and embedding (n, C) of a shard's masks that are not too large."""
     table = read_table(run.segments(shard), ["tile_id", "segment_id", "mask", "area", "counts"])
@@ -94,38 +105,43 @@ def _features_of_shard(
             small = areas <= MAX_AREA * tile.width * tile.height
             own = np.flatnonzero((ids == tile.tile_id) & (mask >= 0) & small)
             if len(own):
-                masks = _masks(table, own, tile)
-                embedding = _encode_unnormalised(model, tile)
-                height, width = _input_size(tile, model.config.image_size)
-                patch = model.config.patch_size
-                used = embedding[:, : -(-height // patch), : -(-width // patch)]
+                embedding = encode(model, tile)
+                side = model.config.image_size
                 rows.append(np.stack([ids[own], segment[own]], axis=1))
-                features.append(published_embeddings(used, masks))
+                for start in range(0, len(own), MASKS_AT_ONCE):
+                    masks = _masks(table, own[start : start + MASKS_AT_ONCE], tile)
+                    inputs = [network_input(mask.astype(np.float32), side) for mask in masks]
+                    found = published_embeddings(embedding, torch.cat(inputs))
+                    features.append(found.numpy())
             progress.advance(1)
     return np.concatenate(rows), np.concatenate(features)
 
 
 def _masks(table: pa.Table, rows: np.ndarray, tile: PlannedTile) -> np.ndarray:
+    """(n, H, W) bool."""
     counts = table.column("counts").take(pa.array(rows)).to_pylist()
     return masks_of(coco.decode(counts, (tile.height, tile.width)))
 
 
-def _input_size(tile: PlannedTile, side: int) -> tuple[int, int]:
-    scale = side / max(tile.height, tile.width)
-    return round(tile.height * scale), round(tile.width * scale)
-
-
-def _encode_unnormalised(model: Sam, tile: PlannedTile) -> np.ndarray:
-    """The embedding (C, h, w) of blue, green, red in 0…255, padded with zeros."""
-    side = model.config.image_size
-    with RasterReader(tile.path) as reader:
-        image = reader.read(tile.window).rgb[..., ::-1]
-    height, width = _input_size(tile, side)
-    resized = cv2.resize(np.ascontiguousarray(image), (width, height))
-    pixels = np.zeros((side, side, 3), np.float32)
-    pixels[:height, :width] = resized
+def _encode_again(model: Sam, tile: PlannedTile) -> Tensor:
+    """The embedding (1, C, s, s) of blue, green, red in 0...1, padded with zeros."""
+    image = np.ascontiguousarray(_rgb(tile)[..., ::-1])
     with torch.inference_mode():
-        return model.encode(torch.from_numpy(pixels).permute(2, 0, 1)[None])[0].numpy()
+        return model.encode(network_input(image, model.config.image_size))
+
+
+def _encode(model: Sam, tile: PlannedTile) -> Tensor:
+    """The embedding (1, C, s, s) of the image as the encoder was trained to see it."""
+    image, side = _rgb(tile), model.config.image_size
+    height, width = (round(length * side / max(image.shape[:2])) for length in image.shape[:2])
+    rgb = 255 * network_input(image, side)[..., :height, :width]
+    with torch.inference_mode():
+        return model.encode(model.normalise(rgb))
+
+
+def _rgb(tile: PlannedTile) -> np.ndarray:
+    with RasterReader(tile.path) as reader:
+        return reader.read(tile.window).rgb
 
 
 def _paint_source(

@@ -43,7 +43,7 @@ from alps.engine.stages.label import (
 from alps.engine.stages.segment import shards_missing
 
 SEEDS = (0, 1, 2)
-NAMES = {"ours": "ALPS", "published": "published recipe"}
+NAMES = {"ours": "ALPS", "published": "published recipe", "mended": "the same, encoded properly"}
 NAMES |= {"slic": "SLIC + colour", "felzenszwalb": "Felzenszwalb + colour"}
 MEASURES = ("miou", "apart", "nmi", "purity", "boundary_f1", "coverage")
 
@@ -115,11 +115,16 @@ def label_ours(place: Place, seed: int) -> Path:
     return run.root
 
 
-def label_by_recipe(place: Place, seed: int) -> Path:
-    """The published recipe's label maps, on the same model's masks."""
-    model, _ = load_sam(find_model(place.model))
-    out = place.work / f"labels-published-{place.data.name}-{seed}"
-    return label_published(place.run(), model, out, place.clusters, seed)
+def label_by_recipe(name: str) -> Callable[[Place, int], Path]:
+    """The published recipe's label maps, on the same model's masks; ``mended``, or as it is."""
+
+    def label(place: Place, seed: int) -> Path:
+        model, _ = load_sam(find_model(place.model))
+        out = place.work / f"labels-{name}-{place.data.name}-{seed}"
+        mended = name == "mended"
+        return label_published(place.run(), model, out, place.clusters, seed, mended=mended)
+
+    return label
 
 
 def label_by_superpixels(method: str) -> Callable[[Place, int], Path]:
@@ -157,7 +162,7 @@ def label_by_superpixels(method: str) -> Callable[[Place, int], Path]:
 
 LABELLERS: dict[str, Callable[[Place, int], Path]] = {
     "ours": label_ours,
-    "published": label_by_recipe,
+    **{name: label_by_recipe(name) for name in ("published", "mended")},
     **{method: label_by_superpixels(method) for method in METHODS},
 }
 

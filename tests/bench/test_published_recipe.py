@@ -3,9 +3,12 @@
 import cv2
 import numpy as np
 import pytest
+import torch
+from torch.nn import functional as F
 
 from alps.bench.labels import published_recipe
 from alps.bench.labels.published_recipe import label_published, published_embeddings
+from alps.bench.pipeline.published import mean_of_products
 from alps.engine.models.checkpoints import load_sam
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.locks import locked
@@ -14,12 +17,17 @@ from alps.engine.settings import RunSettings, SegmentSettings
 from alps.engine.stages.label import RunOptions, segment_stage
 
 
-def test_means_divide_by_products_that_are_not_zero():
-    embedding = np.array([[[1.0, 0.0], [3.0, 5.0]], [[2.0, 2.0], [2.0, 2.0]]])  # (2, 2, 2)
-    mask = np.zeros((1, 8, 8), bool)
-    mask[0, :, 4:] = True  # the right column of cells: 0 and 5, and 2 and 2
-    np.testing.assert_array_equal(published_embeddings(embedding, mask), [[5, 2]])
-    assert (published_embeddings(embedding, ~mask & mask) == 0).all()
+def test_means_are_the_published_codes_mask_by_mask():
+    draw = torch.Generator().manual_seed(0)
+    embedding = torch.randn(1, 3, 4, 4, generator=draw)
+    masks = (torch.rand(5, 1, 32, 32, generator=draw) > 0.6).float()
+    masks[1] = 0  # nothing to divide by: zeros
+    masks[2, :, :, 3:] = 0
+    fine = F.interpolate(embedding, size=(8, 8), mode="bilinear")
+    expected = torch.cat([mean_of_products(fine, mask[None]) for mask in masks])
+    found = published_embeddings(embedding, masks)
+    torch.testing.assert_close(found, expected)
+    assert (found[1] == 0).all() and (found[2] != 0).any()
 
 
 @pytest.fixture
@@ -36,7 +44,7 @@ def test_labels_every_source_the_same_each_time(run, tmp_path, speck, archive, m
     model, _ = load_sam(speck)
     label_published(run, model, tmp_path / "a", clusters=4, seed=0)
     # Features are kept: nothing is encoded a second time.
-    monkeypatch.setattr(published_recipe, "_encode_unnormalised", None)
+    monkeypatch.setattr(published_recipe, "_encode_again", None)
     label_published(run, model, tmp_path / "b", clusters=4, seed=0)
     maps = sorted(path for path in (tmp_path / "a" / "labels").rglob("*.*"))
     assert len(maps) == 5
