@@ -6,13 +6,13 @@ from interpreted import needs_triton
 pytestmark = needs_triton
 
 # Precision, capability, pass, and the most bytes that a thread may spill: the first takes 288 by
-# Triton 3.6, 648 by 3.9.
+# Triton 3.6, 648 by 3.9, the last 848 and 1416.
 COMPILED = [
     ("fp16", 90, "3", 700),
     pytest.param("fp16", 90, "2", 450, marks=pytest.mark.slow),
     pytest.param("fp16", 90, "4b", 128, marks=pytest.mark.slow),
     pytest.param("fp32", 90, "3", 2400, marks=pytest.mark.slow),
-    pytest.param("fp16", 80, "3", 1100, marks=pytest.mark.slow),
+    pytest.param("fp16", 80, "3", 1500, marks=pytest.mark.slow),
 ]
 
 

@@ -23,12 +23,8 @@ from alps.trainer.segmentation.models import (
     save_model,
     start_from,
 )
-from alps.trainer.segmentation.recipe import (
-    EvaluationSettings,
-    ModelSettings,
-    TrainSettings,
-    check,
-)
+from alps.trainer.segmentation.recipe import ModelSettings, TrainSettings
+from alps.trainer.segmentation.run import Recipe
 
 CLASSES = ("road", "roof", "tree")
 
@@ -170,7 +166,7 @@ def test_what_cannot_be_a_start(mini, tmp_path):
     with pytest.raises(SettingsError, match="segformer_b5"):
         build_model("segformer_b9", CLASSES, 0)
     with pytest.raises(SettingsError, match="--keep all"):
-        check(ModelSettings(keep="all"), TrainSettings(), EvaluationSettings())
+        Recipe(model=ModelSettings(keep="all")).check()
 
 
 @pytest.mark.slow
