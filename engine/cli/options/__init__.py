@@ -28,20 +28,12 @@ model_option = run_option(
     shell_complete=complete.model,
     help="A name that `alps models` lists, a checkpoint, a folder of one, or hf:owner/name.",
 )
-device_option = run_option(
-    "--device",
-    default="auto",
-    show_default=True,
-    shell_complete=complete.device,
-    help="auto, cpu, cuda, cuda:N or mps.",
+_device = partial(
+    run_option, "--device", default="auto", show_default=True, shell_complete=complete.device
 )
-
-devices_option = run_option(
-    "--device",
-    default="auto",
-    show_default=True,
-    shell_complete=complete.device,
-    help="auto, cpu, cuda for all GPUs, cuda:N, or several, cuda:0,2 say; mps.",
+device_option = _device(help="auto, cpu, cuda, cuda:N or mps.")
+devices_option = _device(
+    help="auto, cpu, cuda for all GPUs, cuda:N, or several, cuda:0,2 say; mps."
 )
 
 

@@ -22,7 +22,12 @@ from alps.engine.models.layouts.base import (
     Written,
     check_dimensions,
 )
-from alps.engine.models.layouts.huggingface import DEFAULTS, FREQUENCIES, SAME_FREQUENCIES
+from alps.engine.models.layouts.huggingface import (
+    DEFAULTS,
+    FREQUENCIES,
+    SAME_FREQUENCIES,
+    Prompts,
+)
 from alps.engine.models.layouts.own import as_defaults
 from alps.engine.sam.model import PIXEL_MEAN, PIXEL_STD
 from alps.engine.sam2 import SAM2_DEFAULTS, Sam2Config
@@ -102,18 +107,6 @@ class Vision:
     fpn_kernel_size: int = 1
     fpn_top_down_levels: tuple[int, ...] = (2, 3)
     num_feature_levels: int = 3
-
-
-@dataclass(frozen=True)
-class Prompts:
-    """``prompt_encoder_config``."""
-
-    hidden_size: int = 256
-    image_size: int = 1024
-    patch_size: int = 16
-    mask_input_channels: int = 16
-    hidden_act: str = "gelu"
-    layer_norm_eps: float = 1e-6
 
 
 @dataclass(frozen=True)
