@@ -70,6 +70,17 @@ def halves(x: tl.tensor) -> tl.tuple:
 
 
 @triton.jit
+def operand(x: tl.tensor, scale: tl.tensor, FORM: tl.constexpr, EMULATE: tl.constexpr) -> tl.tuple:
+    """Float32 as operand of products: rounded, and so once more, or the halves of x · scale."""
+    if FORM == EXACT:
+        high, low = halves(x * scale)
+    else:
+        high = rounded(x, FORM, EMULATE)
+        low = high
+    return high, low
+
+
+@triton.jit
 def dot_of_halves(
     a_high: tl.tensor, a_low: tl.tensor, b_high: tl.tensor, b_low: tl.tensor, total: tl.tensor
 ) -> tl.tensor:

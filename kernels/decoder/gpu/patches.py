@@ -14,7 +14,7 @@ The weight and bias of the norm that x comes from are folded into ``first``.
 import triton
 import triton.language as tl
 
-from alps.kernels.base.triton import EXACT, dot, dot_of_halves, halves, rounded
+from alps.kernels.base.triton import EXACT, dot, dot_of_halves, halves, operand
 
 MASKS = tl.constexpr(4)  # columns of a place, of which a point has 3
 
@@ -52,16 +52,6 @@ def _gelu(x: tl.tensor, FORM: tl.constexpr, EMULATE: tl.constexpr) -> tl.tensor:
         half = 0.5 * x
         y = half * _tanh(x * p, EMULATE) + half
     return y
-
-
-@triton.jit
-def _operand(x: tl.tensor, scale: tl.tensor, FORM: tl.constexpr, EMULATE: tl.constexpr) -> tl.tuple:
-    if FORM == EXACT:
-        high, low = halves(x * scale)
-    else:
-        high = rounded(x, FORM, EMULATE)
-        low = high
-    return high, low
 
 
 @triton.jit
@@ -147,10 +137,10 @@ def patches(
         h += tl.load(biases + a * C1 + inner)[None, :]
         h = h * tl.rsqrt(tl.sum(h * h, 1) / C1 + epsilon)[:, None]
         g = _gelu(h * norm_weight[None, :] + norm_bias[None, :], FORM, EMULATE)
-        g = _operand(g, of_g, FORM, EMULATE)
+        g = operand(g, of_g, FORM, EMULATE)
         u = _times(g, w2, tl.zeros((BLOCK, 4 * C2), tl.float32), FORM, EMULATE)
         u = u * from_second if FORM == EXACT else u
-        u = _operand(_gelu(u + second_bias[None, :], FORM, EMULATE), of_u, FORM, EMULATE)
+        u = operand(_gelu(u + second_bias[None, :], FORM, EMULATE), of_u, FORM, EMULATE)
         patch = _times(u, vectors, tl.zeros((BLOCK, OUT), tl.float32), FORM, EMULATE)
         patch = patch * from_hyper if FORM == EXACT else patch
         tl.store(to + (a // 2) * (2 * 4 * SIDE) + (a % 2) * 2, patch, mask=wanted)

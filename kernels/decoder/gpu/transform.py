@@ -24,7 +24,7 @@ channels, so the first norm need not look for it.
 import triton
 import triton.language as tl
 
-from alps.kernels.base.triton import BF16, EXACT, dot, dot_of_halves, halves, rounded
+from alps.kernels.base.triton import BF16, EXACT, dot, dot_of_halves, operand, rounded
 
 HEAD_ROWS = tl.constexpr(8)  # of one head: up to 8 tokens
 
@@ -36,17 +36,6 @@ def _load(rows: tl.tensor, at: tl.tensor, STEP: tl.constexpr, FORM: tl.constexpr
     low = high
     if FORM == EXACT:
         low = rows.load([at + STEP, 0])
-    return high, low
-
-
-@triton.jit
-def _split(x: tl.tensor, scale: tl.tensor, FORM: tl.constexpr, EMULATE: tl.constexpr) -> tl.tuple:
-    """Float32 as operand of products: rounded, or the halves of x · scale."""
-    if FORM == EXACT:
-        high, low = halves(x * scale)
-    else:
-        high = rounded(x, FORM, EMULATE)
-        low = high
     return high, low
 
 
@@ -167,7 +156,7 @@ def transform(
         k1 = _load(keys_1, rows + again, ROWS, FORM) if RELOAD else k1_kept
         s = _times(q, k1, tl.zeros((BLOCK, ROWS), tl.float32), FORM, EMULATE)
         s = s * of_k1 if FORM == EXACT else s
-        a = _split(_head_softmax(s + padding[None, :], BLOCK, ROWS), 32768.0, FORM, EMULATE)
+        a = operand(_head_softmax(s + padding[None, :], BLOCK, ROWS), 32768.0, FORM, EMULATE)
         v1 = _load(values_1, rows + again, ROWS, FORM) if RELOAD else v1_kept
         # Summed at the products' scale, which the norm takes away again.
         x = image.load([own_tile * P + start, 0]).to(tl.float32) * (1.0 / of_v1)
@@ -179,7 +168,7 @@ def transform(
         x = x * (tl.rsqrt(spread + epsilon) * of_v1)[:, None]
         if PLAIN_1:
             x = x * tl.load(weight_1 + channel)[None, :] + tl.load(shift_1 + channel)[None, :]
-        y = _split(x, of_x1, FORM, EMULATE)
+        y = operand(x, of_x1, FORM, EMULATE)
 
         if LAYERS == 2:
             e = _load(places_1, start, P, FORM)
@@ -187,7 +176,7 @@ def transform(
             s = _times(e, k2, tl.zeros((BLOCK, ROWS), tl.float32), FORM, EMULATE)
             s = _times(y, k2, s, FORM, EMULATE)
             s = s * of_k2 if FORM == EXACT else s
-            a = _split(_head_softmax(s + bias[None, :], BLOCK, ROWS), 32768.0, FORM, EMULATE)
+            a = operand(_head_softmax(s + bias[None, :], BLOCK, ROWS), 32768.0, FORM, EMULATE)
             v2 = _load(values_2, rows + again, ROWS, FORM) if RELOAD else v2_kept
             if FORM == EXACT:
                 x = (y[0].to(tl.float32) + y[1].to(tl.float32)) * (1.0 / (of_x1 * of_v2))
@@ -204,7 +193,7 @@ def transform(
             x = x * (tl.rsqrt(spread + epsilon) * of_v2)[:, None]
             if PLAIN:
                 x = x * tl.load(weight + channel)[None, :] + tl.load(shift + channel)[None, :]
-            y = _split(x, of_x, FORM, EMULATE)
+            y = operand(x, of_x, FORM, EMULATE)
 
         if STORE:
             if FORM == EXACT:
@@ -223,7 +212,7 @@ def transform(
             g = tl.exp2(s - top[None, :])
             total = total * faded + tl.sum(g, 0)
             found = found * faded[None, :]
-            g = _split(g, 32768.0, FORM, EMULATE)
+            g = operand(g, 32768.0, FORM, EMULATE)
             if FORM == EXACT:
                 found = dot_of_halves(tl.trans(y[0]), tl.trans(y[1]), g[0], g[1], found)
             else:
