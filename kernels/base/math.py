@@ -4,7 +4,8 @@
 """
 
 import numpy as np
-from numba import njit
+
+from alps.kernels.base.compiled import njit
 
 # Reassociated sums let loops over channels fill vector registers; they round differently, no worse.
 FAST = {"reassoc", "contract", "nsz"}

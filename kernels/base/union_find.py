@@ -5,7 +5,8 @@ algorithms", 1984).
 """
 
 import numpy as np
-from numba import njit
+
+from alps.kernels.base.compiled import njit
 
 
 @njit(nogil=True, cache=True)

@@ -5,9 +5,9 @@ contiguous stretch of each plane.
 """
 
 import numpy as np
-from numba import njit
 
 from alps.kernels.base import threads
+from alps.kernels.base.compiled import njit
 from alps.kernels.masks.runs import Runs, refuse
 
 GRAIN = 4  # masks handed to a thread at a time

@@ -10,9 +10,9 @@ queries. Work: 2 H x P² x d multiply-adds.
 """
 
 import numpy as np
-from numba import njit
 
 from alps.kernels.base.blas import one_blas_thread
+from alps.kernels.base.compiled import njit
 from alps.kernels.base.math import FAST, online_softmax
 from alps.kernels.base.threads import spread
 

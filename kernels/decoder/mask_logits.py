@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Generic
 
 import numpy as np
-from numba import njit
 
 from alps.kernels.base.blas import one_blas_thread
+from alps.kernels.base.compiled import njit
 from alps.kernels.base.math import FAST, gelu
 from alps.kernels.base.threads import spread
 from alps.kernels.decoder.two_way import Array

@@ -10,9 +10,9 @@ N x K x C multiply-adds in the products, and some 5 N x C operations besides.
 """
 
 import numpy as np
-from numba import njit
 
 from alps.kernels.base.blas import one_blas_thread
+from alps.kernels.base.compiled import njit
 from alps.kernels.base.intrinsics import as_float
 from alps.kernels.base.math import FAST
 from alps.kernels.base.threads import spread

@@ -4,8 +4,8 @@ Bytes moved: 4 a run read, and 4 a run written where masks come out.
 """
 
 import numpy as np
-from numba import njit
 
+from alps.kernels.base.compiled import njit
 from alps.kernels.masks.runs import Runs, checked_size, starts_of
 
 _GRAIN = 64  # masks of some KB of runs each

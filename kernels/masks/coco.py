@@ -10,8 +10,8 @@ Bytes moved: 4 a run, and some 1.5 a run of code, each twice (once to count, onc
 from collections.abc import Sequence
 
 import numpy as np
-from numba import njit
 
+from alps.kernels.base.compiled import njit
 from alps.kernels.base.threads import spread
 from alps.kernels.masks.pixels import mask_of, runs_of
 from alps.kernels.masks.runs import Runs, checked_size, starts_of

@@ -8,8 +8,8 @@ Bytes moved: for each pair 4 a run of both, out of the second-level cache, and 8
 """
 
 import numpy as np
-from numba import njit
 
+from alps.kernels.base.compiled import njit
 from alps.kernels.base.threads import spread
 from alps.kernels.masks.runs import Runs
 

@@ -5,8 +5,8 @@ it once more; 4 bytes a run besides.
 """
 
 import numpy as np
-from numba import njit
 
+from alps.kernels.base.compiled import njit
 from alps.kernels.base.intrinsics import BLOCK, differing, lowest_bit
 from alps.kernels.base.threads import spread
 from alps.kernels.masks.algebra import room_for

@@ -5,8 +5,8 @@ side's masks, read again.
 """
 
 import numpy as np
-from numba import njit
 
+from alps.kernels.base.compiled import njit
 from alps.kernels.masks.runs import Runs
 
 WORD = 64

@@ -7,8 +7,8 @@ bytes out of the first-level cache (3072 boxes are 60 KB).
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from alps.kernels.base.compiled import njit
 from alps.kernels.nms.rules import as_float_boxes, by_score, threshold_of
 
 

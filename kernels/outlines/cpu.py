@@ -3,8 +3,8 @@
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from alps.kernels.base.compiled import njit
 from alps.kernels.base.union_find import root_of
 from alps.kernels.outlines.rules import (
     EAST,

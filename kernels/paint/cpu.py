@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
-from numba import njit
 
+from alps.kernels.base.compiled import njit
 from alps.kernels.masks.coco import read_number
 from alps.kernels.paint.rules import check
 

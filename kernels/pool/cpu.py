@@ -9,9 +9,9 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numba import njit
 
 from alps.kernels.base import threads
+from alps.kernels.base.compiled import njit
 from alps.kernels.masks.runs import Runs, refuse
 from alps.kernels.pool.rules import BITS, Grid, check_grid, refuse_empty
 

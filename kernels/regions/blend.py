@@ -6,7 +6,8 @@ Bytes moved: E x (12 + 4 d) read, n x 4 d written.
 from itertools import pairwise
 
 import numpy as np
-from numba import njit
+
+from alps.kernels.base.compiled import njit
 
 
 def blend(

@@ -1,8 +1,8 @@
 """Pieces, borders, moments and boxes on a CPU."""
 
 import numpy as np
-from numba import njit
 
+from alps.kernels.base.compiled import njit
 from alps.kernels.base.union_find import root_of
 from alps.kernels.regions.rules import CONTRAST_UNITS, LAB_UNITS, NOWHERE, Borders, Moments
 

@@ -5,7 +5,8 @@ and written of sums, most of which stay in a core's cache: neighbours are neighb
 """
 
 import numpy as np
-from numba import njit
+
+from alps.kernels.base.compiled import njit
 
 
 def add_neighbours(

@@ -1,7 +1,8 @@
 """How much of each region lies under which segment of a window, weighted by place."""
 
 import numpy as np
-from numba import njit
+
+from alps.kernels.base.compiled import njit
 
 WEIGHT_UNITS = 256  # of a weight along one axis
 

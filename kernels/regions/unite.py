@@ -7,7 +7,8 @@ written; by ``areas_up_to`` R x (4 + 4) and R x 4.
 from collections.abc import Iterable
 
 import numpy as np
-from numba import njit
+
+from alps.kernels.base.compiled import njit
 
 
 def unite(classes: np.ndarray, pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:

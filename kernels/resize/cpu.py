@@ -5,8 +5,8 @@ stay in the cache. Work: h x W x C + H x W x C sums of a few products.
 """
 
 import numpy as np
-from numba import njit
 
+from alps.kernels.base.compiled import njit
 from alps.kernels.base.threads import spread
 from alps.kernels.resize.rules import BITS, HALF, Taps, rows_first, taps_of
 

@@ -5,9 +5,9 @@ H x W x (6 + 4) read and H x W x 4 written to assign.
 """
 
 import numpy as np
-from numba import njit
 
 from alps.kernels.base import threads
+from alps.kernels.base.compiled import njit
 from alps.kernels.superpixels.rules import (
     COLOUR_SHIFT,
     FAR,

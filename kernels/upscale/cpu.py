@@ -11,8 +11,8 @@ stays in a core's cache.
 from typing import Any
 
 import numpy as np
-from numba import njit
 
+from alps.kernels.base.compiled import njit
 from alps.kernels.base.intrinsics import BLOCK, differing, lowest_bit
 from alps.kernels.masks.algebra import room_for
 from alps.kernels.masks.runs import Runs

@@ -67,7 +67,7 @@ cache.provide_cache()
 import numpy as np
 from alps.kernels.nms import box_nms
 assert len(box_nms(np.array([[0, 0, 2, 2]]), np.array([1.0]), 0.5)) == 1
-assert any(Path(os.environ["NUMBA_CACHE_DIR"]).rglob("*.nbi"))
+assert any(Path(os.environ["NUMBA_CACHE_DIR"]).rglob("*.nbc"))
 print(os.environ["NUMBA_CACHE_DIR"])
 """
     environment = {n: v for n, v in os.environ.items() if n != "NUMBA_CACHE_DIR"}
