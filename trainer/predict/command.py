@@ -1,5 +1,6 @@
 """``alps predict``. torch is imported when it is called."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +13,10 @@ from alps.engine.cli.commands import (
     say_failures,
     say_share,
     update_option,
+    workers_options,
 )
 from alps.engine.cli.options import (
-    device_option,
+    devices_option,
     metrics_option,
     pick,
     run_option,
@@ -33,7 +35,8 @@ if TYPE_CHECKING:
 @click.argument("model")
 @click.argument("src")
 @out_argument
-@device_option
+@workers_options
+@devices_option
 @max_failed_option
 @update_option
 @retry_option
@@ -51,11 +54,7 @@ def predict(
     model: str,
     src: str,
     out: Path,
-    device: str,
-    max_failed: float,
-    update: bool,
-    retry_failed: bool,
-    share: tuple[int, int],
+    ray_cluster: str | None,
     **values: Any,
 ) -> None:
     """Predict every image of SRC with MODEL: label maps of an archive without labels.
@@ -68,14 +67,7 @@ def predict(
     from alps.engine.stages.opening import RunOptions
     from alps.trainer.predict.job import predict_archive
 
-    options = RunOptions(
-        model=model,
-        device=device,
-        max_failed=max_failed,
-        share=share,
-        update=update,
-        retry_failed=retry_failed,
-    )
+    options = replace(pick(RunOptions, values), model=model, cluster=ray_cluster)
     done = predict_archive(
         src, out, pick(SourceSettings, values), pick(PredictSettings, values), options
     )

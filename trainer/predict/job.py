@@ -4,7 +4,7 @@ It is on the machinery of a labelling: OUT is a run folder, with a plan, a journ
 checksums, and goes on where it was stopped.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,10 +30,20 @@ from alps.engine.stages.opening import (
     timed,
 )
 from alps.engine.stages.segment import archive_root, collect_tiles
+from alps.engine.stages.tiles.crew import crew_for
+from alps.engine.workers.protocol import Alone, Crew, Tell, nothing_to_tell
 from alps.trainer.predict.maps import Maps
-from alps.trainer.predict.model import Predictor, open_predictor
+from alps.trainer.predict.model import OpenedModel, Predictor, open_for_predicting
 from alps.trainer.predict.recipe import PredictSettings, check, filled, plain
 from alps.trainer.predict.shards import Work
+from alps.trainer.predict.workers import (
+    MODULES,
+    ChoosePrecision,
+    ModelToOpen,
+    PredictPieces,
+    pieces_of,
+    runs,
+)
 
 
 def predict_archive(
@@ -66,19 +76,41 @@ def predict_archive(
         TooManyFailuresError: everything is written, but more than ``options.max_failed`` of the
             tiles could not be read, or of the label maps not be written.
     """
-    source, settings = source or SourceSettings(), settings or PredictSettings()
-    options = options or RunOptions()
+    settings, options = settings or PredictSettings(), options or RunOptions()
     check(settings)
     folder = RunFolder(Path(out))
     refuse_foreign(folder, PREDICT)
-    predictor = open_predictor(options.model, options.device, _precision(folder, settings))
-    settings = replace(settings, precision=predictor.precision)
+    opened = open_for_predicting(options.model)
+    cut = filled(source or SourceSettings(), opened.card)
     with locked(folder, options.share, room="predicted"):
-        run = _Run(folder, predictor, filled(source, predictor.card), settings, options)
-        unpainted = run.predict(src)
+        with crew_for(folder, options, MODULES) as (crew, here):
+            predictor = _ready(opened, crew, folder, settings, here)
+            settings = replace(settings, precision=predictor.precision)
+            run = _Run(folder, predictor, cut, settings, here, crew)
+            unpainted = run.predict(src)
         if options.share[1] > 1:
             return _missing(folder)
         return finish(folder, options.max_failed, unpainted)
+
+
+def _ready(
+    opened: OpenedModel,
+    crew: Crew,
+    folder: RunFolder,
+    settings: PredictSettings,
+    options: RunOptions,
+) -> Predictor:
+    """The model in this process, in the precision in which a crew computes.
+
+    A run keeps to the one that was settled when it began.
+    """
+    precision = settings.precision
+    if precision == "auto" and folder.run_json.exists():
+        precision = str(folder.read_run()["settings"][PREDICT]["precision"])
+    elif precision == "auto" and crew.device == "cuda":
+        model = ModelToOpen(opened.name, crew.device, precision)
+        ((_, precision),) = crew.carry_out(ChoosePrecision(model), [0], nothing_to_tell)
+    return opened.on(options.device, precision)
 
 
 @dataclass(frozen=True)
@@ -90,6 +122,7 @@ class _Run:
     source: FilledSourceSettings
     settings: PredictSettings
     options: RunOptions
+    crew: Crew
 
     def predict(self, src: str | Path) -> dict[str, str]:
         """Predict and write what is missing of this machine's share.
@@ -153,25 +186,40 @@ class _Run:
         writes = self.options.share[1] == 1
         if writes:
             maps.write_all()
-        absences = Absences(archive_root(folder))
-        work = Work(
-            folder, plan, self.predictor, self.settings, self.source.tile, reading, absences
-        )
         tiles = sum(len(plan.ids_of(shard)) for shard in missing)
         total = sum(len(plan.ids_of(s)) for s in _shards_of(folder, self.options.share))
+        doubts: dict[str, str] = {}
         with Progress(total, "tiles", "predicting", initial=total - tiles) as progress:
-            for some in _runs(missing):
-                for shard in work.predict(some, progress):
-                    if writes:
-                        maps.committed(shard)
-        return work.doubts
+            for shards, new in self._carry_out(plan, reading, missing, progress.advance):
+                for shard in shards if writes else ():
+                    maps.committed(shard)
+                for kind, doubt in new.items():  # once a kind of doubt and not once a file
+                    if kind not in doubts:
+                        progress.note(f"warning: {doubt}")
+                        doubts[kind] = doubt
+            progress.move_to(total)  # tiles of a worker that died were told twice
+        return doubts
 
-
-def _precision(folder: RunFolder, settings: PredictSettings) -> str:
-    """What was settled when the run began, where that is left open."""
-    if settings.precision != "auto" or not folder.run_json.exists():
-        return settings.precision
-    return str(folder.read_run()["settings"][PREDICT]["precision"])
+    def _carry_out(
+        self, plan: Plan, reading: Reading, missing: Sequence[int], tell: Tell
+    ) -> Iterator[tuple[range, dict[str, str]]]:
+        """Yield shards that are predicted, and what is doubtful about sources read so far."""
+        folder, tile = self.folder, self.source.tile
+        if isinstance(self.crew, Alone):
+            absences = Absences(archive_root(folder))
+            work = Work(folder, plan, self.predictor, self.settings, tile, reading, absences)
+            for some in runs(missing):
+                for shard in work.predict(some, tell):
+                    yield range(shard, shard + 1), work.doubts
+            yield range(0), work.doubts
+            return
+        model = ModelToOpen(self.predictor.name, self.crew.device, self.settings.precision)
+        pieces = pieces_of(missing, self.crew)
+        job = PredictPieces(
+            folder.root, model, self.predictor.sha256, self.settings, tile, reading, pieces
+        )
+        for number, doubts in self.crew.carry_out(job, range(len(pieces)), tell):
+            yield pieces[number], doubts
 
 
 def _shards_of(folder: RunFolder, share: tuple[int, int]) -> range:
@@ -184,12 +232,3 @@ def _missing(folder: RunFolder) -> int:
     """How many shards are not predicted yet, by any machine."""
     shards = _shards_of(folder, WHOLE)
     return sum(not is_whole(folder, folder.shard_tiles(shard)) for shard in shards)
-
-
-def _runs(shards: list[int]) -> Iterator[range]:
-    """Ranges of shards that follow each other."""
-    start = 0
-    for at, shard in enumerate(shards):
-        if at + 1 == len(shards) or shards[at + 1] != shard + 1:
-            yield range(shards[start], shard + 1)
-            start = at + 1

@@ -19,8 +19,8 @@ from alps.trainer.segmentation.models import class_names, located, open_model, w
 
 
 @dataclass(frozen=True)
-class Predictor:
-    """A model in a precision, ready to predict."""
+class OpenedModel:
+    """A segmentation model that was read, on the CPU."""
 
     name: str  # as it was given
     model: nn.Module
@@ -28,6 +28,22 @@ class Predictor:
     classes: ShownClasses
     sha256: str  # of its weights
     parameters: int
+
+    def on(self, device: str, precision: str) -> "Predictor":
+        """Move it to a device. precision: ``auto`` is what its card says.
+
+        Raises SettingsError: there is no such device, or it does not compute in that precision.
+        """
+        where = choose_device(device)
+        chosen = choose_precision(where, self.card.precision if precision == "auto" else precision)
+        moved = vars(self) | {"model": self.model.to(where)}
+        return Predictor(**moved, precision=chosen, autocast=autocast_for(where, chosen))
+
+
+@dataclass(frozen=True)
+class Predictor(OpenedModel):
+    """A model in a precision, ready to predict."""
+
     precision: str
     autocast: Callable[[], torch.autocast]
 
@@ -37,19 +53,15 @@ class Predictor:
         return next(self.model.parameters()).device
 
 
-def open_predictor(checkpoint: str | Path, device: str, precision: str) -> Predictor:
-    """Load a segmentation model.
+def open_for_predicting(checkpoint: str | Path) -> OpenedModel:
+    """Read a segmentation model.
 
-    checkpoint: an OUT of a training, a folder of transformers, or a name on the hub. precision:
-    ``auto`` is what its card says.
+    checkpoint: an OUT of a training, a folder of transformers, or a name on the hub.
 
-    Raises:
-        ModelError: the checkpoint cannot be used.
-        SettingsError: there is no such device, or it does not compute in that precision.
+    Raises ModelError: the checkpoint cannot be used.
     """
-    where = choose_device(device)
     card = read_card(checkpoint, located(checkpoint))
-    model = open_model(checkpoint).to(where).eval()
+    model = open_model(checkpoint).eval()
     names = class_names(model)
     label_dtype(len(names))  # there must be room for them
     count = len(names)
@@ -59,8 +71,7 @@ def open_predictor(checkpoint: str | Path, device: str, precision: str) -> Predi
             f"{checkpoint} knows {count} classes and colours of {len(colours)}; put back a "
             "copy of its config.json, or take the key alps out of it"
         )
-    chosen = choose_precision(where, card.precision if precision == "auto" else precision)
-    return Predictor(
+    return OpenedModel(
         str(checkpoint),
         model,
         card,
@@ -72,6 +83,4 @@ def open_predictor(checkpoint: str | Path, device: str, precision: str) -> Predi
         ),
         weights_sha256(model),
         sum(parameter.numel() for parameter in model.parameters()),
-        chosen,
-        autocast_for(where, chosen),
     )

@@ -4,11 +4,14 @@ A shard is 32 windows of the plan, as in a labelling. The lines that become fina
 window of a row are committed with the shard in which that one lies. Who begins in the midst of a
 source predicts the windows that reach into its first line anew, so that no line depends on where a
 run was stopped. Memory is one row of windows and its sums, whatever the height of a source.
+
+On a CPU each batch is predicted by one thread, on one core: PyTorch rounds otherwise on other
+numbers of threads, and the same bytes are to come out of any number of workers.
 """
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,18 +20,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from torch import Tensor
 
 from alps.engine.base.atomic import remove, whole
-from alps.engine.base.progress import Progress
 from alps.engine.images.reading import Reading
 from alps.engine.labels.writer import label_dtype, unlabelled_value
+from alps.engine.pipeline.line import Line, Stage
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.plan import Plan, PlannedTile
 from alps.engine.run_folder.schemas import PREDICTED_SCHEMA, TILE_SCHEMA
 from alps.engine.run_folder.tables import note_table, write_table
+from alps.engine.runtimes.cores import cores_shared_out, kernel_threads
 from alps.engine.stages.absences import Absences
 from alps.engine.stages.tiles.reading import NO_PIXEL, ReadTile, reading_ahead
 from alps.engine.telemetry.record import recorder
+from alps.engine.workers.protocol import Tell
+from alps.kernels.base.threads import threads
 from alps.trainer.predict.model import Predictor
 from alps.trainer.predict.recipe import PredictSettings
 from alps.trainer.segmentation.blend import RowSums, hann, parts, probabilities
@@ -51,16 +58,23 @@ class Work:
     absences: Absences
     doubts: dict[str, str] = field(default_factory=dict)  # about sources that were read, by kind
 
-    def predict(self, shards: range, progress: Progress) -> Iterator[int]:
+    def predict(self, shards: range, tell: Tell) -> Iterator[int]:
         """Predict shards, one after the other, and yield each when it is on the disk.
+
+        tell: told of windows that are predicted.
 
         Raises SourceAwayError where image after image is away that was there when it was planned.
         """
         first = self.plan.ids_of(shards[0]).start
         end = self.plan.ids_of(shards[-1]).stop
         rows = _Rows(self.plan, first, end)
-        with reading_ahead([rows.tiles()], self.reading, self.tile) as reads:
-            found = _Predicting(self, rows, reads.results, progress).run()
+        network = Stage("predict", _Network(self).predict, self._at_once(end - first))
+        with (
+            cores_shared_out(),
+            reading_ahead([rows.tiles()], self.reading, self.tile) as reads,
+            Line(_batches(rows, reads.results, self.settings.batch), [network]) as line,
+        ):
+            found = _Predicting(self, rows, tell).run(iter(line))
             for shard in shards:
                 path, seen = self.folder.predicted(shard), []
                 with whole(path) as part, _table_writer(part) as writer:
@@ -77,10 +91,11 @@ class Work:
                 remove(self.folder.kept_tiles(shard))
                 recorder.shard()
                 yield shard
-            for kind, doubt in reads.doubts.items():
-                if kind not in self.doubts:
-                    progress.note(f"warning: {doubt}")
-                    self.doubts[kind] = doubt
+            self.doubts.update(reads.doubts)
+
+    def _at_once(self, tiles: int) -> int:
+        """How many batches are predicted at once, of so many windows."""
+        return 1 if self.predictor.device.type != "cpu" else min(threads(), tiles)
 
 
 @dataclass(frozen=True)
@@ -125,34 +140,79 @@ class _Rows:
             start, at = stop, at + 1
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """Windows of one row that the network sees together."""
+
+    row: _Row
+    reads: list[ReadTile]
+    is_last: bool  # of its row
+    found: Tensor | None = None  # (n, C, side, side) weighted probabilities, of those with any data
+    seconds: float = 0.0
+
+
+def _batches(rows: _Rows, reads: Iterator[ReadTile], size: int) -> Iterator[_Batch]:
+    """All windows that are read, at most ``size`` at a time."""
+    for row in rows:
+        for some in parts(list(row.tiles), size):
+            yield _Batch(row, list(islice(reads, len(some))), some[-1] == row.tiles[-1])
+
+
+def _with_data(reads: list[ReadTile]) -> list[ReadTile]:
+    return [read for read in reads if read.tile is not None and read.tile.valid.any()]
+
+
+class _Network:
+    """What the model makes of windows."""
+
+    def __init__(self, work: Work) -> None:
+        self._predictor, self._tile = work.predictor, work.tile
+        self._weights = hann(work.tile, work.predictor.device)
+
+    @torch.inference_mode()
+    def predict(self, batch: _Batch) -> _Batch:
+        """Predict the windows of a row that is read whole, those that have any data."""
+        some = _with_data(batch.reads)
+        if not some or not batch.row.is_whole:
+            return batch
+        began, predictor = time.perf_counter(), self._predictor
+        with kernel_threads(1):
+            found = probabilities(
+                predictor.model,
+                [read.tile.rgb for read in some if read.tile is not None],
+                self._tile,
+                predictor.autocast,
+                predictor.card.shrink,
+            )
+            found *= self._weights
+        return replace(batch, found=found, seconds=time.perf_counter() - began)
+
+
 class _Predicting:
     """What comes of rows of windows, in order: lines of pixels, rows of tiles.parquet, ends."""
 
-    def __init__(
-        self, work: Work, rows: _Rows, reads: Iterator[ReadTile], progress: Progress
-    ) -> None:
-        self._work, self._rows, self._reads, self._progress = work, rows, reads, progress
+    def __init__(self, work: Work, rows: _Rows, tell: Tell) -> None:
+        self._work, self._rows, self._tell = work, rows, tell
         self._classes = len(work.predictor.classes.values)
         self._device = work.predictor.device
-        self._weights = hann(work.tile, self._device)
         self._source = -1
 
-    def run(self) -> Iterator[pa.Table | dict[str, Any] | None]:
+    def run(self, batches: Iterator[_Batch]) -> Iterator[pa.Table | dict[str, Any] | None]:
         """Tables of lines, rows of tiles; None when a shard has all of both."""
-        for row in self._rows:
-            for some in parts(list(row.tiles), self._work.settings.batch):
-                reads = list(islice(self._reads, len(some)))
-                self._begin(reads[0].planned)
-                seconds = self._add(reads) if row.is_whole else 0.0
-                for read in reads:
-                    tile = read.planned.tile_id
-                    if tile < self._rows.first:
-                        continue
-                    yield self._row_of(read, seconds / len(reads))
-                    self._progress.advance(1)
-                    if self._is_end(tile) and not (row.is_whole and tile == row.tiles[-1]):
-                        yield None
+        for batch in batches:
+            row, reads = batch.row, batch.reads
+            self._begin(reads[0].planned)
             if row.is_whole:
+                self._add(batch)
+            for read in reads:
+                tile = read.planned.tile_id
+                if tile < self._rows.first:
+                    continue
+                yield self._row_of(read, batch.seconds / len(reads))
+                self._tell(1)
+                if self._is_end(tile) and not (row.is_whole and tile == row.tiles[-1]):
+                    yield None
+            if batch.is_last and row.is_whole:
                 if row.tiles[-1] >= self._rows.first:
                     yield from self._lines(row.below)
                     if self._is_end(row.tiles[-1]):
@@ -174,30 +234,18 @@ class _Predicting:
         self._seen = RowSums(torch.empty(1, dtype=torch.uint8), *size)
 
     @torch.inference_mode()
-    def _add(self, reads: list[ReadTile]) -> float:
-        """Predict windows, those that have any data, and add them; returns seconds."""
-        began = time.perf_counter()
-        for read in reads:
+    def _add(self, batch: _Batch) -> None:
+        """Add what was found of windows to the sums of their pixels."""
+        for read in batch.reads:
             if not read.planned.reason:
                 self._work.absences.note(read.planned.source, read.error)
-        some = [
-            (r.planned.window, r.tile) for r in reads if r.tile is not None and r.tile.valid.any()
-        ]
-        if not some:
-            return 0.0
-        predictor = self._work.predictor
-        found = probabilities(
-            predictor.model,
-            [tile.rgb for _, tile in some],
-            self._work.tile,
-            predictor.autocast,
-            predictor.card.shrink,
-        )
-        found *= self._weights
-        for (window, tile), share in zip(some, found, strict=True):
-            self._sums.add(window, share)
-            self._seen.add(window, torch.from_numpy(tile.valid)[None].to(torch.uint8))
-        return time.perf_counter() - began
+        if batch.found is None:
+            return
+        for read, share in zip(_with_data(batch.reads), batch.found, strict=True):
+            assert read.tile is not None
+            self._sums.add(read.planned.window, share)
+            seen = torch.from_numpy(read.tile.valid)[None].to(torch.uint8)
+            self._seen.add(read.planned.window, seen)
 
     def _row_of(self, read: ReadTile, seconds: float) -> dict[str, Any]:
         row, tile = read.row(), read.tile
@@ -216,7 +264,9 @@ class _Predicting:
     def _lines(self, below: int) -> Iterator[pa.Table]:
         """The lines above line ``below``, which are final, some at a time."""
         for start in range(self._sums.top, below, LINES):
-            yield self._some_lines(start, min(start + LINES, below))
+            with kernel_threads(1):  # sums of the probabilities too
+                lines = self._some_lines(start, min(start + LINES, below))
+            yield lines
 
     @torch.inference_mode()
     def _some_lines(self, start: int, end: int) -> pa.Table:

@@ -1,7 +1,7 @@
 """Who carries out a run's work: workers as asked for, or this process alone."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -21,8 +21,12 @@ MODULES = ("alps.engine.stages.tiles.job", "alps.engine.stages.regions")  # what
 
 
 @contextmanager
-def crew_for(folder: RunFolder, options: RunOptions) -> Iterator[tuple[Crew, RunOptions]]:
+def crew_for(
+    folder: RunFolder, options: RunOptions, modules: Sequence[str] = MODULES
+) -> Iterator[tuple[Crew, RunOptions]]:
     """The crew of a run in a folder that this process holds, and options for what stays here.
+
+    modules: that its jobs need.
 
     Workers are started at once, so that they are ready when there is something to do.
 
@@ -51,7 +55,7 @@ def crew_for(folder: RunFolder, options: RunOptions) -> Iterator[tuple[Crew, Run
         yield Alone(), here
         return
     own = places(workers, threads(), visible_gpus(gpus[:workers]))
-    with LocalCrew(own, folder.journal, options.share, MODULES) as crew:
+    with LocalCrew(own, folder.journal, options.share, modules) as crew:
         yield crew, here
 
 

@@ -4,7 +4,6 @@ The table says what shows in the run folder where an option is given and not whe
 option without an entry fails the test, so none can lose its wire on the way to the code.
 """
 
-import contextlib
 import functools
 import itertools
 import json
@@ -20,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 import rasterio
 from click.testing import CliRunner
+from crews import CrewHere
 from PIL import Image
 from rasterio.transform import from_origin
 from rasters import save_raster
@@ -28,7 +28,6 @@ from speck import save_speck
 from alps.engine.cli import commands as cli
 from alps.engine.demo.scenes import SceneSettings, make_scene
 from alps.engine.runtimes.pytorch import TorchRuntime
-from alps.engine.workers.protocol import Alone
 
 COMMANDS = {"label": cli.label, "segment": cli.segment, "cluster": cli.cluster, "paint": cli.paint,
             "fit-clusters": cli.fit_clusters}  # fmt: skip
@@ -80,18 +79,6 @@ class Outcome:
     @property
     def shards(self) -> list[str]:
         return sorted(path.name for path in (self.root / "segments").glob("part-*.parquet"))
-
-
-class CrewHere(Alone):
-    """Workers that are none: what they would do is done here. tests/engine/workers start some."""
-
-    device = "cpu"
-    size = 0
-
-    @contextlib.contextmanager
-    def of(self, places, *more):
-        self.size = len(places)
-        yield self
 
 
 def as_of_another_device(run_json: Path) -> None:

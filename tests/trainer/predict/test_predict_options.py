@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import rasterio
 from click.testing import CliRunner
+from crews import CrewHere
 from PIL import Image
 from predicting import blobs
 
@@ -34,6 +35,7 @@ class Outcome:
     root: Path
     batches: list[int]
     precision: list[str]
+    workers: int  # that were asked for
 
     @property
     def tiles(self):
@@ -71,6 +73,16 @@ def other_labels(given: Outcome, plain: Outcome) -> bool:
 
 EFFECTS = {
     "device": Effect(("--device", "cuda:99"), lambda g, p: "cuda:99" in g.said, code=2),
+    "workers": Effect(
+        ("--workers", "2"), lambda g, p: (g.workers, p.workers) == (2, 0) and g.batches
+    ),
+    # What it does on a cluster that answers: tests/trainer/predict/test_predict_workers.py.
+    "ray_cluster": Effect(
+        ("--cluster", "ray://127.0.0.1:1"), lambda g, p: "no Ray cluster answers" in g.said, code=2
+    ),
+    "worker_cores": Effect(
+        ("--worker-cores", "2"), lambda g, p: "goes with --cluster" in g.said, code=2
+    ),
     "max_failed": Effect(
         ("--max-failed", "0.01"), lambda g, p: "--max-failed 0.01" in g.said, "broken", 3
     ),
@@ -159,6 +171,8 @@ def bench(tmp_path_factory, checkpoint):
             patch.setattr(
                 models, "autocast_for", lambda d, p: [precision.append(p), real[1](d, p)][1]
             )
+            crew = CrewHere()
+            patch.setattr("alps.engine.stages.tiles.crew.LocalCrew", crew.of)
             if archive == "changed":
                 CliRunner().invoke(predict, [*words, "--max-failed", "1"])
                 Image.fromarray(pixels[::-1]).save(root / archive / "a.png")
@@ -172,7 +186,7 @@ def bench(tmp_path_factory, checkpoint):
                 Image.fromarray(pixels).save(root / archive / "a.png")
         said = f"{done.output} {done.exception}"
         code = getattr(done.exception, "exit_code", done.exit_code)
-        runs[given, archive] = Outcome(code, said, out, batches, precision)
+        runs[given, archive] = Outcome(code, said, out, batches, precision, crew.size)
         return runs[given, archive]
 
     return run

@@ -137,17 +137,19 @@ def test_a_scene_goes_on_in_its_midst(scenes, tmp_path, options, whole, monkeypa
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(shards, "probabilities", ending(5, stop))  # rows of three, a batch each
+        patch.setattr(shards, "probabilities", ending(7, stop))  # rows of three, a batch each
         with pytest.raises(KeyboardInterrupt):
             predict_archive(scenes, out, settings=BOTH, options=options)
-    assert len(list((out / "predicted").glob("part*.parquet"))) == 3  # of 15 windows
+    # Of the seven batches the last two may not have been looked at.
+    done = 5 * len(list((out / "predicted").glob("part*.parquet")))
+    assert done in (15, 20)
     seen, real = [], shards.probabilities
     monkeypatch.setattr(
         shards, "probabilities", lambda m, p, *rest: [seen.append(len(p)), real(m, p, *rest)][1]
     )
     predict_archive(scenes, out, settings=BOTH, options=options)
     total = read_table(out / "tiles.parquet").num_rows
-    assert total - 15 <= sum(seen) <= total - 15 + 3 and results(out) == results(whole)
+    assert total - done <= sum(seen) <= total - done + 6 and results(out) == results(whole)
 
 
 def test_machines_share_the_shards(scenes, tmp_path, options, whole, windows):

@@ -8,7 +8,7 @@ from simulated_mps import simulated_mps
 from alps.engine.base.errors import SettingsError
 from alps.trainer.data.loader import Batch
 from alps.trainer.numerics import choose_precision
-from alps.trainer.predict.model import open_predictor
+from alps.trainer.predict.model import open_for_predicting
 from alps.trainer.processes import joined
 from alps.trainer.segmentation.blend import hann, probabilities
 
@@ -21,7 +21,7 @@ def test_it_predicts_what_the_cpu_does(tmp_path):
     patches = [blobs(1, (32, 32)), blobs(2, (32, 20))]
 
     def found(device):
-        predictor = open_predictor(folder, device, "auto")
+        predictor = open_for_predicting(folder).on(device, "auto")
         assert predictor.device.type == device
         with torch.inference_mode():
             values = probabilities(predictor.model, patches, 32, predictor.autocast)
