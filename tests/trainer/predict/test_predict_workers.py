@@ -1,9 +1,6 @@
 """Predictions by workers: the same bytes for any number of them, whichever of them dies."""
 
 import contextlib
-import signal
-import subprocess
-import sys
 import threading
 import time
 from dataclasses import replace
@@ -22,7 +19,7 @@ from alps.trainer.predict.job import predict_archive
 from alps.trainer.predict.recipe import PredictSettings
 from alps.trainer.predict.workers import MOST_SHARDS, PredictPieces, pieces_of
 
-pytestmark = pytest.mark.usefixtures("one_thread", "shards_of_five", "without_reports")
+pytestmark = pytest.mark.usefixtures("one_thread", "without_reports")
 BOTH = PredictSettings(confidence=True, probabilities=True)
 
 
@@ -37,7 +34,7 @@ def elsewhere(monkeypatch):
     monkeypatch.setattr(job, "crew_for", crew_for)
 
 
-@pytest.mark.usefixtures("elsewhere")
+@pytest.mark.usefixtures("elsewhere", "shards_of_five")
 def test_pieces_in_any_order_are_the_same_bytes(scenes, tmp_path, options):
     predict_archive(scenes, tmp_path / "by crew", settings=BOTH, options=options)
     with pytest.MonkeyPatch.context() as patch:
@@ -97,10 +94,10 @@ def test_threads_share_the_batches_and_none_of_them(scenes, tmp_path, options, m
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory):
-    """Windows enough that workers can be killed among them."""
+    """Windows enough, for seven shards, that workers can be killed among them."""
     folder = tmp_path_factory.mktemp("archive")
     for number in range(4):
-        Image.fromarray(blobs(number, (260, 300))).save(folder / f"{number}.png")
+        Image.fromarray(blobs(number, (150, 150))).save(folder / f"{number}.png")
     return folder
 
 
@@ -113,30 +110,14 @@ def alone(archive, checkpoint, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_workers_that_are_killed_and_a_command_that_is_stopped(
-    archive, alone, tmp_path, checkpoint, options
-):
+def test_a_worker_that_is_killed_leaves_no_mark(archive, alone, tmp_path, options):
     out = tmp_path / "out"
-    command = [
-        sys.executable, "-m", "alps.engine.cli.main", "predict", str(checkpoint), str(archive),
-        str(out), "--device", "cpu", "--workers", "2", "--confidence", "--probabilities",
-    ]  # fmt: skip
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        while not list((out / "journal").glob("tiles-*.parquet")):
-            assert process.poll() is None, process.stderr.read()
-            time.sleep(0.02)
-        workers = psutil.Process(process.pid).children()
-        assert len(workers) == 2
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) == 130
-    assert not psutil.wait_procs(workers, timeout=30)[1]
     others, killed = set(psutil.Process().children()), []
 
     def kill():
-        before = len(list((out / "journal").glob("tiles-*.parquet")))
         while not killed and not (out / "classes.json").exists():
             for worker in set(psutil.Process().children()) - others:
-                if len(list((out / "journal").glob("tiles-*.parquet"))) > before:
+                if list((out / "journal").glob("tiles-*.parquet")):
                     worker.kill()
                     killed.append(worker.pid)
                     break
@@ -148,12 +129,3 @@ def test_workers_that_are_killed_and_a_command_that_is_stopped(
     thread.join()
     assert killed and results(out) == results(alone)
     assert set(psutil.Process().children()) <= others
-
-
-@pytest.mark.slow
-def test_on_ray(archive, alone, tmp_path, options, monkeypatch):
-    pytest.importorskip("ray", reason="needs ray, of the extra `ray`")
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    on_ray = replace(options, cluster="ray", worker_cores=1)
-    predict_archive(archive, tmp_path / "out", settings=BOTH, options=on_ray)
-    assert results(tmp_path / "out") == results(alone)
