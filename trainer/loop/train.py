@@ -11,6 +11,7 @@ from typing import Protocol, TypeVar
 
 from torch import Tensor
 
+from alps.trainer.heap import keep_freed_memory
 from alps.trainer.loop.log import Log, LogSettings
 from alps.trainer.loop.schedule import Schedule
 from alps.trainer.loop.state import State
@@ -74,6 +75,8 @@ def train(
     """
     total = plan.schedule.steps
     steps = range(state.step, total)
+    if group.device.type == "cpu":
+        keep_freed_memory()
     with ExitStack() as stack:
         made = stack.enter_context(closing(lesson.batches(steps)))
         stack.enter_context(reproducible(group.device))
