@@ -1,8 +1,8 @@
 """What glibc does with memory that is free again: by default large arrays go back to the system.
 
 A step of training on the CPU makes and drops some hundred arrays of 1 to 100 MB, the same ones
-each time. Above M_MMAP_THRESHOLD each is a mapping of its own: the kernel hands it out page by page,
-zeroes every page, and takes it back. On two cores that was more than half of a step.
+each time. Above M_MMAP_THRESHOLD each is a mapping of its own: the kernel hands it out page by
+page, zeroes every page, and takes it back. On two cores that was more than half of a step.
 """
 
 import ctypes
