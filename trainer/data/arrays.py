@@ -17,7 +17,7 @@ from alps.engine.base.errors import SourceError
 from alps.engine.base.records import Count, Side
 
 OPEN_ARRAYS = 512
-KINDS = ("pixels", "labels", "weights", "regions", "vectors")  # of a pair's files
+KINDS = ("pixels", "labels", "weights", "regions", "objects", "vectors")  # of a pair's files
 Stem = Annotated[str, Meta(pattern="^[0-9]{6,}$")]
 
 
@@ -52,6 +52,10 @@ class CachedPair:
     def regions(self, root: Path) -> np.ndarray | None:
         """(H, W) int32, the number of each pixel's region, -1 in none, mapped; None: not kept."""
         return self._known("regions", root)
+
+    def objects(self, root: Path) -> np.ndarray | None:
+        """(R,) int32, the object of each region, -1 for none, mapped; None: not kept."""
+        return self._known("objects", root)
 
     def vectors(self, root: Path) -> np.ndarray | None:
         """(R, D) float16, what stands for each region, mapped; None: not kept."""

@@ -31,7 +31,7 @@ from alps.trainer.data.regions import MASKS, RegionTargets, class_files
 from alps.trainer.data.rules import MOST_CLASSES, LabelRules
 from alps.trainer.data.settings import PseudoSettings
 
-FORMAT = 3  # of the arrays; another one is another cache
+FORMAT = 4  # of the arrays; another one is another cache
 MANY_IGNORED = 0.01  # pixels without a class, for each of a lone class
 MOST_INDEX = 1 << 32  # bytes; a pair takes some kilobytes
 THREADS = 2  # pairs decoded at once; each holds a strip of image and labels

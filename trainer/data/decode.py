@@ -159,6 +159,9 @@ class _Decoding:
                 numbers = stack.enter_context(new_array(self._file("regions"), shape, np.int32))
                 for y, strip in self._aligned(self._regions.numbers(self._pair.source_index)):
                     _put(numbers, y, strip)
+                of_region = self._regions.objects(self._pair.source_index)
+                objects = new_array(self._file("objects"), of_region.shape, np.int32)
+                stack.enter_context(objects)[:] = of_region
             if "vectors" in pseudo.names:
                 found = self._regions.vectors(self._pair.source_index)
                 vectors = new_array(self._file("vectors"), found.shape, np.float16)

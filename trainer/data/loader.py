@@ -39,7 +39,7 @@ class Batch:
     pixels: Tensor  # (B, 3, S, S) uint8
     labels: Tensor  # (B, S, S) int64, -1 where there is no class
     weights: Tensor  # (B, S, S) float32
-    regions: Tensor | None = None  # (B, S, S) int64, see Sample
+    objects: Tensor | None = None  # (B, S, S) int64, see Sample
     vectors: Tensor | None = None  # (B, D, s, s) float32, see Sample
 
     def to(self, device: torch.device) -> "Batch":
@@ -57,7 +57,7 @@ class Batch:
             change(self.pixels),
             change(self.labels),
             change(self.weights),
-            None if self.regions is None else change(self.regions),
+            None if self.objects is None else change(self.objects),
             None if self.vectors is None else change(self.vectors),
         )
 
@@ -97,7 +97,7 @@ def _batch(futures: list[Future[Sample]]) -> Batch:
         _channels_first([sample.pixels for sample in made]),
         _stacked([sample.labels for sample in made]),
         _stacked([sample.weights for sample in made]),
-        _where_known(_stacked, [sample.regions for sample in made]),
+        _where_known(_stacked, [sample.objects for sample in made]),
         _where_known(_channels_first, [sample.vectors for sample in made]),
     )
 

@@ -5,7 +5,7 @@ into a table with a value a region. Regions that a label map leaves out, being i
 are told by the label map.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
@@ -17,7 +17,7 @@ from alps.engine.clusters.features import FeatureModel
 from alps.engine.clusters.file import load_clusters
 from alps.engine.clusters.vectors import vectors_of
 from alps.engine.labels.writer import label_dtype
-from alps.engine.regions.build import NOWHERE
+from alps.engine.regions.objects import NO_OBJECT
 from alps.engine.regions.raster import open_regions
 from alps.engine.regions.tables import GroupTables
 from alps.engine.run_folder.folder import RunFolder
@@ -26,8 +26,8 @@ from alps.engine.run_folder.tables import read_table
 from alps.trainer.data.settings import PseudoSettings
 
 WEIGHTS = 255  # full weight; 0: none
-EDGE = 1  # pixels on either side of where two regions meet
-MASKS = ("edge", "region")  # classes of the control "masks"
+EDGE = 1  # pixels on either side of where two objects meet
+MASKS = ("edge", "object")  # classes of the control "masks"
 QUANTILE_SAMPLE = 1_000_000  # margins, at most
 
 
@@ -63,12 +63,11 @@ class RegionTargets:
         above: np.ndarray | None = None
         held: tuple[int, np.ndarray] | None = None
         # An edge is known only with the row below it: a strip waits for the next one.
-        with open_regions(self._folder.region_raster(self._label(source))) as raster:
-            for y, numbers in raster.strips():
-                if held is not None:
-                    yield held[0], _masks(above, held[1], numbers[:EDGE])
-                    above = held[1][-EDGE:]
-                held = (y, numbers)
+        for y, objects in self._shown(source, self.objects(source), NO_OBJECT):
+            if held is not None:
+                yield held[0], _masks(above, held[1], objects[:EDGE])
+                above = held[1][-EDGE:]
+            held = (y, objects)
         if held is not None:
             yield held[0], _masks(above, held[1], None)
 
@@ -76,7 +75,7 @@ class RegionTargets:
         """Weights of a source from top to bottom: (y, (h, width) uint8), 0 where cut off."""
         full = max(float(np.median(self._sample)), 1e-6)
         cut = float(np.quantile(self._sample, self._pseudo.margin_cut))
-        margin = self._column(source, "margin")
+        margin = self._class_column(source, "margin")
         weight = (
             np.clip(margin / full, 0, 1) if self._pseudo.margin_weight else np.ones_like(margin)
         )
@@ -90,6 +89,14 @@ class RegionTargets:
         with open_regions(self._folder.region_raster(self._label(source))) as raster:
             for y, numbers in raster.strips():
                 yield y, numbers.view(np.int32)  # NOWHERE, all bits set, is -1
+
+    def objects(self, source: int) -> np.ndarray:
+        """The object of each region of a source, (R,) int32, -1 for none.
+
+        Regions are cut much finer than what SAM sees; an object is what its masks see as one, over
+        all windows.
+        """
+        return self._column(source, "object")
 
     def vectors(self, source: int) -> np.ndarray:
         """What stands for each region of a source, (R, D) float16: embeddings without colours."""
@@ -113,12 +120,14 @@ class RegionTargets:
             ) from error
 
     def _shuffled(self, source: int) -> Iterator[tuple[int, np.ndarray]]:
-        """Each region in the class of a random one."""
-        count = len(self._column(source, "cluster"))
+        """Each object, and each region of none, in the class of a random region."""
+        objects = self.objects(source)
+        count = len(objects)
+        thing = np.where(objects < 0, np.arange(count), count + objects)
         drawn = np.random.default_rng([self._seed, source]).choice(
-            self._classes, count, p=self._shares
+            self._classes, thing.max(initial=-1) + 1, p=self._shares
         )
-        of_region = drawn.astype(label_dtype(self._classes))
+        of_region = drawn[thing].astype(label_dtype(self._classes))
         yield from self._shown(source, of_region, 0)
 
     def _shown(
@@ -129,10 +138,16 @@ class RegionTargets:
 
     def _column(self, source: int, name: str) -> np.ndarray:
         """Of a source's regions, (R,)."""
-        return self._tables(source, name).of_source(source).column(name).to_numpy()
+        return self._tables(source, (name,)).of_source(source).column(name).to_numpy()
 
-    def _tables(self, source: int, *classes: str) -> GroupTables:
-        return GroupTables(self._folder, self._plan.group_of(self._tiles[source]), (), classes)
+    def _class_column(self, source: int, name: str) -> np.ndarray:
+        """Of the classes of a source's regions, (R,)."""
+        return self._tables(source, (), (name,)).of_source(source).column(name).to_numpy()
+
+    def _tables(
+        self, source: int, columns: Sequence[str] = (), classes: Sequence[str] = ()
+    ) -> GroupTables:
+        return GroupTables(self._folder, self._plan.group_of(self._tiles[source]), columns, classes)
 
     def _label(self, source: int) -> str:
         return self._tiles[source][0].label
@@ -143,14 +158,14 @@ def class_files(folder: RunFolder) -> list[Path]:
     return sorted((folder.root / "clusters").glob("part-*.parquet"))
 
 
-def _masks(above: np.ndarray | None, numbers: np.ndarray, below: np.ndarray | None) -> np.ndarray:
-    """1 inside a region, 0 on its edge and where there is none; (h, w) uint8.
+def _masks(above: np.ndarray | None, objects: np.ndarray, below: np.ndarray | None) -> np.ndarray:
+    """1 inside an object, 0 on its edge and where there is none; (h, w) uint8.
 
-    numbers: (h, w) uint32, NOWHERE where there is none. above, below: rows that touch it, if any.
+    objects: (h, w) int32, -1 where there is none. above, below: rows that touch it, if any.
     """
-    parts = [rows for rows in (above, numbers, below) if rows is not None]
+    parts = [rows for rows in (above, objects, below) if rows is not None]
     whole = np.concatenate(parts)
-    inside = whole != NOWHERE
+    inside = whole != NO_OBJECT
     across = whole[:, 1:] != whole[:, :-1]
     inside[:, 1:] &= ~across
     inside[:, :-1] &= ~across
@@ -158,7 +173,7 @@ def _masks(above: np.ndarray | None, numbers: np.ndarray, below: np.ndarray | No
     inside[1:] &= ~along
     inside[:-1] &= ~along
     start = 0 if above is None else len(above)
-    return inside[start : start + len(numbers)].astype(np.uint8)
+    return inside[start : start + len(objects)].astype(np.uint8)
 
 
 def _margins(parts: list[Path]) -> np.ndarray:

@@ -39,8 +39,8 @@ class Sample:
     pixels: np.ndarray  # (S, S, 3) uint8
     labels: np.ndarray  # (S, S) int64, -1 where there is no class
     weights: np.ndarray  # (S, S) float32, 0 … 1
-    # Where more is learnt of regions than their class:
-    regions: np.ndarray | None = None  # (S, S) int64 numbers, -1 in none or where not to be learnt
+    # Where more is learnt of a run folder than classes:
+    objects: np.ndarray | None = None  # (S, S) int64 numbers, -1 in none or where not to be learnt
     vectors: np.ndarray | None = None  # (S / STRIDE, S / STRIDE, D) float32, 0 where not known
 
 
@@ -157,9 +157,10 @@ class Samples:
             return Sample(pixels, ids, shares)
         # What the labels leave out is not learnt.
         regions = np.where(ids >= 0, turned(read.regions, orientation), -1).astype(np.int64)
-        vectors = pair.vectors(self._cells.root)
+        objects, vectors = pair.objects(self._cells.root), pair.vectors(self._cells.root)
+        assert objects is not None  # written with the raster of regions
         shown = None if vectors is None else vectors_at(regions, vectors)
-        return Sample(pixels, ids, shares, regions, shown)
+        return Sample(pixels, ids, shares, np.append(objects, -1)[regions], shown)
 
     def _read(self, index: int, y: int, x: int, side: int) -> "_Square":
         """A square of a pair; what lies beyond the image or out of sight has no class."""

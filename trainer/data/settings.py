@@ -57,9 +57,9 @@ class PseudoSettings:
 
     targets: str = setting(
         "classes",
-        "One or several, with commas: classes; masks (inside a region or on its edge); vectors "
-        "(what the region's embeddings are clustered by); as a control, shuffled in place of "
-        "classes (each region gets the class of a random one).",
+        "One or several, with commas: classes; masks (inside an object of SAM's masks or on its "
+        "edge); vectors (what the region's embeddings are clustered by); as a control, shuffled in "
+        "place of classes (each object gets the class of a random region).",
     )
     margin_weight: bool = setting(
         False, "Weigh pixels by their region's margin, full weight from the median on."
@@ -76,12 +76,12 @@ class PseudoSettings:
 
     @property
     def painted(self) -> str:
-        """Which of them the arrays of labels hold; others are told by numbers of regions."""
+        """Which of them the arrays of labels hold; others are told by numbers of regions and objects."""
         return next(name for name in PAINTED if name in self.names)
 
     @property
     def with_regions(self) -> bool:
-        """Whether numbers of regions are kept beside the labels."""
+        """Whether numbers of regions and objects are kept beside the labels."""
         return len(self.names) > 1
 
 

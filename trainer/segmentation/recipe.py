@@ -81,10 +81,10 @@ class SelfTrainingSettings:
     unlabelled: str | None = setting(
         None,
         "Run folder of images to learn from too: the running average of the model labels them, by "
-        "a vote in each region.",
+        "a vote in each object.",
     )
     confidence: float = setting(
-        0.8, "Least mean probability of a region's class for it to be learnt."
+        0.8, "Least mean probability of an object's class for it to be learnt."
     )
     unlabelled_weight: float = setting(1.0, "Of these labels' loss beside that of the real ones.")
     unlabelled_from: float = setting(

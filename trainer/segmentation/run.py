@@ -216,7 +216,7 @@ def prepared(
 
 
 def _unlabelled_cache(settings: Recipe, where: Path, report: Path) -> Cache | None:
-    """Images and regions of the run folder of --unlabelled."""
+    """Images and objects of the run folder of --unlabelled."""
     found = settings.self_training.unlabelled
     if found is None:
         return None

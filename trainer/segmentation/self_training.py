@@ -1,7 +1,7 @@
 """Self-training: the running average of a model's weights labels images that nobody labelled.
 
 What the average says of single pixels is noisy, and a model that learns its own noise gets no
-better. A region of a run folder is one thing, so all its pixels get the class with the largest
+better. An object of a run folder is one thing, so all its pixels get the class with the largest
 mean probability over it, and it is learnt only where that is large. The average sees a crop as it
 is drawn, the model the same crop with its colours changed further: it learns that they do not
 matter (arXiv 2001.07685; with an average as the teacher 1703.01780).
@@ -24,7 +24,7 @@ GREY = (0.299, 0.587, 0.114)  # of red, green and blue, ITU-R BT.601
 
 @dataclass(frozen=True)
 class Unlabelled:
-    """Crops without labels, with numbers of regions, and how they are labelled."""
+    """Crops without labels, with numbers of objects, and how they are labelled."""
 
     samples: Drawn
     settings: SelfTrainingSettings
@@ -48,33 +48,33 @@ class Unlabelled:
 
     def labelled(self, teacher: nn.Module, batch: Batch, step: int) -> Batch:
         """Crops with the teacher's labels, and with colours that it did not see."""
-        assert batch.regions is not None  # the cache of a run folder was asked for them
+        assert batch.objects is not None  # the cache of a run folder was asked for them
         with torch.no_grad(), self.autocast():
             chances = logits(teacher, batch.pixels).float().softmax(dim=1)
-        labels = voted(chances, batch.regions, self.settings.confidence)
+        labels = voted(chances, batch.objects, self.settings.confidence)
         random = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
         pixels = recoloured(batch.pixels, self.settings.unlabelled_colour, random)
         return replace(batch, pixels=pixels, labels=labels)
 
 
-def voted(chances: Tensor, regions: Tensor, confidence: float) -> Tensor:
-    """The class of each region, (B, S, S) int64, -1 in none and where it is in doubt.
+def voted(chances: Tensor, objects: Tensor, confidence: float) -> Tensor:
+    """The class of each object, (B, S, S) int64, -1 in none and where it is in doubt.
 
-    chances: (B, C, S, S) float32, of the classes. regions: (B, S, S) int64 numbers within each
-    image, -1 in none. confidence: least mean of the chances of the largest class in a region.
+    chances: (B, C, S, S) float32, of the classes. objects: (B, S, S) int64 numbers within each
+    image, -1 in none. confidence: least mean of the chances of the largest class in an object.
     """
     images, classes = chances.shape[:2]
-    # One number for each region of each image.
-    apart = regions + torch.arange(images, device=regions.device)[:, None, None] * (
-        int(regions.max()) + 2
+    # One number for each object of each image.
+    apart = objects + torch.arange(images, device=objects.device)[:, None, None] * (
+        int(objects.max()) + 2
     )
     known, which = apart.unique(return_inverse=True)
     each = chances.permute(0, 2, 3, 1).reshape(-1, classes)
     sums = each.new_zeros(len(known), classes).index_add_(0, which.flatten(), each)
     pixels = which.flatten().bincount(minlength=len(known))
-    best, of_region = (sums / pixels[:, None]).max(dim=1)
-    labels = of_region.masked_fill(best < confidence, -1)[which]
-    return labels.masked_fill(regions < 0, -1)
+    best, of_object = (sums / pixels[:, None]).max(dim=1)
+    labels = of_object.masked_fill(best < confidence, -1)[which]
+    return labels.masked_fill(objects < 0, -1)
 
 
 def recoloured(pixels: Tensor, most: float, random: torch.Generator) -> Tensor:

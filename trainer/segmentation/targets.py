@@ -73,18 +73,18 @@ class Classes:
 
 @dataclass(frozen=True)
 class Masks:
-    """Whether a pixel lies inside a region or on an edge, by cross-entropy."""
+    """Whether a pixel lies inside an object or on its edge, by cross-entropy."""
 
     name: str = "masks"
     channels: int = len(MASKS)
 
     def weights(self, batch: Batch) -> Tensor:
         """See ``Target``: (B, S, S)."""
-        return batch.weights * (_given(batch.regions) >= 0)
+        return batch.weights * (_given(batch.objects) >= 0)
 
     def loss(self, found: Tensor, batch: Batch, weights: Tensor) -> Tensor:
         """See ``Target``."""
-        inside = inside_of(_given(batch.regions))
+        inside = inside_of(_given(batch.objects))
         return weighted_sum(at_size(found, inside.shape), inside, weights)
 
 
@@ -111,20 +111,20 @@ class Vectors:
         return ((1 - F.cosine_similarity(found, wanted, dim=1)) * weights).sum()
 
 
-def inside_of(regions: Tensor) -> Tensor:
-    """Numbers of regions (B, S, S) int64 -> (B, S, S) int64: 1 inside, 0 on an edge, -1 in none.
+def inside_of(objects: Tensor) -> Tensor:
+    """Numbers of objects (B, S, S) int64 -> (B, S, S) int64: 1 inside, 0 on an edge, -1 in none.
 
-    An edge is a pixel beside one of another region, or of none; of what lies beyond the crop
+    An edge is a pixel beside one of another object, or of none; of what lies beyond the crop
     nothing is known.
     """
-    inside = torch.ones_like(regions)
-    across = regions[:, :, 1:] != regions[:, :, :-1]
-    along = regions[:, 1:] != regions[:, :-1]
+    inside = torch.ones_like(objects)
+    across = objects[:, :, 1:] != objects[:, :, :-1]
+    along = objects[:, 1:] != objects[:, :-1]
     inside[:, :, 1:][across] = 0
     inside[:, :, :-1][across] = 0
     inside[:, 1:][along] = 0
     inside[:, :-1][along] = 0
-    return inside.masked_fill(regions < 0, -1)
+    return inside.masked_fill(objects < 0, -1)
 
 
 def targets_of(pseudo: PseudoSettings, cache: Cache, of_class: Tensor) -> list[Target]:

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import teaching
 from made_run import make_run
@@ -118,13 +119,34 @@ def test_controls_leave_out_what_the_label_maps_do(run, tmp_path, control, setti
 
 def test_masks_are_regions_without_their_edges(run, tmp_path):
     cache, labels, _ = decoded(run, tmp_path / "c", targets="masks")
-    assert cache.rules.classes == ("edge", "region")
+    assert cache.rules.classes == ("edge", "object")
     _, plain, _ = decoded(run, tmp_path / "c")
     assert ((labels == 255) == (plain == 255)).all()
     for y, x in np.argwhere(plain != 255):
         around = plain[max(y - 1, 0) : y + 2, x], plain[y, max(x - 1, 0) : x + 2]
         values = set(np.concatenate(around).tolist())
         assert labels[y, x] == (values == {int(plain[y, x])})
+
+
+def with_objects(run, objects):
+    """Give regions the objects that ``objects`` has for their clusters."""
+    (path,) = run.root.glob("regions/part-*.parquet")
+    (classes,) = run.root.glob("clusters/part-*.parquet")
+    clusters = read_table(classes, ["cluster"]).column("cluster").to_numpy()
+    table = read_table(path)
+    new = pa.array(np.array(objects, np.int32)[clusters])
+    write_table(table.set_column(table.column_names.index("object"), "object", new), path)
+
+
+def test_regions_of_one_object_have_no_edge_between_them(run, tmp_path):
+    with_objects(run, [0, 0, 1, -1])
+    _, plain, _ = decoded(run, tmp_path / "c")
+    _, labels, _ = decoded(run, tmp_path / "c", targets="masks")
+    assert (plain[19, :19] == 0).all() and (plain[20, :19] == 1).all()
+    assert (labels[18:22, 1:19] == 1).all()
+    assert (labels[plain == 3] == 0).all()  # of no object
+    _, random, _ = decoded(run, tmp_path / "c", targets="shuffled")
+    assert (random[plain == 0][0] == random[(plain == 0) | (plain == 1)]).all()
 
 
 def test_edges_are_found_across_strips(run, tmp_path, monkeypatch):

@@ -38,7 +38,7 @@ def test_each_target_has_its_channels_and_its_mean(batch):
     found = torch.randn(2, 10, 4, 4, generator=torch.Generator().manual_seed(1))
     weights, whole = totals(targets, batch)
     sums = losses(targets, found, batch, weights)
-    inside = inside_of(batch.regions)
+    inside = inside_of(batch.objects)
     large = F.interpolate(found, size=(16, 16), mode="bilinear")
     expected = [0.0, 0.0, 0.0]
     counted = [0.0, 0.0, 0.0]
