@@ -76,7 +76,7 @@ class PseudoSettings:
 
     @property
     def painted(self) -> str:
-        """Which of them the arrays of labels hold; others are told by numbers of regions and objects."""
+        """Which of them the arrays of labels hold; regions' numbers tell the others."""
         return next(name for name in PAINTED if name in self.names)
 
     @property
