@@ -55,13 +55,13 @@ def _stand_in() -> None:
         sys.modules["torchvision" + part] = module
 
 
-def batched_nms(boxes: Tensor, scores: Tensor, categories: Tensor, iou_threshold: float) -> Tensor:
+def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: float) -> Tensor:
     """As torchvision's: indices of the boxes that stay, by descending score.
 
-    boxes (N, 4), scores (N,), categories (N,): all 0 in SAM. One sweep over all boxes left for each
-    that stays; for a tile's boxes some milliseconds, like torchvision's compiled loop.
+    boxes (N, 4), scores (N,), idxs (N,): categories, all 0 in SAM. One sweep over all boxes left
+    for each that stays; for a tile's boxes some milliseconds, like torchvision's compiled loop.
     """
-    if categories.any():
+    if idxs.any():
         raise ValueError("this stand-in knows one category of boxes; SAM has no more")
     order = scores.sort(descending=True, stable=True).indices.cpu().numpy()
     x0, y0, x1, y1 = boxes.cpu().numpy()[order].T

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 import torch
+from torch import Tensor
 
 from alps.engine.models.checkpoints import load_sam
 from alps.engine.models.convert import convert_model
@@ -35,14 +36,16 @@ def main(work: Path, size: str, seed: int) -> None:
     written = huggingface.LAYOUT.write(Contents(config, state, ModelDefaults()))
     described = dict(written.documents["config.json"])
     described["mask_decoder_config"].pop("layer_norm_eps")  # as their own files are
-    theirs = SamModel(SamConfig.from_dict(described)).eval()
-    theirs.load_state_dict(dict(written.tensors), strict=False)
+    theirs = SamModel.from_pretrained(  # so it draws no weights that others take the place of
+        None, config=SamConfig.from_dict(described), state_dict=dict(written.tensors)
+    ).eval()
     theirs.save_pretrained(work / "theirs")
 
     ours, _ = load_sam(work / "theirs")
     pixels = torch.randn(1, 3, config.image_size, config.image_size)
     points = torch.rand(1, 16, 2) * config.image_size
     embedding = theirs.get_image_embeddings(pixels)
+    tell_distance("embedding", ours.encode(pixels), embedding)
     expected = theirs(
         image_embeddings=embedding,
         input_points=points[:, :, None],
@@ -51,18 +54,19 @@ def main(work: Path, size: str, seed: int) -> None:
     )
     found = ours.decode_points(embedding, points)
     logits = ours.mask_decoder.masks(found.mask_tokens[0], found.image_tokens[0])[:, 1:]
-    for name, mine, other in (
-        ("embedding", ours.encode(pixels), embedding),
-        ("predicted IoU", found.predicted_iou[0, :, 1:], expected.iou_scores[0]),
-        ("logits", logits, expected.pred_masks[0]),
-    ):
-        click.echo(f"{name}: off by {(mine - other).abs().max() / other.abs().max():.1e}")
+    tell_distance("predicted IoU", found.predicted_iou[0, :, 1:], expected.iou_scores[0])
+    tell_distance("logits", logits, expected.pred_masks[0])
     official = convert_model(work / "theirs", work / "official.pth").path
     back, _ = load_sam(convert_model(official, work / "back").path)
     same = all(torch.equal(tensor, back.state_dict()[name]) for name, tensor in state.items())
     click.echo(f"official layout and back: {'the same' if same else 'OTHER'} weights")
     if not same:
         raise SystemExit(1)
+
+
+def tell_distance(name: str, ours: Tensor, theirs: Tensor) -> None:
+    """Print how far ours is from theirs, relative to the largest."""
+    click.echo(f"{name}: off by {(ours - theirs).abs().max() / theirs.abs().max():.1e}")
 
 
 if __name__ == "__main__":

@@ -8,12 +8,13 @@ from contextlib import contextmanager
 from unittest import mock
 
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 MPS = torch.device("mps", 0)
-COPIES = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
+COPIES = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default, torch.Tensor.copy_)
 
 
 class OnMps(torch.Tensor):
@@ -43,6 +44,15 @@ class OnMps(torch.Tensor):
 
     def tolist(self):
         return self.held.tolist()
+
+    def storage(self):
+        return self.held.storage()
+
+    def untyped_storage(self):
+        return self.held.untyped_storage()
+
+    def __reduce_ex__(self, protocol):
+        return self.held.__reduce_ex__(protocol)  # as it is read with map_location="cpu"
 
     @classmethod
     def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
@@ -98,6 +108,8 @@ class Calls(TorchFunctionMode):
                 device, dtype, *_ = torch._C._nn._parse_to(*args[1:], **words)
                 if device is not None and device.type == "mps":
                     return OnMps(args[0].detach().to(dtype or args[0].dtype, copy=True))
+        if function is scaled_dot_product_attention:  # it would look for kernels of the device
+            return carried_out(function, args, kwargs)
         try:
             return function(*args, **kwargs)
         except RuntimeError as error:

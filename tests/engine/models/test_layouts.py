@@ -3,17 +3,22 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from stock_sam import SMALL, stock_sam
+from stock_sam import SMALL, picture, stock_sam
 
+from alps.bench.everything.matching import best_ious
+from alps.bench.proofs.mask_generation import Theirs, our_records
 from alps.engine.base.errors import ModelError
 from alps.engine.cli.models import models
 from alps.engine.models.checkpoints import load_sam, save_sam
 from alps.engine.models.convert import convert_model
 from alps.engine.models.registry import find_model
 from alps.engine.sam import ModelDefaults, Sam
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 DEFAULTS = ModelDefaults(points_per_side=8, pred_iou_thresh=0.5, tile=64, overlap=8)
 
@@ -75,6 +80,31 @@ def test_what_transformers_saved_computes_what_it_computes(pretrained):
     of_file, same = load_sam(folder / "model.safetensors")
     assert (same.sha256, same.name, same.config) == (info.sha256, info.name, info.config)
     assert torch.equal(of_file.image_encoder.pos_embed, ours.image_encoder.pos_embed)
+
+
+def test_masks_are_those_of_the_pipeline_of_transformers(tmp_path):
+    torch.save(stock_sam().state_dict(), tmp_path / "sam.pth")
+    folder = convert_model(tmp_path / "sam.pth", tmp_path / "there").path
+    sam, _ = load_sam(folder)
+    image = picture(61, 90)  # brought to another size on the way in, and back
+    settings = {
+        "points_per_side": 8,
+        "points_per_batch": 20,
+        "stability_score_thresh": 0.2,
+        "stability_score_offset": 0.02,
+        "box_nms_thresh": 0.9,
+    }
+    pipeline = Theirs(folder)
+    found = {}
+    for least in (0.0, 1.0):
+        ours = our_records(sam, image, settings | {"pred_iou_thresh": least})
+        theirs = pipeline.records(image, settings | {"pred_iou_thresh": least})
+        found[least] = len(theirs.counts)
+        assert len(ours.counts) == found[least]
+        assert (best_ious(theirs.counts, ours.counts, image.shape[:2]) > 0.99).all()
+        np.testing.assert_array_equal(ours.boxes, theirs.boxes)
+        np.testing.assert_allclose(ours.scores, theirs.scores, rtol=1e-4)
+    assert found[0.0] > found[1.0] > 0, found
 
 
 def test_shards_and_older_files(pretrained, tmp_path):
