@@ -12,23 +12,29 @@ VIEW := $(VENV)/view
 # that fits a server's driver. 2.13 and 2.14 are what is tested.
 TORCH ?= torch==2.13.0
 
-# Two processes share the tests, a file at a time: what a file's tests share is made once. Threads
-# that wait give their core to the other process.
+# Two processes share the tests, a file at a time: what a file's tests share is made once. Files come
+# in the order that tests/conftest.py gives them. Threads that wait give their core to the other
+# process.
 JOBS ?= 2
-PYTEST := OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+PYTEST := OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $(JOBS) --dist loadfile \
+	--no-loadscope-reorder
 
 ROOMS := engine kernels export trainer bench
 
-.PHONY: demo check test bench docs dist lint style contracts types clean
+.PHONY: demo check test tested bench docs dist lint style contracts types clean
 
 demo: $(VENV)/installed
 	$(BIN)/alps demo demo
 
-check: style contracts types
-	$(PYTEST) -m "not slow"
+# Types are checked on one core, so whatever else there is to do is done beside them.
+check: $(VENV)/installed-dev $(VIEW)/alps
+	$(MAKE) -j 2 style contracts types tested WHICH='-m "not slow"'
 
-test: style contracts types
-	$(PYTEST)
+test: $(VENV)/installed-dev $(VIEW)/alps
+	$(MAKE) -j 2 style contracts types tested
+
+tested:
+	$(PYTEST) $(WHICH)
 
 bench: $(VENV)/installed-dev
 	$(BIN)/python -m pytest bench --benchmark-quiet

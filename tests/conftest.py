@@ -4,6 +4,7 @@ import itertools
 import os
 import signal
 import stat
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +17,10 @@ from hypothesis import settings
 from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
 
-# Several processes share the tests (`make test`). Numba's index of a folder of compiled code is not
-# made for two that write to it at once, so each has a folder of its own.
+# Where several processes share the tests (`make test`), PyTorch has one thread in each of them, and
+# in what they start: there are no more CPUs than processes.
 if "PYTEST_XDIST_WORKER" in os.environ:
-    compiled = Path(__file__).resolve().parents[1] / "kernels" / "__pycache__"
-    compiled = Path(os.environ.get("NUMBA_CACHE_DIR") or compiled)
-    os.environ["NUMBA_CACHE_DIR"] = str(compiled / os.environ["PYTEST_XDIST_WORKER"])
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Without a GPU the CUDA kernels run in Numba's simulator, which must be asked for before numba is
 # imported; nothing above does.
@@ -41,10 +40,16 @@ settings.load_profile("alps")
 
 @pytest.hookimpl(tryfirst=True)  # before what is marked so is left out
 def pytest_collection_modifyitems(items):
-    """An export takes a dozen seconds, so whatever needs one is slow."""
+    """An export takes a dozen seconds, so whatever needs one is slow; files with much come first.
+
+    So no process is still at a long file when the others have none left.
+    """
+    cost = Counter()
     for item in items:
         if "exported_speck" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.slow)
+        cost[item.path] += 3.0 if item.get_closest_marker("slow") else 0.2  # seconds, some
+    items.sort(key=lambda item: -cost[item.path])
 
 
 @pytest.fixture(scope="session")
