@@ -1,8 +1,9 @@
 """Segment and pool: every tile of the plan through everything mode, shard by shard."""
 
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Any, Protocol
 
@@ -28,6 +29,8 @@ from alps.engine.stages.tiles.masks import Batch, TileStages
 from alps.engine.stages.tiles.reading import ReadTile, reading_ahead
 from alps.engine.telemetry.record import recorder
 from alps.engine.workers.protocol import Tell
+
+Made = tuple[dict[str, Any], pa.Table]  # of a tile: its row, and its segments
 
 
 class Keeper(Protocol):
@@ -125,54 +128,85 @@ def segment_shards(
     Yields a shard, and what is doubtful about the sources that were read so far, by its kind.
     """
     plan = Plan.of(folder)
-    channels = generator.runtime.config.embedding_channels
-    work = TileStages(generator, settings.segment, channels)
-    kept = _KeptTiles(folder, plan, again, work.schema)
-    parts = ([t for t in plan.tiles_of(shard) if not kept.has(t.tile_id)] for shard in shards)
-    stages, slots = work.stages(tiles)
-    absences = Absences(archive_root(folder))
-    with (
-        cores_shared_out(),
-        reading_ahead(parts, reading_of(folder, settings), settings.source.tile) as reads,
-        Line(
-            _batches(plan, kept, reads.results, generator.runtime.capacity.images), stages, slots
-        ) as line,
-    ):
-        found = (one for some in line for one in some)
-        for first in found:
-            shard = plan.shard_of(first.tile_id)
-            made = kept.of_shard(shard)
-            tell(len(made))
-            rest = islice(found, len(plan.ids_of(shard)) - len(made) - 1)
-            for one in chain([first], rest):
-                if not one.read.planned.reason:
-                    absences.note(one.read.planned.source, one.read.error)
-                made[one.tile_id] = one.row, one.segments
-                recorder.tile(one.row)
-                tell(1)
-            _commit(folder, shard, [made[tile] for tile in sorted(made)])
-            remove(folder.kept_tiles(shard))
-            recorder.shard()
-            yield shard, dict(reads.doubts)
+    work = Segmenting(folder, plan, generator, settings, again)
+    for ids, made, doubts in work.segment(map(plan.ids_of, shards), tell, tiles):
+        shard = plan.shard_of(ids.start)
+        commit(folder, shard, made)
+        recorder.shard()
+        yield shard, doubts
 
 
-def _batches(
-    plan: Plan, kept: "_KeptTiles", reads: Iterator[ReadTile], size: int
-) -> Iterator[Batch]:
-    """Tiles of each shard that follow each other, ``size`` at a time; known ones stay empty.
+@dataclass(frozen=True)
+class Segmenting:
+    """What tiles are segmented with; arguments as of ``segment_archive``."""
 
-    No tile waits for one of a later shard.
-    """
-    for read in reads:
-        ids = plan.ids_of(plan.shard_of(read.planned.tile_id))
-        own = chain([read], reads)
-        for first in range(ids.start, ids.stop, size):
-            some = range(first, min(first + size, ids.stop))
-            if not all(map(kept.has, some)):
-                yield Batch.of([None if kept.has(tile) else next(own) for tile in some], size)
+    folder: RunFolder
+    plan: Plan
+    generator: MaskGenerator
+    settings: FilledSettings
+    again: Collection[int] = ()
+    # Of shards that are not segmented at once, ascending; they begin where a device's batches do.
+    pieces: Sequence[range] = ()
+
+    def segment(
+        self, ranges: Iterator[range], tell: Tell, tiles: int | None = None
+    ) -> Iterator[tuple[range, list[Made], dict[str, str]]]:
+        """Segment ranges of tiles as they come: whole shards, or ``pieces``.
+
+        Yields a range, what was made of its tiles, in order, and what is doubtful about the sources
+        that were read so far. Other arguments as of ``segment_shards``.
+        """
+        generator, settings = self.generator, self.settings
+        channels = generator.runtime.config.embedding_channels
+        work = TileStages(generator, settings.segment, channels)
+        kept = _KeptTiles(self.folder, self.plan, self.again, work.schema)
+        planned = (self.plan.planned(ids.start, ids.stop) for ids in ranges)
+        parts = ([tile for tile in some if not kept.has(tile.tile_id)] for some in planned)
+        stages, slots = work.stages(tiles)
+        absences = Absences(archive_root(self.folder))
+        reading = reading_of(self.folder, settings)
+        with (
+            cores_shared_out(),
+            reading_ahead(parts, reading, settings.source.tile) as reads,
+            Line(self._batches(kept, reads.results), stages, slots) as line,
+        ):
+            found = (one for some in line for one in some)
+            for first in found:
+                ids = self._range_of(first.tile_id)
+                # Nothing is known of a shard that is in pieces.
+                made = kept.of_shard(self.plan.shard_of(first.tile_id))
+                tell(len(made))
+                for one in chain([first], islice(found, len(ids) - len(made) - 1)):
+                    if not one.read.planned.reason:
+                        absences.note(one.read.planned.source, one.read.error)
+                    made[one.tile_id] = one.row, one.segments
+                    recorder.tile(one.row)
+                    tell(1)
+                yield ids, [made[tile] for tile in sorted(made)], dict(reads.doubts)
+
+    def _batches(self, kept: "_KeptTiles", reads: Iterator[ReadTile]) -> Iterator[Batch]:
+        """Tiles of each range that follow each other, as many as a device takes at once; known ones
+        stay empty.
+
+        No tile waits for one of a later range.
+        """
+        size = self.generator.runtime.capacity.images
+        for read in reads:
+            ids = self._range_of(read.planned.tile_id)
+            own = chain([read], reads)
+            for first in range(ids.start, ids.stop, size):
+                some = range(first, min(first + size, ids.stop))
+                if not all(map(kept.has, some)):
+                    yield Batch.of([None if kept.has(tile) else next(own) for tile in some], size)
+
+    def _range_of(self, tile_id: int) -> range:
+        at = bisect_right(self.pieces, tile_id, key=lambda piece: piece.start) - 1
+        if at >= 0 and tile_id in self.pieces[at]:
+            return self.pieces[at]
+        return self.plan.ids_of(self.plan.shard_of(tile_id))
 
 
-def _commit(folder: RunFolder, shard: int, made: Sequence[tuple[dict[str, Any], pa.Table]]) -> None:
+def commit(folder: RunFolder, shard: int, made: Sequence[Made]) -> None:
     """Write a shard: rows of its tiles and their segments, in order."""
     rows, tables = zip(*made, strict=True)
     began = time.perf_counter()
@@ -182,6 +216,7 @@ def _commit(folder: RunFolder, shard: int, made: Sequence[tuple[dict[str, Any], 
         row["write_seconds"] = each
     # Written last: from here on the shard is done.
     write_table(pa.Table.from_pylist(list(rows), schema=TILE_SCHEMA), folder.shard_tiles(shard))
+    remove(folder.kept_tiles(shard))
 
 
 class _KeptTiles:

@@ -20,11 +20,14 @@ from alps.engine.settings import FilledSettings, RunSettings
 from alps.engine.stages.opening import LoadedModel, RunOptions, prepare_model
 from alps.engine.stages.segment import (
     Keeper,
+    Segmenting,
     carry_out_shards,
+    commit,
     segment_archive,
-    segment_shards,
 )
 from alps.engine.stages.tiles.device import computed_on, known_device, note_device, set_up_as
+from alps.engine.stages.tiles.pieces import Pieces, Result, committed
+from alps.engine.telemetry.record import recorder
 from alps.engine.workers.protocol import Alone, Crew, Tell, nothing_to_tell
 
 
@@ -90,24 +93,34 @@ class LookAtDevice:
 
 @dataclass(frozen=True)
 class SegmentShards:
-    """Shards of a run; results are what is doubtful about the sources that were read so far."""
+    """Shards of a run, the last of them in pieces."""
 
     root: Path
     model: ModelToLoad
     on: ComputedOn
     any_device: bool
     again: frozenset[int]  # as of ``segment_archive``
+    pieces: Pieces
 
-    def run(self, numbers: Iterator[int], tell: Tell) -> Iterator[tuple[int, dict[str, str]]]:
+    def run(self, numbers: Iterator[int], tell: Tell) -> Iterator[tuple[int, Result]]:
         """See ``Job``."""
-        folder = RunFolder(self.root)
+        folder, pieces = RunFolder(self.root), self.pieces
         generator, device = self.model.load()
         set_up_as(self.on, generator.runtime, device, self.any_device, folder)
-        return segment_shards(folder, generator, self.model.settings, numbers, tell, self.again)
+        plan = Plan.of(folder)
+        work = Segmenting(folder, plan, generator, self.model.settings, self.again, pieces.tiles)
+        ranges = (pieces.range_of(plan, number) for number in numbers)
+        for ids, made, doubts in work.segment(ranges, tell):
+            number = pieces.number_of(plan, ids)
+            if number < pieces.first:
+                commit(folder, number, made)
+                made = []
+            recorder.shard()
+            yield number, Result(made, doubts)
 
     def words(self, number: int) -> str:
         """See ``Job``."""
-        ids = Plan.of(RunFolder(self.root)).ids_of(number)
+        ids = self.pieces.range_of(Plan.of(RunFolder(self.root)), number)
         return f"tiles {ids.start} to {ids.stop - 1}"
 
 
@@ -159,7 +172,12 @@ def segment_with(
                 ((_, on),) = crew.carry_out(LookAtDevice(model), [0], nothing_to_tell)
             with alone(folder, options.share):
                 note_device(folder, on)
-        job = SegmentShards(folder.root, model, on, options.any_device, frozenset(again))
-        return crew.carry_out(job, shards, tell)
+        plan = Plan.of(folder)
+        known = {plan.shard_of(tile) for tile in again}
+        known |= {shard for shard in shards[-crew.size :] if folder.kept_tiles(shard).exists()}
+        pieces = Pieces.of_last(plan, shards, crew.size, on.images_at_once, known)
+        job = SegmentShards(folder.root, model, on, options.any_device, frozenset(again), pieces)
+        results = crew.carry_out(job, pieces.numbers(plan, shards), tell)
+        return committed(folder, pieces, results)
 
     return carry_out_shards(folder, carry_out, options.share, keeper, again)
