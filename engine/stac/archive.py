@@ -28,6 +28,7 @@ from alps.engine.stac.documents import Found, is_stac, items_of
 from alps.engine.stac.hrefs import image_at
 from alps.engine.stac.item import asset_value
 from alps.engine.stac.said import said_by
+from alps.engine.stores.address import Address, is_address
 
 NO_ENDING = ".image"  # or the end of an id with dots would be taken for one
 MOST_LETTERS = 120  # of a folder's name
@@ -201,7 +202,7 @@ class _Index:
 
 def _image(found: Found, access: Access, asset: str | None) -> tuple[NamedImage, Said]:
     """The image of an item, or why there is none."""
-    item, place = found.item, f"{found.document}#{found.number}"
+    item, place = found.item, f"{_opened_as(found.document)}#{found.number}"
     name = f"{_part(Path(found.document).stem)}/item {found.number}"
     reason = found.fault
     if item is not None:
@@ -219,6 +220,11 @@ def _image(found: Found, access: Access, asset: str | None) -> tuple[NamedImage,
     where = f"item {item.id if item else found.number} of {found.document}"
     refused = _refused(item.id if item else "", found.address, f"{where}: {reason}")
     return NamedImage(place, name + NO_ENDING), refused
+
+
+def _opened_as(document: str) -> str:
+    """A document as paths of images are kept: those of stores as GDAL has them."""
+    return Address.parse(document).gdal if is_address(document) else document
 
 
 def _refused(item: str, address: str, reason: str) -> Said:

@@ -1,4 +1,4 @@
-"""Items of a file on the disk, in whichever form: alone, in a collection of items, linked to by a
+"""Items of a file, in whichever form: alone, in a collection of items, linked to by a
 catalogue, one a line, or rows of GeoParquet.
 """
 
@@ -6,9 +6,10 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, Any
 
 import pyarrow as pa
@@ -19,6 +20,8 @@ from alps.engine.base.records import BadRecordError, one_line, parse_record, reg
 from alps.engine.stac.hrefs import document_at
 from alps.engine.stac.item import Frame, Item, item_from, parse_item
 from alps.engine.stac.split import parts_of
+from alps.engine.stores.address import Address, is_address
+from alps.engine.stores.client import Bucket
 
 SUFFIXES = (".json", ".geojson", ".jsonl", ".ndjson", ".parquet", ".geoparquet")
 CATALOGUES = ("Catalog", "Collection")
@@ -44,6 +47,8 @@ class Found:
 
 def is_stac(src: str | Path) -> bool:
     """Whether SRC is a file that is read as STAC; whether it can be, is found by reading it."""
+    if is_address(src):
+        return Address.parse(str(src)).name.lower().endswith(SUFFIXES)
     path = os.fspath(src)
     if not os.path.isfile(path):
         return False
@@ -60,14 +65,17 @@ def is_stac(src: str | Path) -> bool:
 def items_of(src: str | Path) -> Iterator[Found]:
     """All items that a file holds or links to, in its order; memory is one of them.
 
-    Documents that it links to are read where they lie in its folder.
+    src: a path, or an address of one document, which is fetched. Documents that a file links to are
+    read where they lie in its folder.
 
-    Raises SourceError where the file is no STAC, or is damaged.
+    Raises SourceError where the file is no STAC, or is damaged, StoreError where it cannot be
+    fetched.
     """
+    if is_address(src):
+        yield from _of_address(Address.parse(str(src)))
+        return
     first = os.path.abspath(src)
-    with _opened(first) as file:
-        head = file.read(len(PARQUET))
-    if head == PARQUET:
+    if _is_parquet(first):
         yield from _of_parquet(first)
         return
     root = os.path.dirname(first)
@@ -94,6 +102,29 @@ def items_of(src: str | Path) -> Iterator[Found]:
                 waiting.append(document_at(path, href, root))
             except SourceError as error:
                 yield Found(path, len(links) - number, fault=str(error))
+
+
+def _of_address(address: Address) -> Iterator[Found]:
+    """The items of a document in a store or on a web server."""
+    with TemporaryDirectory(prefix="alps-") as work:
+        file, links = os.path.join(work, address.name), list[str]()
+        Bucket(address).fetch(address.key, Path(file))
+        try:
+            for found in _of_parquet(file) if _is_parquet(file) else _of_json(file, links):
+                own = str(address) if found.address else ""
+                yield replace(found, document=str(address), address=own)
+        except SourceError as error:
+            raise SourceError(str(error).replace(file, str(address))) from error
+        if links:
+            raise SourceError(
+                f"{printable(str(address))} links to its items, and documents are not fetched one "
+                "by one: save the catalogue as files, or all items in one file, and name that"
+            )
+
+
+def _is_parquet(path: str) -> bool:
+    with _opened(path) as file:
+        return file.read(len(PARQUET)) == PARQUET
 
 
 def _of_json(path: str, links: list[str]) -> Iterator[Found]:

@@ -123,23 +123,35 @@ class Bucket:
         What breaks off, or is less than what was listed, is asked for once more.
         """
         try:
-            return self._download(entry, path)
+            return self._download(entry.key, path, entry)
         except StoreError as error:
             if BROKEN not in str(error):
                 raise
-        return self._download(entry, path)
+        return self._download(entry.key, path, entry)
 
-    def _download(self, entry: Stored, path: Path) -> str:
+    def fetch(self, key: str, path: Path) -> None:
+        """Copy an object that was not listed into a file; where it breaks off, once more."""
+        try:
+            self._download(key, path)
+        except StoreError as error:
+            if BROKEN not in str(error):
+                raise
+            self._download(key, path)
+
+    def _download(self, key: str, path: Path, listed: Stored | None = None) -> str:
         import obstore
 
-        with self._errors(entry.key, "read"):
-            answer = obstore.get(self._store, entry.key)
+        with self._errors(key, "read"):
+            answer = obstore.get(self._store, key)
             with open(path, "wb") as file:
                 for piece in answer.stream(min_chunk_size=8 << 20):
                     file.write(piece)
             size, etag = path.stat().st_size, str(answer.meta["e_tag"] or "")
-            if size != entry.bytes and etag == entry.etag:  # else it is another one by now
-                raise OSError(f"{BROKEN}: {size} of {entry.bytes} bytes came")
+            wanted = int(answer.meta["size"])
+            if listed is not None:  # with another tag it is another one by now
+                wanted = listed.bytes if etag == listed.etag else size
+            if size != wanted:
+                raise OSError(f"{BROKEN}: {size} of {wanted} bytes came")
             return etag
 
     def put(self, key: str, content: Path | bytes) -> str:
