@@ -291,6 +291,22 @@ def test_a_run_on_ray_wants_a_folder_that_nodes_see(tmp_path, monkeypatch):
         pass
 
 
+def test_a_cluster_that_cannot_be_started_is_one_line(monkeypatch):
+    """Ray has no kind of error of its own for that."""
+    ray = pytest.importorskip("ray", reason="needs ray, of the extra `ray`")
+
+    def init(**options):
+        if options["address"] == "auto":
+            raise ConnectionError("none")
+        raise Exception("The current node timed out during startup.\nThis could happen")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(SettingsError, match=r"no Ray cluster answers .*timed out") as caught:
+        connect("ray")
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.slow
 def test_a_cluster_that_does_not_answer(cluster, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
