@@ -22,6 +22,7 @@ from alps.bench.labels.quality import (
     label_by_superpixels,
     table,
 )
+from alps.bench.labels.quality import score as score_maps
 from alps.engine.clusters.fit import ClusterModel
 from alps.engine.images.windows import plan_windows
 from alps.engine.labels.paint import paint_archive
@@ -154,3 +155,18 @@ def test_the_table_has_means_and_each_seed(run, tmp_path):
     text = table(rows, 46)
     assert "| Here | ours | 0.500 | 0.500 |" in text
     assert "| Here | ours | 1 | 0.750 | 0.750 |" in text
+
+
+def test_a_truth_without_boundaries_has_no_f1(tmp_path):
+    """A rim between classes that does not count: nothing is near, nothing is missed."""
+    truth = np.repeat(np.array([0, 255, 1], np.uint8), (9, 2, 9))[None].repeat(20, axis=0)
+    for folder, picture in (("truth", truth), ("labels", (truth > 0).astype(np.uint8))):
+        (tmp_path / folder).mkdir()
+        for number in range(5):
+            Image.fromarray(picture).save(tmp_path / folder / f"val_{number}.png")
+    place = Place(tmp_path, tmp_path / "truth", tmp_path, DATA[2], "tiny", 4)
+    found, same = score_maps(tmp_path / "labels", place)
+    assert found["miou"] == found["apart"] == 1 and np.isnan(found["boundary_f1"])
+    assert "| Here | ours | 1.000 | 1.000 | 1.000 | 1.000 | – | 1.000 |" in table(
+        [("Here", "ours", 0, found, same)], 4
+    )
