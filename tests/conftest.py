@@ -52,6 +52,18 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: -cost[item.path])
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_disks():
+    """Syncing a file only asks whether it is open.
+
+    A small run syncs a hundred times, and waits for the disk each time; but no test cuts the power,
+    and whatever else ends a process leaves what it wrote. ``disk_calls`` sees what is synced, and
+    when.
+    """
+    with mock.patch("os.fsync", os.fstat):
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared_data():
     """The folder of real images beside the repository, read only."""
