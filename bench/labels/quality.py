@@ -194,7 +194,7 @@ def table(rows: list[tuple[str, str, int, dict[str, float], Quality]], clusters:
     lines.append("|---" * 8 + "|")
     for title, name in dict.fromkeys((row[0], row[1]) for row in rows):
         runs = [row[3] for row in rows if row[:2] == (title, name)]
-        means = [np.mean([one[measure] for one in runs]) for measure in MEASURES]
+        means = [float(np.mean([one[measure] for one in runs])) for measure in MEASURES]
         lines.append(f"| {title} | {name} | " + " | ".join(map(_cell, means)) + " |")
     lines += ["", "Seed by seed:", ""]
     lines += ["| images | labels | seed | mIoU | apart | IoU of each class |", "|---" * 6 + "|"]
