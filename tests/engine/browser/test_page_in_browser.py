@@ -99,7 +99,12 @@ def test_classes_are_named_by_the_keyboard_alone(run, serve_page, visit):
     keys.type(MARKUP)
     keys.press("Enter")
     wait_for(page, run, lambda names: names.of_cluster(second).name == MARKUP)
-    assert page.input_value(f"[data-value='{second}'] .name") == MARKUP
+    # The disk has it before the page has heard so and shown the names anew.
+    page.wait_for_function(
+        "([place, name]) => document.querySelector(place)?.value === name",
+        arg=[f"[data-value='{second}'] .name", MARKUP],
+        timeout=PATIENCE_MS,
+    )
     keys.type("water")
     keys.press("Enter")
     names = wait_for(page, run, lambda names: len(names.of_cluster(third).clusters) == 2)
