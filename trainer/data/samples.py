@@ -160,7 +160,7 @@ class Samples:
         objects, vectors = pair.objects(self._cells.root), pair.vectors(self._cells.root)
         assert objects is not None  # written with the raster of regions
         shown = None if vectors is None else vectors_at(regions, vectors)
-        return Sample(pixels, ids, shares, np.append(objects, -1)[regions], shown)
+        return Sample(pixels, ids, shares, objects_at(regions, objects), shown)
 
     def _read(self, index: int, y: int, x: int, side: int) -> "_Square":
         """A square of a pair; what lies beyond the image or out of sight has no class."""
@@ -209,6 +209,16 @@ class _Square:
         labels, weights, regions = rest
         assert labels is not None
         return _Square(pixels, labels, weights, regions)
+
+
+def objects_at(regions: np.ndarray, objects: np.ndarray) -> np.ndarray:
+    """Objects (R,) of the regions with these numbers (S, S): (S, S) int64, -1 in none.
+
+    Only those of the crop are looked up: a large scene has millions, mapped from a file.
+    """
+    found = np.full(regions.shape, -1, np.int64)
+    found[regions >= 0] = objects[regions[regions >= 0]]
+    return found
 
 
 def vectors_at(regions: np.ndarray, vectors: np.ndarray) -> np.ndarray:

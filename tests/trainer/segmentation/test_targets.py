@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from alps.engine.base.errors import SettingsError
 from alps.trainer.data.loader import Batch
-from alps.trainer.data.samples import vectors_at
+from alps.trainer.data.samples import objects_at, vectors_at
 from alps.trainer.data.settings import PseudoSettings, check_pseudo
 from alps.trainer.segmentation.models import build_model, coarse_logits, narrowed, widen_head
 from alps.trainer.segmentation.run import pretrain
@@ -78,6 +78,10 @@ def test_regions_of_a_crop():
     shown = vectors_at(numbers, vectors)  # looked up at rows and columns 2 and 6
     assert (shown == [[[6, 7], [2, 3]], [[6, 7], [2, 3]]]).all()
     assert (vectors_at(np.full((8, 8), -1), vectors) == 0).all()
+    objects = objects_at(numbers, np.array([5, -1, 6, 7], np.int32))
+    assert objects.dtype == np.int64
+    assert (objects[:7, :5] == 7).all() and (objects[:7, 5:] == -1).all() and (objects[7] == -1).all()
+    assert (objects_at(np.full((8, 8), -1), np.empty(0, np.int32)) == -1).all()
 
 
 def test_a_wider_layer_answers_as_before_and_is_cut_off_again():
