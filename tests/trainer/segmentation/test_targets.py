@@ -80,7 +80,8 @@ def test_regions_of_a_crop():
     assert (vectors_at(np.full((8, 8), -1), vectors) == 0).all()
     objects = objects_at(numbers, np.array([5, -1, 6, 7], np.int32))
     assert objects.dtype == np.int64
-    assert (objects[:7, :5] == 7).all() and (objects[:7, 5:] == -1).all() and (objects[7] == -1).all()
+    assert (objects[:7, :5] == 7).all()
+    assert (objects[:7, 5:] == -1).all() and (objects[7] == -1).all()
     assert (objects_at(np.full((8, 8), -1), np.empty(0, np.int32)) == -1).all()
 
 
