@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from alps.bench import machine
-from alps.bench.everything.flops import absorbed_macs, stock_macs
+from alps.bench.everything.flops import FORMS
 from alps.bench.everything.matching import LEVELS, Agreement, agreement
 from alps.bench.everything.options import EverythingOptions
 from alps.bench.everything.sides import (
@@ -145,9 +145,9 @@ class Comparison:
         if isinstance(self.setup.config, Sam2Config):  # its multiply-adds are not counted
             return None
         if result.decoder_form == "stock":
-            macs, counted = stock_macs(self.setup.config), result.tiles
+            counted = result.tiles
         elif (
-            result.decoder_form != "absorbed"
+            result.decoder_form not in FORMS
             or not stock.tiles
             or any(
                 mine.prompted != theirs.prompted or theirs.prompts_left is None
@@ -156,7 +156,8 @@ class Comparison:
         ):
             return None
         else:
-            macs, counted = absorbed_macs(self.setup.config), stock.tiles
+            counted = stock.tiles
+        macs = FORMS[result.decoder_form](self.setup.config)
         work = [macs.of(t.prompted, t.prompts_left or 0, t.masks_left or 0) for t in counted]
         return 2 * sum(work) / len(work) / result.seconds("decode")
 
@@ -224,10 +225,11 @@ def compare(
         AlpsError: a side failed; the tables are printed nevertheless.
     """
     with prepared(images, options, say) as setup:
-        rows = [setup.stock(), setup.job(OURS, OUR_BUILDER, "absorbed")]
+        form = "compiled" if setup.device == "cpu" else "absorbed"
+        rows = [setup.stock(), setup.job(OURS, OUR_BUILDER, form)]
         for variant in variants:
             label = ", ".join([OURS, *(f"{name}={value}" for name, value in variant.items())])
-            rows.append(setup.job(label, OUR_BUILDER, "absorbed", **variant))
+            rows.append(setup.job(label, OUR_BUILDER, form, **variant))
         return run_rows(setup, rows, stock_from=stock_from, target=target, say=say)
 
 

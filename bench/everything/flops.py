@@ -1,10 +1,11 @@
-"""Multiply-adds of SAM's point decoder, as stock computes it and absorbed (1 MAC = 2 FLOP).
+"""Multiply-adds of SAM's point decoder, as stock computes it, absorbed, compiled (1 MAC = 2 FLOP).
 
 Notation as in the decoder's files: P = h·w image tokens, T = 7 tokens of a point prompt (predicted
 IoU, single mask, three masks, the point, its padding), C channels, I = C / 2 channels inside the
 cross attentions, A = T x heads, the columns of an absorbed projection. Only matrix products count.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from alps.engine.sam.config import NetworkConfig
@@ -78,6 +79,26 @@ def absorbed_macs(config: NetworkConfig) -> DecoderMacs:
     )
 
 
+def compiled_macs(config: NetworkConfig) -> DecoderMacs:
+    """The compiled form of it: a head's first token needs no row of its own where the image attends
+    to tokens, and the first transposed convolution meets these rows, the image once a tile."""
+    absorbed = absorbed_macs(config)
+    pixels, _, channels, inner, columns = _sizes(config)
+    layers, heads = config.decoder_depth, config.decoder_heads
+    # Of heads' first tokens: logits, by shared queries in the first layer, and values.
+    spared = pixels * (inner + (layers - 1) * heads * channels + layers * heads * channels)
+    rows = layers * (columns - heads)  # value rows, which meet the convolution's matrix
+    factors = rows + 2 * layers + 1
+    return DecoderMacs(
+        per_tile=absorbed.per_tile + pixels * channels**2,
+        per_prompt=absorbed.per_prompt - spared,
+        per_survivor=absorbed.per_survivor
+        + pixels * (factors - channels) * channels
+        + (rows + layers) * channels**2,
+        per_mask=absorbed.per_mask,
+    )
+
+
 def _sizes(config: NetworkConfig) -> tuple[int, int, int, int, int]:
     channels = config.embedding_channels
     tokens = 2 + config.multimask_outputs + PROMPT_TOKENS  # 2: predicted IoU, the single mask
@@ -111,3 +132,11 @@ def _hypernetwork(config: NetworkConfig) -> int:
 def _mask_product(config: NetworkConfig) -> int:
     """One mask's logits from the upscaled image, 4h x 4w x C / 8."""
     return config.low_resolution_size**2 * (config.embedding_channels // 8)
+
+
+# Of a ``Job``'s decoder, by name.
+FORMS: dict[str, Callable[[NetworkConfig], DecoderMacs]] = {
+    "stock": stock_macs,
+    "absorbed": absorbed_macs,
+    "compiled": compiled_macs,
+}

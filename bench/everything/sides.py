@@ -38,7 +38,7 @@ class Job:
     threads: int = 1
     device: str = "cpu"
     repeat: int = 1  # times that each tile is run; the fastest counts
-    decoder_form: str = ""  # stock or absorbed: how many multiply-adds its decoder takes
+    decoder_form: str = ""  # stock, absorbed or compiled: how many multiply-adds its decoder takes
 
 
 @dataclass

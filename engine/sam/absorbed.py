@@ -14,9 +14,16 @@ Next to T tokens each projection can be absorbed by them, head by head (h, W_h i
 
 What remains for each pixel are products with R = heads x T rows. Predicted IoU needs no mask, so
 upscaling is left for prompts of which a mask is wanted.
+
+The compiled decoder does not even make the last layer's image tokens. With s and m the scale and
+the mean that a norm finds at a pixel, w and b its weight and bias, and a the attention of image to
+tokens with rows v, each layer does X' = s w (X + Σ a v - m) + b: after all layers, X, the same for
+all points, has one factor, and each row one, and a first convolution W meets w W X once an image
+and w W v once a point, some hundred rows where X has 4096.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -28,8 +35,8 @@ from torch.nn import functional as F
 from alps.engine.sam.mask_decoder import Attention, TwoWayBlock
 from alps.engine.sam.model import Network
 from alps.kernels.decoder import two_way
-from alps.kernels.decoder.mask_logits import UpscalingWeights, mask_logits
-from alps.kernels.decoder.two_way import ImageUpdate
+from alps.kernels.decoder.mask_logits import UpscaledImages, UpscalingWeights, mask_logits
+from alps.kernels.decoder.two_way import ImageUpdate, Marks
 
 
 @dataclass
@@ -41,6 +48,8 @@ class SharedImage:
     keys: Tensor  # (H, P, d) of the first layer's tokens → image
     values: Tensor  # (H, P, d) likewise
     queries: Tensor  # (H·d, P) of the first layer's image → tokens
+    # (P, C) the tokens through all norms' weights and the first convolution, if compiled
+    upscaled: Tensor | None = field(default=None, kw_only=True)
 
 
 @dataclass
@@ -48,8 +57,10 @@ class DecodedPoints:
     """What the transformer leaves of N points."""
 
     mask_tokens: Tensor  # (N, M, C), of the M masks that several are asked for
-    image_tokens: Tensor  # (N, P, C)
+    image_tokens: Tensor  # (N, P, C); (N, 0, C) where what makes them is kept instead
     predicted_iou: Tensor  # (N, M)
+    upscaled: Tensor | None = field(default=None, kw_only=True)  # of the image, see there
+    marks: Sequence[Marks] = field(default=(), kw_only=True)  # what each layer did to it
 
 
 class AbsorbedDecoder:
@@ -82,6 +93,7 @@ class AbsorbedDecoder:
             keys=_heads(look.k_proj(placed), look.heads),
             values=_heads(look.v_proj(tokens), look.heads),
             queries=mark.q_proj(placed).T.contiguous(),
+            upscaled=tokens @ self._through_norms[0] if self.compiled else None,
         )
 
     def transform(self, image: SharedImage, xy: Tensor) -> DecodedPoints:
@@ -97,7 +109,7 @@ class AbsorbedDecoder:
         seen = _look_at_shared(
             layers[0].cross_attn_token_to_image, tokens + prompt, image.keys, image.values
         )
-        own = image.tokens[None]
+        own, marks = image.tokens[None], []
         for index, (layer, look) in enumerate(zip(layers, looks, strict=True)):
             tokens = layer.norm2(tokens + seen)
             tokens = layer.norm3(tokens + layer.mlp(tokens))
@@ -109,10 +121,11 @@ class AbsorbedDecoder:
                 tokens = _attend_to_tokens(layers[index + 1], tokens, prompt)
             else:  # only these are read: the IoU token and the tokens of several masks
                 tokens, prompt = tokens[:, self.read], prompt[:, self.read]
-            own, found = self._update_image(
+            own, found, marked = self._update_image(
                 own,
                 image.positions,
                 queries,
+                index + 1 < len(layers),
                 ImageUpdate(
                     tokens=values.shape[1] // mark.heads,
                     logit_rows=rows,
@@ -125,12 +138,15 @@ class AbsorbedDecoder:
                     look_rows=_look_rows(look, tokens + prompt),
                 ),
             )
+            marks += marked
             seen = _seen(look, found)
         tokens = transformer.norm_final_attn(tokens + seen)
         return DecodedPoints(
             mask_tokens=tokens[:, 1:],
             image_tokens=own,
             predicted_iou=self.decoder.iou_prediction_head(tokens[:, 0])[:, 1:],
+            upscaled=image.upscaled,
+            marks=marks,
         )
 
     def masks(self, decoded: DecodedPoints, point: Tensor, output: Tensor) -> Tensor:
@@ -148,7 +164,7 @@ class AbsorbedDecoder:
                 own = output == index
                 hyper[own] = mlp(decoded.mask_tokens[point[own], index])
             logits = mask_logits(
-                decoded.image_tokens.numpy(),
+                self._upscaled(decoded, point.unique_consecutive()),
                 point.numpy(),
                 hyper.numpy(),
                 weights,
@@ -185,27 +201,60 @@ class AbsorbedDecoder:
         places = (patches @ hyper).unflatten(1, (self.side, self.side, 2, 2, 2, 2))
         return places.permute(0, 7, 1, 3, 5, 2, 4, 6).flatten(5, 7).flatten(2, 4)
 
+    def _upscaled(self, decoded: DecodedPoints, points: Tensor) -> UpscaledImages:
+        """Image tokens of some points (U,) behind the first convolution, see there."""
+        assert decoded.upscaled is not None
+        last: Any = self.decoder.transformer.layers[-1]
+        bias = last.norm4.bias @ self._through_norms[-1]
+        rows = [bias.expand(len(points), 1, -1)]
+        for index, mark in reversed(list(enumerate(decoded.marks))):
+            matrix = self._through_norms[index]
+            constant = torch.from_numpy(mark.value_bias)[points]
+            if index:
+                constant = constant + self.decoder.transformer.layers[index - 1].norm4.bias
+            rows += [
+                (constant @ matrix)[:, None],
+                -matrix.sum(0).expand(len(points), 1, -1),
+                torch.from_numpy(mark.value_rows)[points] @ matrix,
+            ]
+        upscaled = decoded.upscaled.numpy()
+        return UpscaledImages(upscaled, torch.cat(rows, dim=1).numpy(), decoded.marks)
+
+    @cached_property
+    def _through_norms(self) -> list[Tensor]:
+        """The first convolution (C, 4 x C1) behind the norms' weights from each layer on; bare."""
+        layers: Any = self.decoder.output_upscaling
+        matrices = [layers[0].weight.permute(0, 2, 3, 1).flatten(1).contiguous().detach()]
+        for layer in reversed(list(self.decoder.transformer.layers)):
+            matrices.append(layer.norm4.weight.detach()[:, None] * matrices[-1])
+        return matrices[::-1]
+
     def _update_image(
         self,
         image: Tensor,
         positions: Tensor,
         queries: Tensor | None,
+        keep: bool,
         update: ImageUpdate[Tensor],
-    ) -> tuple[Tensor, Tensor]:
-        """Image (1 or N, P, C) -> image' (N, P, C) and what was looked for (N, R, C)."""
+    ) -> tuple[Tensor, Tensor, list[Marks]]:
+        """Image (1 or N, P, C) -> image' (N, P, C) and what was looked for (N, R, C).
+
+        The compiled decoder tells what was done, and makes image' only if it is to be kept.
+        """
         if not self.compiled:
-            return update_image(image, positions, queries, update)
+            return *update_image(image, positions, queries, update), []
         arrays: dict[str, Any] = {
             name: np.ascontiguousarray(value.numpy()) if isinstance(value, Tensor) else value
             for name, value in vars(update).items()
         }
-        out, looked = two_way.update_image(
+        out, looked, marks = two_way.update_image(
             image.numpy(),
             positions.numpy(),
             None if queries is None else queries.numpy(),
             ImageUpdate(**arrays),
+            keep=keep,
         )
-        return torch.from_numpy(out), torch.from_numpy(looked)
+        return torch.from_numpy(out), torch.from_numpy(looked), [marks]
 
     def _upscaling_of(self, decoded: DecodedPoints) -> UpscalingWeights[Any]:
         """The upscaling that these points' image takes; the same for all where nothing skips."""

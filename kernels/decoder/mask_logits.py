@@ -5,11 +5,17 @@ mask, by products of matrices. Only prompts of which a mask is wanted are given,
 wanted masks. The reference is ``MaskDecoder.masks``, in PyTorch; here is the CPU's version, in
 Numba with BLAS for the products.
 
-Bytes moved: P x C x 4 read a prompt, and 3 P x C x 4 that all share where features of the image
-skip the decoder; 16 P x 4 written a mask; in between under 1 MB a block of pixels, in cache. Work:
-P x (C² + C² / 2) multiply-adds a prompt, 2 P C more a mask.
+A prompt's image tokens are not read, nor need they exist: the transformer made them of the image
+that all prompts share and of K rows, by sums and norms (``two_way.Marks``), and the convolution,
+linear as it is, meets these instead, the image once for all prompts.
+
+Bytes moved: P x K x 4 read a prompt, P x C x 4 that all share, and 3 P x C x 4 more where features
+of the image skip the decoder; 16 P x 4 written a mask; in between 0.3 MB a block of pixels, in
+cache. Work: P x (K C + C² / 2) multiply-adds a prompt, 2 P C more a mask; K is 101 in the official
+models, C 256.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Generic
 
@@ -19,10 +25,11 @@ from alps.kernels.base.blas import one_blas_thread
 from alps.kernels.base.compiled import njit
 from alps.kernels.base.math import FAST, gelu
 from alps.kernels.base.threads import spread
-from alps.kernels.decoder.two_way import Array
+from alps.kernels.decoder.two_way import Array, Marks
 
-# Image tokens whose patches are alive at once in a thread: their last layer takes 256 KB.
-BLOCK = 128
+# Values behind the first convolution alive at once in a thread: 32 pixels of 256 are 32 KB, of the
+# second twice as much. As in ``two_way``, OpenBLAS does not pack products of so few.
+BLOCK = 1 << 13
 
 
 @dataclass(frozen=True)
@@ -42,8 +49,22 @@ class UpscalingWeights(Generic[Array]):
     second_bias: Array  # (4 x C2,) or (4 P, 4 x C2), the four places of a token one after the other
 
 
+@dataclass(frozen=True)
+class UpscaledImages:
+    """Image tokens of U of N prompts behind the first convolution, but for its bias.
+
+    (product of all norms' scales) x ``shared`` + Σ_k factor_k row_k, with K factors a pixel: 1,
+    and for each layer, the last one first, the product s of its norm's scale and of later ones, s
+    times its norm's mean, and s times its weights.
+    """
+
+    shared: np.ndarray  # (P, 4 x C1) float32, of the image before it met a prompt
+    rows: np.ndarray  # (U, K, 4 x C1) float32
+    marks: Sequence[Marks]  # of N prompts, by layer
+
+
 def mask_logits(
-    image: np.ndarray,
+    images: UpscaledImages,
     prompt: np.ndarray,
     hyper: np.ndarray,
     weights: UpscalingWeights[np.ndarray],
@@ -52,8 +73,8 @@ def mask_logits(
     """Upscale image tokens fourfold and multiply them with masks' hypernetwork vectors.
 
     Args:
-        image: (N, P, C) float32
-        prompt: (M,) int64 ascending, whose image each mask is made from.
+        images: of U prompts, those that masks are made from.
+        prompt: (M,) int64 ascending, of N, whose image each mask is made from.
         hyper: (M, C2) float32
         weights: of the two convolutions.
         grid: (h, w), h x w = P.
@@ -71,10 +92,13 @@ def mask_logits(
         for i in range(first, last):
             masks = slice(bounds[i], bounds[i + 1])
             _mask_logits(
-                image[present[i]],
+                images.shared,
+                images.rows[i],
+                tuple(layer.weights[present[i]] for layer in images.marks),
+                tuple(layer.means[present[i]] for layer in images.marks),
+                tuple(layer.scales[present[i]] for layer in images.marks),
                 hyper[masks],
                 width,
-                weights.first,
                 first_bias,
                 weights.norm_weight,
                 weights.norm_bias,
@@ -91,10 +115,13 @@ def mask_logits(
 
 @njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
 def _mask_logits(
-    image: np.ndarray,
+    shared: np.ndarray,
+    rows: np.ndarray,
+    weights: tuple[np.ndarray, ...],
+    means: tuple[np.ndarray, ...],
+    scales: tuple[np.ndarray, ...],
     hyper: np.ndarray,
     width: int,
-    first: np.ndarray,
     first_bias: np.ndarray,
     norm_weight: np.ndarray,
     norm_bias: np.ndarray,
@@ -103,23 +130,31 @@ def _mask_logits(
     second_bias: np.ndarray,
     out: np.ndarray,
 ) -> None:
-    """One prompt: image (P, C), hyper (m, C2) -> out (m, 4h, 4w), some rows of the grid a time.
+    """One prompt -> out (m, 4h, 4w), a block of pixels a time.
 
     Biases have a row, or one for each cell.
     """
-    pixels = len(image)
+    pixels = len(shared)
     c1, c2 = len(norm_weight), hyper.shape[1]
     masks = len(hyper)
-    per_block = max(1, BLOCK // width) * width
-    for start in range(0, pixels, per_block):
-        stop = min(pixels, start + per_block)
-        count = stop - start
-        fine = np.dot(image[start:stop], first).reshape(4 * count, c1)
+    at_once = max(1, BLOCK // (4 * c1))
+    factors = np.empty((len(rows), at_once), np.float32)
+    scale = np.empty(at_once, np.float32)
+    for start in range(0, pixels, at_once):
+        count = min(pixels, start + at_once) - start
+        if count < at_once:
+            factors = np.empty((len(rows), count), np.float32)
+            scale = np.empty(count, np.float32)
+        _factors(weights, means, scales, start, scale, factors)
+        fine = np.dot(factors.T, rows).reshape(4 * count, c1)
         for i in range(4 * count):
-            bias = first_bias[start + i // 4 if len(first_bias) > 1 else 0]
+            cell, place = start + i // 4, i % 4 * c1
+            bias = first_bias[cell if len(first_bias) > 1 else 0]
             _norm_and_gelu(
                 fine[i],
-                bias[(i % 4) * c1 : (i % 4 + 1) * c1],
+                shared[cell, place : place + c1],
+                scale[i // 4],
+                bias[place : place + c1],
                 norm_weight,
                 norm_bias,
                 epsilon,
@@ -142,14 +177,50 @@ def _mask_logits(
 
 
 @njit(nogil=True, forceinline=True, fastmath=FAST, error_model="numpy")
-def _norm_and_gelu(
-    values: np.ndarray, bias: np.ndarray, weight: np.ndarray, shift: np.ndarray, epsilon: np.float32
+def _factors(
+    weights: tuple[np.ndarray, ...],
+    means: tuple[np.ndarray, ...],
+    scales: tuple[np.ndarray, ...],
+    start: int,
+    scale: np.ndarray,
+    factors: np.ndarray,
 ) -> None:
-    """In place on a vector: add the bias, layer norm, GELU."""
+    """Fill ``factors`` (K, n) of pixels from ``start`` on, and the product of scales (n,)."""
+    count = len(scale)
+    scale[:] = 1
+    factors[0] = scale
+    k = 1
+    for back in range(len(weights)):
+        layer = len(weights) - 1 - back
+        mean, own = means[layer][start : start + count], scales[layer][start : start + count]
+        once, of_mean = factors[k], factors[k + 1]
+        for i in range(count):
+            scale[i] *= own[i]
+            once[i] = scale[i]
+            of_mean[i] = scale[i] * mean[i]
+        k += 2
+        for r in range(len(weights[layer])):
+            weight, factor = weights[layer][r, start : start + count], factors[k]
+            for i in range(count):
+                factor[i] = weight[i] * scale[i]
+            k += 1
+
+
+@njit(nogil=True, forceinline=True, fastmath=FAST, error_model="numpy")
+def _norm_and_gelu(
+    values: np.ndarray,
+    shared: np.ndarray,
+    scale: np.float32,
+    bias: np.ndarray,
+    weight: np.ndarray,
+    shift: np.ndarray,
+    epsilon: np.float32,
+) -> None:
+    """In place on a vector: add what is shared, scaled, and the bias, layer norm, GELU."""
     channels = len(values)
     mean = np.float32(0.0)
     for c in range(channels):
-        values[c] += bias[c]
+        values[c] += shared[c] * scale + bias[c]
         mean += values[c]
     mean /= np.float32(channels)
     variance = np.float32(0.0)

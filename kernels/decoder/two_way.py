@@ -6,8 +6,12 @@ never a projection of their own width. ``alps.engine.sam.absorbed`` derives and 
 its ``update_image`` is the reference, in PyTorch, and what a GPU runs. Here is the CPU's version,
 in Numba with BLAS for the products.
 
-Bytes moved: N x P x C x 4 read and as many written; all else of a block of pixels stays in cache.
-Work: N x P x R x (d + 3 C) multiply-adds with shared queries of heads of d, else N x P x R x 4 C.
+Softmax over a head's tokens does not see a constant and adds up to 1, so all else is told against
+each head's first token, which then needs no row: R' = heads x (T - 1) rows remain.
+
+Bytes moved: N x P x C x 4 read and as many written where the image is kept, N x P x R' x 4 written
+of weights; all else of a block of pixels stays in cache. Work: N x P x (R' x (d + C) + L x 2 C)
+multiply-adds with shared queries of heads of d, else N x P x (R' x 2 C + L x 2 C).
 """
 
 from dataclasses import dataclass
@@ -20,9 +24,11 @@ from alps.kernels.base.compiled import njit
 from alps.kernels.base.math import FAST, exp, online_softmax
 from alps.kernels.base.threads import spread
 
-# Pixels whose intermediate values are alive at once in a thread: at C = 256 a block is 128 KB, and
-# the handful of blocks in use stays within a core's second-level cache.
-BLOCK = 128
+# Values of image tokens alive at once in a thread: 64 pixels of 256 channels are 64 KB, and the
+# handful of blocks in use stays within half a megabyte, what a core's second-level cache holds at
+# least. Products of so few rows and columns OpenBLAS computes without packing them first, where it
+# has such kernels (AVX-512): a quarter faster than those of 128 pixels.
+BLOCK = 1 << 14
 
 Array = TypeVar("Array")  # of NumPy here, of PyTorch in the reference
 
@@ -47,31 +53,59 @@ class ImageUpdate(Generic[Array]):
     look_rows: Array  # (N, L, C), scaled; what tokens look for in the updated image
 
 
+@dataclass(frozen=True)
+class Marks:
+    """What an update did to the image tokens of N prompts, in fewer numbers than these have.
+
+    A pixel's tokens became (image + Σ_r weight_r value_r + bias - mean) x scale x norm weight +
+    norm bias.
+    """
+
+    weights: np.ndarray  # (N, R', P) float32, of each head's tokens but the first
+    means: np.ndarray  # (N, P) float32
+    scales: np.ndarray  # (N, P) float32
+    value_rows: np.ndarray  # (N, R', C) float32, against each head's first
+    value_bias: np.ndarray  # (N, C) float32, with what is told against
+
+
 def update_image(
     image: np.ndarray,
     positions: np.ndarray,
     queries: np.ndarray | None,
     update: ImageUpdate[np.ndarray],
-) -> tuple[np.ndarray, np.ndarray]:
+    *,
+    keep: bool = True,
+) -> tuple[np.ndarray, np.ndarray, Marks]:
     """Let image tokens attend to a prompt's tokens, and these to the image that results.
 
     Args:
-        image: (1, P, C) or (N, P, C) float32, shared by all prompts or each its own; in the
-            latter case it is overwritten with the result.
+        image: (1, P, C) or (N, P, C) float32, shared by all prompts or each its own.
         positions: (P, C) float32, added where image tokens serve as queries or keys.
         queries: (heads x d, P) float32 shared queries; None where they are image + positions.
         update: rows of the prompts.
+        keep: whether image' is asked for; ``Marks`` tell what it takes to make it.
 
     Returns:
-        image' (N, P, C) = layer norm of image + attention, and (N, L, C): for each row the mean
-        of image' weighted by softmax over pixels of ``look_rows`` · (image' + positions).
+        image' (N, P, C) = layer norm of image + attention, or no pixels of it, (N, 0, C);
+        (N, L, C): for each row the mean of image' weighted by softmax over pixels of ``look_rows``
+        · (image' + positions); and what was done.
     """
     prompts, pixels = len(update.logit_rows), positions.shape[0]
     looks, channels = update.look_rows.shape[1:]
-    own = len(image) == prompts and queries is None
-    out = image if own else np.empty((prompts, pixels, channels), np.float32)
+    out = np.empty((prompts, pixels if keep else 0, channels), np.float32)
     looked = np.empty((prompts, looks, channels), np.float32)
     shared = np.zeros((0, 0), np.float32) if queries is None else queries
+    logit_rows, _ = _against_first(update.logit_rows, update.tokens)
+    logit_bias, _ = _against_first(update.logit_bias[..., None], update.tokens)
+    value_rows, value_bias = _against_first(update.value_rows, update.tokens)
+    value_bias += update.value_bias
+    marks = Marks(
+        np.empty((prompts, logit_rows.shape[1], pixels), np.float32),
+        np.empty((prompts, pixels), np.float32),
+        np.empty((prompts, pixels), np.float32),
+        value_rows,
+        value_bias,
+    )
 
     def some(first: int, last: int) -> None:
         for n in range(first, last):
@@ -79,22 +113,33 @@ def update_image(
                 image[n if len(image) > 1 else 0],
                 positions,
                 shared,
-                update.tokens,
-                update.logit_rows[n],
-                update.logit_bias[n],
-                update.value_rows[n],
-                update.value_bias,
+                update.tokens - 1,
+                logit_rows[n],
+                logit_bias[n, :, 0],
+                value_rows[n],
+                value_bias[n],
                 update.norm_weight,
                 update.norm_bias,
                 np.float32(update.norm_epsilon),
                 update.look_rows[n],
                 out[n],
                 looked[n],
+                marks.weights[n],
+                marks.means[n],
+                marks.scales[n],
             )
 
     with one_blas_thread():
         spread(some, prompts)
-    return out, looked
+    return out, looked, marks
+
+
+def _against_first(rows: np.ndarray, tokens: int) -> tuple[np.ndarray, np.ndarray]:
+    """(N, heads x T, c) -> (N, heads x (T - 1), c), less each head's first, and the firsts' sum."""
+    by_head = rows.reshape(len(rows), -1, tokens, rows.shape[-1])
+    first = by_head[:, :, :1]
+    others = (by_head[:, :, 1:] - first).reshape(len(rows), -1, rows.shape[-1])
+    return others, first.sum((1, 2), dtype=np.float32)
 
 
 @njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
@@ -102,7 +147,7 @@ def _update_image(
     image: np.ndarray,
     positions: np.ndarray,
     queries: np.ndarray,
-    tokens: int,
+    others: int,
     logit_rows: np.ndarray,
     logit_bias: np.ndarray,
     value_rows: np.ndarray,
@@ -113,37 +158,45 @@ def _update_image(
     look_rows: np.ndarray,
     out: np.ndarray,
     looked: np.ndarray,
+    weights: np.ndarray,
+    means: np.ndarray,
+    scales: np.ndarray,
 ) -> None:
+    """One prompt; ``others`` tokens a head beside its first. ``out`` has no rows if not asked."""
     pixels, channels = image.shape
     rows, looks = len(logit_rows), len(look_rows)
-    logits = np.empty((rows, BLOCK), np.float32)
-    interest = np.empty((looks, BLOCK), np.float32)
-    placed = np.empty((BLOCK, channels), np.float32)
-    updated = np.empty((BLOCK, channels), np.float32)
+    at_once = max(1, BLOCK // channels)
+    logits = np.empty((rows, at_once), np.float32)
+    interest = np.empty((looks, at_once), np.float32)
+    placed = np.empty((at_once, channels), np.float32)
+    updated = np.empty((0 if len(out) else at_once, channels), np.float32)
     summed = np.empty((looks, channels), np.float32)
     top = np.full(looks, -np.inf, np.float32)  # of each row's interest so far
     total = np.zeros(looks, np.float32)
     looked[:] = 0
-    for start in range(0, pixels, BLOCK):
-        stop = min(pixels, start + BLOCK)
+    for start in range(0, pixels, at_once):
+        stop = min(pixels, start + at_once)
         count = stop - start
-        if count < BLOCK:
+        if count < at_once:
             logits = np.empty((rows, count), np.float32)
             interest = np.empty((looks, count), np.float32)
             placed = np.empty((count, channels), np.float32)
-            updated = np.empty((count, channels), np.float32)
+            updated = np.empty((0 if len(out) else count, channels), np.float32)
+        if len(out):
+            updated = out[start:stop]
         source = image[start:stop]
         if len(queries):
-            _logits_by_head(logit_rows, tokens, queries, start, logits)
+            _logits_by_head(logit_rows, others, queries, start, logits)
         else:
             for i in range(count):
                 for c in range(channels):
                     placed[i, c] = source[i, c] + positions[start + i, c]
             np.dot(logit_rows, placed.T, logits)
-        _softmax_over_tokens(logits, logit_bias, tokens)
+        _softmax_over_tokens(logits, logit_bias, others)
+        weights[:, start:stop] = logits
         np.dot(logits.T, value_rows, updated)
         for i in range(count):
-            _add_and_norm(
+            means[start + i], scales[start + i] = _add_and_norm(
                 source[i],
                 updated[i],
                 value_bias,
@@ -151,12 +204,11 @@ def _update_image(
                 norm_bias,
                 epsilon,
                 positions[start + i],
-                out[start + i],
                 placed[i],
             )
         np.dot(look_rows, placed.T, interest)
         online_softmax(interest, top, total, looked)
-        np.dot(interest, out[start:stop], summed)
+        np.dot(interest, updated, summed)
         for r in range(looks):
             for c in range(channels):
                 looked[r, c] += summed[r, c]
@@ -168,7 +220,7 @@ def _update_image(
 
 @njit(nogil=True, forceinline=True, fastmath=FAST, error_model="numpy")
 def _logits_by_head(
-    keys: np.ndarray, tokens: int, queries: np.ndarray, start: int, logits: np.ndarray
+    keys: np.ndarray, others: int, queries: np.ndarray, start: int, logits: np.ndarray
 ) -> None:
     """Each row's key (d,) times its head's queries: too thin a product for BLAS."""
     rows, count = logits.shape
@@ -176,7 +228,7 @@ def _logits_by_head(
     for r in range(rows):
         row = logits[r]
         row[:] = np.float32(0.0)
-        first = r // tokens * width
+        first = r // others * width
         for c in range(0, width - 3, 4):  # four channels for each store
             a, b, d, e = keys[r, c], keys[r, c + 1], keys[r, c + 2], keys[r, c + 3]
             # Slices, so that no index can be negative: the check would keep loops from vectors.
@@ -193,21 +245,22 @@ def _logits_by_head(
 
 
 @njit(nogil=True, forceinline=True, fastmath=FAST, error_model="numpy")
-def _softmax_over_tokens(logits: np.ndarray, bias: np.ndarray, tokens: int) -> None:
-    """In place, over each group of ``tokens`` rows, for every column."""
+def _softmax_over_tokens(logits: np.ndarray, bias: np.ndarray, others: int) -> None:
+    """In place, over each group of ``others`` rows and one more of zeros, for every column."""
     rows, count = logits.shape
     top = np.empty(count, np.float32)
     total = np.empty(count, np.float32)
-    for first in range(0, rows, tokens):
-        top[:] = np.float32(-3e38)
-        for r in range(first, first + tokens):
+    for first in range(0, rows, others):
+        top[:] = 0
+        for r in range(first, first + others):
             row, b = logits[r], bias[r]
             for i in range(count):
                 value = row[i] + b
                 row[i] = value
                 top[i] = max(top[i], value)
-        total[:] = 0
-        for r in range(first, first + tokens):
+        for i in range(count):
+            total[i] = exp(-top[i])
+        for r in range(first, first + others):
             row = logits[r]
             for i in range(count):
                 e = exp(row[i] - top[i])
@@ -215,7 +268,7 @@ def _softmax_over_tokens(logits: np.ndarray, bias: np.ndarray, tokens: int) -> N
                 total[i] += e
         for i in range(count):
             total[i] = np.float32(1.0) / total[i]
-        for r in range(first, first + tokens):
+        for r in range(first, first + others):
             row = logits[r]
             for i in range(count):
                 row[i] *= total[i]
@@ -230,23 +283,26 @@ def _add_and_norm(
     shift: np.ndarray,
     epsilon: np.float32,
     position: np.ndarray,
-    out: np.ndarray,
     placed: np.ndarray,
-) -> None:
-    """out = layer norm of source + update + bias, placed = out + position; vectors of C."""
+) -> tuple[np.float32, np.float32]:
+    """update = layer norm of source + update + bias, placed = update + position; vectors of C.
+
+    Returns what was taken away, the mean, and what the rest was multiplied by.
+    """
     channels = len(source)
     mean = np.float32(0.0)
     for c in range(channels):
         value = source[c] + update[c] + bias[c]
-        out[c] = value
+        update[c] = value
         mean += value
     mean /= np.float32(channels)
     variance = np.float32(0.0)
     for c in range(channels):
-        difference = out[c] - mean
+        difference = update[c] - mean
         variance += difference * difference
     scale = np.float32(1.0) / np.sqrt(variance / np.float32(channels) + epsilon)
     for c in range(channels):
-        value = (out[c] - mean) * scale * weight[c] + shift[c]
-        out[c] = value
+        value = (update[c] - mean) * scale * weight[c] + shift[c]
+        update[c] = value
         placed[c] = value + position[c]
+    return mean, scale

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from alps.bench import machine
 from alps.bench.everything import sides
-from alps.bench.everything.flops import absorbed_macs, stock_macs
+from alps.bench.everything.flops import absorbed_macs, compiled_macs, stock_macs
 from alps.bench.everything.matching import Agreement, agreement, best_ious
 from alps.bench.kernels.conftest import table
 from alps.engine.sam.absorbed import AbsorbedDecoder
@@ -84,6 +84,13 @@ def test_multiply_adds_of_vit_b_by_hand():
     assert ours.per_prompt == pytest.approx(0.39e9, rel=0.02)
     every = ours.per_tile + 1024 * ours.per_prompt + 512 * ours.per_survivor + 900 * ours.per_mask
     assert ours.of(1024, 512, 900) == every == pytest.approx(0.61e12, rel=0.01)
+
+    compiled = compiled_macs(VIT_B)
+    firsts = 16 + 3 * 256  # of a head's first token: two layers' logits, two layers' values
+    assert ours.per_prompt - compiled.per_prompt == 8 * firsts * 4096
+    through = 101 * 4096 * 256 + 98 * 256 * 256  # 96 rows of two layers, their norms', and 1
+    assert compiled.per_survivor == through + upscaling - 4096 * 256 * 256
+    assert compiled.per_tile == ours.per_tile + 4096 * 256 * 256
 
 
 def flops_of(work):

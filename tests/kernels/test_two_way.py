@@ -6,8 +6,8 @@ import torch
 
 from alps.engine.sam.absorbed import update_image as update_in_torch
 from alps.kernels.base.math import exp, gelu
-from alps.kernels.decoder.mask_logits import UpscalingWeights, mask_logits
-from alps.kernels.decoder.two_way import BLOCK, ImageUpdate, update_image
+from alps.kernels.decoder.mask_logits import UpscaledImages, UpscalingWeights, mask_logits
+from alps.kernels.decoder.two_way import BLOCK, ImageUpdate, Marks, update_image
 
 
 def normal(rng, *shape, scale=1.0):
@@ -59,7 +59,7 @@ def by_definition(image, positions, queries, update):
 
 
 # pixels beyond a block, within one, exactly one, a single pixel
-SIZES = [(2 * BLOCK + 37, 32), (64, 48), (BLOCK, 16), (1, 8)]
+SIZES = [(2 * (BLOCK // 128) + 37, 128), (64, 48), (BLOCK // 256, 256), (1, 8)]
 
 
 # channels of a head: as many as go into one store, more, and none where queries are not shared
@@ -86,12 +86,24 @@ def test_update_is_what_it_is_defined_as(pixels, channels, width):
         as_tensors,
     )
     before = image.copy()
-    got = update_image(image, positions, queries, update)
+    *got, marks = update_image(image, positions, queries, update)
     for mine, theirs, true in zip(got, reference, expected, strict=True):
         assert mine.shape == true.shape and mine.dtype == np.float32
         error, usual = abs(mine - true).max(), abs(theirs.numpy() - true).max()
         assert error <= 2 * usual + 2e-6
-    assert np.array_equal(image, before) == shared  # its own image is updated in place
+    assert np.array_equal(image, before)
+    np.testing.assert_allclose(made_of(image, update, marks), expected[0], rtol=1e-4, atol=1e-5)
+    none, looked, same = update_image(image, positions, queries, update, keep=False)
+    assert none.shape == (3, 0, channels) and np.array_equal(looked, got[1])
+    for name, value in vars(marks).items():
+        assert np.array_equal(getattr(same, name), value)
+
+
+def made_of(image, update, marks):
+    """The image that an update left, from what it told of itself."""
+    new = image + marks.weights.transpose(0, 2, 1) @ marks.value_rows + marks.value_bias[:, None]
+    new = (new - marks.means[:, :, None]) * marks.scales[:, :, None]
+    return new * update.norm_weight + update.norm_bias
 
 
 def test_extreme_logits_overflow_nowhere():
@@ -99,44 +111,89 @@ def test_extreme_logits_overflow_nowhere():
     update = update_of(rng, 2, heads=2, tokens=3, channels=16, queried=16, scale=60.0)
     image, positions = normal(rng, 2, 300, 16), normal(rng, 300, 16)
     expected = by_definition(image, positions, None, update)
-    for mine, true in zip(update_image(image, positions, None, update), expected, strict=True):
+    got = update_image(image, positions, None, update)[:2]
+    for mine, true in zip(got, expected, strict=True):
         np.testing.assert_allclose(mine, true, atol=2e-3)
 
 
+@pytest.mark.parametrize("per_cell", [False, True])
 @pytest.mark.parametrize("grid", [(6, 6), (1, 1), (5, 9), (3, 300)])
-def test_mask_logits_are_the_networks_layers(grid):
+def test_mask_logits_are_the_networks_layers(grid, per_cell):
     height, width = grid
-    rng, channels = np.random.default_rng(width), 16
+    pixels, channels, count = height * width, 16, 5
+    rng = np.random.default_rng(width)
     torch.manual_seed(0)
     first = torch.nn.ConvTranspose2d(channels, channels // 4, 2, stride=2)
     norm = torch.nn.LayerNorm(channels // 4, eps=1e-6)
     second = torch.nn.ConvTranspose2d(channels // 4, channels // 8, 2, stride=2)
     torch.nn.init.normal_(norm.weight)
     torch.nn.init.normal_(norm.bias)
-    image = normal(rng, 4, height * width, channels)
-    prompt, hyper = np.array([0, 0, 2, 3, 3, 3]), normal(rng, 6, channels // 8)
+
+    # Three points' image tokens as two layers of a transformer make them.
+    shared = normal(rng, pixels, channels)
+    marks = [
+        Marks(
+            normal(rng, 3, count, pixels),
+            normal(rng, 3, pixels),
+            normal(rng, 3, pixels) ** 2,
+            normal(rng, 3, count, channels),
+            normal(rng, 3, channels),
+        )
+        for _ in range(2)
+    ]
+    norms = [(normal(rng, channels), normal(rng, channels)) for _ in range(2)]
+    image = shared.astype(np.float64)[None]
+    for layer, (weight, bias) in zip(marks, norms, strict=True):
+        image = image + layer.weights.transpose(0, 2, 1) @ layer.value_rows
+        image = image + layer.value_bias[:, None] - layer.means[:, :, None]
+        image = image * layer.scales[:, :, None] * weight + bias
+
+    skipped = normal(rng, *grid, 4, channels // 4) * per_cell
     with torch.inference_mode():
-        x = torch.from_numpy(image).transpose(1, 2).unflatten(2, grid)
-        x = torch.nn.functional.gelu(norm(first(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
+        x = torch.from_numpy(image.astype(np.float32)).transpose(1, 2).unflatten(2, grid)
+        x = first(x) + placed(skipped, 2)
+        x = torch.nn.functional.gelu(norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
         x = torch.nn.functional.gelu(second(x)).numpy()
+    prompt, hyper = np.array([0, 0, 2, 2, 2, 2]), normal(rng, 6, channels // 8)
     expected = np.einsum("mc,mchw->mhw", hyper, x[prompt])
 
     def matrix(conv):
         return conv.weight.detach().permute(0, 2, 3, 1).flatten(1).contiguous().numpy()
 
+    through, rows = matrix(first), [np.tile(norms[1][1] @ matrix(first), (3, 1, 1))]
+    for index in (1, 0):
+        through = norms[index][0][:, None] * through
+        constant = marks[index].value_bias + (norms[0][1] if index else 0)
+        rows += [
+            (constant @ through)[:, None],
+            np.tile(-through.sum(0), (3, 1, 1)),
+            marks[index].value_rows @ through,
+        ]
+    rows = np.concatenate(rows, 1)[[0, 2]]  # of one of three points no mask is wanted
+    images = UpscaledImages(shared @ through, np.ascontiguousarray(rows), marks)
+    first_bias = first.bias.detach().repeat(4).numpy()
+    if per_cell:
+        first_bias = first_bias + skipped.reshape(pixels, channels)
     weights = UpscalingWeights(
         matrix(first),
-        first.bias.detach().repeat(4).numpy(),
+        first_bias,
         norm.weight.detach().numpy(),
         norm.bias.detach().numpy(),
         1e-6,
         matrix(second),
         second.bias.detach().repeat(4).numpy(),
     )
-    got = mask_logits(image, prompt, hyper, weights, grid)
+    got = mask_logits(images, prompt, hyper, weights, grid)
     assert got.shape == (6, 4 * height, 4 * width)
-    np.testing.assert_allclose(got, expected, atol=3e-6)
-    assert mask_logits(image, prompt[:0], hyper[:0], weights, grid).shape == (0, *got.shape[1:])
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
+    assert mask_logits(images, prompt[:0], hyper[:0], weights, grid).shape == (0, *got.shape[1:])
+
+
+def placed(cells, side):
+    """(h, w, side * side, c), the places of each cell, -> (c, side h, side w)."""
+    height, width, _, channels = cells.shape
+    cells = torch.from_numpy(cells).unflatten(2, (side, side)).permute(4, 0, 2, 1, 3)
+    return cells.reshape(channels, side * height, side * width)
 
 
 def test_exp_and_gelu_are_exact_to_float32():

@@ -574,14 +574,24 @@ MUTANTS = [
         "two_way",
         ("value = row[i] + b\n", "value = row[i]\n", "logits without their bias"),
         (
-            "        first = r // tokens * width\n",
-            "        first = r // tokens\n",
+            "        first = r // others * width\n",
+            "        first = r // others\n",
             "queries of another head",
         ),
         (
             "for c in range(width // 4 * 4, width):",
             "for c in range(width // 4 * 4 + 1, width):",
             "a channel left out where the width is no multiple of four",
+        ),
+        (
+            "            total[i] = exp(-top[i])\n",
+            "            total[i] = np.float32(0.0)\n",
+            "a head's first token weighs nothing",
+        ),
+        (
+            "return others, first.sum((1, 2), dtype=np.float32)",
+            "return others, first[:, 0].sum(1, dtype=np.float32)",
+            "what is told against is one head's alone",
         ),
     ),
     *_of(
@@ -610,6 +620,11 @@ MUTANTS = [
             "variance / np.float32(channels) + epsilon",
             "variance / np.float32(channels - 1) + epsilon",
             "the variance of a sample",
+        ),
+        (
+            "of_mean[i] = scale[i] * mean[i]",
+            "of_mean[i] = own[i] * mean[i]",
+            "a norm's mean goes without the scales of later ones",
         ),
     ),
     *_of(
