@@ -26,7 +26,7 @@ from alps.engine.base.errors import AlpsError, RunFolderError
 from alps.engine.images.windows import Window, cores
 from alps.engine.quality.label_file import open_image, read_bands
 from alps.engine.quality.truth import unlabelled_value
-from alps.engine.regions.build import NOWHERE
+from alps.engine.regions.packing import NOWHERE
 from alps.engine.regions.raster import open_regions
 from alps.engine.regions.tables import GroupTables
 from alps.engine.run_folder.folder import RunFolder

@@ -11,7 +11,7 @@ from alps.engine.base.errors import AlpsError, RunFolderError
 from alps.engine.browser.survey import Survey
 from alps.engine.images.reading import Reading
 from alps.engine.images.windows import Window
-from alps.engine.regions.build import NOWHERE
+from alps.engine.regions.packing import NOWHERE
 from alps.engine.regions.raster import open_regions
 from alps.engine.regions.tables import GroupTables
 from alps.engine.report import pictures

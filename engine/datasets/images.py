@@ -23,7 +23,7 @@ from alps.engine.images.facts.said import Said
 from alps.engine.images.gdal import GDAL_OPTIONS, open_dataset
 from alps.engine.images.raster import RasterReader
 from alps.engine.images.tiff import TILE
-from alps.engine.regions.build import NOWHERE
+from alps.engine.regions.packing import NOWHERE
 from alps.engine.regions.raster import open_regions
 from alps.engine.regions.tables import GroupTables
 from alps.engine.run_folder.folder import RunFolder

@@ -19,6 +19,7 @@ from alps.engine.base.errors import RunFolderError
 from alps.engine.images.georeference import Georeference
 
 TILE = 512  # a TIFF tile's side: strips of so many rows write no tile twice
+ACROSS = 4 * TILE  # pixels of a strip that are read back at once
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class TiffWriter:
     ) -> None:
         """Open a file of ``size`` (width, height) for its rows."""
         self._path = path
-        self._sums: list[tuple[int, int, int]] = []  # first row, rows, CRC-32
+        self._sums: list[tuple[Window, int]] = []  # CRC-32
         count, options = 1, dict[str, Any]()
         if bands is not None:
             count = len(bands.names)
@@ -73,22 +74,26 @@ class TiffWriter:
             self._dataset.descriptions = bands.names
             self._dataset.scales = [bands.scale] * count
 
-    def write(self, y: int, rows: np.ndarray) -> None:
-        """Write rows from ``y`` on, (h, width), or (bands, h, width)."""
+    def write(self, y: int, rows: np.ndarray, x: int = 0) -> None:
+        """Write a rectangle from ``x`` and ``y`` on, (h, w), or (bands, h, w)."""
         rows = np.ascontiguousarray(rows)
         height, width = rows.shape[-2:]
         bands = 1 if rows.ndim == 2 else list(range(1, len(rows) + 1))
-        self._dataset.write(rows, bands, window=Window(0, y, width, height))
-        self._sums.append((y, height, zlib.crc32(rows.data)))
+        self._dataset.write(rows, bands, window=Window(x, y, width, height))
+        for left in range(0, width, ACROSS):  # so that a wide strip is never read back whole
+            part = np.ascontiguousarray(rows[..., left : left + ACROSS])
+            place = Window(x + left, y, part.shape[-1], height)
+            self._sums.append((place, zlib.crc32(part.data)))
 
     def finish(self) -> None:
         """Close the file and read it back. Raises OSError where it is not what was written."""
         self._dataset.close()
         with rasterio.open(self._path) as written:
-            for y, height, expected in self._sums:
-                rows = written.read(window=Window(0, y, written.width, height))
+            for place, expected in self._sums:
+                rows = written.read(window=place)
                 if zlib.crc32(rows.data) != expected:
-                    raise OSError(f"rows {y} to {y + height - 1} read back differently")
+                    last = place.row_off + place.height - 1
+                    raise OSError(f"rows {place.row_off} to {last} read back differently")
 
     def close(self) -> None:
         """Let go of the file, whole or not."""

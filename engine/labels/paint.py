@@ -32,7 +32,7 @@ from alps.engine.labels.palette import palette
 from alps.engine.labels.patches import join_small_patches, patches_of_classes, pixels_of
 from alps.engine.labels.writer import LabelMapWriter, label_dtype, unlabelled_value
 from alps.engine.naming.names import Names, shown_classes
-from alps.engine.regions.build import NOWHERE
+from alps.engine.regions.packing import NOWHERE
 from alps.engine.regions.raster import RegionRaster, open_regions
 from alps.engine.regions.tables import GroupTables
 from alps.engine.run_folder.folder import RunFolder

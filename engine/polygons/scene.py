@@ -13,7 +13,7 @@ from alps.engine.base.errors import RunFolderError, SourceError
 from alps.engine.images.gdal import errors_of, open_dataset
 from alps.engine.images.georeference import Georeference
 from alps.engine.images.tiff import TILE
-from alps.engine.regions.build import NOWHERE
+from alps.engine.regions.packing import NOWHERE
 from alps.engine.regions.raster import RegionRaster, open_regions
 from alps.engine.regions.tables import GroupTables
 from alps.engine.run_folder.folder import RunFolder

@@ -1,7 +1,7 @@
 """The regions of one scene: their tables, who touches whom, and the raster of their numbers.
 
 Blocks are cut one after the other, and what is known of a row of them is written before the next
-begins: memory is a block with what surrounds it, and four bytes a pixel of a row of blocks.
+begins: memory is a block with what surrounds it, and some numbers for each region of a row.
 """
 
 from collections.abc import Iterator
@@ -13,23 +13,20 @@ import pyarrow as pa
 from alps.engine.base.errors import SourceError
 from alps.engine.images.raster import RasterReader, RasterView
 from alps.engine.images.windows import Window
-from alps.engine.regions.cut import JOIN_CELLS, Block, CutBlock, block_rows, cut_block
+from alps.engine.regions.cut import Block, CutBlock, block_rows, cut_block
+from alps.engine.regions.packing import PackedRaster, Piece
 from alps.engine.regions.windows import SourceWindows
 from alps.engine.run_folder.region_schemas import BORDER_SCHEMA, REGION_SCHEMA
 from alps.kernels.colour import lab_of
 from alps.kernels.regions import borders, boxes, moments, overlaps, window_weights
 from alps.kernels.regions.rules import CONTRAST_UNITS
-from alps.kernels.superpixels import side_of
-
-NOWHERE = np.iinfo(np.uint32).max  # in the raster: pixels in no region
 
 
 @dataclass(frozen=True)
 class RegionRows:
     """What a row of blocks adds to a scene."""
 
-    y: int  # first row of the raster's rows
-    raster: np.ndarray  # (h, source width) uint32 region of each pixel
+    raster: Iterator[Piece]  # of tiles known by now; read before the next row is asked for
     regions: pa.Table
     borders: pa.Table
 
@@ -68,26 +65,21 @@ def build_regions(
     width, height = reader.width, reader.height
     numbering = _Numbering(width)
     index = source.tiles[0].source_index
-    margin = JOIN_CELLS * side_of(per_megapixel)
+    raster = PackedRaster((width, height))
     for row in block_rows(width, height, per_megapixel):
-        top, rows = row[0].core.y, row[0].core.height
-        # A region may begin this far above a row of blocks in which it has pixels.
-        origin = max(top - margin, 0) * width
-        keys = np.full((rows, width), NOWHERE, np.uint32)
         found = []
         for block in row:
             rgb, valid = _read(reader, block.padded, source)
             lab = lab_of(rgb)
             cut = cut_block(block, lab, valid, source, per_megapixel, on_gpu)
-            _place_keys(keys, block, cut, width, origin)
+            raster.add(block.core, _core_of(block, cut), cut.first[:, 0] * width + cut.first[:, 1])
             found.append(_measure(block, cut, lab, source, width))
         numbers = numbering.number(np.concatenate([one.keys for one in found]))
-        raster = numbering.of(keys, origin)
+        bottom = row[0].core.y + row[0].core.height
         yield RegionRows(
-            top,
-            raster,
+            raster.tiles(numbering.of),
             _region_table(found, numbers, index, source, objects),
-            numbering.border_table(found, index, last=top + rows == height),
+            numbering.border_table(found, index, last=bottom == height),
         )
 
 
@@ -115,16 +107,13 @@ def _read(
     return rgb, valid
 
 
-def _place_keys(keys: np.ndarray, block: Block, cut: CutBlock, width: int, origin: int) -> None:
-    """Write where the regions of a block's core begin, counted from ``origin``."""
+def _core_of(block: Block, cut: CutBlock) -> np.ndarray:
+    """The regions of a block's core, (h, w) int32, -1 none."""
     core, padded = block.core, block.padded
-    own = cut.regions[
+    return cut.regions[
         core.y - padded.y : core.y - padded.y + core.height,
         core.x - padded.x : core.x - padded.x + core.width,
     ]
-    begins = cut.first[:, 0] * width + cut.first[:, 1] - origin
-    lookup = np.append(begins, NOWHERE)
-    keys[:, core.x : core.x + core.width] = lookup[own]
 
 
 def _measure(
@@ -216,14 +205,9 @@ class _Numbering:
         self._numbers = np.concatenate([old_numbers, numbers[order]])
         return numbers
 
-    def of(self, keys: np.ndarray, origin: int) -> np.ndarray:
-        """Keys (h, w) uint32 from ``origin`` on -> numbers (h, w) uint32, a few rows at a time."""
-        for start in range(0, len(keys), 64):
-            some = keys[start : start + 64]
-            inside = some != NOWHERE
-            at = np.searchsorted(self._keys, some[inside].astype(np.int64) + origin)
-            some[inside] = self._numbers[at]
-        return keys
+    def of(self, keys: np.ndarray) -> np.ndarray:
+        """Numbers (N,) uint32 of regions of this row of blocks or the one above, by their keys."""
+        return self._numbers[np.searchsorted(self._keys, keys)].astype(np.uint32)
 
     def border_table(self, found: list[_Found], source_index: int, last: bool) -> pa.Table:
         """Borders whose two regions have their numbers by now."""

@@ -14,7 +14,7 @@ from alps.engine.base.errors import RunFolderError, SourceError
 from alps.engine.images.gdal import open_dataset
 from alps.engine.images.georeference import Georeference
 from alps.engine.images.tiff import TILE
-from alps.engine.regions.build import NOWHERE
+from alps.engine.regions.packing import NOWHERE
 
 ACROSS = 4 * TILE  # pixels of a strip that are looked up at once
 

@@ -26,8 +26,9 @@ from alps.engine.images.sources import root_of
 from alps.engine.images.tiff import whole_tiff
 from alps.engine.images.windows import Window
 from alps.engine.planning.extend import forget_group
-from alps.engine.regions.build import NOWHERE, RegionRows, build_regions
+from alps.engine.regions.build import RegionRows, build_regions
 from alps.engine.regions.objects import join_masks
+from alps.engine.regions.packing import NOWHERE
 from alps.engine.regions.windows import COLUMNS, SourceWindows
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.items import reading_of
@@ -213,8 +214,10 @@ def _cut_source(
                 settings.superpixels,
                 settings.on_gpu and usable_gpu(),
             ):
-                writer.write(rows.y, rows.raster)
+                for piece in rows.raster:
+                    writer.write(piece.y, piece.numbers, piece.x)
                 tables.add(rows)
+                del rows  # before the next are made
 
 
 def _scene_of(tiles: list[PlannedTile]) -> Window:

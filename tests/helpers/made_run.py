@@ -8,8 +8,8 @@ from PIL import Image
 
 from alps.engine.clusters.fit import ClusterModel
 from alps.engine.labels.paint import paint_archive
-from alps.engine.regions.build import NOWHERE
 from alps.engine.regions.cut import CutBlock
+from alps.engine.regions.packing import NOWHERE
 from alps.engine.regions.raster import open_regions
 from alps.engine.regions.windows import COLUMNS, SourceWindows
 from alps.engine.run_folder import plan as planning

@@ -18,7 +18,7 @@ from alps.engine.datasets.coco import CocoFormat
 from alps.engine.datasets.export import KINDS
 from alps.engine.images.georeference import Georeference
 from alps.engine.images.tiff import whole_tiff
-from alps.engine.regions.build import NOWHERE
+from alps.engine.regions.packing import NOWHERE
 from alps.engine.run_folder.tables import write_table
 
 COCO_FORMAT = ("--format", "coco")

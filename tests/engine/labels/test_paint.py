@@ -16,7 +16,7 @@ from alps.engine.clusters.features import FeatureModel
 from alps.engine.clusters.fit import ClusterModel
 from alps.engine.images.windows import Window, plan_windows
 from alps.engine.labels.paint import Painter, paint_archive
-from alps.engine.regions.build import NOWHERE
+from alps.engine.regions.packing import NOWHERE
 from alps.engine.run_folder.sums import record
 from alps.engine.run_folder.tables import read_table, write_table
 from alps.engine.settings import PaintSettings

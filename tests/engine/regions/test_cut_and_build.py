@@ -1,5 +1,7 @@
 """A scene cut block by block is the scene cut whole, and its tables say what is there."""
 
+from itertools import product
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -10,9 +12,10 @@ from scipy import ndimage
 from alps.engine.base.errors import SourceError
 from alps.engine.images.raster import RasterReader
 from alps.engine.images.windows import Window, plan_windows
-from alps.engine.regions import cut
-from alps.engine.regions.build import NOWHERE, build_regions
+from alps.engine.regions import cut, packing
+from alps.engine.regions.build import build_regions
 from alps.engine.regions.objects import join_masks
+from alps.engine.regions.packing import NOWHERE
 from alps.engine.regions.raster import open_regions
 from alps.engine.regions.windows import COLUMNS, SourceWindows
 from alps.engine.run_folder.plan import Plan
@@ -85,12 +88,17 @@ def built(folder, damaged=None):
     source = SourceWindows(tiles, SegmentStore(folder, COLUMNS))
     with RasterReader(tiles[0].path) as whole:
         reader = Damaged(whole, *damaged) if damaged else whole
-        rows = list(build_regions(reader, source, join_masks(source), PER_MEGAPIXEL))
-    below = np.cumsum([len(one.raster) for one in rows])
-    assert [one.y for one in rows] == [0, *below[:-1]]
+        raster = np.full((reader.height, reader.width), 7, np.uint32)
+        rows, corners = [], []
+        for one in build_regions(reader, source, join_masks(source), PER_MEGAPIXEL):
+            rows.append(one)
+            for piece in one.raster:
+                h, w = piece.numbers.shape
+                raster[piece.y : piece.y + h, piece.x : piece.x + w] = piece.numbers
+                corners.append((piece.y, piece.x))
+    assert corners == list(product(*(range(0, side, packing.TILE) for side in raster.shape)))
     touching = pa.concat_tables([one.borders for one in rows])
     touching = touching.sort_by([("region", "ascending"), ("other", "ascending")])
-    raster = np.concatenate([one.raster for one in rows])
     return raster, pa.concat_tables([one.regions for one in rows]), touching, len(rows)
 
 
@@ -108,8 +116,9 @@ def test_block_by_block_is_whole(tmp_path, monkeypatch, size, tile, overlap, nod
     folder, _, _ = made(tmp_path / "run", size, 3, tile, overlap, nodata)
     raster, regions, touching, rows = built(folder)
     assert rows == 1
-    for cells in (5, 13):
+    for cells, tile in ((5, 48), (13, 96)):
         monkeypatch.setattr(cut, "BLOCK_CELLS", cells)
+        monkeypatch.setattr(packing, "TILE", tile)
         found = built(folder)
         assert found[3] > 1 or size[0] < 100
         np.testing.assert_array_equal(found[0], raster)

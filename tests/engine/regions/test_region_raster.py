@@ -8,7 +8,7 @@ from rasterio.control import GroundControlPoint
 from alps.engine.base.errors import RunFolderError
 from alps.engine.images.georeference import Georeference
 from alps.engine.images.tiff import whole_tiff
-from alps.engine.regions.build import NOWHERE
+from alps.engine.regions.packing import NOWHERE
 from alps.engine.regions.raster import open_regions
 
 pytestmark = pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")

@@ -92,8 +92,8 @@ MUTANTS = [
         "engine/regions/build.py",
         BLOCKS,
         (
-            "origin = max(top - margin, 0) * width",
-            "origin = top * width",
+            "self._keys = np.concatenate([old_keys, self._own])",
+            "self._keys = np.concatenate([old_keys[:0], self._own])",
             "regions that begin in the row of blocks above have no number",
         ),
         (
