@@ -3,8 +3,8 @@
 A region alone says little: some pixels of roof, of road, of shade. So its vector takes up those of
 the regions beside it, the more the longer their border and the less colour differs across it. One
 that differs from all around it, a tree in a yard, is a thing of its own and takes up little.
-Tables are read row group by row group; regions that touch lie in one row group of a file or
-in two that follow each other, so memory is a few of them, whatever a scene's size.
+Regions that touch lie near each other in their file, and in one of its row groups or in two that
+follow each other, so memory is a row group and a stretch of vectors, whatever a scene's size.
 """
 
 from collections.abc import Iterable, Iterator
@@ -28,7 +28,8 @@ FADES = 4.0  # L*a*b* units across a border at which a neighbour counts 1/e
 # Mean weight of a pixel of a region's borders at which it takes up half of the most: 1 where none
 # can be seen, near 0 where it is clear on all sides and keeps to itself.
 HALF = 0.1
-AT_ONCE = 1 << 14  # regions that are described at once
+AT_ONCE = 1 << 14  # regions that are described at once, and borders that are counted
+NEVER = np.iinfo(np.int64).max  # a row after all others
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,23 @@ class Touching:
     second: np.ndarray  # (B,) int64
     length: np.ndarray  # (B,) float32 of the border
     weight: np.ndarray  # (B,) float32, of a border that cannot be seen its length, else less
+    end: int  # row at which the regions of the row group end
+
+    @property
+    def lowest(self) -> int:
+        """The first row that a border lies at; where there is none, a row after all others."""
+        return int(min(self.first.min(initial=NEVER), self.second.min(initial=NEVER)))
+
+    @property
+    def highest(self) -> int:
+        """The last row that a border lies at, -1 where there is none."""
+        return int(max(self.first.max(initial=-1), self.second.max(initial=-1)))
+
+    def part(self, start: int, end: int) -> "Touching":
+        """Some of them."""
+        some = np.s_[start:end]
+        columns = (self.first, self.second, self.length, self.weight)
+        return Touching(*(values[some] for values in columns), self.end)
 
 
 def write_vectors(
@@ -52,19 +70,23 @@ def write_vectors(
     path.parent.mkdir(exist_ok=True)
     parts = _own_vectors(folder, group, features, reader)
     if features.neighbours > 0:
-        parts = mixed(folder, group, parts, _touching(folder, group), features.neighbours)
+        parts = mixed(parts, _touching(folder, group), features.neighbours)
     first = next(parts)
     kind = _kind(first.shape[1])
     with open_table(folder.regions(group)) as file:
         header = {"descr": kind.descr, "fortran_order": False, "shape": (file.metadata.num_rows,)}
     with whole(path) as part, open(part, "wb") as out:
         npy.write_array_header_1_0(out, header)
-        for vectors, area in zip(chain([first], parts), _areas(folder, group), strict=True):
+        areas, area = _areas(folder, group), np.zeros(0, np.int32)
+        for vectors in chain([first], parts):
+            while len(area) < len(vectors):
+                area = np.concatenate([area, next(areas)])
             for start in range(0, len(vectors), AT_ONCE):
-                some = np.s_[start : start + AT_ONCE]
-                rows = np.empty(len(area[some]), kind)
+                some = np.s_[start : min(start + AT_ONCE, len(vectors))]
+                rows = np.empty(len(vectors[some]), kind)
                 rows["vector"], rows["area"] = features.scaled(vectors[some]), area[some]
                 rows.tofile(out)
+            area = area[len(vectors) :]
     note_table(path)
 
 
@@ -130,25 +152,29 @@ def _areas(folder: RunFolder, group: int) -> Iterator[np.ndarray]:
 def _own_vectors(
     folder: RunFolder, group: int, features: FeatureModel, reader: RegionReader
 ) -> Iterator[np.ndarray]:
-    """What regions by themselves are, (n, D) float32, row group by row group."""
+    """What regions by themselves are, (n, D) float32, part by part."""
     with open_table(folder.regions(group)) as file:
         for number in range(file.num_row_groups):
             rows = file.read_row_group(number, list(REGION_COLUMNS))
             # In parts, so that of what is made in between little is there; one also of no rows,
             # for the width.
-            parts = (rows[start : start + AT_ONCE] for start in range(0, len(rows) or 1, AT_ONCE))
-            yield np.concatenate(
-                [features.transform(reader.columns(part, group)) for part in parts]
-            )
+            for start in range(0, len(rows) or 1, AT_ONCE):
+                part = rows[start : start + AT_ONCE]
+                yield features.transform(reader.columns(part, group))
 
 
 def _touching(folder: RunFolder, group: int) -> Iterator[Touching]:
-    """The borders of a group, row group by row group."""
+    """The borders of a group, row group by row group.
+
+    Raises RunFolderError where they are between other regions.
+    """
     rows = rows_by_source(folder.regions(group))
     with open_table(folder.borders(group)) as file, open_table(folder.regions(group)) as regions:
         if file.num_row_groups != regions.num_row_groups:
             raise folder.damaged(folder.regions(group), "its borders were written otherwise")
+        before = begin = end = 0  # rows of the row group of regions before, and of this one
         for number in range(file.num_row_groups):
+            before, begin, end = begin, end, end + regions.metadata.row_group(number).num_rows
             names = ("source_index", "region", "other", "length", "contrast")
             table = file.read_row_group(number, list(names))
             source, region, other, length, contrast = (table[name].to_numpy() for name in names)
@@ -159,93 +185,105 @@ def _touching(folder: RunFolder, group: int) -> Iterator[Touching]:
             start = np.array([rows[one].start for one in index.tolist()], np.int64)[which]
             weight = length * np.exp(contrast.astype(np.float64) / -FADES)
             length, weight = length.astype(np.float32), weight.astype(np.float32)
-            yield Touching(start + region, start + other, length, weight)
+            found = Touching(start + region, start + other, length, weight, end)
+            if found.highest >= end or found.lowest < before:
+                raise folder.damaged(folder.borders(group), "it is of other regions")
+            yield found
 
 
-@dataclass
 class _Mixing:
-    """Row groups whose neighbours are being added up."""
+    """Regions whose neighbours are being added up, a stretch of rows that moves on."""
 
-    vectors: np.ndarray  # (n, D) float32
-    sums: np.ndarray  # (n, D) float32
-    total: np.ndarray  # (n,) float32 of weights
-    length: np.ndarray  # (n,) float32 of borders
+    def __init__(self, parts: Iterable[np.ndarray]) -> None:
+        """``parts``: vectors (n, D) float32 of all regions, in order."""
+        self._parts = iter(parts)
+        first = next(self._parts, np.zeros((0, 0), np.float32))
+        self._first = 0  # row of the first that is held
+        self._vectors = np.zeros((0, first.shape[1]), np.float32)
+        self._sums = self._vectors
+        self._total = self._length = np.zeros(0, np.float32)  # of weights, of borders
+        self._follow(first)
 
-    @classmethod
-    def of(cls, vectors: np.ndarray) -> "_Mixing":
-        total, length = np.zeros((2, len(vectors)), np.float32)
-        return cls(vectors, np.zeros_like(vectors), total, length)
-
-    def followed_by(self, vectors: np.ndarray) -> "_Mixing":
-        new = _Mixing.of(vectors)
-        return _Mixing(
-            np.concatenate([self.vectors, new.vectors]),
-            np.concatenate([self.sums, new.sums]),
-            np.concatenate([self.total, new.total]),
-            np.concatenate([self.length, new.length]),
-        )
-
-    def split(self, at: int) -> "tuple[_Mixing, _Mixing]":
-        """The first ``at`` rows, and the others, which do not keep those in memory."""
-        columns = self.vectors, self.sums, self.total, self.length
-        rest = _Mixing(*(rows[at:].copy() for rows in columns))
-        return _Mixing(*(rows[:at] for rows in columns)), rest
-
-    def add(self, borders: Touching, first: int) -> None:
-        """Count borders between these regions, whose rows begin at ``first``."""
-        pairs = borders.first - first, borders.second - first
-        add_neighbours(self.vectors, pairs, borders.weight, self.sums, self.total)
+    def add(self, borders: Touching) -> None:
+        """Count borders, between regions that are held or follow."""
+        while self._first + len(self._vectors) <= borders.highest:
+            self._follow(next(self._parts))
+        pairs = borders.first - self._first, borders.second - self._first
+        add_neighbours(self._vectors, pairs, borders.weight, self._sums, self._total)
         for rows in pairs:
-            self.length += np.bincount(rows, borders.length, len(self.length)).astype(np.float32)
+            along = np.bincount(rows, borders.length, len(self._length))
+            self._length += along.astype(np.float32)
 
-    def result(self, most: float) -> np.ndarray:
-        """Up to ``most`` of the neighbours' mean and the rest of the own; a region without any
-        keeps its own.
-        """
-        seen_through = self.total / np.maximum(self.length, 1)
-        share = np.float32(most) * seen_through / (seen_through + np.float32(HALF))
-        mixed = self.sums  # in place, since a row of a wide scene is large
-        mixed /= np.maximum(self.total, np.finfo(np.float32).tiny)[:, None]
-        mixed -= self.vectors
-        mixed *= share[:, None]
-        mixed += self.vectors
-        return mixed
+    def before(self, row: int, most: float) -> np.ndarray:
+        """The results of all that are held before ``row``, which are let go of."""
+        done = min(max(row - self._first, 0), len(self._vectors))
+        if not done:
+            return self._sums[:0]
+        columns = self._vectors, self._sums, self._total, self._length
+        found = _taken_up(*(rows[:done] for rows in columns), most)
+        self._first += done
+        # Copies, or what is done would stay in memory.
+        self._vectors, self._sums, self._total, self._length = (
+            rows[done:].copy() for rows in columns
+        )
+        return found
+
+    def rest(self, most: float) -> Iterator[np.ndarray]:
+        """The results of all that are left, part by part."""
+        yield self.before(self._first + len(self._vectors), most)
+        for part in self._parts:
+            self._follow(part)
+            yield self.before(self._first + len(part), most)
+
+    def _follow(self, vectors: np.ndarray) -> None:
+        none = np.zeros(len(vectors), np.float32)
+        self._vectors = np.concatenate([self._vectors, vectors])
+        self._sums = np.concatenate([self._sums, np.zeros_like(vectors)])
+        self._total = np.concatenate([self._total, none])
+        self._length = np.concatenate([self._length, none])
+
+
+def _taken_up(
+    vectors: np.ndarray, sums: np.ndarray, total: np.ndarray, length: np.ndarray, most: float
+) -> np.ndarray:
+    """Up to ``most`` of the neighbours' mean and the rest of the own; a region without any keeps
+    its own. Written over ``sums``.
+    """
+    seen_through = total / np.maximum(length, 1)
+    share = np.float32(most) * seen_through / (seen_through + np.float32(HALF))
+    sums /= np.maximum(total, np.finfo(np.float32).tiny)[:, None]
+    sums -= vectors
+    sums *= share[:, None]
+    sums += vectors
+    return sums
 
 
 def mixed(
-    folder: RunFolder,
-    group: int,
-    parts: Iterable[np.ndarray],
-    touching: Iterable[Touching],
-    most: float,
+    parts: Iterable[np.ndarray], touching: Iterable[Touching], most: float
 ) -> Iterator[np.ndarray]:
-    """Vectors that have taken up some of their neighbours' weighted mean, part by part.
+    """Vectors that have taken up some of their neighbours' weighted mean, in parts of any length.
 
     Args:
-        folder: of the run, which errors speak of.
-        group: likewise.
-        parts: vectors (n, D) float32, row group by row group.
+        parts: vectors (n, D) float32, in parts of any length.
         touching: borders, row group by row group: each between regions of that row group and of
             the one before.
         most: share that a region takes up at most, 0 to 1.
 
-    Raises RunFolderError where a border is between others.
+    Memory is the stretch of regions that borders reach over, and two row groups of borders.
     """
-    waiting: _Mixing | None = None
-    first = 0  # row of the first that waits
-    for vectors, borders in zip(parts, touching, strict=True):
-        known = 0 if waiting is None else len(waiting.vectors)
-        both = _Mixing.of(vectors) if waiting is None else waiting.followed_by(vectors)
-        for rows in (borders.first, borders.second):
-            if len(rows) and not first <= rows.min() <= rows.max() < first + len(both.vectors):
-                raise folder.damaged(folder.borders(group), "it is of other regions")
-        both.add(borders, first)
-        done, rest = both.split(known)
-        has_done, waiting = waiting is not None, rest
-        del vectors, both
-        if has_done:
-            yield done.result(most)
-        del done
-        first += known
-    if waiting is not None:
-        yield waiting.result(most)
+    mixing = _Mixing(parts)
+    groups = iter(touching)
+    borders = next(groups, None)
+    while borders is not None:
+        following = next(groups, None)
+        # The row group after next has borders with regions of the next one alone.
+        later = borders.end if following is None else min(borders.end, following.lowest)
+        # The lowest row that each border or one after it lies at.
+        ahead = np.append(np.minimum(borders.first, borders.second), later)
+        ahead = np.minimum.accumulate(ahead[::-1])[::-1]
+        for start in range(0, len(borders.first), AT_ONCE):
+            some = borders.part(start, start + AT_ONCE)
+            mixing.add(some)
+            yield mixing.before(int(ahead[start + len(some.first)]), most)
+        borders = following
+    yield from mixing.rest(most)

@@ -9,7 +9,7 @@ from PIL import Image
 from alps.bench.labels.large import CELL, make_scene, middle_of_river
 from alps.bench.labels.side_by_side import GAP, label_map, main
 
-SIDE = CELL + 100
+WIDTH, HEIGHT = CELL + 100, CELL + 60
 
 
 @pytest.fixture
@@ -22,16 +22,16 @@ def image(tmp_path):
 
 def test_a_scene_has_its_size_its_place_and_a_river(tmp_path, image):
     for name in ("one.tif", "other.tif"):
-        make_scene(tmp_path / name, [image], SIDE)
+        make_scene(tmp_path / name, [image], (WIDTH, HEIGHT))
     assert (tmp_path / "one.tif").read_bytes() == (tmp_path / "other.tif").read_bytes()
     with rasterio.open(tmp_path / "one.tif") as file:
         rgb = file.read().astype(int)
-        assert file.crs.to_epsg() == 32640 and (file.width, file.height) == (SIDE, SIDE)
-    x = np.arange(SIDE)
-    y = middle_of_river(x, SIDE).round().astype(int)
+        assert file.crs.to_epsg() == 32640 and (file.width, file.height) == (WIDTH, HEIGHT)
+    x = np.arange(WIDTH)
+    y = middle_of_river(x, (WIDTH, HEIGHT)).round().astype(int)
     water = rgb[:, y, x]
     assert np.abs(water.mean(1) - (28, 60, 92)).max() < 5
-    assert rgb[0, (y + SIDE // 2) % SIDE, x].mean() > 70  # land elsewhere
+    assert rgb[0, (y + HEIGHT // 2) % HEIGHT, x].mean() > 70  # land elsewhere
 
 
 def run_with(root, labels):

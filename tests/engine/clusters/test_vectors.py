@@ -1,5 +1,7 @@
 """Vectors of regions: what a region takes up from those around it."""
 
+from unittest import mock
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -47,12 +49,38 @@ def test_pieces_give_what_the_whole_gives(sizes, data):
     for part in range(len(sizes)):
         own = [n for n, (_, b) in enumerate(near) if part_of[b] == part]
         pairs = np.array([near[n] for n in own], np.int64).reshape(-1, 2)
-        borders.append(Touching(*pairs.T, lengths[own], weights[own]))
+        borders.append(Touching(*pairs.T, lengths[own], weights[own], int(ends[part])))
     parts = np.split(vectors, ends[:-1])
-    found = list(mixed(None, 0, iter(parts), iter(borders), MOST))
-    assert [len(part) for part in found] == sizes
+    found = np.concatenate(list(mixed(iter(parts), iter(borders), MOST)))
     expected = neighbours_mixed(vectors, near, lengths, weights)
-    np.testing.assert_allclose(np.concatenate(found), expected, atol=1e-5)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    with mock.patch("alps.engine.clusters.vectors.AT_ONCE", 2):
+        others = np.array_split(vectors, data.draw(st.integers(1, 4)))
+        again = np.concatenate(list(mixed(iter(others), iter(borders), MOST)))
+    assert again.tobytes() == found.tobytes()
+
+
+def test_of_a_wide_scene_a_stretch_of_regions_is_held():
+    """Not the row group: its borders come in order, and reach over a row of regions."""
+    wide, rows = 40, 60
+    vectors = np.random.default_rng(0).normal(size=(wide * rows, 2)).astype(np.float32)
+    below = np.arange(wide * (rows - 1))
+    ones = np.ones(len(below), np.float32)
+    borders = Touching(below, below + wide, ones, ones, len(vectors))
+    taken = 0
+
+    def parts():
+        nonlocal taken
+        for part in np.split(vectors, rows):
+            taken += len(part)
+            yield part
+
+    given, most = 0, 0
+    with mock.patch("alps.engine.clusters.vectors.AT_ONCE", wide):
+        for found in mixed(parts(), iter([borders]), MOST):
+            most = max(most, taken - given)
+            given += len(found)
+    assert given == len(vectors) and most <= 4 * wide
 
 
 # --- of a run folder: three windows' sources, cut into columns of pixels
@@ -132,8 +160,9 @@ def test_a_region_that_is_clear_on_all_sides_keeps_to_itself():
     """Two pairs of regions: a border that cannot be seen, and one that can."""
     vectors = np.array([[0.0], [1], [0], [1]], np.float32)
     pairs = np.array([[0, 2], [1, 3]])
-    borders = Touching(*pairs, np.full(2, 10, np.float32), np.array([10, 0.1], np.float32))
-    (found,) = mixed(None, 0, iter([vectors]), iter([borders]), MOST)
+    weights = np.array([10, 0.1], np.float32)
+    borders = Touching(*pairs, np.full(2, 10, np.float32), weights, len(vectors))
+    found = np.concatenate(list(mixed(iter([vectors]), iter([borders]), MOST)))
     hidden, clear = MOST / 1.1, MOST / 11
     expected = [hidden, 1 - hidden, clear, 1 - clear]
     np.testing.assert_allclose(found.ravel(), expected, rtol=1e-5)

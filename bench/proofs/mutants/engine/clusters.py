@@ -284,7 +284,7 @@ MUTANTS = [
             "(seen_through > 0)",
             "a region that is clear on all sides takes up as much as any",
         ),
-        ("        first += known\n", "", "rows of later row groups are those of others"),
+        ("        self._first += done\n", "", "rows that follow are taken for those let go of"),
         (
             "features.scaled(vectors[some])",
             "vectors[some]",
