@@ -5,10 +5,14 @@ patches of different classes become one where the colour steps no more across th
 within them, their mean colours are alike, and the dearer class costs not much more.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
+import pyarrow as pa
+
+from alps.engine.labels.patches import patches_of_classes
+from alps.kernels.regions import areas_up_to
 
 LEAST_PIXELS = 256  # of a patch that has a say; smaller ones are details, and many
 FADES = 1.5  # L*a*b* units by which colour steps more across a border, at which 1/e is allowed
@@ -27,20 +31,21 @@ class Patches:
     pairs: np.ndarray  # (E, 2) int64, lower first, ascending
     outer: np.ndarray  # (E, 2) float64 length of a border, and contrast along it
 
-    def merged(self, into: np.ndarray) -> "Patches":
-        """Those that ``into`` (P,) numbers alike as one; numbers from 0."""
-        count = int(into.max(initial=-1)) + 1
+    def joined(self, first: np.ndarray, second: np.ndarray) -> "Patches":
+        """Those of ``second`` (N,) as one with those of ``first``, by whose numbers they go on; no
+        patch is named twice. Sums are added in place.
+        """
+        for start in range(0, len(first), AT_ONCE):
+            kept, gone = first[start : start + AT_ONCE], second[start : start + AT_ONCE]
+            for sums in (self.area, self.vectors, self.colours, self.inner):
+                sums[kept] += sums[gone]
+        into = np.arange(len(self.area))
+        into[second] = first
         pairs = np.sort(into[self.pairs], axis=1)
         within = pairs[:, 0] == pairs[:, 1]
-        inner = _sums(into, self.inner, count)
-        inner += _sums(pairs[within, 0], self.outer[within], count)
-        return Patches(
-            _sums(into, self.area, count),
-            _sums(into, self.vectors, count),
-            _sums(into, self.colours, count),
-            inner,
-            *_summed_pairs(pairs[~within], self.outer[~within]),
-        )
+        self.inner[pairs[within, 0]] += self.outer[within]
+        pairs, outer = _summed_pairs(pairs[~within], self.outer[~within], len(into))
+        return replace(self, pairs=pairs, outer=outer)
 
 
 def agree(
@@ -53,21 +58,20 @@ def agree(
     A patch that has come to touch one of its own class finds that border best, and stays.
 
     Args:
-        patches: of one scene.
+        patches: of one scene; they are added up in place.
         classes: (P,) their classes.
         centroids: (K, D) float32 that classes are of.
         tolerance: mean squared distance to the centroid that a patch may lose where nothing can
             be seen of a border; less where something can.
     """
     centroids = centroids.astype(np.float64)
-    place = np.arange(len(classes))  # of each patch asked about, among those left
+    into = np.arange(len(classes))  # the patch that each is a part of
     classes = classes.copy()
     for _ in range(MOST_ROUNDS):
         a, b = patches.pairs.T
         if not len(a):
             break
-        cost, keeps_first = _cost(patches, classes, centroids)
-        ratio = cost / (tolerance * np.maximum(_unseen(patches), 1e-9))
+        ratio, keeps_first = _ratios(patches, classes, centroids, tolerance)
         best = np.full(len(classes), np.inf)
         np.minimum.at(best, a, ratio)
         np.minimum.at(best, b, ratio)
@@ -84,25 +88,31 @@ def agree(
         free = ~np.isin(second, first)
         first, second, keeps = first[free], second[free], keeps[free]
         classes[first] = np.where(keeps, classes[first], classes[second])
-        into = np.arange(len(classes))
         into[second] = first
-        names, into = np.unique(into, return_inverse=True)
-        patches, classes, place = patches.merged(into), classes[names], into[place]
-    return classes[place]
+        patches = patches.joined(first, second)
+    while ((further := into[into]) != into).any():
+        into = further
+    return classes[into]
 
 
-def _cost(
-    patches: Patches, classes: np.ndarray, centroids: np.ndarray
+def _ratios(
+    patches: Patches, classes: np.ndarray, centroids: np.ndarray, tolerance: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """For each border, what a pixel of the patch that changes its class loses, (E,), and whether
-    it is the second patch that changes, (E,) bool.
+    """For each border, what a pixel of the patch that changes its class loses, of what it may,
+    (E,), and whether it is the second patch that changes, (E,) bool.
     """
-    a, b = patches.pairs.T
-    first = _loss(patches, a, classes[a], classes[b], centroids)
-    second = _loss(patches, b, classes[b], classes[a], centroids)
-    keeps_first = second < first
-    mover = np.where(keeps_first, b, a)
-    return np.where(keeps_first, second, first) / patches.area[mover], keeps_first
+    ratio = np.empty(len(patches.pairs))
+    keeps_first = np.empty(len(patches.pairs), bool)
+    for start in range(0, len(ratio), AT_ONCE):
+        some = np.s_[start : start + AT_ONCE]
+        a, b = patches.pairs[some].T
+        first = _loss(patches, a, classes[a], classes[b], centroids)
+        second = _loss(patches, b, classes[b], classes[a], centroids)
+        keeps_first[some] = second < first
+        mover = np.where(keeps_first[some], b, a)
+        cost = np.where(keeps_first[some], second, first) / patches.area[mover]
+        ratio[some] = cost / (tolerance * np.maximum(_unseen(patches, some), 1e-9))
+    return ratio, keeps_first
 
 
 def _loss(
@@ -110,81 +120,102 @@ def _loss(
 ) -> np.ndarray:
     """Sum over a patch's pixels of squared distance to another centroid less that to its own."""
     squared = (centroids**2).sum(1)
-    step = np.empty(len(which))
-    for start in range(0, len(which), AT_ONCE):
-        some = np.s_[start : start + AT_ONCE]
-        towards = centroids[other[some]] - centroids[own[some]]
-        step[some] = (towards * patches.vectors[which[some]]).sum(1)
+    towards = centroids[other] - centroids[own]
+    step = (towards * patches.vectors[which]).sum(1)
     return patches.area[which] * (squared[other] - squared[own]) - 2 * step
 
 
-def _unseen(patches: Patches) -> np.ndarray:
-    """How little can be seen of each border, (E,) 0 to 1."""
-    a, b = patches.pairs.T
-    within = patches.inner[:, 1] / np.maximum(patches.inner[:, 0], 1)
-    known = patches.inner[:, 0] > 0
-    usual = np.maximum(np.where(known[a], within[a], 0), np.where(known[b], within[b], 0))
-    excess = np.maximum(patches.outer[:, 1] / patches.outer[:, 0] - usual, 0)
-    mean = patches.colours / patches.area[:, None]
-    apart = np.sqrt(((mean[a] - mean[b]) ** 2).sum(1))
+def _unseen(patches: Patches, some: slice) -> np.ndarray:
+    """How little can be seen of some of the borders, 0 to 1."""
+    (a, b), outer = patches.pairs[some].T, patches.outer[some]
+    usual = np.maximum(_step_within(patches.inner[a]), _step_within(patches.inner[b]))
+    excess = np.maximum(outer[:, 1] / outer[:, 0] - usual, 0)
+    mean_a, mean_b = (patches.colours[one] / patches.area[one, None] for one in (a, b))
+    apart = np.sqrt(((mean_a - mean_b) ** 2).sum(1))
     return np.exp(-(excess + apart / 2) / FADES)
+
+
+def _step_within(inner: np.ndarray) -> np.ndarray:
+    """How much colour steps within patches whose inner borders these are, 0 where there is none."""
+    return np.where(inner[:, 0] > 0, inner[:, 1] / np.maximum(inner[:, 0], 1), 0)
+
+
+def patches_with_say(
+    classes: np.ndarray, area: np.ndarray, borders: Callable[[], Iterable[pa.Table]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The patches that have a say, each by its lowest region, (P,) int64 ascending, and which of
+    them each region lies in, (R,) int32, -1 none. Arguments as of ``join_small_patches``.
+    """
+    patch = patches_of_classes(classes, borders)
+    size = areas_up_to(LEAST_PIXELS, patch, area)
+    has_say = (classes >= 0) & (size >= LEAST_PIXELS)  # sizes stand at the lowest regions alone
+    names = np.flatnonzero(has_say)
+    number = size
+    number[:] = -1
+    number[names] = np.arange(len(names))
+    return names, number[patch]
 
 
 def patches_of(
     patch: np.ndarray,
-    area: np.ndarray,
-    rows: Iterable[tuple[np.ndarray, np.ndarray]],
+    rows: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]],
     borders: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]],
 ) -> Patches:
     """Gather patches from the tables of a scene's regions.
 
     Args:
         patch: (R,) the patch of each region from 0, -1 none that has a say.
-        area: (R,) pixels of each.
-        rows: features (n, D) and colours (n, 3) of the regions, part by part in their order.
+        rows: features (n, D), colours (n, 3) and pixels (n,) of the regions, part by part in their
+            order.
         borders: region, other, length and mean contrast of those that touch, part by part.
     """
     count = int(patch.max(initial=-1)) + 1
-    pixels = _sums(patch, area.astype(np.float64), count)
-    vectors: np.ndarray | float = 0.0
-    colours = np.zeros((count, 3))
+    pixels, colours = np.zeros(count), np.zeros((count, 3))
+    vectors = np.zeros((count, 0))
     start = 0
-    for features, colour in rows:
-        part = np.s_[start : start + len(features)]
-        start += len(features)
-        weight = area[part, None]
-        vectors = vectors + _sums(patch[part], features * weight, count)
-        colours += _sums(patch[part], colour.astype(np.float64) * weight, count)
+    for features, colour, area in rows:
+        if not start:
+            vectors = np.zeros((count, features.shape[1]))
+        own = patch[start : start + len(area)]
+        start += len(area)
+        weight = area[:, None]
+        _add(pixels, own, area.astype(np.float64))
+        _add(vectors, own, features * weight)
+        _add(colours, own, colour.astype(np.float64) * weight)
     inner = np.zeros((count, 2))
-    pairs: list[np.ndarray] = []
-    outer: list[np.ndarray] = []
+    pairs, outer = [np.zeros((0, 2), np.int64)], [np.zeros((0, 2))]
     for region, other, length, contrast in borders:
         ends = np.sort(np.stack([patch[region], patch[other]], axis=1), axis=1)
         along = np.stack([length, length * contrast.astype(np.float64)], axis=1)
         within = (ends[:, 0] == ends[:, 1]) & (ends[:, 0] >= 0)
-        inner += _sums(ends[within, 0], along[within], count)
+        _add(inner, ends[within, 0], along[within])
         across = (ends[:, 0] != ends[:, 1]) & (ends[:, 0] >= 0)
-        for kept, found in zip(
-            (pairs, outer), _summed_pairs(ends[across], along[across]), strict=True
-        ):
-            kept.append(found)
-    joined = np.concatenate([np.zeros((0, 2), np.int64), *pairs])
-    along = np.concatenate([np.zeros((0, 2)), *outer])
-    return Patches(pixels, np.asarray(vectors), colours, inner, *_summed_pairs(joined, along))
+        found = _summed_pairs(ends[across], along[across], count)
+        for kept, one in zip((pairs, outer), found, strict=True):
+            kept.append(one)
+    joined = _summed_pairs(np.concatenate(pairs), np.concatenate(outer), count)
+    return Patches(pixels, vectors, colours, inner, *joined)
+
+
+def _add(sums: np.ndarray, place: np.ndarray, values: np.ndarray) -> None:
+    """Add the sums of values (n,) or (n, d) by place (n,), -1 left out, to (P,) or (P, d)."""
+    inside = place >= 0
+    names, which = np.unique(place[inside], return_inverse=True)  # of all patches but a few
+    sums[names] += _sums(which, values[inside], len(names))
 
 
 def _sums(place: np.ndarray, values: np.ndarray, count: int) -> np.ndarray:
-    """Sums of values (n,) or (n, d) by place (n,), -1 left out: (count,) or (count, d)."""
-    inside = place >= 0
+    """Sums of values (n,) or (n, d) by place (n,): (count,) or (count, d)."""
     if values.ndim == 1:
-        return np.bincount(place[inside], values[inside], count)
-    columns = [np.bincount(place[inside], column[inside], count) for column in values.T]
+        return np.bincount(place, values, count)
+    columns = [np.bincount(place, column, count) for column in values.T]
     return np.stack(columns, axis=1) if columns else np.zeros((count, 0))
 
 
-def _summed_pairs(pairs: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Each pair once, ascending, and the sums of its values (n, d)."""
-    if not len(pairs):
-        return np.zeros((0, 2), np.int64), np.zeros((0, values.shape[1]))
-    found, place = np.unique(pairs, axis=0, return_inverse=True)
-    return found, _sums(place.ravel(), values, len(found))
+def _summed_pairs(
+    pairs: np.ndarray, values: np.ndarray, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Each pair of ``count`` patches once, ascending, and the sums of its values (n, d)."""
+    keys, place = np.unique(pairs[:, 0] * np.int64(count) + pairs[:, 1], return_inverse=True)
+    found = np.stack(np.divmod(keys, max(count, 1)), axis=1)
+    return found, _sums(place, values, len(keys))

@@ -8,7 +8,7 @@ the minimum mapping unit.
 
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -26,10 +26,10 @@ from alps.engine.clusters.fit import ClusterModel
 from alps.engine.clusters.vectors import vectors_of
 from alps.engine.images.tiff import whole_tiff
 from alps.engine.labels import categories
-from alps.engine.labels.agreement import LEAST_PIXELS, agree, patches_of
+from alps.engine.labels.agreement import agree, patches_of, patches_with_say
 from alps.engine.labels.journal import Counted, PaintedJournal
 from alps.engine.labels.palette import palette
-from alps.engine.labels.patches import join_small_patches, patches_of_classes, pixels_of
+from alps.engine.labels.patches import join_small_patches, pixels_of
 from alps.engine.labels.writer import LabelMapWriter, label_dtype, unlabelled_value
 from alps.engine.naming.names import Names, shown_classes
 from alps.engine.regions.packing import NOWHERE
@@ -41,9 +41,8 @@ from alps.engine.run_folder.region_schemas import BORDER_SCHEMA
 from alps.engine.run_folder.sums import FileSum, refuse_damaged, sums_of
 from alps.engine.settings import PaintSettings
 from alps.engine.workers.protocol import Alone, Crew, Tell, nothing_to_tell
-from alps.kernels.regions import areas_up_to
 
-AT_ONCE = 1 << 20  # regions that are counted at once
+AT_ONCE = 1 << 18  # regions that get their class at once
 
 
 def paint_archive(
@@ -217,15 +216,14 @@ class Painter:
             )
         refuse_damaged(path, group, self._folder)
         tables = self._tables(group)
-        regions = tables.of_source(first.source_index)
-        area = regions.column("area").to_numpy()
         with open_regions(path, (first.source_width, first.source_height)) as raster:
-            classes = self._shown(first, tables, area, raster)
+            classes = self._shown(first, tables, raster)
             self._write_labels(first, raster, classes)
             if self._settings.objects:
-                objects = np.where(classes < 0, -1, regions.column("object").to_numpy())
-                self._write_objects(first, raster, objects)
-            return self._counted(classes, area, math.prod(raster.size))
+                objects = tables.column(first.source_index, "object")
+                self._write_objects(first, raster, np.where(classes < 0, -1, objects))
+            areas = tables.columns_of(first.source_index, ["area"])
+            return self._counted(classes, areas, math.prod(raster.size))
 
     def write_classes(self) -> None:
         """Write classes.json, of all label maps there are."""
@@ -240,76 +238,72 @@ class Painter:
         """Tables of a group, which its sources share."""
         if self._group is None or self._group[0] != group:
             self._group = None  # before the next ones are read
-            columns = ("area", *(("object",) if self._settings.objects else ()))
-            classes = ("cluster", *(("margin",) if self._settings.min_margin > 0 else ()))
-            self._group = group, GroupTables(self._folder, group, columns, classes)
+            self._group = group, GroupTables(self._folder, group, ())
         return self._group[1]
 
-    def _shown(
-        self, first: PlannedTile, tables: GroupTables, area: np.ndarray, raster: RegionRaster
-    ) -> np.ndarray:
-        """The class that each region of a source is shown in, (R,) int32, -1 none; area: theirs."""
-        regions = tables.of_source(first.source_index)
-        classes = regions.column("cluster").to_numpy()
+    def _shown(self, first: PlannedTile, tables: GroupTables, raster: RegionRaster) -> np.ndarray:
+        """The class that each region of a source is shown in, (R,) int32, -1 none.
+
+        Of a scene of millions of regions each column counts: none is held longer than it is asked.
+        """
+        source = first.source_index
+        classes = tables.class_column(source, "cluster")
         if len(classes) and not 0 <= classes.min() <= classes.max() < self._clusters:
             raise RunFolderError(
                 f"{first.source} has regions of classes {classes.min()}…{classes.max()}, not of "
                 f"{self._clusters} clusters; run: alps cluster OUT"
             )
         if self._settings.min_margin > 0:
-            sure = regions.column("margin").to_numpy() >= self._settings.min_margin
-            classes = np.where(sure, classes, np.int32(-1))
+            classes[tables.class_column(source, "margin") < self._settings.min_margin] = -1
 
         def borders() -> Iterator[pa.Table]:
-            return tables.borders_of(first.source_index)
+            return tables.borders_of(source)
 
         least = pixels_of(self._settings.min_patch, raster.place)
-        classes = join_small_patches(classes, area, borders, least)
+        classes = join_small_patches(classes, tables.column(source, "area"), borders, least)
         if self._settings.agreement > 0:
-            classes = self._agreed(first, tables, classes, area)
+            self._let_agree(first, tables, classes)
         # The unlabelled, -1, take the last value.
         return np.append(self._as.values, np.int32(-1))[classes]
 
-    def _agreed(
-        self, first: PlannedTile, tables: GroupTables, classes: np.ndarray, area: np.ndarray
-    ) -> np.ndarray:
-        """Classes (R,) after patches without a visible border took one class."""
+    def _let_agree(self, first: PlannedTile, tables: GroupTables, classes: np.ndarray) -> None:
+        """Let patches without a visible border take one class; classes (R,) change in place."""
         source = first.source_index
-        patch = patches_of_classes(classes, lambda: tables.borders_of(source))
-        size = areas_up_to(LEAST_PIXELS, patch, area)
-        has_say = (classes >= 0) & (size[patch] >= LEAST_PIXELS)
-        names, numbers = np.unique(patch[has_say], return_inverse=True)
-        number = np.full(len(classes), -1, np.int32)
-        number[has_say] = numbers
+        area = tables.column(source, "area")
+        names, number = patches_with_say(classes, area, lambda: tables.borders_of(source))
+        del area
         borders = (
             tuple(table.column(name).to_numpy() for name in BORDER_SCHEMA.names[1:])
             for table in tables.borders_of(source)
         )
-        patches = patches_of(number, area, self._rows_of(first, tables), borders)
+        patches = patches_of(number, self._rows_of(first, tables), borders)
         agreed = agree(
             patches, classes[names], self._model.class_centroids, self._settings.agreement
         )
-        classes[has_say] = agreed[number[has_say]]
-        return classes
+        for start in range(0, len(classes), AT_ONCE):
+            some, own = (values[start : start + AT_ONCE] for values in (classes, number))
+            some[own >= 0] = agreed[own[own >= 0]]
 
     def _rows_of(
         self, first: PlannedTile, tables: GroupTables
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Vectors (n, D) and mean colours (n, 3) of a source's regions, part by part."""
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """Vectors (n, D), mean colours (n, 3) and pixels (n,) of a source's regions, in parts."""
         group = self._plan.group_of([first])
         vectors = vectors_of(self._folder, group, self._model.known_features())
         start = tables.rows_of(first.source_index).start
-        for table in tables.columns_of(first.source_index, ["colour"]):
-            yield vectors.read(start, table.num_rows)[0], lists(table, "colour")[:, :3]
+        for table in tables.columns_of(first.source_index, ["colour", "area"]):
+            area = table.column("area").to_numpy()
+            yield vectors.read(start, table.num_rows)[0], lists(table, "colour")[:, :3], area
             start += table.num_rows
 
-    def _counted(self, classes: np.ndarray, area: np.ndarray, pixels: int) -> Counted:
+    def _counted(self, classes: np.ndarray, areas: Iterable[pa.Table], pixels: int) -> Counted:
         """What a map of ``pixels`` shows of regions whose classes and areas these are."""
-        counted = Counted.of(self._clusters)
-        for start in range(0, len(classes), AT_ONCE):
+        counted, start = Counted.of(self._clusters), 0
+        for table in areas:
+            size = table.column("area").to_numpy()
             # The unlabelled come last.
-            some = classes[start : start + AT_ONCE] % np.int32(self._clusters + 1)
-            size = area[start : start + AT_ONCE]
+            some = classes[start : start + len(size)] % np.int32(self._clusters + 1)
+            start += len(size)
             counted.regions[:] += np.bincount(some, minlength=self._clusters + 1)[:-1]
             # Sums of whole numbers below 2^53, so exact.
             counted.pixels[:] += np.bincount(some, size, self._clusters + 1).astype(np.int64)

@@ -5,7 +5,7 @@ neighbour most like them.
 import itertools
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +17,7 @@ from alps.kernels.regions import areas_up_to, unite
 ALIKE = 8.0  # L*a*b* units across a border at which it counts 1/e
 SINGLE_STEPS = 64  # rounds after which chains of small patches are followed to their end
 NO_CLASS = -1
+AT_ONCE = 1 << 18  # regions that are looked at at once
 
 
 def pixels_of(text: str, place: Georeference, option: str = "--min-patch") -> int:
@@ -66,25 +67,52 @@ def join_small_patches(
         borders: gives the tables of BORDER_SCHEMA, as often as it is called.
         least: pixels.
 
-    Returns (R,) int32.
+    Returns (R,) int32: ``classes``, changed in place where they are of that type. Memory is 9 bytes
+    a region besides, and what small patches of a few tables have around them.
     """
-    classes = classes.astype(np.int32)
+    classes = np.asarray(classes, np.int32)
     for rounds in itertools.count():  # each leaves fewer patches than there were
-        patch = patches_of_classes(classes, borders)
+        lowest: list[int] = []  # region of each table
+        patch = unite(classes, (_ends(table) for table in _noting(borders(), lowest)))
         size = areas_up_to(least, patch, area)
-        small = (size[patch] < least) & (classes >= 0)
+        small = np.empty(len(classes), bool)
+        for some in _slices(len(classes)):
+            small[some] = (size[patch[some]] < least) & (classes[some] >= 0)
         if not small.any():
             break
-        goes, to = _best_neighbours(patch, size, small, classes >= 0, borders())
+        around = _Around(classes, patch, size, small)
+        # Regions from which on the tables that follow speak.
+        ahead = np.minimum.accumulate([*lowest[1:], len(classes)][::-1])[::-1]
+        none = np.zeros(0, np.int64)
+        best = [(none, none)]
+        best += [around.best(table, int(low)) for table, low in zip(borders(), ahead, strict=False)]
+        goes, to = (np.concatenate(column) for column in zip(*best, strict=True))
         if not len(goes):
             classes[small] = NO_CLASS
             break
+        order = np.argsort(goes)
+        goes, to = goes[order], to[order]
         while rounds >= SINGLE_STEPS and ((further := _looked_up(to, goes, to)) != to).any():
             to = further
-        joining = np.flatnonzero(small)
-        # A patch has the number of its lowest region.
-        classes[joining] = classes[_looked_up(patch[joining], goes, to)]
+        taken = classes[to]  # a patch has the number of its lowest region
+        for some in _slices(len(classes)):
+            joining = some.start + np.flatnonzero(small[some])
+            at = np.minimum(np.searchsorted(goes, patch[joining]), len(goes) - 1)
+            known = goes[at] == patch[joining]
+            classes[joining[known]] = taken[at[known]]
     return classes
+
+
+def _slices(count: int) -> Iterator[slice]:
+    return (slice(start, start + AT_ONCE) for start in range(0, count, AT_ONCE))
+
+
+def _noting(tables: Iterable[pa.Table], lowest: list[int]) -> Iterator[pa.Table]:
+    """The tables, whose lowest regions are appended to a list."""
+    for table in tables:
+        ends = _ends(table)
+        lowest.append(int(min(one.min(initial=np.iinfo(np.int32).max) for one in ends)))
+        yield table
 
 
 def _looked_up(patches: np.ndarray, goes: np.ndarray, to: np.ndarray) -> np.ndarray:
@@ -106,38 +134,50 @@ def _ends(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     return table.column("region").to_numpy(), table.column("other").to_numpy()
 
 
-def _best_neighbours(
-    patch: np.ndarray,
-    size: np.ndarray,
-    small: np.ndarray,
-    classed: np.ndarray,
-    borders: Iterable[pa.Table],
-) -> tuple[np.ndarray, np.ndarray]:
-    """Small patches, ascending, and the patch that each joins.
+class _Around:
+    """What lies around small patches, gathered table by table until all of a patch is known."""
 
-    Args:
-        patch: (R,) of each region.
-        size: (R,) int32 pixels of patches, as far as they count.
-        small: (R,) bool regions of small patches.
-        classed: (R,) bool regions that have a class.
-        borders: of all regions.
-    """
-    own, other, weight = [], [], []
-    for table in borders:
+    def __init__(
+        self, classes: np.ndarray, patch: np.ndarray, size: np.ndarray, small: np.ndarray
+    ) -> None:
+        """Arguments are of each region.
+
+        classes: (R,) -1 none. patch: (R,) its number. size: (R,) int32 pixels of patches, as far as
+        they count. small: (R,) bool regions of small patches.
+        """
+        self._classes, self._patch, self._size, self._small = classes, patch, size, small
+        none = np.zeros(0, patch.dtype)
+        self._waiting = none, none, np.zeros(0)
+        self._seen = -1  # the last region that a table spoke of
+
+    def best(self, table: pa.Table, ahead: int) -> tuple[np.ndarray, np.ndarray]:
+        """Small patches that are known by now, and the patch that each joins.
+
+        ahead: the lowest region that later tables speak of.
+        """
         a, b = _ends(table)
         length = table.column("length").to_numpy().astype(np.float64)
         contrast = table.column("contrast").to_numpy().astype(np.float64)
         strength = length * np.exp(-contrast / ALIKE)
+        parts = [self._waiting]
         for here, there in ((a, b), (b, a)):
-            p, q = patch[here], patch[there]
-            larger = (size[q] > size[p]) | ((size[q] == size[p]) & (q < p))
-            useful = small[here] & classed[there] & (p != q) & larger
-            own.append(p[useful])
-            other.append(q[useful])
-            weight.append(strength[useful])
-    if not own:
-        return np.zeros(0, int), np.zeros(0, int)
-    p, q, w = (np.concatenate(parts) for parts in (own, other, weight))
+            p, q = self._patch[here], self._patch[there]
+            own, other = self._size[p], self._size[q]
+            larger = (other > own) | ((other == own) & (q < p))
+            useful = self._small[here] & (self._classes[there] >= 0) & (p != q) & larger
+            parts.append((p[useful], q[useful], strength[useful]))
+        p, q, w = (np.concatenate(column) for column in zip(*parts, strict=True))
+        self._seen = max(self._seen, int(max(one.max(initial=-1) for one in (a, b))))
+        # A patch of which more is to come has a region that later tables may speak of: it hangs
+        # together by borders.
+        later = np.s_[ahead : self._seen + 1]
+        open_ones = np.isin(p, np.unique(self._patch[later][self._small[later]]))
+        self._waiting = p[open_ones], q[open_ones], w[open_ones]
+        return _most_alike(p[~open_ones], q[~open_ones], w[~open_ones])
+
+
+def _most_alike(p: np.ndarray, q: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Each of patches ``p`` once, ascending, and its ``q`` with the greatest sum of weights."""
     order = np.lexsort((q, p))
     p, q, w = p[order], q[order], w[order]
     first = np.flatnonzero((np.diff(p, prepend=-1) != 0) | (np.diff(q, prepend=-1) != 0))

@@ -1,10 +1,11 @@
 """The regions of single sources, out of the tables of their groups."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.region_schemas import BORDER_SCHEMA
@@ -44,13 +45,50 @@ class GroupTables:
         """Other columns of a source's regions, table by table in the order of their numbers."""
         return _rows_of(self._folder.regions(self._group), source_index, columns)
 
+    def column(self, source_index: int, name: str) -> np.ndarray:
+        """A column of numbers of a source's regions, (R,); nothing else of the table is held."""
+        rows, parts = self.rows_of(source_index), self.columns_of(source_index, [name])
+        return self._filled(len(rows), (part.column(name).to_numpy() for part in parts))
+
+    def class_column(self, source_index: int, name: str) -> np.ndarray:
+        """A column of the classes of a source's regions, (R,), likewise.
+
+        Raises RunFolderError where the group's classes are of other regions.
+        """
+        rows, path = self.rows_of(source_index), self._folder.region_classes(self._group)
+        with open_table(path, [name]) as file:
+            self._refuse_others(file.metadata.num_rows)
+            return self._filled(len(rows), _between(file, rows, name))
+
     def _class_table(self, names: Sequence[str]) -> pa.Table:
         table = read_table(self._folder.region_classes(self._group), list(names))
-        if table.num_rows != sum(map(len, self._rows.values())):
-            raise self._folder.damaged(
-                self._folder.region_classes(self._group), "it is of other regions"
-            )
+        self._refuse_others(table.num_rows)
         return table
+
+    def _refuse_others(self, rows: int) -> None:
+        if rows != sum(map(len, self._rows.values())):
+            path = self._folder.region_classes(self._group)
+            raise self._folder.damaged(path, "it is of other regions")
+
+    def _filled(self, count: int, parts: Iterable[np.ndarray]) -> np.ndarray:
+        found, start = np.zeros(0, np.int32), 0
+        for part in parts:
+            if not start:
+                found = np.empty(count, part.dtype)
+            found[start : start + len(part)] = part
+            start += len(part)
+        return found
+
+
+def _between(file: pq.ParquetFile, rows: range, name: str) -> Iterator[np.ndarray]:
+    """Some rows of a column, row group by row group."""
+    first = 0
+    for number in range(file.num_row_groups):
+        end = first + file.metadata.row_group(number).num_rows
+        if first < rows.stop and end > rows.start:
+            values = file.read_row_group(number, [name]).column(0).to_numpy()
+            yield values[max(rows.start - first, 0) : rows.stop - first]
+        first = end
 
 
 def _rows_of(path: Path, source_index: int, columns: Sequence[str]) -> Iterator[pa.Table]:
