@@ -1,13 +1,14 @@
 """The regions of one source out of its group's tables: its own, all of them, in their order."""
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from made_run import cut_as, make_archive
 
 from alps.engine.base.errors import RunFolderError
 from alps.engine.images.windows import Window
 from alps.engine.regions.tables import GroupTables
-from alps.engine.run_folder.tables import read_table, write_table
+from alps.engine.run_folder.tables import note_table, read_table, write_table
 
 # Regions of three sources in one group: four in a row, one alone, three in a row.
 NUMBERS = [
@@ -36,7 +37,21 @@ def test_each_source_has_its_own_regions(folder):
         assert table["cluster"].to_pylist() == classes
         area = np.bincount(NUMBERS[source].ravel())
         assert table["area"].to_pylist() == area.tolist()
+        assert tables.column(source, "area").tolist() == area.tolist()
+        assert tables.class_column(source, "cluster").tolist() == classes
     assert tables.of_source(7).num_rows == len(tables.rows_of(7)) == 0
+    assert len(tables.class_column(7, "cluster")) == len(tables.column(7, "area")) == 0
+
+
+@pytest.mark.parametrize("rows", [1, 3, 5])
+def test_classes_are_put_together_from_row_groups(folder, rows):
+    """Which begin and end where sources do not."""
+    path = folder.region_classes(0)
+    pq.write_table(read_table(path), path, row_group_size=rows)
+    note_table(path)
+    tables = GroupTables(folder, 0, ())
+    for source, classes in enumerate(CLASSES):
+        assert tables.class_column(source, "cluster").tolist() == classes
 
 
 def test_each_source_has_its_own_borders_and_other_columns(folder):
@@ -59,3 +74,5 @@ def test_classes_of_other_regions_are_refused(folder, rows):
     write_table(read_table(path).take(np.arange(rows) % 8), path)
     with pytest.raises(RunFolderError, match=r"part-00000.*of other regions; remove it"):
         GroupTables(folder, 0, ["area"], ["cluster"])
+    with pytest.raises(RunFolderError, match=r"part-00000.*of other regions; remove it"):
+        GroupTables(folder, 0, ()).class_column(1, "cluster")

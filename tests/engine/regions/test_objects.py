@@ -41,6 +41,15 @@ def test_a_river_through_nine_windows_is_one_object(tmp_path):
     assert objects.dtype == np.int32 and set(objects) == {0}
 
 
+def test_two_long_rivers_through_a_hundred_windows_are_two_objects(tmp_path):
+    """A wide scene, of which a few windows are looked at at a time."""
+    y, x = np.indices((SIZE, 9 * SIZE))
+    rivers = np.stack([np.abs(y - at - 8 * np.sin(x / 40)) < 6 for at in (36, 64)])
+    objects, which, source = joined(tmp_path / "run", rivers)
+    assert len(source) == 3 * 32 and source.columns == 32
+    assert set(objects[which == 0]) == {0} and set(objects[which == 1]) == {1}
+
+
 def test_different_things_are_different_objects(tmp_path):
     masks = np.zeros((3, SIZE, SIZE), bool)
     masks[0, 20:40], masks[1, 40:60], masks[2, :, 70:75] = True, True, True

@@ -275,8 +275,8 @@ MUTANTS = [
             "borders of a later source are the first one's",
         ),
         (
-            "self.total / np.maximum(self.length, 1)",
-            "self.total",
+            "total / np.maximum(length, 1)",
+            "total",
             "the longer its borders the more a region takes up",
         ),
         (

@@ -116,8 +116,8 @@ MUTANTS = [
         "engine/labels/paint.py",
         PAINT,
         (
-            "to_numpy() >= self._settings.min_margin\n",
-            "to_numpy() > self._settings.min_margin\n",
+            '"margin") < self._settings.min_margin]',
+            '"margin") <= self._settings.min_margin]',
             "a region that is just sure enough is left out",
         ),
         (
@@ -126,8 +126,8 @@ MUTANTS = [
             "a raster of another size is painted",
         ),
         (
-            'np.where(classes < 0, -1, regions.column("object").to_numpy())',
-            'regions.column("object").to_numpy()',
+            "np.where(classes < 0, -1, objects)",
+            "objects",
             "objects are shown where no class is",
         ),
         (
@@ -156,9 +156,9 @@ MUTANTS = [
             "regions are counted by their pixels",
         ),
         (
-            "            size = area[start : start + AT_ONCE]\n",
-            "            size = area[: len(some)]\n",
-            "later regions have the areas of the first",
+            "            start += len(size)\n",
+            "",
+            "later regions are counted as the first",
         ),
     ),
     Mutant(
@@ -169,9 +169,9 @@ MUTANTS = [
         why="--agreement does nothing",
     ),
     Mutant(
-        "engine/labels/paint.py",
-        old="has_say = (classes >= 0) & (size[patch] >= LEAST_PIXELS)",
-        new="has_say = (classes >= 0) & (size[patch] > 0)",
+        "engine/labels/agreement.py",
+        old="has_say = (classes >= 0) & (size >= LEAST_PIXELS)",
+        new="has_say = (classes >= 0) & (size > 0)",
         tests=PAINT,
         why="details have a say in what neighbours are",
     ),
@@ -199,28 +199,28 @@ MUTANTS = [
             "patches of unlike colour agree",
         ),
         (
-            "patches.outer[:, 1] / patches.outer[:, 0] - usual, 0)",
-            "patches.outer[:, 1] / patches.outer[:, 0], 0)",
+            "outer[:, 1] / outer[:, 0] - usual, 0)",
+            "outer[:, 1] / outer[:, 0], 0)",
             "the grain of a surface passes for a border",
         ),
         (
-            "        inner += _sums(pairs[within, 0], self.outer[within], count)\n",
+            "        self.inner[pairs[within, 0]] += self.outer[within]\n",
             "",
             "a border that went is forgotten",
         ),
         (
-            "keeps_first = second < first",
-            "keeps_first = second > first",
+            "keeps_first[some] = second < first",
+            "keeps_first[some] = second > first",
             "the dearer class stays",
         ),
         (
-            "/ patches.area[mover], keeps_first",
-            "/ patches.area[np.where(keeps_first, a, b)], keeps_first",
+            "/ patches.area[mover]",
+            "/ patches.area[np.where(keeps_first[some], a, b)]",
             "what a change costs is shared by the pixels that do not change",
         ),
         (
-            "        weight = area[part, None]\n",
-            "        weight = np.ones_like(area[part, None])\n",
+            "        weight = area[:, None]\n",
+            "        weight = np.ones_like(area[:, None])\n",
             "small regions count as much as large ones",
         ),
         (
@@ -229,8 +229,8 @@ MUTANTS = [
             "the class of the first patch always stays",
         ),
         (
-            "patches, classes, place = patches.merged(into), classes[names], into[place]",
-            "patches, classes, place = patches.merged(into), classes[names], into[into]",
+            "    return classes[into]\n",
+            "    return classes\n",
             "patches that became one early lose their class",
         ),
         (
@@ -243,8 +243,8 @@ MUTANTS = [
         "engine/labels/patches.py",
         PATCHES,
         (
-            "small = (size[patch] < least) & (classes >= 0)",
-            "small = (size[patch] <= least) & (classes >= 0)",
+            "(size[patch[some]] < least) & (classes[some] >= 0)",
+            "(size[patch[some]] <= least) & (classes[some] >= 0)",
             "a patch of just the minimum mapping unit is joined",
         ),
         (
@@ -263,8 +263,8 @@ MUTANTS = [
             "a patch joins only neighbours of a higher number",
         ),
         (
-            "useful = small[here] & classed[there] & (p != q) & larger",
-            "useful = small[here] & (p != q) & larger",
+            "self._small[here] & (self._classes[there] >= 0) & (p != q)",
+            "self._small[here] & (p != q)",
             "a patch joins what has no class",
         ),
         (

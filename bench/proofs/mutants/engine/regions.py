@@ -247,8 +247,8 @@ MUTANTS = [
             "borders of the sources that follow are a source's too",
         ),
         (
-            "        if table.num_rows != sum(",
-            "        if table.num_rows < sum(",
+            "        if rows != sum(",
+            "        if rows < sum(",
             "classes of other regions are taken",
         ),
         (
