@@ -40,10 +40,6 @@ class _Found:
     segment: np.ndarray  # (E,) int64 of the scene's
     share: np.ndarray  # (E,) float32
     ends: np.ndarray  # (N,) int64, where each region's entries of the last two end
-    low: np.ndarray  # (B,) int64 keys of regions that touch
-    high: np.ndarray
-    length: np.ndarray
-    contrast: np.ndarray
 
 
 def build_regions(
@@ -67,20 +63,23 @@ def build_regions(
     index = source.tiles[0].source_index
     raster = PackedRaster((width, height))
     for row in block_rows(width, height, per_megapixel):
-        found = []
+        found, touching = [], []
         for block in row:
             rgb, valid = _read(reader, block.padded, source)
             lab = lab_of(rgb)
             cut = cut_block(block, lab, valid, source, per_megapixel, on_gpu)
             raster.add(block.core, _core_of(block, cut), cut.first[:, 0] * width + cut.first[:, 1])
-            found.append(_measure(block, cut, lab, source, width))
+            own, beside = _measure(block, cut, lab, source, width)
+            found.append(own)
+            touching.append(beside)
         numbers = numbering.number(np.concatenate([one.keys for one in found]))
         bottom = row[0].core.y + row[0].core.height
-        yield RegionRows(
-            raster.tiles(numbering.of),
-            _region_table(found, numbers, index, source, objects),
-            numbering.border_table(found, index, last=bottom == height),
-        )
+        regions = _region_table(found, numbers, index, source, objects)
+        del found, own  # of a wide scene they are many
+        borders_of_row = numbering.border_table(touching, index, last=bottom == height)
+        del touching, beside, numbers
+        yield RegionRows(raster.tiles(numbering.of), regions, borders_of_row)
+        del regions, borders_of_row
 
 
 def _read(
@@ -118,8 +117,10 @@ def _core_of(block: Block, cut: CutBlock) -> np.ndarray:
 
 def _measure(
     block: Block, cut: CutBlock, lab: np.ndarray, source: SourceWindows, width: int
-) -> _Found:
-    """What the tables say of the regions that begin in a block's core."""
+) -> tuple[_Found, np.ndarray]:
+    """What the tables say of the regions that begin in a block's core, and those that touch, the
+    first of which does: (4, B) int64 lower and higher key, length, contrast.
+    """
     core, padded = block.core, block.padded
     y, x = cut.first.T
     mine = (y >= core.y) & (y < core.y + core.height) & (x >= core.x) & (x < core.x + core.width)
@@ -129,28 +130,26 @@ def _measure(
     place = np.full(len(keys) + 1, -1, np.int32)
     place[order] = np.arange(count)
     own = place[cut.regions]
-    sums, box = moments(own, lab, count), boxes(own, count)
+    sums, box = moments(own, lab, count), boxes(own, count).astype(np.int32)
     entries = _entries(own, block, source, count)
     touching = borders(cut.regions, lab)
     low, high = np.sort(keys[touching.pairs], axis=1).T
     first_mine = mine[touching.pairs[np.arange(len(low)), keys[touching.pairs].argmin(axis=1)]]
-    return _Found(
+    found = _Found(
         keys[order],
         {
             "x": box[:, 0] + padded.x,
             "y": box[:, 1] + padded.y,
             "width": box[:, 2] - box[:, 0] + 1,
             "height": box[:, 3] - box[:, 1] + 1,
-            "area": sums.area,
-            "colour": sums.colour(),
+            "area": sums.area.astype(np.int32),
+            "colour": sums.colour().astype(np.float16),
             "segment": cut.segment[order],
         },
         *entries,
-        low[first_mine],
-        high[first_mine],
-        touching.length[first_mine],
-        touching.contrast[first_mine],
     )
+    columns = low, high, touching.length, touching.contrast
+    return found, np.stack([values[first_mine] for values in columns]).astype(np.int64)
 
 
 def _entries(
@@ -209,12 +208,9 @@ class _Numbering:
         """Numbers (N,) uint32 of regions of this row of blocks or the one above, by their keys."""
         return self._numbers[np.searchsorted(self._keys, keys)].astype(np.uint32)
 
-    def border_table(self, found: list[_Found], source_index: int, last: bool) -> pa.Table:
-        """Borders whose two regions have their numbers by now."""
-        new = np.concatenate(
-            [np.stack([one.low, one.high, one.length, one.contrast]) for one in found], axis=1
-        )
-        every = np.concatenate([*self._waiting, new], axis=1)
+    def border_table(self, touching: list[np.ndarray], source_index: int, last: bool) -> pa.Table:
+        """Borders whose two regions have their numbers by now; those of the last blocks are new."""
+        every = np.concatenate([*self._waiting, *touching], axis=1)
         known = np.isin(every[1], self._keys)
         if last and not known.all():
             raise AssertionError("a region touches one that was never numbered")
