@@ -8,7 +8,7 @@ follow each other, so memory is a row group and a stretch of vectors, whatever a
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
@@ -55,8 +55,13 @@ class Touching:
     def part(self, start: int, end: int) -> "Touching":
         """Some of them."""
         some = np.s_[start:end]
-        columns = (self.first, self.second, self.length, self.weight)
-        return Touching(*(values[some] for values in columns), self.end)
+        return replace(
+            self,
+            first=self.first[some],
+            second=self.second[some],
+            length=self.length[some],
+            weight=self.weight[some],
+        )
 
 
 def write_vectors(
@@ -220,7 +225,8 @@ class _Mixing:
         if not done:
             return self._sums[:0]
         columns = self._vectors, self._sums, self._total, self._length
-        found = _taken_up(*(rows[:done] for rows in columns), most)
+        vectors, sums, total, length = (rows[:done] for rows in columns)
+        found = _taken_up(vectors, sums, total, length, most)
         self._first += done
         # Copies, or what is done would stay in memory.
         self._vectors, self._sums, self._total, self._length = (

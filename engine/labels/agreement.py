@@ -191,8 +191,8 @@ def patches_of(
         _add(inner, ends[within, 0], along[within])
         across = (ends[:, 0] != ends[:, 1]) & (ends[:, 0] >= 0)
         found = _summed_pairs(ends[across], along[across], count)
-        for kept, one in zip((pairs, outer), found, strict=True):
-            kept.append(one)
+        pairs.append(found[0])
+        outer.append(found[1])
     joined = _summed_pairs(np.concatenate(pairs), np.concatenate(outer), count)
     return Patches(pixels, vectors, colours, inner, *joined)
 
