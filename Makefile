@@ -1,6 +1,7 @@
 # Two commands do the work: `make demo` labels a small archive, `make test` runs the tests.
-# `make check` is lint, contracts, types and fast tests; `make docs` builds site/; `make bench` times
-# the kernels beside what they replace. Each makes its own environment in .venv and needs no more
+# `make check` is lint, contracts, types and fast tests; `make test-dear` runs the few tests that
+# `make test` leaves out; `make docs` builds site/; `make bench` times the kernels beside what they
+# replace. Each makes its own environment in .venv and needs no more
 # than Python 3.11 or newer.
 
 PYTHON ?= python3
@@ -21,7 +22,7 @@ PYTEST := OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $(JOBS) --dist load
 
 ROOMS := engine kernels export trainer bench
 
-.PHONY: demo check test tested bench docs dist lint style contracts types clean
+.PHONY: demo check test test-dear tested bench docs dist lint style contracts types clean
 
 demo: $(VENV)/installed
 	$(BIN)/alps demo demo
@@ -32,6 +33,9 @@ check: $(VENV)/installed-dev $(VIEW)/alps
 
 test: $(VENV)/installed-dev $(VIEW)/alps
 	$(MAKE) -j 2 style contracts types tested
+
+test-dear: $(VENV)/installed-dev
+	$(MAKE) tested WHICH='-m dear'
 
 tested:
 	$(PYTEST) $(WHICH)

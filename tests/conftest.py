@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import shutil
 import signal
 import stat
 from collections import Counter
@@ -46,7 +47,8 @@ def pytest_collection_modifyitems(items):
     """
     cost = Counter()
     for item in items:
-        if "exported_speck" in getattr(item, "fixturenames", ()):
+        is_dear = item.get_closest_marker("dear") is not None
+        if is_dear or "exported_speck" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.slow)
         cost[item.path] += 3.0 if item.get_closest_marker("slow") else 0.2  # seconds, some
     items.sort(key=lambda item: -cost[item.path])
@@ -186,12 +188,18 @@ def exported_speck(speck, tmp_path_factory):
         return export_model(speck, out, ExportSettings(verify_tiles=2), say=lambda text: None)
 
 
-@pytest.fixture
-def archive(tmp_path):
-    """A folder of five small images in two folders, PNG, JPEG and GeoTIFF."""
+@pytest.fixture(scope="session")
+def saved_archive(tmp_path_factory):
+    """A folder of five small images in two folders, PNG, JPEG and GeoTIFF; not to be changed."""
     from small_runs import save_archive
 
-    return save_archive(tmp_path / "archive")
+    return save_archive(tmp_path_factory.mktemp("saved") / "archive")
+
+
+@pytest.fixture
+def archive(saved_archive, tmp_path):
+    """A copy of it."""
+    return shutil.copytree(saved_archive, tmp_path / "archive")
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ COMPILED = [
     ("fp16", 90, "3", 700),
     pytest.param("fp16", 90, "2", 450, marks=pytest.mark.slow),
     pytest.param("fp16", 90, "4b", 128, marks=pytest.mark.slow),
-    pytest.param("fp32", 90, "3", 2400, marks=pytest.mark.slow),
-    pytest.param("fp16", 80, "3", 1500, marks=pytest.mark.slow),
+    pytest.param("fp32", 90, "3", 2400, marks=pytest.mark.dear),
+    pytest.param("fp16", 80, "3", 1500, marks=pytest.mark.dear),
 ]
 
 

@@ -153,7 +153,7 @@ def test_engines_are_run_as_they_are_exported_where_their_gpu_is(
         run_engines(sam, info, artefact)
 
 
-@pytest.mark.slow
+@pytest.mark.dear
 def test_the_shipped_models_engines_are_built_for_two_gpus(tmp_path):
     sam, _ = load_sam(find_model("tiny"))
     graphs = graphs_of(sam.requires_grad_(False), "fp16")

@@ -37,7 +37,7 @@ def test_tiny_errs_no_more_than_todays_decoder():
     errs_no_more_than_today(found)
 
 
-@pytest.mark.slow
+@pytest.mark.dear
 def test_the_shape_of_official_models():
     found = interpreted("fused_masks", "errors_of_vit_b", precisions=["fp32", "fp16"])
     errs_no_more_than_today(found)

@@ -9,7 +9,6 @@ import pyarrow.parquet as pq
 import pytest
 import rasterio
 from click.testing import CliRunner
-from small_runs import save_archive
 
 from alps.engine.base.errors import RunFolderError, SettingsError
 from alps.engine.cli.name import name as command
@@ -35,11 +34,11 @@ pytestmark = pytest.mark.usefixtures("one_thread", "without_reports")
 
 
 @pytest.fixture(scope="module")
-def labelled(tmp_path_factory, speck):
+def labelled(tmp_path_factory, saved_archive, speck):
     """A run without names, made once; its images stay where they are."""
     home = tmp_path_factory.mktemp("labelled")
     options = RunOptions(model=str(speck), device="cpu", max_failed=1.0)
-    label_archive(save_archive(home / "archive"), home / "run", SETTINGS, options)
+    label_archive(saved_archive, home / "run", SETTINGS, options)
     return home / "run"
 
 

@@ -8,7 +8,6 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from PIL import Image
-from small_runs import save_archive
 
 from alps.engine.base.errors import RunFolderError, SettingsError
 from alps.engine.cli import main as cli
@@ -41,22 +40,10 @@ def shards_of_three(monkeypatch):
     monkeypatch.setattr("alps.engine.run_folder.plan.SHARD_TILES", 3)
 
 
-@pytest.fixture(scope="module")
-def made_in_two_passes(tmp_path_factory, speck):
-    """A run of an archive like each test's."""
-    home = tmp_path_factory.mktemp("two")
-    options = RunOptions(model=str(speck), device="cpu", max_failed=1.0)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("alps.engine.run_folder.plan.SHARD_TILES", 3)
-        label_archive(save_archive(home / "archive"), home / "run", SETTINGS, options)
-    return home / "run"
-
-
 @pytest.fixture
-def two_pass(made_in_two_passes, tmp_path):
-    """A copy of it."""
-    shutil.copytree(made_in_two_passes, tmp_path / "two")
-    return tmp_path / "two"
+def two_pass(finished_by_threes, tmp_path):
+    """A run in two passes of an archive like each test's."""
+    return shutil.copytree(finished_by_threes, tmp_path / "two")
 
 
 def label_maps(out):

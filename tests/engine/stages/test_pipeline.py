@@ -26,6 +26,7 @@ from alps.engine.stages.label import (
     label_archive,
     paint_stage,
     segment_stage,
+    summarise,
 )
 from alps.engine.stages.segment import shards_missing
 from alps.engine.stages.verify import repair, verify_archive
@@ -80,9 +81,8 @@ def test_run_folder_is_readable_with_other_tools(archive, tmp_path, options):
     assert (out / "report" / "index.html").stat().st_size > 1000
 
 
-def test_label_maps_have_the_size_and_place_of_their_source(archive, tmp_path, options):
-    out = tmp_path / "out"
-    label_archive(archive, out, SETTINGS, options)
+def test_label_maps_have_the_size_and_place_of_their_source(saved_archive, finished):
+    archive, out = saved_archive, finished
     for name in ("a.png", "b.png", "north/c.png", "north/d.png"):
         source = archive / name if (archive / name).exists() else archive / "b.jpg"
         with Image.open(out / "labels" / name) as labels, Image.open(source) as image:
@@ -98,9 +98,8 @@ def test_label_maps_have_the_size_and_place_of_their_source(archive, tmp_path, o
         assert (labels.read(1)[:, 60:] != 255).any()
 
 
-def test_classes_json_counts_what_the_label_maps_show(archive, tmp_path, options):
-    out = tmp_path / "out"
-    label_archive(archive, out, SETTINGS, options)
+def test_classes_json_counts_what_the_label_maps_show(finished):
+    out = finished
     content = json.loads((out / "classes.json").read_text())
     counted = np.zeros(256, int)
     for path in out.glob("labels/**/*.*"):
@@ -114,15 +113,13 @@ def test_classes_json_counts_what_the_label_maps_show(archive, tmp_path, options
 
 
 @pytest.mark.slow
-def test_same_seed_same_bytes(archive, tmp_path, options):
-    label_archive(archive, tmp_path / "one", SETTINGS, options)
+def test_same_seed_same_bytes(archive, tmp_path, options, finished):
     label_archive(archive, tmp_path / "two", SETTINGS, options)
-    assert results(tmp_path / "one") == results(tmp_path / "two")
+    assert results(finished) == results(tmp_path / "two")
 
 
 @pytest.mark.slow
-def test_larger_shards_give_the_same_label_maps(archive, tmp_path, options, monkeypatch):
-    label_archive(archive, tmp_path / "one", SETTINGS, options)
+def test_larger_shards_give_the_same_label_maps(archive, tmp_path, options, monkeypatch, finished):
     for name, value in (("SHARD_TILES", 2), ("MOST_SHARDS", 2), ("LARGEST_SHARD", 4)):
         monkeypatch.setattr(f"alps.engine.run_folder.plan.{name}", value)
     label_archive(archive, tmp_path / "two", SETTINGS, options)
@@ -131,7 +128,7 @@ def test_larger_shards_give_the_same_label_maps(archive, tmp_path, options, monk
     assert plan.shard_tiles == 4 and plan.shards > 1
     one, two = (
         {path.name: path.read_bytes() for path in (out / "labels").rglob("*") if path.is_file()}
-        for out in (tmp_path / "one", tmp_path / "two")
+        for out in (finished, tmp_path / "two")
     )
     assert one == two and len(one) == 5
     folder.plan.write_bytes(b"junk")  # its shards' size is told by what became of its tiles
@@ -141,15 +138,16 @@ def test_larger_shards_give_the_same_label_maps(archive, tmp_path, options, monk
 
 
 @pytest.mark.slow
-def test_tiles_encoded_together_give_the_same_segments(archive, tmp_path, options, monkeypatch):
-    whole = label_archive(archive, tmp_path / "one", SETTINGS, options)
+def test_tiles_encoded_together_give_the_same_segments(
+    archive, tmp_path, options, monkeypatch, finished
+):
     monkeypatch.setitem(alps.engine.runtimes.batching.IMAGES_AT_ONCE, "cpu", 3)
     (archive / "broken.png").write_text("no image")  # stands in the middle of a batch
     batched = label_archive(archive, tmp_path / "three", SETTINGS, options)
-    assert batched.segments == whole.segments
+    assert batched.segments == summarise(RunFolder(finished)).segments
     tables = [
-        pq.read_table(tmp_path / out / "segments", columns=["counts", "embedding", "predicted_iou"])
-        for out in ("one", "three")
+        pq.read_table(out / "segments", columns=["counts", "embedding", "predicted_iou"])
+        for out in (finished, tmp_path / "three")
     ]
     # A batch may round otherwise than a single image: a pixel here and there, no mask.
     iou = [table["predicted_iou"].to_numpy() for table in tables]
@@ -178,15 +176,14 @@ def test_options_that_change_masks_are_asked_for(archive, tmp_path, options):
 
 @pytest.mark.slow
 def test_stopped_between_shards_and_stages_ends_the_same(
-    archive, tmp_path, options, shards_of_two, stopped_after
+    saved_archive, tmp_path, options, shards_of_two, stopped_after, finished_by_twos
 ):
-    label_archive(archive, tmp_path / "whole", SETTINGS, options)
     out = tmp_path / "stopped"
     for allowed in (1, 3, 4, 7, 9, 12, 15, 22):
         with pytest.raises(KeyboardInterrupt), stopped_after(allowed):
-            label_archive(archive, out, SETTINGS, options)
-    label_archive(archive, out, SETTINGS, options)
-    assert results(out) == results(tmp_path / "whole")
+            label_archive(saved_archive, out, SETTINGS, options)
+    label_archive(saved_archive, out, SETTINGS, options)
+    assert results(out) == results(finished_by_twos)
 
 
 @pytest.mark.parametrize(
@@ -212,9 +209,10 @@ def test_out_of_memory_says_what_to_lower_and_the_run_goes_on(
 
 
 @pytest.mark.slow
-def test_killed_with_sigkill_ends_with_the_same_bytes(archive, tmp_path, options, shards_of_two):
+def test_killed_with_sigkill_ends_with_the_same_bytes(
+    archive, tmp_path, options, shards_of_two, finished_by_twos
+):
     """Once, while it segments; bench/proofs/kill_resume kills at any moment, many times."""
-    label_archive(archive, tmp_path / "whole", SETTINGS, options)
     folder = RunFolder(tmp_path / "killed")
     code = (
         "import sys\nfrom alps.engine.run_folder import plan\nplan.SHARD_TILES = 2\n"
@@ -231,28 +229,27 @@ def test_killed_with_sigkill_ends_with_the_same_bytes(archive, tmp_path, options
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL and not folder.clusters.exists()
     label_archive(archive, folder.root, SETTINGS, options)
-    assert results(folder.root) == results(tmp_path / "whole")
+    assert results(folder.root) == results(finished_by_twos)
 
 
 @pytest.mark.slow
-def test_other_clusters_segment_nothing_anew(archive, tmp_path, options, monkeypatch):
-    out = tmp_path / "out"
-    label_archive(archive, out, SETTINGS, options)
+def test_other_clusters_segment_nothing_anew(saved_archive, labelled, options, monkeypatch):
+    out = labelled
     first = results(out)
     monkeypatch.setattr(
         "alps.engine.stages.tiles.masks.TileStages.find", lambda *_: pytest.fail("segmented again")
     )
-    label_archive(archive, out, alps.RunSettings(cluster=alps.ClusterSettings(clusters=6)), options)
+    six = alps.RunSettings(cluster=alps.ClusterSettings(clusters=6))
+    label_archive(saved_archive, out, six, options)
     assert {c["id"] for c in json.loads((out / "classes.json").read_text())["classes"]} == set(
         range(6)
     )
-    label_archive(archive, out, SETTINGS, options)
+    label_archive(saved_archive, out, SETTINGS, options)
     assert results(out) == first
 
 
 @pytest.mark.slow
-def test_machines_share_the_shards(archive, tmp_path, options, shards_of_two):
-    label_archive(archive, tmp_path / "alone", SETTINGS, options)
+def test_machines_share_the_shards(archive, tmp_path, options, shards_of_two, finished_by_twos):
     folder = RunFolder(tmp_path / "shared")
     for share in ((1, 2), (0, 2)):
         with locked(folder, share):
@@ -264,7 +261,7 @@ def test_machines_share_the_shards(archive, tmp_path, options, shards_of_two):
                 cluster_stage(folder, SETTINGS.cluster)
     cluster_stage(folder, SETTINGS.cluster)
     paint_stage(folder)
-    assert results(folder.root) == results(tmp_path / "alone")
+    assert results(folder.root) == results(finished_by_twos)
 
 
 def test_windows_leave_no_seam(archive, tmp_path, options):
@@ -286,7 +283,8 @@ def test_windows_leave_no_seam(archive, tmp_path, options):
     assert (labelled == covered).all()
 
 
-def test_unreadable_files_are_rows_and_the_rest_goes_on(archive, tmp_path, options):
+def test_unreadable_files_are_rows_and_the_rest_goes_on(three_images, tmp_path, options):
+    archive = three_images
     (archive / "empty.png").write_bytes(b"")
     (archive / "text.jpg").write_text("not an image")
     cut = (archive / "a.png").read_bytes()
@@ -306,7 +304,8 @@ def test_unreadable_files_are_rows_and_the_rest_goes_on(archive, tmp_path, optio
         label_archive(archive, out, SETTINGS, strict)
 
 
-def test_a_source_without_valid_pixels_is_skipped_with_a_reason(tmp_path, archive, options):
+def test_a_source_without_valid_pixels_is_skipped_with_a_reason(tmp_path, three_images, options):
+    archive = three_images
     blank = np.zeros((3, 150, 150), np.uint8)
     with rasterio.open(
         archive / "blank.tif", "w", driver="GTiff", width=150, height=150, count=3,
@@ -344,19 +343,18 @@ def test_machines_work_side_by_side_but_not_on_one_share(tmp_path):
         pass
 
 
-def test_other_settings_on_one_out_are_refused_and_named(archive, tmp_path, options):
-    out = tmp_path / "out"
-    label_archive(archive, out, SETTINGS, options)
-    before = results(out)
+def test_other_settings_on_one_out_are_refused_and_named(saved_archive, labelled, options):
+    out, before = labelled, results(labelled)
     other = alps.RunSettings(
         segment=alps.SegmentSettings(points_per_side=7), cluster=SETTINGS.cluster
     )
     with pytest.raises(alps.RunFolderError, match="points_per_side 6 there, 7 now"):
-        label_archive(archive, out, other, options)
+        label_archive(saved_archive, out, other, options)
     assert results(out) == before
 
 
-def test_more_clusters_than_segments_loses_nothing(archive, tmp_path, options):
+def test_more_clusters_than_segments_loses_nothing(three_images, tmp_path, options):
+    archive = three_images
     out = tmp_path / "out"
     many = alps.RunSettings(cluster=alps.ClusterSettings(clusters=5000))
     with pytest.raises(alps.SettingsError, match=r"only .* regions"):
@@ -365,12 +363,12 @@ def test_more_clusters_than_segments_loses_nothing(archive, tmp_path, options):
     assert summary.coverage > 0
 
 
-def test_no_mask_at_all_says_what_to_lower(archive, tmp_path, options):
+def test_no_mask_at_all_says_what_to_lower(three_images, tmp_path, options):
     strict = alps.RunSettings(
         segment=alps.SegmentSettings(pred_iou_thresh=1.0), cluster=SETTINGS.cluster
     )
     with pytest.raises(alps.RunFolderError, match="none passed the gate; lower --pred-iou"):
-        label_archive(archive, tmp_path / "out", strict, options)
+        label_archive(three_images, tmp_path / "out", strict, options)
 
 
 @pytest.mark.slow
@@ -424,39 +422,36 @@ def test_out_that_cannot_be_made(archive, options):
         label_archive(archive, archive / "a.png" / "out", SETTINGS, options)
 
 
-def test_out_inside_src_is_not_labelled_itself(archive, options):
-    label_archive(archive, archive / "out", SETTINGS, options)
-    summary = label_archive(archive, archive / "out", SETTINGS, options)
-    assert summary.sources == 5
+def test_out_inside_src_is_not_labelled_itself(three_images, options):
+    label_archive(three_images, three_images / "out", SETTINGS, options)
+    summary = label_archive(three_images, three_images / "out", SETTINGS, options)
+    assert summary.sources == 3
 
 
-def test_images_that_came_later_are_named(archive, tmp_path, options, capsys):
-    out = tmp_path / "out"
+def test_images_that_came_later_are_named(three_images, tmp_path, options, capsys):
+    archive, out = three_images, tmp_path / "out"
     label_archive(archive, out, SETTINGS, options)
     assert "came after" not in capsys.readouterr().err
     shutil.copy(archive / "a.png", archive / "late.png")
-    assert label_archive(archive, out, SETTINGS, options).sources == 5
+    assert label_archive(archive, out, SETTINGS, options).sources == 3
     assert "1 images" in (said := capsys.readouterr().err) and "late.png" in said
 
 
-@pytest.mark.slow
-def test_an_earlier_run_inside_src_is_not_labelled(archive, tmp_path, options):
-    label_archive(archive, archive / "first", SETTINGS, options)
-    assert label_archive(archive, tmp_path / "second", SETTINGS, options).sources == 5
+def test_an_earlier_run_inside_src_is_not_labelled(three_images, tmp_path, options):
+    label_archive(three_images, three_images / "first", SETTINGS, options)
+    assert label_archive(three_images, tmp_path / "second", SETTINGS, options).sources == 3
 
 
 @pytest.mark.slow
-def test_deleted_segments_are_made_again(archive, tmp_path, options):
-    out = tmp_path / "out"
-    label_archive(archive, out, SETTINGS, options)
-    before = results(out)
-    (out / "segments" / "part-00000.parquet").unlink()
-    label_archive(archive, out, SETTINGS, options)
-    assert results(out) == before
+def test_deleted_segments_are_made_again(saved_archive, labelled, options):
+    before = results(labelled)
+    (labelled / "segments" / "part-00000.parquet").unlink()
+    label_archive(saved_archive, labelled, SETTINGS, options)
+    assert results(labelled) == before
 
 
-def test_regions_of_segments_that_were_deleted_are_cut_anew(archive, tmp_path, options):
-    folder = RunFolder(tmp_path / "out")
+def test_regions_of_segments_that_were_deleted_are_cut_anew(three_images, tmp_path, options):
+    archive, folder = three_images, RunFolder(tmp_path / "out")
     single.segment(archive, folder.root, SETTINGS, options)
     path = folder.regions(0)
     before = path.read_bytes()
@@ -468,9 +463,8 @@ def test_regions_of_segments_that_were_deleted_are_cut_anew(archive, tmp_path, o
     assert path.read_bytes() == before and path.stat().st_mtime_ns > changed
 
 
-def test_a_refused_number_of_clusters_leaves_the_run_as_it_was(archive, tmp_path, options):
-    out = tmp_path / "out"
-    label_archive(archive, out, SETTINGS, options)
+def test_a_refused_number_of_clusters_leaves_the_run_as_it_was(labelled):
+    out = labelled
     folder, run = RunFolder(out), (out / "run.json").read_text()
     with pytest.raises(alps.SettingsError, match=r"only .* regions"):
         cluster_stage(folder, alps.ClusterSettings(clusters=5000))

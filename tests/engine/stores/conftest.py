@@ -7,7 +7,6 @@ import itertools
 import pytest
 from runs_in_stores import AS_COG, SETTINGS, content
 from s3_server import serving
-from small_runs import save_archive
 
 from alps.engine.stages.label import RunOptions, label_archive
 
@@ -40,9 +39,9 @@ def prefix():
 
 
 @pytest.fixture(scope="session")
-def archive(tmp_path_factory):
+def archive(saved_archive):
     """Five small images in two folders."""
-    return save_archive(tmp_path_factory.mktemp("archive") / "images")
+    return saved_archive
 
 
 @pytest.fixture(scope="session")

@@ -217,9 +217,9 @@ def test_a_running_average_is_what_is_saved(images, teacher, tmp_path):
     assert not torch.equal(state["averaged"][name], state["model"][name])
 
 
-@pytest.mark.slow
+@pytest.mark.dear
 def test_a_random_vit_b_as_teacher(tmp_path):
-    """One step at the official size; its tile is the whole image."""
+    """One step at the official size; its tile is the whole image. Above is the layout alone."""
     images = distilling.save_images(tmp_path / "images", count=2, side=300)
     checkpoint = distilling.save_official(tmp_path / "vit_b.pth", OFFICIAL["vit_b"])
     settings = DistillSettings(
