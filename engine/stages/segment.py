@@ -68,10 +68,15 @@ def segment_archive(
     Raises SourceAwayError where image after image is away that was there when the run was planned.
     """
     plan = Plan.of(folder)
+    work = Segmenting(folder, plan, generator, settings, again)
 
     def carry_out(shards: Sequence[int], tell: Tell) -> Iterator[tuple[int, dict[str, str]]]:
         tiles = sum(len(plan.ids_of(shard)) for shard in shards)
-        return segment_shards(folder, generator, settings, iter(shards), tell, again, tiles)
+        for ids, made, doubts in work.segment(map(plan.ids_of, shards), tell, tiles):
+            shard = plan.shard_of(ids.start)
+            commit(folder, shard, made)
+            recorder.shard()
+            yield shard, doubts
 
     return carry_out_shards(folder, carry_out, share, keeper, again)
 
@@ -85,8 +90,9 @@ def carry_out_shards(
 ) -> dict[str, str]:
     """Have all shards segmented that are not done yet, by whoever does that.
 
-    carry_out: segments shards, as ``segment_shards``. Other arguments and what is returned as of
-    ``segment_archive``.
+    carry_out: segments shards as they come, and yields each when it is on the disk, with what is
+        doubtful about the sources that were read so far, by its kind; it tells of tiles that are
+        made. Other arguments and what is returned as of ``segment_archive``.
     """
     keeper = keeper or _KeepAll(folder)
     plan = Plan.of(folder)
@@ -108,34 +114,6 @@ def carry_out_shards(
     return doubts
 
 
-def segment_shards(
-    folder: RunFolder,
-    generator: MaskGenerator,
-    settings: FilledSettings,
-    shards: Iterator[int],
-    tell: Tell,
-    again: Collection[int] = (),
-    tiles: int | None = None,
-) -> Iterator[tuple[int, dict[str, str]]]:
-    """Segment shards as they come, and yield each when it is on the disk.
-
-    Args:
-        folder, generator, settings, again: as of ``segment_archive``.
-        shards: iterated by a thread of its own, a little ahead of the work.
-        tell: told of tiles that are made.
-        tiles: how many all shards have, where that is known.
-
-    Yields a shard, and what is doubtful about the sources that were read so far, by its kind.
-    """
-    plan = Plan.of(folder)
-    work = Segmenting(folder, plan, generator, settings, again)
-    for ids, made, doubts in work.segment(map(plan.ids_of, shards), tell, tiles):
-        shard = plan.shard_of(ids.start)
-        commit(folder, shard, made)
-        recorder.shard()
-        yield shard, doubts
-
-
 @dataclass(frozen=True)
 class Segmenting:
     """What tiles are segmented with; arguments as of ``segment_archive``."""
@@ -153,8 +131,13 @@ class Segmenting:
     ) -> Iterator[tuple[range, list[Made], dict[str, str]]]:
         """Segment ranges of tiles as they come: whole shards, or ``pieces``.
 
+        Args:
+            ranges: iterated by a thread of its own, a little ahead of the work.
+            tell: told of tiles that are made.
+            tiles: how many all ranges have, where that is known.
+
         Yields a range, what was made of its tiles, in order, and what is doubtful about the sources
-        that were read so far. Other arguments as of ``segment_shards``.
+        that were read so far, by its kind.
         """
         generator, settings = self.generator, self.settings
         channels = generator.runtime.config.embedding_channels

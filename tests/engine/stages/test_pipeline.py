@@ -113,8 +113,8 @@ def test_classes_json_counts_what_the_label_maps_show(finished):
 
 
 @pytest.mark.slow
-def test_same_seed_same_bytes(archive, tmp_path, options, finished):
-    label_archive(archive, tmp_path / "two", SETTINGS, options)
+def test_same_seed_same_bytes(saved_archive, tmp_path, options, finished):
+    label_archive(saved_archive, tmp_path / "two", SETTINGS, options)
     assert results(finished) == results(tmp_path / "two")
 
 
@@ -210,7 +210,7 @@ def test_out_of_memory_says_what_to_lower_and_the_run_goes_on(
 
 @pytest.mark.slow
 def test_killed_with_sigkill_ends_with_the_same_bytes(
-    archive, tmp_path, options, shards_of_two, finished_by_twos
+    saved_archive, tmp_path, options, shards_of_two, finished_by_twos
 ):
     """Once, while it segments; bench/proofs/kill_resume kills at any moment, many times."""
     folder = RunFolder(tmp_path / "killed")
@@ -218,7 +218,7 @@ def test_killed_with_sigkill_ends_with_the_same_bytes(
         "import sys\nfrom alps.engine.run_folder import plan\nplan.SHARD_TILES = 2\n"
         "from alps.engine.cli.commands import label\nlabel(sys.argv[1:])"
     )
-    command = [sys.executable, "-c", code, str(archive), str(folder.root), "--clusters", "4"]
+    command = [sys.executable, "-c", code, str(saved_archive), str(folder.root), "--clusters", "4"]
     command += ["--model", options.model, "--device", "cpu"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
     with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
@@ -228,7 +228,7 @@ def test_killed_with_sigkill_ends_with_the_same_bytes(
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL and not folder.clusters.exists()
-    label_archive(archive, folder.root, SETTINGS, options)
+    label_archive(saved_archive, folder.root, SETTINGS, options)
     assert results(folder.root) == results(finished_by_twos)
 
 
@@ -249,12 +249,14 @@ def test_other_clusters_segment_nothing_anew(saved_archive, labelled, options, m
 
 
 @pytest.mark.slow
-def test_machines_share_the_shards(archive, tmp_path, options, shards_of_two, finished_by_twos):
+def test_machines_share_the_shards(
+    saved_archive, tmp_path, options, shards_of_two, finished_by_twos
+):
     folder = RunFolder(tmp_path / "shared")
     for share in ((1, 2), (0, 2)):
         with locked(folder, share):
             both = RunOptions(**{**vars(options), "share": share})
-            segment_stage(folder, archive, SETTINGS, both)
+            segment_stage(folder, saved_archive, SETTINGS, both)
         assert (shards_missing(folder) == 0) == (share == (0, 2))
         if share == (1, 2):
             with pytest.raises(alps.RunFolderError, match="not segmented yet"):

@@ -63,11 +63,11 @@ def same(one, other):
     return results(one) == results(other) and rows(one) == rows(other)
 
 
-@pytest.mark.parametrize("workers", [2, 3])
-def test_the_same_bytes_for_any_number(archive, alone, tmp_path, options, workers):
+def test_the_same_bytes_for_any_number(archive, alone, tmp_path, options):
+    """Of three; what follows takes two."""
     out = tmp_path / "out"
     others = set(psutil.Process().children(recursive=True))  # servers of other tests
-    label_archive(archive, out, SETTINGS, replace(options, workers=workers))
+    label_archive(archive, out, SETTINGS, replace(options, workers=3))
     assert same(out, alone)
     assert not list((out / "journal").glob("alive-*"))  # all ended in good order
     assert set(psutil.Process().children(recursive=True)) <= others
@@ -78,7 +78,7 @@ def test_a_worker_that_is_killed_leaves_no_mark(archive, alone, tmp_path, by_wor
     others = set(psutil.Process().children())  # servers of other tests
 
     def kill():
-        while len(killed) < 4:
+        while len(killed) < 2:
             for worker in set(psutil.Process().children()) - others:
                 shards = list((out / "journal").glob("tiles-*.parquet"))
                 if len(shards) > len(killed):
