@@ -182,7 +182,7 @@ def test_commands_name_the_store_and_not_the_local_folder(s3, out, archive, spec
 @pytest.mark.slow
 def test_workers_write_there_too(s3, out, archive, options, tmp_path):
     """Processes of their own; what each made is in the store before it is said to be done."""
-    several = SourceSettings(tile=64, overlap=8)  # shards
+    several = SourceSettings(tile=48, overlap=8)  # shards
     label_archive(archive, tmp_path / "alone", replace(AS_COG, source=several), options)
     s3.take_log()
     settings = replace(SETTINGS, source=several)

@@ -22,11 +22,11 @@ from alps.trainer.data.settings import DataSettings, PseudoSettings
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.fixture
-def run(archive, tmp_path, speck):
+@pytest.fixture(scope="module")
+def run(saved_archive, tmp_path_factory, speck):
     options = RunOptions(model=str(speck), device="cpu", max_failed=1.0)
-    out = tmp_path / "run"
-    label_archive(archive, out, RunSettings(cluster=ClusterSettings(clusters=5)), options)
+    out = tmp_path_factory.mktemp("named") / "run"
+    label_archive(saved_archive, out, RunSettings(cluster=ClusterSettings(clusters=5)), options)
     edits = [
         partial(edit.name, clusters=(1, 3), text="water"),
         partial(edit.ignore, cluster=2),
