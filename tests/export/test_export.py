@@ -271,12 +271,12 @@ def test_lost_masks_are_refused_past_the_bound():
 
 
 def test_tiles_come_from_different_images_first(archive):
-    tiles = read_tiles(str(archive), 4, 128, 16, 0)
+    tiles = read_tiles(str(archive), 4, 96, 16, 0)
     assert len(tiles) == 4 and all(tile.dtype == np.uint8 for tile in tiles)
     corners = []
     for source in find_sources(archive):
         with RasterReader(source.path) as reader:
-            corners.append(reader.read(Window(0, 0, 128, 128)).rgb.tobytes())
+            corners.append(reader.read(Window(0, 0, 96, 96)).rgb.tobytes())
     assert [tile.tobytes() for tile in tiles] == corners[:4]
     assert len(read_tiles(None, 3, 32, 0, 0)) == 3
 

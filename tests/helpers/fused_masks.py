@@ -104,7 +104,7 @@ def errors_of_small(precisions, plain=False):
     return errors(sam, *noise(SMALL, 2, 1), precisions)
 
 
-def errors_of_tiny(path):
+def errors_of_tiny(path, precisions):
     """On a picture of roofs and fields, so to speak: what the encoder gives has its usual size."""
     sam, info = load_sam(path)
     size = info.config.image_size
@@ -114,7 +114,7 @@ def errors_of_tiny(path):
     with torch.inference_mode():
         embeddings = sam.eval().encode(pixels)
     points = torch.from_numpy(rng.uniform(0, size, (1, 2, 2)).astype(np.float32))
-    return errors(sam, embeddings, points, list(FORMS))
+    return errors(sam, embeddings, points, precisions)
 
 
 def errors_of_vit_b(precisions):

@@ -85,7 +85,7 @@ def random_encoder(config):
 
 
 @torch.inference_mode()
-def encoders(which):
+def encoders(which, forms=tuple(DTYPES)):
     """By form: errors of the prepared encoder, and of PyTorch's autocast."""
     if which == "tiny":
         encoder = load_sam(find_model("tiny"))[0].image_encoder
@@ -95,9 +95,9 @@ def encoders(which):
     pixels = torch.randn(1 if which == "tiny" else 2, 3, side, side)
     wanted = copy.deepcopy(encoder).double()(pixels.double())
     found = {}
-    for form, dtype in DTYPES.items():
-        fused = FusedEncoder(encoder, form, emulate=True)
-        assert FusedEncoder.fits(encoder)
+    assert FusedEncoder.fits(encoder)
+    for form in forms:
+        fused, dtype = FusedEncoder(encoder, form, emulate=True), DTYPES[form]
         lower = nullcontext() if form == "fp32" else torch.autocast("cpu", dtype)
         with lower:
             usual = encoder(pixels).float()

@@ -28,8 +28,10 @@ def test_the_prepared_encoder_rounds_no_worse_than_autocast(found):
 
 @pytest.mark.slow
 def test_the_encoder_of_tiny_rounds_no_worse_than_autocast():
-    for form, (error, usual) in interpreted("triton_encoder", "encoders", which="tiny").items():
-        assert 0 < error < 1.1 * usual, form
+    """In one form; a small encoder is tried in all."""
+    found = interpreted("triton_encoder", "encoders", which="tiny", forms=["fp16"])
+    error, usual = found["fp16"]
+    assert 0 < error < 1.1 * usual
 
 
 def test_bytes_become_the_patches_that_pixels_do(found):
