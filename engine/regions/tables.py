@@ -48,7 +48,7 @@ class GroupTables:
     def column(self, source_index: int, name: str) -> np.ndarray:
         """A column of numbers of a source's regions, (R,); nothing else of the table is held."""
         rows, parts = self.rows_of(source_index), self.columns_of(source_index, [name])
-        return self._filled(len(rows), (part.column(name).to_numpy() for part in parts))
+        return _filled(len(rows), (part.column(name).to_numpy() for part in parts))
 
     def class_column(self, source_index: int, name: str) -> np.ndarray:
         """A column of the classes of a source's regions, (R,), likewise.
@@ -58,7 +58,7 @@ class GroupTables:
         rows, path = self.rows_of(source_index), self._folder.region_classes(self._group)
         with open_table(path, [name]) as file:
             self._refuse_others(file.metadata.num_rows)
-            return self._filled(len(rows), _between(file, rows, name))
+            return _filled(len(rows), _between(file, rows, name))
 
     def _class_table(self, names: Sequence[str]) -> pa.Table:
         table = read_table(self._folder.region_classes(self._group), list(names))
@@ -70,14 +70,16 @@ class GroupTables:
             path = self._folder.region_classes(self._group)
             raise self._folder.damaged(path, "it is of other regions")
 
-    def _filled(self, count: int, parts: Iterable[np.ndarray]) -> np.ndarray:
-        found, start = np.zeros(0, np.int32), 0
-        for part in parts:
-            if not start:
-                found = np.empty(count, part.dtype)
-            found[start : start + len(part)] = part
-            start += len(part)
-        return found
+
+def _filled(count: int, parts: Iterable[np.ndarray]) -> np.ndarray:
+    """Parts of ``count`` values in all as one; no two copies of them are held."""
+    found, start = np.zeros(0, np.int32), 0
+    for part in parts:
+        if not start:
+            found = np.empty(count, part.dtype)
+        found[start : start + len(part)] = part
+        start += len(part)
+    return found
 
 
 def _between(file: pq.ParquetFile, rows: range, name: str) -> Iterator[np.ndarray]:

@@ -40,7 +40,7 @@ class ImageUpdate(Generic[Array]):
     The rows of a head stand together, R = heads x T.
     """
 
-    tokens: int  # T: softmax runs over groups of so many rows
+    tokens: int  # T, 2 or more: softmax runs over groups of so many rows
     # (N, R, C), scaled; times a pixel's query this is a logit. (N, R, d) where queries are shared:
     # the keys, which meet their head's part of the query only.
     logit_rows: Array

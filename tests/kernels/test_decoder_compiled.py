@@ -12,7 +12,7 @@ COMPILED = [
     pytest.param("fp16", 90, "2", 450, marks=pytest.mark.slow),
     pytest.param("fp16", 90, "4b", 128, marks=pytest.mark.slow),
     pytest.param("fp32", 90, "3", 2400, marks=pytest.mark.dear),
-    pytest.param("fp16", 80, "3", 1500, marks=pytest.mark.dear),
+    pytest.param("fp16", 80, "3", 1500, marks=pytest.mark.slow),
 ]
 
 
