@@ -146,14 +146,18 @@ def size_of(text: str) -> tuple[int, int]:
 @click.argument("work", type=click.Path(path_type=Path))
 @click.option("--side", "sizes", multiple=True, default=("3000", "30000"), help="W or WxH pixels.")
 @click.option("--tile", type=int, default=1024, help="Side of a window.")
-@click.option("--points-per-side", type=int, default=32, help="Prompts of a window; few are quick.")
-def main(images: Path, work: Path, sizes: tuple[str, ...], tile: int, points_per_side: int) -> None:
+@click.option("--points-per-side", type=int, help="Of a window. Default: the model's.")
+def main(
+    images: Path, work: Path, sizes: tuple[str, ...], tile: int, points_per_side: int | None
+) -> None:
     """Label scenes made of IMAGES, and say how much memory each stage took."""
     work.mkdir(parents=True, exist_ok=True)
     paths = sorted(path for path in images.iterdir() if path.suffix.lower() in (".jpg", ".tif"))
     if not paths:
         raise click.ClickException(f"{images} holds no .jpg or .tif image")
-    given = ("--tile", str(tile), "--points-per-side", str(points_per_side))
+    given: tuple[str, ...] = ("--tile", str(tile))
+    if points_per_side is not None:
+        given += ("--points-per-side", str(points_per_side))
     click.echo("| pixels | stage | memory, MB | seconds | s/Mpx |\n|---|---|---|---|---|")
     for text, size in [(text, size_of(text)) for text in sizes]:
         scene, out = work / f"scene{text}.tif", work / f"run{text}"
