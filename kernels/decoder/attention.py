@@ -11,6 +11,7 @@ queries. Work: 2 H x P² x d multiply-adds.
 
 import numpy as np
 
+from alps.kernels.base.aligned import aligned
 from alps.kernels.base.blas import one_blas_thread
 from alps.kernels.base.compiled import njit
 from alps.kernels.base.math import FAST, online_softmax
@@ -72,20 +73,19 @@ def _attend(
     """A block of queries (q, d) of one head, keys ``at_once`` at a time, with an online softmax."""
     count, width = query.shape
     pixels, columns = len(key), by_column.shape[1]
-    scaled = np.empty((count, width), np.float32)
+    scaled = aligned(count, width)
     scale = np.float32(1.0) / np.sqrt(np.float32(width))
     for i in range(count):
         for c in range(width):
             scaled[i, c] = query[i, c] * scale
             out[i, c] = 0
-    logits = np.empty((count, at_once), np.float32)
-    summed = np.empty((count, width), np.float32)
+    logits, summed = aligned(count, at_once), aligned(count, width)
     top = np.full(count, -np.inf, np.float32)
     total = np.zeros(count, np.float32)
     for start in range(0, pixels, at_once):
         stop = min(pixels, start + at_once)
         if stop - start < at_once:
-            logits = np.empty((count, stop - start), np.float32)
+            logits = aligned(count, stop - start)
         np.dot(scaled, key[start:stop].T, logits)
         for i in range(count):
             offsets = by_column[i]

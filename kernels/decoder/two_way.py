@@ -19,9 +19,10 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
+from alps.kernels.base.aligned import aligned
 from alps.kernels.base.blas import one_blas_thread
 from alps.kernels.base.compiled import njit
-from alps.kernels.base.math import FAST, exp, online_softmax
+from alps.kernels.base.math import FAST, exp, online_softmax_of_columns
 from alps.kernels.base.threads import spread
 
 # Values of image tokens alive at once in a thread: 64 pixels of 256 channels are 64 KB, and the
@@ -92,13 +93,15 @@ def update_image(
     """
     prompts, pixels = len(update.logit_rows), positions.shape[0]
     looks, channels = update.look_rows.shape[1:]
-    out = np.empty((prompts, pixels if keep else 0, channels), np.float32)
+    kept = pixels if keep else 0
+    out = aligned(prompts * kept, channels).reshape(prompts, kept, channels)
     looked = np.empty((prompts, looks, channels), np.float32)
     shared = np.zeros((0, 0), np.float32) if queries is None else queries
     logit_rows, _ = _against_first(update.logit_rows, update.tokens)
     logit_bias, _ = _against_first(update.logit_bias[..., None], update.tokens)
     value_rows, value_bias = _against_first(update.value_rows, update.tokens)
     value_bias += update.value_bias
+    look_columns = np.ascontiguousarray(update.look_rows.transpose(0, 2, 1))
     marks = Marks(
         np.empty((prompts, logit_rows.shape[1], pixels), np.float32),
         np.empty((prompts, pixels), np.float32),
@@ -121,7 +124,7 @@ def update_image(
                 update.norm_weight,
                 update.norm_bias,
                 np.float32(update.norm_epsilon),
-                update.look_rows[n],
+                look_columns[n],
                 out[n],
                 looked[n],
                 marks.weights[n],
@@ -155,7 +158,7 @@ def _update_image(
     norm_weight: np.ndarray,
     norm_bias: np.ndarray,
     epsilon: np.float32,
-    look_rows: np.ndarray,
+    look_columns: np.ndarray,
     out: np.ndarray,
     looked: np.ndarray,
     weights: np.ndarray,
@@ -164,13 +167,12 @@ def _update_image(
 ) -> None:
     """One prompt; ``others`` tokens a head beside its first. ``out`` has no rows if not asked."""
     pixels, channels = image.shape
-    rows, looks = len(logit_rows), len(look_rows)
+    rows, looks = len(logit_rows), look_columns.shape[1]
     at_once = max(1, BLOCK // channels)
-    logits = np.empty((rows, at_once), np.float32)
-    interest = np.empty((looks, at_once), np.float32)
-    placed = np.empty((at_once, channels), np.float32)
-    updated = np.empty((0 if len(out) else at_once, channels), np.float32)
-    summed = np.empty((looks, channels), np.float32)
+    logits, interest = aligned(rows, at_once), aligned(at_once, looks)
+    placed = aligned(at_once, channels)
+    updated = aligned(0 if len(out) else at_once, channels)
+    summed = aligned(looks, channels)
     top = np.full(looks, -np.inf, np.float32)  # of each row's interest so far
     total = np.zeros(looks, np.float32)
     looked[:] = 0
@@ -178,10 +180,9 @@ def _update_image(
         stop = min(pixels, start + at_once)
         count = stop - start
         if count < at_once:
-            logits = np.empty((rows, count), np.float32)
-            interest = np.empty((looks, count), np.float32)
-            placed = np.empty((count, channels), np.float32)
-            updated = np.empty((0 if len(out) else count, channels), np.float32)
+            logits, interest = aligned(rows, count), aligned(count, looks)
+            placed = aligned(count, channels)
+            updated = aligned(0 if len(out) else count, channels)
         if len(out):
             updated = out[start:stop]
         source = image[start:stop]
@@ -206,9 +207,9 @@ def _update_image(
                 positions[start + i],
                 placed[i],
             )
-        np.dot(look_rows, placed.T, interest)
-        online_softmax(interest, top, total, looked)
-        np.dot(interest, updated, summed)
+        np.dot(placed, look_columns, interest)
+        online_softmax_of_columns(interest, top, total, looked)
+        np.dot(interest.T, updated, summed)
         for r in range(looks):
             for c in range(channels):
                 looked[r, c] += summed[r, c]
