@@ -75,7 +75,7 @@ STEPS: Mapping[str, Step] = MappingProxyType(
         "+ absorbed decoder": _step("absorbed", "full size", "absorbed"),
         "+ compiled decoder": _step("compiled", "full size", "compiled"),
         "+ masks as runs": _step("compiled", "runs", "compiled"),
-        "+ encoder by heads = ours": _ours(),
+        "+ encoder in pieces = ours": _ours(),
         "ours, bf16": _ours(precision="bf16"),
         "ours, coarse to fine": _ours(coarse_to_fine=True),
         "ours, bf16, coarse to fine": _ours(precision="bf16", coarse_to_fine=True),

@@ -1,8 +1,10 @@
 """The compiled parts of the network in an official SAM's shape, beside PyTorch, same weights."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -13,7 +15,8 @@ from alps.engine.runtimes.protocol import DecodedMasks
 from alps.engine.runtimes.pytorch import TorchRuntime
 from alps.engine.sam import Sam
 from alps.engine.sam.config import VIT_B
-from alps.engine.sam.image_encoder import attend_compiled, attend_with_positions
+from alps.engine.sam.image_encoder import attend_with_positions
+from alps.kernels.encoder.attention import grid_attention
 
 POINTS = 16
 ATTENTION = "attention over 64 x 64 tokens, 12 heads of 64, offset by place"
@@ -21,36 +24,57 @@ DECODER = f"decoder, {POINTS} points, all masks of each"
 
 
 @pytest.fixture(scope="module")
-def attended() -> list[Tensor]:
-    """Query, key, value (1, 12, 4096, 64), offsets by row and by column (1, 12, 4096, 64)."""
+def attended() -> tuple[Tensor, list[Tensor]]:
+    """Query, key and value (1, 64, 64, 3, 12, 64), offsets by row and by column (127, 64)."""
     generator = torch.Generator().manual_seed(0)
-    return [torch.randn(1, 12, 4096, 64, generator=generator) for _ in range(5)]
+    qkv = torch.randn(1, 64, 64, 3, 12, 64, generator=generator)
+    return qkv, [0.1 * torch.randn(127, 64, generator=generator) for _ in range(2)]
 
 
-def attend_with_all_offsets(
+def all_offsets(
     query: Tensor, key: Tensor, value: Tensor, by_row: Tensor, by_column: Tensor
 ) -> Tensor:
     offsets = (by_row[..., :, None] + by_column[..., None, :]).flatten(3)  # (1, 12, 4096, 4096)
     return F.scaled_dot_product_attention(query, key, value, attn_mask=offsets)
 
 
-@pytest.mark.benchmark(group=ATTENTION)
-@pytest.mark.parametrize(
-    "attend", [attend_with_all_offsets, attend_with_positions, attend_compiled]
-)
-def test_attention(
-    timed: Timed,
-    attended: list[Tensor],
-    attend: Callable[..., Tensor],
-) -> None:
-    timed.moves(
-        6 * attended[0].nbytes,  # five read, one written
-        baseline=attend is attend_with_all_offsets,
+def in_pytorch(qkv: Tensor, tables: Sequence[Tensor], attend: Callable[..., Tensor]) -> Tensor:
+    """From what a linear layer leaves to what the next one takes, as ``GridAttention`` does."""
+    query, key, value = qkv.flatten(1, 2).permute(2, 0, 3, 1, 4)  # each (1, 12, 4096, 64)
+    place = torch.arange(64)
+    grid = query.unflatten(2, (64, 64))
+    rows, columns = (table[place[:, None] - place + 63] for table in tables)
+    by_row = torch.einsum("bnhwd,hkd->bnhwk", grid, rows).flatten(2, 3)
+    by_column = torch.einsum("bnhwd,wkd->bnhwk", grid, columns).flatten(2, 3)
+    return (
+        attend(query, key, value, by_row, by_column)
+        .transpose(1, 2)
+        .reshape(qkv[..., 0, :, :].shape)
     )
-    attend_compiled(*(part[..., :64, :] for part in attended[:3]), *[torch.zeros(1, 12, 64, 8)] * 2)
+
+
+def in_the_kernel(qkv: Tensor, tables: Sequence[Tensor]) -> Tensor:
+    bias = np.zeros((3, 12, 64), np.float32)
+    arrays = (table.numpy() for table in tables)
+    return torch.from_numpy(grid_attention(qkv.numpy(), bias, *arrays, (64, 64)))
+
+
+ATTEND = {
+    "all offsets": partial(in_pytorch, attend=all_offsets),
+    "offsets in pieces": partial(in_pytorch, attend=attend_with_positions),
+    "ours": in_the_kernel,
+}
+
+
+@pytest.mark.benchmark(group=ATTENTION)
+@pytest.mark.parametrize("form", ATTEND)
+def test_attention(timed: Timed, attended: tuple[Tensor, list[Tensor]], form: str) -> None:
+    qkv, tables = attended
+    timed.moves(qkv.nbytes * 4 // 3, baseline=form == "all offsets")  # read, and a third written
     with torch.inference_mode():
-        got = timed(attend, *attended, rounds=5)
-        torch.testing.assert_close(got, attend_with_positions(*attended), atol=1e-5, rtol=0)
+        ATTEND[form](qkv, tables)
+        got = timed(ATTEND[form], qkv, tables, rounds=5)
+        torch.testing.assert_close(got, in_the_kernel(qkv, tables), atol=1e-5, rtol=0)
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,8 @@ from alps.engine.runtimes.gpu.packed import PackedImages
 from alps.engine.runtimes.protocol import Asked, DecodedMasks, Encoding, ImagePart
 from alps.engine.sam import Sam
 from alps.engine.sam.absorbed import AbsorbedDecoder, DecodedPoints
-from alps.engine.sam.image_encoder import attend_compiled, attend_folded
+from alps.engine.sam.compiled_encoder import CompiledEncoder
+from alps.engine.sam.image_encoder import attend_folded
 from alps.engine.sam.model import Network, SamLike
 from alps.engine.sam2 import Sam2
 from alps.engine.sam2.absorbed import Sam2AbsorbedDecoder
@@ -75,7 +76,9 @@ class TorchRuntime(InPasses):
             raise SettingsError("the compiled decoder runs on a CPU only; give decoder='absorbed'")
         self._compiled = decoder == "compiled"
         self._decoder = steps_of(sam, decoder)
-        self._attend = attend_compiled if self._compiled and precision == "fp32" else None
+        self._encoder: CompiledEncoder | None = None
+        if self._compiled and precision == "fp32" and isinstance(sam, Sam):
+            self._encoder = CompiledEncoder(sam.image_encoder)
         self._on_gpu: GpuEncoder | None = None
         self._made, self._making = False, threading.Lock()
         # The compiled kernels know float32 only; the few products left beside them gain nothing.
@@ -113,12 +116,14 @@ class TorchRuntime(InPasses):
         if encoder is not None:
             with full_float32():
                 return encoder.of_pixels(batch, self.capacity.images)
+        if self._encoder is not None:
+            return self._encoder(batch.float())
         with self._autocast(self.precision):
             batch = batch.to(self.sam.device)
             if isinstance(self.sam, Sam):
                 # Small grids are faster for a GPU without offsets; a CPU does both alike.
                 in_windows = attend_folded if self.sam.device.type == "cuda" else None
-                return self.sam.encode(batch, self._attend, in_windows).float()
+                return self.sam.encode(batch, None, in_windows).float()
             return self.sam.encode(batch).float()
 
     def _kernels_of_ours(self) -> GpuEncoder | None:

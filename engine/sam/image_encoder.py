@@ -8,7 +8,6 @@ from torch.nn import functional as F
 
 from alps.engine.sam.config import SamConfig
 from alps.engine.sam.layers import LayerNorm2d, TwoLayerMLP, modules
-from alps.kernels.decoder.attention import grid_attention
 
 # What offsets of attention logits may take at a time; on a CPU a part of the last-level cache.
 _OFFSET_BYTES = {"cpu": 16 << 20}
@@ -193,14 +192,6 @@ def attend_folded(
         scale=1.0,
     )
     return found[..., :width]
-
-
-def attend_compiled(
-    query: Tensor, key: Tensor, value: Tensor, by_row: Tensor, by_column: Tensor
-) -> Tensor:
-    """``attend_with_positions`` in the CPU's compiled kernel, float32, without a gradient."""
-    arrays = [array.flatten(0, 1).numpy() for array in (query, key, value, by_row, by_column)]
-    return torch.from_numpy(grid_attention(*arrays)).unflatten(0, query.shape[:2])
 
 
 def _offsets(side: int, device: torch.device) -> Tensor:

@@ -56,39 +56,17 @@ def gelu(x: np.float32) -> np.float32:
 def online_softmax(
     logits: np.ndarray, top: np.ndarray, total: np.ndarray, looked: np.ndarray
 ) -> None:
-    """One block of a softmax over rows that come block by block.
+    """One block of softmaxes, one a column, over rows that come block by block.
+
+    They lie side by side so that every loop is over several of them: the greatest of one row, a
+    number after the other, LLVM finds without vectors.
 
     Args:
-        logits: (R, n), become exponentials relative to each row's greatest so far.
+        logits: (n, R), become exponentials relative to each column's greatest so far.
         top: (R,) the greatest so far, -inf at first.
         total: (R,) sum of exponentials so far.
         looked: (R, C), what was weighted by them and summed so far; rescaled as ``top`` rises.
     """
-    rows, count = logits.shape
-    for r in range(rows):
-        row = logits[r]
-        highest = top[r]
-        for i in range(count):
-            highest = max(highest, row[i])
-        if highest > top[r]:
-            shrink = exp(top[r] - highest)  # 0 in the first block, whose sums are 0 anyway
-            total[r] *= shrink
-            for c in range(looked.shape[1]):
-                looked[r, c] *= shrink
-            top[r] = highest
-        sum_ = np.float32(0.0)
-        for i in range(count):
-            e = exp(row[i] - highest)
-            row[i] = e
-            sum_ += e
-        total[r] += sum_
-
-
-@njit(nogil=True, forceinline=True, fastmath=FAST, error_model="numpy")
-def online_softmax_of_columns(
-    logits: np.ndarray, top: np.ndarray, total: np.ndarray, looked: np.ndarray
-) -> None:
-    """``online_softmax`` of logits (n, R): theirs lie a row of R apart, so loops are over R."""
     count, columns = logits.shape
     highest = top.copy()
     for i in range(count):
@@ -97,7 +75,7 @@ def online_softmax_of_columns(
             highest[r] = max(highest[r], row[r])
     for r in range(columns):
         if highest[r] > top[r]:
-            shrink = exp(top[r] - highest[r])  # as there
+            shrink = exp(top[r] - highest[r])  # 0 in the first block, whose sums are 0 anyway
             total[r] *= shrink
             for c in range(looked.shape[1]):
                 looked[r, c] *= shrink

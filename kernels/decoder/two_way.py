@@ -22,7 +22,7 @@ import numpy as np
 from alps.kernels.base.aligned import aligned
 from alps.kernels.base.blas import one_blas_thread
 from alps.kernels.base.compiled import njit
-from alps.kernels.base.math import FAST, exp, online_softmax_of_columns
+from alps.kernels.base.math import FAST, exp, online_softmax
 from alps.kernels.base.threads import spread
 
 # Values of image tokens alive at once in a thread: 64 pixels of 256 channels are 64 KB, and the
@@ -208,7 +208,7 @@ def _update_image(
                 placed[i],
             )
         np.dot(placed, look_columns, interest)
-        online_softmax_of_columns(interest, top, total, looked)
+        online_softmax(interest, top, total, looked)
         np.dot(interest.T, updated, summed)
         for r in range(looks):
             for c in range(channels):

@@ -1,1 +1,1 @@
-"""What a GPU computes of SAM's image encoder beside its matrix products."""
+"""What SAM's image encoder computes beside its matrix products."""

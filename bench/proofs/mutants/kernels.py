@@ -595,17 +595,27 @@ MUTANTS = [
         ),
     ),
     *_of(
-        "decoder/attention",
+        "encoder/attention",
         "attention",
         (
-            "of_row = by_row[i, start // columns + row]",
-            "of_row = by_row[i, row]",
+            "of_rows[row], of_columns[column])",
+            "of_rows[row - above], of_columns[column])",
             "blocks after the first take the first rows' offsets",
         ),
         (
-            "scale = np.float32(1.0) / np.sqrt(np.float32(width))",
+            "scale = np.float32(1.0) / np.sqrt(np.float32(channels))",
             "scale = np.float32(1.0)",
             "logits are not scaled",
+        ),
+        (
+            "key[token], value[token] = bias[1, head], bias[2, head]",
+            "key[token], value[token] = bias[1, head], bias[1, head]",
+            "values take the keys' bias",
+        ),
+        (
+            "if y < height and x < width:",
+            "if y < height:",
+            "a window's tokens beyond the grid are those of the next row",
         ),
     ),
     *_of(
