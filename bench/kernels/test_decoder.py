@@ -55,11 +55,11 @@ def in_pytorch(qkv: Tensor, tables: Sequence[Tensor], attend: Callable[..., Tens
 
 def in_the_kernel(qkv: Tensor, tables: Sequence[Tensor]) -> Tensor:
     bias = np.zeros((3, 12, 64), np.float32)
-    arrays = (table.numpy() for table in tables)
-    return torch.from_numpy(grid_attention(qkv.numpy(), bias, *arrays, (64, 64)))
+    by_row, by_column = (table.numpy() for table in tables)
+    return torch.from_numpy(grid_attention(qkv.numpy(), bias, by_row, by_column, (64, 64)))
 
 
-ATTEND = {
+ATTEND: dict[str, Callable[..., Tensor]] = {
     "all offsets": partial(in_pytorch, attend=all_offsets),
     "offsets in pieces": partial(in_pytorch, attend=attend_with_positions),
     "ours": in_the_kernel,

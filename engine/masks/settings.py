@@ -29,7 +29,7 @@ class EverythingSettings:
 
     # None: point_grids says which points
     points_per_side: int | None = stock(SegmentSettings, "points_per_side")
-    points_per_batch: int = 64  # masks of so many are alive at once; a GPU takes more
+    points_per_batch: int = 64  # masks of so many are alive at once; a GPU and many cores take more
     pred_iou_thresh: float = stock(SegmentSettings, "pred_iou_thresh")
     stability_score_thresh: float = stock(SegmentSettings, "stability_score_thresh")
     stability_score_offset: float = stock(SegmentSettings, "stability_score_offset")

@@ -116,7 +116,8 @@ class Runtime(Protocol):
             pred_iou_thresh: only masks with a greater predicted IoU are upscaled and returned;
                 0 or less keeps all.
             points_per_batch: masks of so many points are handed out at a time; it bounds what is
-                alive at once, and changes no mask. On a GPU they are more where it has room.
+                alive at once, and changes no mask. On a GPU they are more where it has room, and
+                on a CPU where its cores would be idle.
         """
         ...
 

@@ -34,7 +34,9 @@ from torch.nn import functional as F
 
 from alps.engine.sam.mask_decoder import Attention, TwoWayBlock
 from alps.engine.sam.model import Network
+from alps.engine.sam.rooms import Rooms
 from alps.kernels.decoder import two_way
+from alps.kernels.decoder.look import look_at
 from alps.kernels.decoder.mask_logits import UpscaledImages, UpscalingWeights, mask_logits
 from alps.kernels.decoder.two_way import ImageUpdate, Marks
 
@@ -78,6 +80,7 @@ class AbsorbedDecoder:
         # Tokens of a prompt: the decoder's own, IoU, the single mask, which is not asked for, the
         # masks, the point's.
         first, masks = self.decoder.tokens_before, len(self.decoder.output_hypernetworks_mlps)
+        self._rooms = Rooms()
         self.read = [first, *range(first + 2, first + 1 + masks)]
 
     def share(self, embedding: Tensor) -> SharedImage:
@@ -90,8 +93,8 @@ class AbsorbedDecoder:
         return SharedImage(
             tokens=tokens,
             positions=positions,
-            keys=_heads(look.k_proj(placed), look.heads),
-            values=_heads(look.v_proj(tokens), look.heads),
+            keys=_heads(look.k_proj(placed), look.heads).contiguous(),
+            values=_heads(look.v_proj(tokens), look.heads).contiguous(),
             queries=mark.q_proj(placed).T.contiguous(),
             upscaled=tokens @ self._through_norms[0] if self.compiled else None,
         )
@@ -106,9 +109,8 @@ class AbsorbedDecoder:
         looks.append(transformer.final_attn_token_to_image)
 
         tokens = _attend_to_tokens(layers[0], prompt, prompt)
-        seen = _look_at_shared(
-            layers[0].cross_attn_token_to_image, tokens + prompt, image.keys, image.values
-        )
+        first = layers[0].cross_attn_token_to_image
+        seen = _look_at_shared(first, tokens + prompt, image, compiled=self.compiled)
         own, marks = image.tokens[None], []
         for index, (layer, look) in enumerate(zip(layers, looks, strict=True)):
             tokens = layer.norm2(tokens + seen)
@@ -125,7 +127,7 @@ class AbsorbedDecoder:
                 own,
                 image.positions,
                 queries,
-                index + 1 < len(layers),
+                f"image {index % 2}" if index + 1 < len(layers) else None,
                 ImageUpdate(
                     tokens=values.shape[1] // mark.heads,
                     logit_rows=rows,
@@ -234,12 +236,13 @@ class AbsorbedDecoder:
         image: Tensor,
         positions: Tensor,
         queries: Tensor | None,
-        keep: bool,
+        room: str | None,
         update: ImageUpdate[Tensor],
     ) -> tuple[Tensor, Tensor, list[Marks]]:
         """Image (1 or N, P, C) -> image' (N, P, C) and what was looked for (N, R, C).
 
-        The compiled decoder tells what was done, and makes image' only if it is to be kept.
+        The compiled decoder tells what was done, and makes image' only in a room: until something
+        else is made there.
         """
         if not self.compiled:
             return *update_image(image, positions, queries, update), []
@@ -247,12 +250,14 @@ class AbsorbedDecoder:
             name: np.ascontiguousarray(value.numpy()) if isinstance(value, Tensor) else value
             for name, value in vars(update).items()
         }
+        shape = (len(update.logit_rows), *positions.shape)
         out, looked, marks = two_way.update_image(
             image.numpy(),
             positions.numpy(),
             None if queries is None else queries.numpy(),
             ImageUpdate(**arrays),
-            keep=keep,
+            keep=room is not None,
+            room=self._rooms.of(room, *shape).numpy() if room else None,
         )
         return torch.from_numpy(out), torch.from_numpy(looked), [marks]
 
@@ -323,6 +328,12 @@ def _heads(tokens: Tensor, heads: int) -> Tensor:
     return tokens.unflatten(-1, (heads, -1)).transpose(-2, -3)
 
 
+def _times(by_head: Tensor, weight: Tensor) -> Tensor:
+    """(N, H, T, a) times each head's (a, b) of (H, a, b): one product a head, of N·T rows."""
+    rows = by_head.transpose(0, 1)
+    return (rows.flatten(1, 2) @ weight).unflatten(1, rows.shape[1:3]).transpose(0, 1)
+
+
 def _rows(by_head: Tensor) -> Tensor:
     """(N, H, T, c) -> (N, H·T, c), the rows of a head together."""
     return by_head.flatten(1, 2)
@@ -333,12 +344,18 @@ def _attend_to_tokens(layer: TwoWayBlock, tokens: Tensor, prompt: Tensor) -> Ten
     return layer.attend_to_tokens(tokens[None], prompt[None])[0]
 
 
-def _look_at_shared(look: Attention, asking: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+def _look_at_shared(
+    look: Attention, asking: Tensor, image: SharedImage, *, compiled: bool
+) -> Tensor:
     """Tokens (N, T, C) → image whose keys and values (H, P, d) all prompts share."""
     query = _heads(look.q_proj(asking), look.heads)  # (N, H, T, d)
     count, _, tokens, width = query.shape
     query = query.transpose(0, 1).flatten(1, 2) * width**-0.5  # (H, N·T, d)
-    seen = (query @ keys.mT).softmax(-1) @ values
+    if compiled:
+        arrays = (query, image.keys, image.values)
+        seen = torch.from_numpy(look_at(*(array.numpy() for array in arrays)))
+    else:
+        seen = (query @ image.keys.mT).softmax(-1) @ image.values
     return look.out_proj(seen.unflatten(1, (count, tokens)).permute(1, 2, 0, 3).flatten(2))
 
 
@@ -346,14 +363,14 @@ def _look_rows(look: Attention, asking: Tensor) -> Tensor:
     """Tokens (N, t, C) → image: rows (N, L, C) that meet image + positions."""
     query = _heads(look.q_proj(asking), look.heads)  # (N, H, T, d)
     weight = look.k_proj.weight.unflatten(0, (look.heads, -1))  # (H, d, C)
-    return _rows((query * query.shape[-1] ** -0.5) @ weight)
+    return _rows(_times(query * query.shape[-1] ** -0.5, weight))
 
 
 def _seen(look: Attention, found: Tensor) -> Tensor:
     """Mean image tokens of each row (N, L, C) -> what the attention gives the tokens (N, T, C)."""
     by_head = found.unflatten(1, (look.heads, -1))  # (N, H, T, C)
     weight = look.v_proj.weight.unflatten(0, (look.heads, -1))  # (H, d, C)
-    seen = (by_head @ weight.mT).transpose(1, 2).flatten(2) + look.v_proj.bias
+    seen = _times(by_head, weight.mT).transpose(1, 2).flatten(2) + look.v_proj.bias
     return look.out_proj(seen)
 
 
@@ -369,11 +386,11 @@ def _logit_rows(mark: Attention, keys_of: Tensor, shared_queries: bool) -> tuple
         return _rows(key), key.new_zeros(key.shape[0], key.shape[1] * key.shape[2])
     weight = mark.q_proj.weight.unflatten(0, (mark.heads, -1))  # (H, d, C)
     bias = mark.q_proj.bias.unflatten(0, (mark.heads, -1))  # (H, d)
-    return _rows(key @ weight), _rows(key @ bias[:, :, None])[..., 0]
+    return _rows(_times(key, weight)), _rows(_times(key, bias[:, :, None]))[..., 0]
 
 
 def _value_rows(mark: Attention, values_of: Tensor) -> Tensor:
     """Image → tokens (N, T, C): rows (N, R, C) whose weighted sum is the attention's output."""
     value = _heads(mark.v_proj(values_of), mark.heads)  # (N, H, T, d)
     weight = mark.out_proj.weight.unflatten(1, (mark.heads, -1)).permute(1, 2, 0)  # (H, d, C)
-    return _rows(value @ weight)
+    return _rows(_times(value, weight))

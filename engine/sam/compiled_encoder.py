@@ -7,13 +7,13 @@ are as fast as one of several. They are of the same tokens on any number of thre
 embedding depends on it.
 """
 
-import threading
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from alps.engine.sam.image_encoder import Block, GridAttention, ImageEncoder
+from alps.engine.sam.rooms import Rooms
 from alps.kernels.base.blas import one_blas_thread
 from alps.kernels.base.threads import spread
 from alps.kernels.encoder.attention import grid_attention
@@ -48,7 +48,7 @@ def _through_blocks(encoder: ImageEncoder, tokens: Tensor, grid: torch.Size) -> 
     """Tokens (B·h·w, width) through all blocks, in place; grid: B, h, w."""
     count, width = tokens.shape
     qkv = tokens.new_empty(count, 3 * width)
-    rooms = _Rooms()
+    rooms = Rooms()
     attended: Tensor | None = None
     before: Block | None = None
     for block in [*encoder.blocks, None]:
@@ -56,21 +56,6 @@ def _through_blocks(encoder: ImageEncoder, tokens: Tensor, grid: torch.Size) -> 
         if block is not None:
             attended = _attend(block, qkv, grid)
         before = block
-
-
-class _Rooms(threading.local):
-    """Of a thread: room for what it makes of some tokens, used again and again."""
-
-    def __init__(self) -> None:
-        self._held: dict[str, Tensor] = {}
-
-    def of(self, name: str, rows: int, columns: int) -> Tensor:
-        """(rows, columns) float32, not filled."""
-        size = rows * columns
-        held = self._held.get(name)
-        if held is None or len(held) < size:
-            held = self._held[name] = torch.empty(size)
-        return held[:size].view(rows, columns)
 
 
 class _Step:
@@ -83,7 +68,7 @@ class _Step:
         attended: Tensor | None,
         after: Block | None,
         qkv: Tensor,
-        rooms: _Rooms,
+        rooms: Rooms,
     ) -> None:
         self.tokens, self.before, self.attended = tokens, before, attended
         self.after, self.qkv, self.rooms = after, qkv, rooms
@@ -111,8 +96,8 @@ class _Step:
 
 def _norm(tokens: Tensor, bias: Tensor, norm: torch.nn.LayerNorm, normed: Tensor) -> None:
     """tokens += bias, in place; normed: layer norm of them."""
-    arrays = (tokens, bias, norm.weight, norm.bias)
-    add_and_norm(*(array.numpy() for array in arrays), norm.eps, normed.numpy())
+    weight, shift = norm.weight.numpy(), norm.bias.numpy()
+    add_and_norm(tokens.numpy(), bias.numpy(), weight, shift, norm.eps, normed.numpy())
 
 
 def _in_pieces(step: Callable[[int, int], None], count: int) -> None:
@@ -133,8 +118,10 @@ def _attend(block: Block, qkv: Tensor, grid: torch.Size) -> Tensor:
     arrays = qkv.view(shape).numpy()
     channels = arrays.shape[-1]
     if attention.relative_positions:
-        tables = [attention.rel_pos_h.numpy(), attention.rel_pos_w.numpy()]
+        by_row, by_column = attention.rel_pos_h.numpy(), attention.rel_pos_w.numpy()
     else:
-        tables = [torch.zeros(2 * side - 1, channels).numpy() for side in window]
+        by_row, by_column = (torch.zeros(2 * side - 1, channels).numpy() for side in window)
     bias = attention.qkv.bias.view(3, attention.heads, -1).numpy()
-    return torch.from_numpy(grid_attention(arrays, bias, *tables, window)).view(len(qkv), -1)
+    return torch.from_numpy(grid_attention(arrays, bias, by_row, by_column, window)).view(
+        len(qkv), -1
+    )

@@ -19,8 +19,8 @@ _LN2_LOW = np.float32(-2.12194440e-4)
 def exp(x: np.float32) -> np.float32:
     """e^x for x <= 0 to 2 ulp, of nothing but arithmetic, so that loops over it vectorise.
 
-    What is less than e^-75 is given as that: what it is then multiplied by may be small as well, and Intel's
-    processors take a hundred times as long over a number below 1.2e-38.
+    What is less than e^-75 is given as that: what it is then multiplied by may be small as well,
+    and Intel's processors take a hundred times as long over a number below 1.2e-38.
     """
     x = max(x, np.float32(-75.0))
     n = np.floor(x * _LOG2_E + np.float32(0.5))

@@ -76,6 +76,7 @@ def update_image(
     update: ImageUpdate[np.ndarray],
     *,
     keep: bool = True,
+    room: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, Marks]:
     """Let image tokens attend to a prompt's tokens, and these to the image that results.
 
@@ -85,6 +86,8 @@ def update_image(
         queries: (heads x d, P) float32 shared queries; None where they are image + positions.
         update: rows of the prompts.
         keep: whether image' is asked for; ``Marks`` tell what it takes to make it.
+        room: (N, P, C) float32 that image' is written to, if it is; it is best where a line of
+            the cache begins. None: a new one.
 
     Returns:
         image' (N, P, C) = layer norm of image + attention, or no pixels of it, (N, 0, C);
@@ -94,7 +97,9 @@ def update_image(
     prompts, pixels = len(update.logit_rows), positions.shape[0]
     looks, channels = update.look_rows.shape[1:]
     kept = pixels if keep else 0
-    out = aligned(prompts * kept, channels).reshape(prompts, kept, channels)
+    if room is None or not keep:
+        room = aligned(prompts * kept, channels).reshape(prompts, kept, channels)
+    out = room
     looked = np.empty((prompts, looks, channels), np.float32)
     shared = np.zeros((0, 0), np.float32) if queries is None else queries
     logit_rows, _ = _against_first(update.logit_rows, update.tokens)

@@ -405,7 +405,7 @@ def test_a_gpu_out_of_memory_gets_smaller_batches_before_the_first_tile(ours, mo
         return encode(pixels, *attend)
 
     monkeypatch.setattr(ours, "encode", fails_above_two)
-    runtime = TorchRuntime(ours)
+    runtime = TorchRuntime(ours, decoder="absorbed")  # as there: what is compiled is the CPU's
     runtime.capacity = Capacity(images=8, points=4)
     fit_capacity(runtime)
     assert batches == [8, 4, 2] and runtime.capacity == Capacity(images=2, points=4)
