@@ -26,6 +26,7 @@ from alps.bench.everything.sides import (
     read_tile,
     run_in_fresh_process,
 )
+from alps.bench.everything.stages import stage_rows
 from alps.engine.base.device import choose_device
 from alps.engine.base.digests import file_sha256
 from alps.engine.base.errors import AlpsError, SettingsError
@@ -104,6 +105,7 @@ class Comparison:
     setup: Setup
     machine: str
     gemm_flops: float
+    copy_bytes: float | None = None  # a second, both ways counted; None: not measured
     results: list[SideResult] = field(default_factory=list)
 
     def lines(self) -> Iterator[str]:
@@ -120,12 +122,27 @@ class Comparison:
                 f"found: share of the masks of {self.results[0].label} with a mask of the side at "
                 "that IoU or more; own: share of the side's masks with one of those"
             )
+        yield from self._stage_lines()
+
+    def _stage_lines(self) -> Iterator[str]:
+        """How near stages come to the machine's product and copy; nothing where not known."""
+        config, counted = self.setup.config, self.results[0].tiles
+        if self.copy_bytes is None or not isinstance(config, SamConfig):
+            return
+        if not counted or any(tile.prompts_left is None for tile in counted):
+            return
+        yield ""
+        yield from columns(
+            stage_rows(config, self.results, counted, self.gemm_flops, self.copy_bytes)
+        )
+        yield f"memory copy {self.copy_bytes / 1e9:.1f} GB/s; bytes: the least that a stage moves"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON, with every mask."""
         return {
             "machine": self.machine,
             "gemm_flops": self.gemm_flops,
+            "copy_bytes": self.copy_bytes,
             "setup": self.setup.described(),
             "results": [
                 result.to_dict() | {"decoder_flops": self.decoder_flops(result)}
@@ -244,7 +261,8 @@ def run_rows(
     """Run each job in a fresh process, the first of them stock's; print the tables, write JSON."""
     with torch_threads(setup.threads):
         gemm = machine.gemm_rate(setup.device)
-        comparison = Comparison(setup, machine.describe(setup.device, gemm), gemm)
+        copy = machine.copy_bandwidth() if setup.device == "cpu" else None
+        comparison = Comparison(setup, machine.describe(setup.device, gemm), gemm, copy)
     for job in jobs:
         if stock_from is not None and job.builder in (STOCK_BUILDER, SAM2_STOCK_BUILDER):
             result = stock_of(stock_from, setup)

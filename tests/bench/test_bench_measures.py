@@ -1,5 +1,8 @@
 """What the bench measures with: masks in common, multiply-adds, the machine, kernels' tables."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +14,8 @@ from alps.bench import machine
 from alps.bench.everything import sides
 from alps.bench.everything.flops import absorbed_macs, compiled_macs, stock_macs
 from alps.bench.everything.matching import Agreement, agreement, best_ious
+from alps.bench.everything.sides import SideResult, TileMasks
+from alps.bench.everything.stages import encoder_macs, stage_rows, work_of
 from alps.bench.kernels.conftest import table
 from alps.engine.sam.absorbed import AbsorbedDecoder
 from alps.engine.sam.config import VIT_B
@@ -126,6 +131,44 @@ def test_multiply_adds_as_pytorch_counts_them():
     prompt_encoding = 2 * 2 * 2 * 16  # two points a prompt, two numbers a point, 16 frequencies
     found = absorbed_of(5) - absorbed_of(3) - 2 * prompt_encoding
     assert found == pytest.approx(2 * 2 * absorbed_macs(SMALL).per_prompt, rel=0.01)
+
+
+def test_multiply_adds_of_the_encoder_as_pytorch_counts_them():
+    config = replace(SMALL, window_size=4, encoder_depth=3, global_blocks=(2,))  # windows fit
+    encoder = ours_like(stock_sam(config), config).image_encoder
+    pixels = torch.randn(1, 3, config.image_size, config.image_size)
+    attended = flops_of(lambda: encoder(pixels, attend_by_products, attend_by_products))
+    assert attended == 2 * encoder_macs(config)
+
+
+def attend_by_products(query, key, value, by_row, by_column):
+    return (query @ key.mT).softmax(-1) @ value  # what the counter counts
+
+
+def test_work_of_stages():
+    tile = SimpleNamespace(prompted=10, prompts_left=4, masks_left=6)
+    work = work_of(VIT_B, "compiled", [tile])
+    assert work["encode"].flops == pytest.approx(0.94e12, rel=0.03)
+    assert work["decode"].flops == 2 * compiled_macs(VIT_B).of(10, 4, 6)
+    token = 4 * 4096
+    # Image tokens of one layer, written and read; 48 weights and two numbers of each of two.
+    moved = 10 * (2 * 256 + 2 * 50) * token + 4 * 2 * 50 * token + 6 * 4 * 256**2
+    assert work["decode"].bytes == moved
+    assert work["filter"].bytes == 6 * 4 * 256**2
+    stock = work_of(VIT_B, "stock", [tile])["decode"]
+    assert stock.flops == 2 * stock_macs(VIT_B).of(10, 4, 6) and stock.bytes > moved
+
+
+def test_stages_are_told_beside_the_machine():
+    tile = TileMasks((8, 8), [], {"encode": 2.0, "decode": 0.0}, 2.0, 10, 4, 6)
+    sides = [SideResult("stock AMG", "stock", [tile]), SideResult("ours", "unknown", [tile])]
+    rows = stage_rows(VIT_B, sides, [tile], gemm=1e12, copy=1e10)
+    assert len(rows) == 2  # a stage that took no time, and a decoder that is not known, have none
+    assert rows[1][:2] == ("encode", "stock AMG")
+    flops, rate, share, _, bandwidth, of_copy = rows[1][2:]
+    assert float(rate) == pytest.approx(float(flops) / 2, abs=1)
+    assert share == f"{float(rate) / 1e3:.0%}"
+    assert of_copy == f"{float(bandwidth) / 10:.0%}"
 
 
 # --- machine and tables
