@@ -22,8 +22,8 @@ class DecoderMacs:
     per_survivor: float  # upscaling, once for a prompt with a mask left
     per_mask: float  # hypernetwork product of one mask
 
-    def of(self, prompts: int, survivors: int, masks: int) -> float:
-        """Multiply-adds of one tile."""
+    def of(self, prompts: float, survivors: float, masks: float) -> float:
+        """Multiply-adds of one tile, or of a mean one."""
         return (
             self.per_tile
             + self.per_prompt * prompts

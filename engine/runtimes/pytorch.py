@@ -77,7 +77,8 @@ class TorchRuntime(InPasses):
         self._compiled = decoder == "compiled"
         self._decoder = steps_of(sam, decoder)
         self._encoder: CompiledEncoder | None = None
-        if self._compiled and precision == "fp32" and isinstance(sam, Sam):
+        exact = self._compiled and precision == "fp32"
+        if exact and isinstance(sam, Sam) and sam.config.relative_positions:
             self._encoder = CompiledEncoder(sam.image_encoder)
         self._on_gpu: GpuEncoder | None = None
         self._made, self._making = False, threading.Lock()

@@ -23,7 +23,11 @@ TOKENS = 512  # of a thread at a time: the hidden layer of ViT-B has 6 MB of the
 
 
 class CompiledEncoder:
-    """Runs an image encoder where its weights lie: in float32, on a CPU, without gradients."""
+    """Runs an image encoder where its weights lie: in float32, on a CPU, without gradients.
+
+    It is for attention with relative positions, which all official models have. Without them
+    PyTorch's own attention leaves nothing to gain.
+    """
 
     def __init__(self, encoder: ImageEncoder) -> None:
         self._encoder = encoder
@@ -116,11 +120,7 @@ def _attend(block: Block, qkv: Tensor, grid: torch.Size) -> Tensor:
     shape = (*grid, 3, attention.heads, -1)
     window = (block.window, block.window) if block.window else (grid[1], grid[2])
     arrays = qkv.view(shape).numpy()
-    channels = arrays.shape[-1]
-    if attention.relative_positions:
-        by_row, by_column = attention.rel_pos_h.numpy(), attention.rel_pos_w.numpy()
-    else:
-        by_row, by_column = (torch.zeros(2 * side - 1, channels).numpy() for side in window)
+    by_row, by_column = attention.rel_pos_h.numpy(), attention.rel_pos_w.numpy()
     bias = attention.qkv.bias.view(3, attention.heads, -1).numpy()
     return torch.from_numpy(grid_attention(arrays, bias, by_row, by_column, window)).view(
         len(qkv), -1

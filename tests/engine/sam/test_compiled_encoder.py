@@ -14,7 +14,6 @@ CONFIGS = {
     "windows that need padding": SMALL,
     "a window larger than the grid": replace(SMALL, window_size=11, global_blocks=()),
     "everything global": replace(SMALL, encoder_depth=2, global_blocks=(0, 1)),
-    "no positions": replace(SMALL, relative_positions=False),
 }
 
 
