@@ -19,11 +19,13 @@ from alps.kernels.base.threads import threads
 # Images in one call of the encoder: a GPU is full with a few, a CPU with one.
 IMAGES_AT_ONCE = {"cpu": 1, "cuda": 8}
 
-# Image tokens of the points in one pass, one a thread on a CPU. A point of an official model has
-# 4 MB of them: with 8 points, a pass is as fast as with more, within a twentieth, and with 4 slower
-# by a tenth, since each reads all weights of the tokens' side. An Apple GPU has the whole machine's
-# memory; what of it is free says nothing of the least that such a machine has.
-_PASS_BYTES = {"cpu": 32 << 20, "mps": 256 << 20}
+# Points in one pass on a CPU, where each thread has a pass of its own: with fewer, the tokens' side
+# reads all of its weights more often (with 4, a decoder of official size is slower by a tenth, with
+# 8 by a twentieth); more would leave threads without a pass.
+_POINTS_ON_CPU = 16
+# Image tokens of the points in one pass; a point of an official model has 4 MB of them. An Apple GPU
+# has the whole machine's memory: what of it is free says nothing of the least that one has.
+_PASS_BYTES = {"mps": 256 << 20}
 # Elsewhere a pass takes a part of the memory, its temporary values being some times as large.
 _PASS_SHARE = 1 / 24
 _PASS_BYTES_AT_MOST = 1 << 30
@@ -31,6 +33,8 @@ _PASS_BYTES_AT_MOST = 1 << 30
 
 def capacity_of(device: torch.device, config: NetworkConfig) -> Capacity:
     """What a device takes at once, by its whole memory, whoever else uses it."""
+    if device.type == "cpu":
+        return Capacity(IMAGES_AT_ONCE["cpu"], _POINTS_ON_CPU)
     budget = _PASS_BYTES.get(device.type)
     if budget is None:
         memory = torch.cuda.get_device_properties(device).total_memory

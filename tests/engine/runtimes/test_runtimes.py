@@ -499,7 +499,7 @@ def test_capacity_follows_the_whole_memory_and_never_what_is_free(monkeypatch):
     points = [capacity.points for capacity in sizes.values()]
     assert points == sorted(points) and points[0] < points[2] == points[4] == 256
     cpu = capacity_of(torch.device("cpu"), SamConfig())
-    assert cpu == Capacity(images=1, points=8)
+    assert cpu == Capacity(images=1, points=16)
 
 
 class LittleMemory:
