@@ -23,8 +23,8 @@ IMAGES_AT_ONCE = {"cpu": 1, "cuda": 8}
 # reads all of its weights more often (with 4, a decoder of official size is slower by a tenth, with
 # 8 by a twentieth); more would leave threads without a pass.
 _POINTS_ON_CPU = 16
-# Image tokens of the points in one pass; a point of an official model has 4 MB of them. An Apple GPU
-# has the whole machine's memory: what of it is free says nothing of the least that one has.
+# Image tokens of the points in one pass; a point of an official model has 4 MB of them. An Apple
+# GPU has the whole machine's memory: what of it is free says nothing of the least that one has.
 _PASS_BYTES = {"mps": 256 << 20}
 # Elsewhere a pass takes a part of the memory, its temporary values being some times as large.
 _PASS_SHARE = 1 / 24
