@@ -24,7 +24,7 @@ from alps.engine.runtimes.gpu.packed import PackedImages
 from alps.engine.runtimes.protocol import Asked, DecodedMasks, Encoding, ImagePart
 from alps.engine.sam import Sam
 from alps.engine.sam.absorbed import AbsorbedDecoder, DecodedPoints
-from alps.engine.sam.compiled_encoder import CompiledEncoder
+from alps.engine.sam.cpu.encoder import CompiledEncoder
 from alps.engine.sam.image_encoder import attend_folded
 from alps.engine.sam.model import Network, SamLike
 from alps.engine.sam2 import Sam2

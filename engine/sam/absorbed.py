@@ -32,9 +32,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from alps.engine.sam.cpu.rooms import Rooms
 from alps.engine.sam.mask_decoder import Attention, TwoWayBlock
 from alps.engine.sam.model import Network
-from alps.engine.sam.rooms import Rooms
 from alps.kernels.decoder import two_way
 from alps.kernels.decoder.look import look_at
 from alps.kernels.decoder.mask_logits import UpscaledImages, UpscalingWeights, mask_logits

@@ -508,7 +508,7 @@ MUTANTS = [
         "base/math",
         "two_way",
         (
-            "x = max(x, np.float32(-87.0))",
+            "x = max(x, np.float32(-75.0))",
             "x = max(x, np.float32(-187.0))",
             "exponentials far below nothing wrap around",
         ),

@@ -6,8 +6,9 @@ import pytest
 import torch
 from stock_sam import SMALL
 
-from alps.engine.sam import Sam, compiled_encoder
-from alps.engine.sam.compiled_encoder import CompiledEncoder
+from alps.engine.sam import Sam
+from alps.engine.sam.cpu import encoder as compiled_encoder
+from alps.engine.sam.cpu.encoder import CompiledEncoder
 from alps.kernels.base.threads import set_threads
 
 CONFIGS = {

@@ -12,8 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from alps.engine.sam.cpu.rooms import Rooms
 from alps.engine.sam.image_encoder import Block, GridAttention, ImageEncoder
-from alps.engine.sam.rooms import Rooms
 from alps.kernels.base.blas import one_blas_thread
 from alps.kernels.base.threads import spread
 from alps.kernels.encoder.attention import grid_attention

@@ -1,0 +1,1 @@
+"""What a CPU runs of SAM in float32 beside the network itself."""
