@@ -21,7 +21,8 @@ from alps.engine.sam.image_encoder import ImageEncoder
 from alps.engine.sam.model import Network
 
 # An export's error may be so many times that of the naive run: sums in another order, that is all.
-TIMES_NAIVE = 2.0
+# On some processors ONNX Runtime's are a little over twice as far off.
+TIMES_NAIVE = 3.0
 # Below this all is rounding of float32: relative, a few units in the last place.
 NEGLIGIBLE = 2e-6
 # int8 has no naive run to be held against. More than this is no rounding; what it costs in masks
