@@ -3,8 +3,8 @@
 Some tokens at a time go through a block's linear layers on one thread, and what lies between two
 products is done while it is in the cache, in place. PyTorch writes an array for each step, 50 MB
 for a hidden layer of ViT-B, and pages each in anew; and products of one thread, several at a time,
-are as fast as one of several. They are of the same tokens on any number of threads, so no bit of an
-embedding depends on it.
+are as fast as one of several. They are of the same tokens on any number of threads, so no bit of
+what blocks give depends on it; PyTorch's convolutions before and after them may round otherwise.
 """
 
 from collections.abc import Callable
