@@ -53,6 +53,13 @@ def gelu(x: np.float32) -> np.float32:
 
 
 @njit(nogil=True, forceinline=True, fastmath=FAST, error_model="numpy")
+def add_bias_and_gelu(values: np.ndarray, bias: np.ndarray) -> None:
+    """In place on a vector: add the bias, GELU."""
+    for c in range(len(values)):
+        values[c] = gelu(values[c] + bias[c])
+
+
+@njit(nogil=True, forceinline=True, fastmath=FAST, error_model="numpy")
 def online_softmax(
     logits: np.ndarray, top: np.ndarray, total: np.ndarray, looked: np.ndarray
 ) -> None:

@@ -24,7 +24,7 @@ import numpy as np
 from alps.kernels.base.aligned import aligned
 from alps.kernels.base.blas import one_blas_thread
 from alps.kernels.base.compiled import njit
-from alps.kernels.base.math import FAST, gelu
+from alps.kernels.base.math import FAST, add_bias_and_gelu, gelu
 from alps.kernels.base.threads import spread
 from alps.kernels.decoder.two_way import Array, Marks
 
@@ -163,7 +163,7 @@ def _mask_logits(
         np.dot(fine, second, finer)
         for i in range(4 * count):
             own = second_bias[4 * start + i if len(second_bias) > 1 else 0]
-            _add_and_gelu(finer[i], own)
+            add_bias_and_gelu(finer[i], own)
         np.dot(finer.reshape(16 * count, c2), hyper.T, products)
         for i in range(count):
             y, x = 4 * ((start + i) // width), 4 * ((start + i) % width)
@@ -217,13 +217,6 @@ def _factors(
             for i in range(count):
                 factor[i] = weight[i] * scale[i]
             k += 1
-
-
-@njit(nogil=True, forceinline=True, fastmath=FAST, error_model="numpy")
-def _add_and_gelu(values: np.ndarray, bias: np.ndarray) -> None:
-    """In place on a vector: add the bias, GELU."""
-    for c in range(len(values)):
-        values[c] = gelu(values[c] + bias[c])
 
 
 @njit(nogil=True, forceinline=True, fastmath=FAST, error_model="numpy")

@@ -6,7 +6,7 @@ PyTorch's layer norm and GELU are the references. Bytes moved: each value read a
 import numpy as np
 
 from alps.kernels.base.compiled import njit
-from alps.kernels.base.math import FAST, gelu
+from alps.kernels.base.math import FAST, add_bias_and_gelu
 
 
 @njit(nogil=True, cache=True, fastmath=FAST, error_model="numpy")
@@ -60,10 +60,4 @@ def _add_and_norm(
 def add_and_gelu(values: np.ndarray, bias: np.ndarray) -> None:
     """GELU of values (P, C) float32 + bias (C,), in place."""
     for i in range(len(values)):
-        _add_and_gelu(values[i], bias)
-
-
-@njit(nogil=True, forceinline=True, fastmath=FAST, error_model="numpy")
-def _add_and_gelu(values: np.ndarray, bias: np.ndarray) -> None:
-    for c in range(len(values)):
-        values[c] = gelu(values[c] + bias[c])
+        add_bias_and_gelu(values[i], bias)
