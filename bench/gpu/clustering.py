@@ -7,20 +7,28 @@ in ``prediction``, a prediction is held against the first run on a GPU, not beli
 """
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import click
 
 from alps.bench.gpu.prediction import H100, Card, Work
 
+if TYPE_CHECKING:
+    from alps.kernels.base.triton import Resources
+
 OUTPUTS = 12  # bytes a vector: label and two distances
 # Instructions of a thread, a channel of a vector: two distances, and what is summed.
 MEASURE, ADD = 5, 8
 LOOK = 6  # a product of a vector and a centroid, compared
+AGAIN = 1  # a channel of a vector, on its way from the cache to where products take it
+MINE = 4  # whether a vector is a centroid's, as an operand of the products that sum
 TILED = 2.5  # a multiply-add with its loads from shared memory, of products without tensor cores
 
 
 def ways(vectors: int, clusters: int, channels: int) -> Iterator[Work]:
-    """Each way of a pass."""
+    """Each way of a pass; the last as ``kernels.kmeans.fused`` does it, where it can."""
+    from alps.kernels.kmeans.fused import fits, shape_of
+
     read = 2.0 * vectors * channels
     macs = float(vectors) * clusters * channels
     rest = float(vectors) * (channels * (MEASURE + ADD) + clusters * LOOK)
@@ -30,8 +38,11 @@ def ways(vectors: int, clusters: int, channels: int) -> Iterator[Work]:
     products = 2 * clusters * 4.0 * vectors  # float32, of both halves
     yield Work("products by cuBLAS, then a kernel", 2 * macs,
                moved=2 * read + 2 * products + written, instructions=rest)  # fmt: skip
-    yield Work("both in one kernel, not written", 2 * macs, moved=read + written,
-               instructions=rest)  # fmt: skip
+    rows, columns = shape_of(clusters, channels)
+    if fits(clusters, channels):
+        inside = float(vectors) * (channels * (MEASURE + AGAIN) + rows * (LOOK + MINE))
+        yield Work("all in one kernel", 3.0 * vectors * rows * columns, moved=read + written,
+                   instructions=inside)  # fmt: skip
 
 
 def table(vectors: int, clusters: int, channels: int, card: Card = H100) -> list[str]:
@@ -48,6 +59,22 @@ def table(vectors: int, clusters: int, channels: int, card: Card = H100) -> list
             f"| {1000 * seconds:.1f} | {seconds / least:.1f} |"
         )
     return [*lines, f"\nThe memory's least: {1000 * least:.2f} ms."]
+
+
+def resources(clusters: int, channels: int, weighted: bool, capability: int) -> "Resources":
+    """What the one kernel takes of a GPU that need not be there; compiled for it, in seconds."""
+    from alps.kernels.base.triton import compile_for
+    from alps.kernels.kmeans.fused import LAUNCH, constants, fused_kernel
+
+    arrays = {
+        **dict.fromkeys(("vectors", "halves"), "*fp16"),
+        **dict.fromkeys(("weights", "offsets", "centroids", "unit", "nearest", "second"), "*fp32"),
+        **dict.fromkeys(("sums", "of_cluster", "inertia"), "*fp64"),
+        "labels": "*i32",
+        "count": "i32",
+    }
+    own = constants(clusters, channels, weighted)
+    return compile_for(fused_kernel, capability, arrays, own, **LAUNCH)
 
 
 @click.command()

@@ -30,12 +30,8 @@ from alps.bench.labels.quality import SEEDS, model_name, segmented
 from alps.bench.seams import MapMeasures, measure_run, pooled, read_labels
 from alps.engine.base.digests import fingerprint
 from alps.engine.base.errors import AlpsError, SettingsError
-from alps.engine.quality.measure import (
-    QualitySettings,
-    ious_of,
-    measure_quality,
-    normalised_mutual_information,
-)
+from alps.engine.quality.measure import ious_of, measure_quality, normalised_mutual_information
+from alps.engine.quality.settings import QualitySettings
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.locks import locked
 from alps.engine.run_folder.plan import Plan

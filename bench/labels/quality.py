@@ -32,7 +32,8 @@ from alps.engine.base.progress import Progress
 from alps.engine.images.sources import find_sources
 from alps.engine.models.checkpoints import load_sam
 from alps.engine.models.registry import find_model
-from alps.engine.quality.measure import Quality, QualitySettings, measure_quality
+from alps.engine.quality.measure import Quality, measure_quality
+from alps.engine.quality.settings import QualitySettings
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.locks import locked
 from alps.engine.settings import ClusterSettings, RunSettings

@@ -13,7 +13,6 @@ from alps.engine.base.digests import file_sha256
 from alps.engine.base.errors import FetchError
 from alps.engine.base.progress import format_bytes
 from alps.engine.base.records import MOST_BYTES, BadRecordError, Count, as_record, parse_record
-from alps.engine.models.download import RetryPolicy, fetch
 from alps.engine.models.registry import (
     MODELS,
     ModelEntry,
@@ -65,6 +64,8 @@ def fetch_command(name: str, url: str | None, sha256: str | None, folder: Path |
         return
     if sha256 is not None and not SHA256.fullmatch(sha256):
         raise click.BadParameter("64 hexadecimal digits are needed", param_hint="--sha256")
+    from alps.engine.models.download import RetryPolicy, fetch  # brings requests along
+
     target = model_file(entry) if folder is None else folder / entry.filename
     official = sha256 is None or sha256.lower() == entry.sha256
     expected = sha256 or entry.sha256

@@ -4,13 +4,17 @@ import json
 import math
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from alps.engine.base.errors import SettingsError, printable
 from alps.engine.cli.options import run_folder_argument
-from alps.engine.quality.measure import Quality, QualitySettings, measure_quality
-from alps.engine.quality.truth import Unmatched
+from alps.engine.quality.settings import QualitySettings
+
+if TYPE_CHECKING:
+    from alps.engine.quality.measure import Quality
+    from alps.engine.quality.truth import Unmatched
 
 DEFAULTS = QualitySettings()
 NAMES_SHOWN = 5  # of files without counterpart; --json has them all
@@ -136,7 +140,9 @@ def quality(
         boundary_tolerance=boundary_tolerance,
         class_names=tuple(name.strip() for name in class_names.split(",")) if class_names else (),
     )
-    from alps.engine.run_folder.folder import RunFolder  # not before: it brings pyarrow along
+    # Not before: they bring pyarrow and scipy along.
+    from alps.engine.quality.measure import measure_quality
+    from alps.engine.run_folder.folder import RunFolder
 
     RunFolder(out).refuse_unpainted()
     result = measure_quality(out, truth, settings)
@@ -149,7 +155,7 @@ def quality(
         save_confusion(result, plot)
 
 
-def quality_text(result: Quality) -> str:
+def quality_text(result: "Quality") -> str:
     """The table that ``alps quality`` prints, without a newline at its end."""
     used = len(result.mapping)
     learnt = f"{result.fit_images} other images" if result.fit_images else "the same images"
@@ -189,7 +195,7 @@ def quality_text(result: Quality) -> str:
     return "\n".join(lines)
 
 
-def _names(what: str, missing: tuple[Unmatched, ...]) -> list[str]:
+def _names(what: str, missing: tuple["Unmatched", ...]) -> list[str]:
     if not missing:
         return []
     lines = [f"{len(missing)} {what}:"]
@@ -203,7 +209,7 @@ def _number(value: float) -> str:
     return "    –" if math.isnan(value) else f"{value:5.3f}"
 
 
-def _write_json(path: Path, result: Quality) -> None:
+def _write_json(path: Path, result: "Quality") -> None:
     partial = path.with_name(path.name + ".partial")
     try:
         partial.write_text(json.dumps(result.as_dict(), indent=2) + "\n", encoding="utf-8")

@@ -12,7 +12,8 @@ from alps.engine.base.atomic import write_text
 from alps.engine.base.errors import RunFolderError
 from alps.engine.base.records import read_record
 from alps.engine.demo.scenes import CLASS_NAMES, SceneSettings, make_scene
-from alps.engine.quality.measure import Quality, QualitySettings, measure_quality
+from alps.engine.quality.measure import Quality, measure_quality
+from alps.engine.quality.settings import QualitySettings
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.locks import locked
 from alps.engine.settings import ClusterSettings, RunSettings

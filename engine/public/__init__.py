@@ -27,7 +27,8 @@ if TYPE_CHECKING:  # what type checkers and editors read; _HOMES below is what P
     from alps.engine.datasets.settings import ExportSettings
     from alps.engine.masks.generator import MaskGenerator, Segments
     from alps.engine.models.load import load_model
-    from alps.engine.quality.measure import Quality, QualitySettings
+    from alps.engine.quality.measure import Quality
+    from alps.engine.quality.settings import QualitySettings
     from alps.engine.run_folder.folder import RunFolder
     from alps.engine.settings import (
         ClusterSettings,
@@ -60,7 +61,8 @@ _HOMES = {
     "engine.datasets.settings": ("ExportSettings",),
     "engine.masks.generator": ("MaskGenerator", "Segments"),
     "engine.models.load": ("load_model",),
-    "engine.quality.measure": ("Quality", "QualitySettings"),
+    "engine.quality.measure": ("Quality",),
+    "engine.quality.settings": ("QualitySettings",),
     "engine.run_folder.folder": ("RunFolder",),
     "engine.settings": (
         "ClusterSettings",

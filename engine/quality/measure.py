@@ -18,6 +18,7 @@ from scipy.special import entr, rel_entr
 from alps.engine.base.errors import SettingsError, SourceError
 from alps.engine.base.html import html_table
 from alps.engine.quality.boundaries import BoundaryCounts, boundary_counts
+from alps.engine.quality.settings import IGNORE, QualitySettings
 from alps.engine.quality.truth import (
     LabelPair,
     TruthRules,
@@ -29,34 +30,9 @@ from alps.engine.quality.truth import (
 
 # More distinct values than this are instance ids or a photograph, not classes.
 MOST_TRUTH_CLASSES = 1024
-IGNORE = 255  # what most tools write for "no class"
 # So few values, 0 aside so high, are greys of a picture: 0, 128 and 255, which is a class too.
 GREYS, GREY = 4, 50
 CHUNK_PIXELS = 1 << 20  # counted at once; bounds the int64 keys to 8 MB
-
-
-@dataclass(frozen=True)
-class QualitySettings:
-    """What counts as truth, and which images are scored.
-
-    A glob holds where it matches an image's path in its folder, or its name, with or without
-    suffix (`tile7*`, `north/*`).
-    """
-
-    # Truth classes left out, named after the threshold; None: 255, and a GeoTIFF's nodata value.
-    truth_ignore: tuple[int, ...] | None = None
-    truth_threshold: float | None = None  # values above it are class 1, others class 0
-    only: str | None = None  # score images that match this glob; None: all but those of fit_only
-    fit_only: str | None = None  # learn the mapping on these images; None: on those scored
-    folds: int | None = None  # learn the mapping of each part of the scored images on the others
-    seed: int = 0  # decides which image lies in which part
-    boundary_tolerance: float = 3.0  # pixels within which outlines agree
-    class_names: tuple[str, ...] = ()  # name of truth class 0, 1, 2, …
-
-    @property
-    def ignored(self) -> tuple[int, ...]:
-        """Truth classes that are left out by their number."""
-        return (IGNORE,) if self.truth_ignore is None else self.truth_ignore
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from alps.engine.clusters.file import ClusterFile, load_clusters, save_clusters
 from alps.engine.naming.carry import carried
 from alps.engine.naming.edit import Edit
 from alps.engine.naming.names import MOST_CLASSES, Names, read_names, read_names_file
-from alps.engine.quality.measure import QualitySettings, truth_of_classes
+from alps.engine.quality.settings import QualitySettings
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.locks import locked
 from alps.engine.run_folder.plan import Plan
@@ -212,6 +212,8 @@ def suggested_names(
     Raises errors as ``alps.engine.quality.measure.measure_quality``.
     """
     folder.refuse_unpainted()
+    from alps.engine.quality.measure import truth_of_classes  # brings scipy along
+
     settings = QualitySettings(class_names=tuple(class_names))
     found = truth_of_classes(folder.root, truth, settings)
     return {

@@ -11,7 +11,8 @@ from alps.engine.base.errors import RunFolderError, SettingsError
 from alps.engine.base.html import html_link, html_table
 from alps.engine.images.raster import Tile
 from alps.engine.labels.classes import Classes, LabelClass, read_classes
-from alps.engine.quality.measure import Quality, QualitySettings, measure_quality
+from alps.engine.quality.measure import Quality, measure_quality
+from alps.engine.quality.settings import QualitySettings
 from alps.engine.report import words
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.items import reading_of

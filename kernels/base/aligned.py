@@ -12,7 +12,7 @@ from alps.kernels.base.compiled import njit
 LINE = 64  # bytes
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(nogil=True, cache=True, error_model="numpy")
 def aligned(rows: int, columns: int) -> np.ndarray:
     """(rows, columns) float32, C order, not filled; for kernels and for who calls them.
 

@@ -1,7 +1,9 @@
-"""The pass of k-means on a GPU: products by cuBLAS, all else in one kernel after them.
+"""The pass of k-means on a GPU: of float16 in one kernel of ``fused``; else products by cuBLAS, and
+what follows in one kernel after them.
 
-Some vectors at a time are multiplied with all centroids by PyTorch. Of float16 the tensor cores
-multiply: each centroid is two float16 whose sum is itself to 22 bits. Where the middle of the
+The latter is for float32, for centroids that are many or far from the origin, and where Triton is
+not. Some vectors at a time are multiplied with all centroids by PyTorch. Of float16 the tensor
+cores multiply: each centroid is two float16 whose sum is itself to 22 bits. Where the middle of the
 centroids lies far from the origin, and of float32, vectors are moved there first, and products are
 float32's: with all of their bits, if PyTorch is not set to round them.
 
@@ -19,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from alps.kernels.base.gpu import on_gpu, on_host
+from alps.kernels.base.gpu import on_gpu, on_host, triton_missing, usable_gpu
 from alps.kernels.base.numba_cuda import cuda
 from alps.kernels.kmeans.rules import Assignment, origin_of
 
@@ -41,6 +43,8 @@ def assign(vectors: Any, centroids: np.ndarray, weights: Any) -> Assignment:
     vectors = on_gpu(vectors)
     count, channels = vectors.shape
     clusters = len(centroids)
+    if count and is_fused(vectors, centroids):
+        return _fused(vectors, centroids, weights)
     own = on_gpu(np.zeros(0, np.float32) if weights is None else weights, np.float32)
     labels = cuda.device_array(count, np.int32)
     nearest, second = (cuda.device_array(count, np.float32) for _ in range(2))
@@ -73,6 +77,52 @@ def assign(vectors: Any, centroids: np.ndarray, weights: Any) -> Assignment:
     )
 
 
+def is_fused(vectors: Any, centroids: np.ndarray) -> bool:
+    """Whether one kernel does it all: of float16, which need no other origin, in C order."""
+    if vectors.dtype != np.float16 or not usable_gpu() or triton_missing() is not None:
+        return False
+    from alps.kernels.kmeans.fused import fits
+
+    in_order = vectors.strides == (2 * vectors.shape[1], 2)
+    return in_order and fits(*centroids.shape) and not is_far(centroids)
+
+
+def is_far(centroids: np.ndarray) -> bool:
+    """Whether the middle of centroids lies so far from the origin that float16 is no measure."""
+    middle, _, lengths = origin_of(centroids)
+    return float(middle @ middle) > NEAR * float((2 * lengths).mean())
+
+
+def near_factors(centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """Centroids (K, C) as halves (2 K, C) float16, what their products are taken from, (K,)
+    float32, and the power of two by which both are scaled.
+    """
+    middle, moved, lengths = origin_of(centroids)
+    largest = max(float(np.abs(moved).max()), 1e-30)
+    scale = 2.0 ** (SCALED - np.ceil(np.log2(largest)))
+    offsets = lengths + moved.astype(np.float64) @ middle
+    return halves(moved, scale), (offsets * scale).astype(np.float32), scale
+
+
+def _fused(vectors: Any, centroids: np.ndarray, weights: Any) -> Assignment:
+    from alps.kernels.kmeans.fused import assign_tensors
+
+    own = None if weights is None else _tensor(on_gpu(weights, np.float32)).contiguous()
+    with Products.stream():
+        there = _tensor(vectors)
+        factors, offsets, _ = near_factors(centroids)
+        table, taken_from, plain = (
+            _tensor_of(array, there.device) for array in (factors, offsets, centroids)
+        )
+        found = assign_tensors(there, table, taken_from, plain, own)
+        sums, counts, mass = (
+            one.cpu().numpy() for one in (found.sums, found.counts, found.weights)
+        )
+        inertia = float(found.inertia)
+    labels, nearest, second = map(on_gpu, (found.labels, found.nearest, found.second))
+    return Assignment(labels, nearest, second, sums, counts, mass, inertia)
+
+
 class Products:
     """What tells how near centroids (K, C) are to vectors (N, C): an offset less a product.
 
@@ -82,22 +132,15 @@ class Products:
     """
 
     def __init__(self, vectors: Any, centroids: np.ndarray) -> None:
-        middle, moved, lengths = origin_of(centroids)
         self._vectors = _tensor(vectors)
-        far = float(middle @ middle) > NEAR * float((2 * lengths).mean())
-        self._halves = vectors.dtype == np.float16 and not far
+        self._halves = vectors.dtype == np.float16 and not is_far(centroids)
         if self._halves:
-            largest = max(float(np.abs(moved).max()), 1e-30)
-            self._scale = 2.0 ** (SCALED - np.ceil(np.log2(largest)))
-            self._factors = _tensor_of(halves(moved, self._scale), self._vectors.device)
-            offsets = lengths + moved.astype(np.float64) @ middle
+            factors, self.offsets, self._scale = near_factors(centroids)
         else:
+            middle, factors, self.offsets = origin_of(centroids)
             self._scale = 1.0
-            self._factors = _tensor_of(moved, self._vectors.device)
             self._middle = _tensor_of(middle, self._vectors.device)
-            offsets = lengths
-        # Scaled as the products are: by a power of two, which rounds nothing.
-        self.offsets = (offsets * self._scale).astype(np.float32)
+        self._factors = _tensor_of(factors, self._vectors.device)
 
     @staticmethod
     def stream() -> AbstractContextManager[Any]:

@@ -16,7 +16,8 @@ from alps.bench.labels.baselines import (
     segment_image,
 )
 from alps.engine.base.errors import RunFolderError, SettingsError, SourceError
-from alps.engine.quality.measure import QualitySettings, measure_quality
+from alps.engine.quality.measure import measure_quality
+from alps.engine.quality.settings import QualitySettings
 
 COLOURS = np.array([[30, 90, 40], [150, 150, 155], [180, 90, 60], [20, 40, 120]], np.uint8)
 SMALL = dict(clusters=4, segments_per_megapixel=40000, min_size=20)

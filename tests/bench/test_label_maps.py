@@ -22,7 +22,8 @@ from alps.bench.labels.maps import (
 )
 from alps.engine.base.errors import SettingsError
 from alps.engine.demo.scenes import SceneSettings, make_scene
-from alps.engine.quality.measure import QualitySettings, measure_quality
+from alps.engine.quality.measure import measure_quality
+from alps.engine.quality.settings import QualitySettings
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.settings import PaintSettings, RunSettings
 

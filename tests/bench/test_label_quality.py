@@ -26,7 +26,8 @@ from alps.bench.labels.quality import score as score_maps
 from alps.engine.clusters.fit import ClusterModel
 from alps.engine.images.windows import plan_windows
 from alps.engine.labels.paint import paint_archive
-from alps.engine.quality.measure import QualitySettings, measure_quality
+from alps.engine.quality.measure import measure_quality
+from alps.engine.quality.settings import QualitySettings
 from alps.engine.quality.truth import TruthRules
 from alps.engine.run_folder.tables import read_table
 from alps.engine.settings import ClusterSettings, PaintSettings

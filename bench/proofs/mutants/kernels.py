@@ -296,9 +296,33 @@ MUTANTS = [
             "centroids are rounded to float16",
         ),
         (
-            "np.float16 and not far",
+            "np.float16 and not is_far(centroids)",
             "np.float16",
             "products of float16 lose what lies far from the origin",
+        ),
+    ),
+    *_of(
+        "kmeans/fused",
+        "kmeans_fused",
+        (
+            "(far < near) | ((far == near) & (other < one))",
+            "far < near",
+            "of centroids equally near one is taken that has not the lowest id",
+        ),
+        (
+            "total = tl.dot(tl.where(mine, low[None, :], zero), x, total)",
+            "pass",
+            "weights are rounded to float16",
+        ),
+        (
+            "tl.load(own_sums) + total.to(tl.float64)",
+            "total.to(tl.float64)",
+            "of several rounds only the last is summed",
+        ),
+        (
+            "(k[:, None] == one[None, :]) & valid[None, :]",
+            "k[:, None] == one[None, :]",
+            "what is beyond the last vector is counted",
         ),
     ),
     *_of(

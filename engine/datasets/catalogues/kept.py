@@ -5,7 +5,6 @@ from pathlib import Path
 
 from alps.engine.base.digests import fingerprint
 from alps.engine.base.errors import SettingsError, SourceError
-from alps.engine.datasets.export import export_labels
 from alps.engine.datasets.settings import ExportSettings
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.items import ITEMS
@@ -32,6 +31,8 @@ def write_catalogue(folder: RunFolder) -> None:
     target = catalogue_of(folder)
     if run.get(MARK) == now and target.is_dir():
         return
+    from alps.engine.datasets.export import export_labels  # of a run over plain files never
+
     try:
         export_labels(folder.root, target, ExportSettings("stac"), overwrite=True)
     except (SettingsError, SourceError) as error:

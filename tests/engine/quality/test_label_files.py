@@ -12,7 +12,8 @@ from rasters import save_raster
 from alps.engine.base.errors import AlpsError, SettingsError, SourceError
 from alps.engine.images.georeference import Georeference
 from alps.engine.quality.label_file import Grid, LabelFile
-from alps.engine.quality.measure import QualitySettings, measure_quality
+from alps.engine.quality.measure import measure_quality
+from alps.engine.quality.settings import QualitySettings
 
 UTM = "EPSG:32633"
 PLACE = from_origin(500_000, 5_200_000, 0.5, 0.5)

@@ -20,12 +20,12 @@ from alps.engine.cli.quality import quality, quality_text
 from alps.engine.quality import truth as truth_module
 from alps.engine.quality.measure import (
     ContingencyTable,
-    QualitySettings,
     majority_mapping,
     measure_quality,
     normalised_mutual_information,
     purity,
 )
+from alps.engine.quality.settings import QualitySettings
 
 DUBAI = Path(__file__).parents[3] / "../shared/data/dubai"
 ALL_UNLABELLED = {np.uint8: 255, np.uint16: 65535}

@@ -10,12 +10,8 @@ from alps.engine.base.errors import SettingsError, SourceError
 from alps.engine.cli.quality import quality, quality_text
 from alps.engine.quality import boundaries as boundaries_module
 from alps.engine.quality.boundaries import BoundaryCounts, boundaries, boundary_counts
-from alps.engine.quality.measure import (
-    QualitySettings,
-    class_ious,
-    majority_mapping,
-    measure_quality,
-)
+from alps.engine.quality.measure import class_ious, majority_mapping, measure_quality
+from alps.engine.quality.settings import QualitySettings
 from alps.engine.quality.truth import LabelPair, TruthRules
 
 
