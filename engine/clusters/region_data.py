@@ -98,70 +98,86 @@ class RunRegions:
         self.count = int(counts.sum())
         self._kept: MemoryVectors | None = None
         if self.count and self._files[0].width * 4 * self.count <= KEEP_BYTES:
-            parts = [self._read(file, 0, file.count) for file in self._files]
-            self._kept = MemoryVectors(*self._batch(parts, placed=True))
+            every = self._room(self.count)
+            for file, end in zip(self._files, self._ends.tolist(), strict=True):
+                for start in range(0, file.count, READ_ROWS):
+                    number = min(READ_ROWS, file.count - start)
+                    every.fill(end - file.count + start, *file.read(start, number))
+            self._kept = MemoryVectors(*self._placed(every))
 
     def take(self, rows: np.ndarray) -> Batch:
         """The vectors of these indices, which ascend; one pass over the files they lie in."""
         if self._kept is not None:
             return self._kept.take(rows)
-        parts = []
+        taken = self._room(len(rows))
         for file, end in zip(self._files, self._ends.tolist(), strict=True):
             for start in range(end - file.count, end, READ_ROWS):
                 last = min(start + READ_ROWS, end)
                 low, high = np.searchsorted(rows, [start, last])
                 if high > low:
-                    vectors, weights = self._read(file, start - end + file.count, last - start)
+                    vectors, area = file.read(start - end + file.count, last - start)
                     own = rows[low:high] - start
-                    parts.append((vectors[own], None if weights is None else weights[own]))
-        return Batch(*self._batch(parts, placed=True))
+                    taken.fill(low, vectors[own], area[own])
+        return Batch(*self._placed(taken))
 
     def batches(self, rows: int, rng: np.random.Generator) -> Iterator[Batch]:
         """All vectors once, mixed, ``rows`` at a time."""
         if self._kept is not None:
             yield from self._kept.batches(rows, rng)
             return
-        waiting: list[tuple[np.ndarray, np.ndarray | None]] = []
-        held = 0
+        full = max(POOL_ROWS, rows)
+        pool, held = self._room(full + PIECE_ROWS), 0
         order = rng.permutation(self._piece_ends[-1])
         for index in order:
-            waiting.append(self._piece(index))
-            held += len(waiting[-1][0])
-            if held < max(POOL_ROWS, rows) and index != order[-1]:
+            vectors, area = self._piece(index)
+            pool.fill(held, vectors, area)
+            held += len(vectors)
+            if held < full and index != order[-1]:
                 continue
-            vectors, weights = self._batch(waiting)
-            waiting = []
             mixed = rng.permutation(held)
             whole = held if index == order[-1] else held // rows * rows
             for start in range(0, whole, rows):
-                chosen = np.sort(mixed[start : start + rows])
-                own = None if weights is None else self._place(weights[chosen])
-                yield Batch(self._place(vectors[chosen]), own)
-            rest = mixed[whole:]
-            waiting = [(vectors[rest], None if weights is None else weights[rest])]
+                yield Batch(*self._placed(pool.taken(np.sort(mixed[start : start + rows]))))
+            rest = pool.taken(mixed[whole:])
             held = len(rest)
+            pool.fill(0, rest.vectors, rest.weights)
 
-    def _piece(self, index: int) -> tuple[np.ndarray, np.ndarray | None]:
+    def _piece(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         which = int(np.searchsorted(self._piece_ends, index, side="right"))
         file = self._files[which]
         before = int(self._piece_ends[which - 1]) if which else 0
         start = (int(index) - before) * PIECE_ROWS
-        return self._read(file, start, min(PIECE_ROWS, file.count - start))
+        return file.read(start, min(PIECE_ROWS, file.count - start))
 
-    def _batch(
-        self, parts: list[tuple[np.ndarray, np.ndarray | None]], placed: bool = False
-    ) -> tuple[Any, Any]:
-        vectors = np.concatenate([part[0] for part in parts])
-        weights = np.concatenate([part[1] for part in parts]) if self._weigh else None
-        if placed:
-            return self._place(vectors), None if weights is None else self._place(weights)
-        return vectors, weights
+    def _room(self, count: int) -> "_Room":
+        width = self._files[0].width if self._files else 0
+        weights = np.empty(count, np.float32) if self._weigh else None
+        return _Room(np.empty((count, width), np.float32), weights)
 
-    def _read(
-        self, file: VectorFile, start: int, count: int
-    ) -> tuple[np.ndarray, np.ndarray | None]:
-        vectors, area = file.read(start, count)
-        return vectors, area if self._weigh else None
+    def _placed(self, room: "_Room") -> tuple[Any, Any]:
+        weights = None if room.weights is None else self._place(room.weights)
+        return self._place(room.vectors), weights
+
+
+@dataclass(frozen=True)
+class _Room:
+    """Vectors that are read into one array: parts put together would be there twice."""
+
+    vectors: np.ndarray  # (n, D) float32
+    weights: np.ndarray | None  # (n,) float32
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def fill(self, start: int, vectors: np.ndarray, weights: np.ndarray | None) -> None:
+        """Put some at ``start``; weights, where they do not count, are left out."""
+        self.vectors[start : start + len(vectors)] = vectors
+        if self.weights is not None:
+            self.weights[start : start + len(vectors)] = weights
+
+    def taken(self, rows: np.ndarray) -> "_Room":
+        """A copy of the rows at indices."""
+        return _Room(self.vectors[rows], None if self.weights is None else self.weights[rows])
 
 
 def shards_to_fit(plan: Plan) -> list[int]:
