@@ -156,17 +156,29 @@ class _Kept:
 
 
 def clusters(context: Context) -> None:
-    """A pass of k-means over float16 vectors: bytes a second beside the copy's."""
+    """A pass of k-means over float16 vectors: as in float64, and bytes a second."""
     context.need_values()
     import torch
 
-    from alps.kernels.base.gpu import on_gpu
-    from alps.kernels.kmeans import assign
+    from alps.kernels.base.gpu import on_gpu, on_host
+    from alps.kernels.kmeans import assign, reference_assign
 
     count = 2_000 if context.small else 10_000_000
     for clusters in (46, 256):
         generator = np.random.default_rng(0)
         centroids = generator.normal(size=(clusters, 256)).astype(np.float32)
+
+        def compare(k: int = clusters, centroids: np.ndarray = centroids) -> None:
+            few = np.random.default_rng(1).normal(size=(1_000, 256)).astype(np.float16)
+            right = reference_assign(few, centroids)
+            found = assign(on_gpu(few) if context.on_gpu else few, centroids)
+            same = float((on_host(found.labels) == right.labels).mean())
+            off = float(np.abs(found.sums - right.sums).max() / np.abs(right.sums).max())
+            context.add(
+                f"k-means, K = {k}: labels as in float64", same, "", f"sums off by {off:.1e}"
+            )
+
+        context.tried(f"K = {clusters}, as in float64", compare)
         if context.on_gpu:
             vectors: Any = on_gpu(torch.randn(count, 256, device=context.device).half())
         else:
