@@ -224,9 +224,12 @@ class AbsorbedDecoder:
 
     @cached_property
     def _through_norms(self) -> list[Tensor]:
-        """The first convolution (C, 4 x C1) behind the norms' weights from each layer on; bare."""
+        """The first convolution (C, 4 x C1) behind the norms' weights from each layer on; bare, and
+        without each place's mean over C1, which the norm behind it takes away.
+        """
         layers: Any = self.decoder.output_upscaling
-        matrices = [layers[0].weight.permute(0, 2, 3, 1).flatten(1).contiguous().detach()]
+        places = layers[0].weight.detach().permute(0, 2, 3, 1).flatten(1, 2)
+        matrices = [(places - places.mean(2, keepdim=True)).flatten(1).contiguous()]
         for layer in reversed(list(self.decoder.transformer.layers)):
             matrices.append(layer.norm4.weight.detach()[:, None] * matrices[-1])
         return matrices[::-1]

@@ -40,16 +40,27 @@ def exp(x: np.float32) -> np.float32:
 
 @njit(inline="always", error_model="numpy")
 def gelu(x: np.float32) -> np.float32:
-    """x Φ(x), with erf after Abramowitz and Stegun 7.1.26 (error below 1.5e-7)."""
-    z = abs(x) * np.float32(0.7071067811865476)
-    t = np.float32(1.0) / (np.float32(1.0) + np.float32(0.3275911) * z)
-    p = np.float32(1.061405429)
-    p = p * t + np.float32(-1.453152027)
-    p = p * t + np.float32(1.421413741)
-    p = p * t + np.float32(-0.284496736)
-    p = p * t + np.float32(0.254829592)
-    tail = np.float32(0.5) * p * t * exp(-z * z)  # 1 - Φ(|x|)
-    return max(x, np.float32(0.0)) - abs(x) * tail
+    """x Φ(x) to 3e-7: of |x| what is right of it under the bell, 1 / (2 q(|x|)^8), goes off.
+
+    The form of Abramowitz and Stegun 7.1.28, with a polynomial q of degree 8 in place of their 6,
+    which takes neither an exponential nor, for the eighth power, more than three products. Its
+    coefficients minimise the greatest error of x Φ(x) over 0 to 6.5, by linear programming. Beyond
+    12 that error is less than float32 tells, and the power would leave it.
+    """
+    z = min(abs(x), np.float32(12.0))
+    q = np.float32(2.9321463e-06)
+    q = q * z + np.float32(-1.6743264e-05)
+    q = q * z + np.float32(9.7564203e-05)
+    q = q * z + np.float32(1.1139289e-04)
+    q = q * z + np.float32(9.8060851e-04)
+    q = q * z + np.float32(8.5916687e-03)
+    q = q * z + np.float32(4.4788789e-02)
+    q = q * z + np.float32(9.9732496e-02)
+    q = q * z + np.float32(1.0)
+    q *= q
+    q *= q
+    q *= q
+    return max(x, np.float32(0.0)) - abs(x) * (np.float32(0.5) / q)
 
 
 @njit(nogil=True, forceinline=True, fastmath=FAST, error_model="numpy")

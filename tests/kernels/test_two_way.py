@@ -160,7 +160,10 @@ def test_mask_logits_are_the_networks_layers(grid, per_cell):
     def matrix(conv):
         return conv.weight.detach().permute(0, 2, 3, 1).flatten(1).contiguous().numpy()
 
-    through, rows = matrix(first), [np.tile(norms[1][1] @ matrix(first), (3, 1, 1))]
+    bare = matrix(first).reshape(channels, 4, -1)
+    # Means are what the norm takes away.
+    bare = (bare - bare.mean(2, keepdims=True)).reshape(channels, -1)
+    through, rows = bare, [np.tile(norms[1][1] @ bare, (3, 1, 1))]
     for index in (1, 0):
         through = norms[index][0][:, None] * through
         constant = marks[index].value_bias + (norms[0][1] if index else 0)

@@ -656,6 +656,11 @@ MUTANTS = [
             "the variance of a sample",
         ),
         (
+            "first_bias = (by_place - by_place.mean(2, keepdims=True)).reshape(first_bias.shape)",
+            "pass",
+            "the mean of the convolution's bias passes the norm",
+        ),
+        (
             "of_mean[i] = scale[i] * mean[i]",
             "of_mean[i] = own[i] * mean[i]",
             "a norm's mean goes without the scales of later ones",

@@ -221,8 +221,8 @@ MUTANTS = [
             "rows of a later piece are those of another",
         ),
         (
-            "return vectors, area if self._weigh else None",
-            "return vectors, area * 0 + 1 if self._weigh else None",
+            "self.weights[start : start + len(vectors)] = weights",
+            "self.weights[start : start + len(vectors)] = 1",
             "regions weigh alike",
         ),
         (
