@@ -236,8 +236,8 @@ MUTANTS = [
             "pieces of later files are others",
         ),
         (
-            "rest = mixed[whole:]\n",
-            "rest = mixed[:0]\n",
+            "rest = pool.taken(mixed[whole:])",
+            "rest = pool.taken(mixed[:0])",
             "what does not fill a batch is lost",
         ),
     ),
