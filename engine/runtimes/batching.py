@@ -20,12 +20,13 @@ from alps.kernels.base.threads import threads
 IMAGES_AT_ONCE = {"cpu": 1, "cuda": 8}
 
 # Points in one pass on a CPU, where each thread has a pass of its own: with fewer, the tokens' side
-# reads all of its weights more often (with 4, a decoder of official size is slower by a tenth, with
-# 8 by a twentieth); more would leave threads without a pass.
-_POINTS_ON_CPU = 16
+# reads all of its weights more often, and Python has more to do (of an official model's, 4 take a
+# tenth longer than 16, 8 a twentieth; of `tiny`'s, 16 a tenth longer than 32); more would leave
+# threads without a pass.
+_POINTS_ON_CPU = 32
 # Image tokens of the points in one pass; a point of an official model has 4 MB of them. An Apple
 # GPU has the whole machine's memory: what of it is free says nothing of the least that one has.
-_PASS_BYTES = {"mps": 256 << 20}
+_PASS_BYTES = {"cpu": 64 << 20, "mps": 256 << 20}
 # Elsewhere a pass takes a part of the memory, its temporary values being some times as large.
 _PASS_SHARE = 1 / 24
 _PASS_BYTES_AT_MOST = 1 << 30
@@ -33,14 +34,15 @@ _PASS_BYTES_AT_MOST = 1 << 30
 
 def capacity_of(device: torch.device, config: NetworkConfig) -> Capacity:
     """What a device takes at once, by its whole memory, whoever else uses it."""
-    if device.type == "cpu":
-        return Capacity(IMAGES_AT_ONCE["cpu"], _POINTS_ON_CPU)
     budget = _PASS_BYTES.get(device.type)
     if budget is None:
         memory = torch.cuda.get_device_properties(device).total_memory
         budget = min(_PASS_BYTES_AT_MOST, int(memory * _PASS_SHARE))
     of_a_point = 4 * config.embedding_channels * config.embedding_size**2  # float32
-    return Capacity(IMAGES_AT_ONCE.get(device.type, 1), max(1, budget // of_a_point))
+    points = max(1, budget // of_a_point)
+    if device.type == "cpu":
+        points = min(points, _POINTS_ON_CPU)
+    return Capacity(IMAGES_AT_ONCE.get(device.type, 1), points)
 
 
 class Steps(Protocol):
