@@ -14,6 +14,7 @@ from misbehaving_server import serving
 from alps.engine.base.errors import FetchError, ModelError
 from alps.engine.cli import models as model_commands
 from alps.engine.cli.models import models
+from alps.engine.models import download
 from alps.engine.models import registry as model_store
 from alps.engine.models.registry import (
     MODELS,
@@ -219,7 +220,7 @@ def test_the_official_address_is_asked(monkeypatch, home):
         asked.append((url, target, sha256, size_bytes))
         raise FetchError
 
-    monkeypatch.setattr(model_commands, "fetch", fetch)
+    monkeypatch.setattr(download, "fetch", fetch)
     for name in ("vit_b", "vit_l", "vit_h"):
         with pytest.raises(FetchError):
             run("fetch", name)
