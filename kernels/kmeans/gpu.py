@@ -16,14 +16,19 @@ Bytes moved: N x C x 2 (float16) or 4 read twice; N x K x 8 (float16) or 4 of pr
 read; N x 12 written; BLOCKS x K x C x 8 of sums, twice.
 """
 
+import logging
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from alps.kernels.base.gpu import on_gpu, on_host, triton_missing, usable_gpu
 from alps.kernels.base.numba_cuda import cuda
+from alps.kernels.kmeans.reference import reference_assign
 from alps.kernels.kmeans.rules import Assignment, origin_of
+
+_log = logging.getLogger(__name__)
 
 TILE = 64  # vectors of a tile
 THREADS = 256
@@ -35,6 +40,7 @@ BLOCKS = 264  # two for each multiprocessor of a large GPU
 SUM_BYTES = 1 << 29  # of the blocks' sums: with very many centroids there are fewer blocks
 EXTRA = 2  # columns of the sums after the channels: weights, and weighted squared distances
 NEAR = 16  # squared distance of the middle from the origin, in those of centroids from the middle
+TRIED, FORGIVEN = 256, 1e-4  # vectors of a trial, and what it may be off by
 SCALED = 12  # bits of the largest number of the halves: far from float16's least and most
 
 
@@ -43,7 +49,7 @@ def assign(vectors: Any, centroids: np.ndarray, weights: Any) -> Assignment:
     vectors = on_gpu(vectors)
     count, channels = vectors.shape
     clusters = len(centroids)
-    if count and is_fused(vectors, centroids):
+    if count and is_fused(vectors, centroids) and is_right(*centroids.shape, weights is not None):
         return _fused(vectors, centroids, weights)
     own = on_gpu(np.zeros(0, np.float32) if weights is None else weights, np.float32)
     labels = cuda.device_array(count, np.int32)
@@ -85,6 +91,42 @@ def is_fused(vectors: Any, centroids: np.ndarray) -> bool:
 
     in_order = vectors.strides == (2 * vectors.shape[1], 2)
     return in_order and fits(*centroids.shape) and not is_far(centroids)
+
+
+@cache
+def is_right(clusters: int, channels: int, weighted: bool) -> bool:
+    """Whether the one kernel, tried on noise of this shape, gives what NumPy does; if not, a line
+    in the log says why, and whoever asks goes the other way.
+    """
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(TRIED, channels)).astype(np.float16)
+    centroids = rng.normal(size=(clusters, channels)).astype(np.float32)
+    weights = rng.gamma(1, size=TRIED).astype(np.float32) if weighted else None
+    right = reference_assign(vectors, centroids, weights)
+    try:
+        found = _fused(on_gpu(vectors), centroids, weights)
+        apart = right.second - right.nearest > FORGIVEN * right.second
+        faults = {
+            "labels": (on_host(found.labels) != right.labels)[apart].mean(),
+            "distances": _off(on_host(found.nearest), right.nearest),
+            "inertia": _off(found.inertia, right.inertia),
+        }
+        if apart.all():  # else a label may be another's, and so may a sum
+            faults |= {"sums": _off(found.sums, right.sums)}
+        reason = "; ".join(
+            f"its {k} were off by {v:.1e}" for k, v in faults.items() if v > FORGIVEN
+        )
+    except Exception as error:  # whatever Triton, its compiler or the driver say
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    if reason:
+        _log.warning("a pass of k-means is multiplied by cuBLAS, which is slower: %s", reason)
+    return not reason
+
+
+def _off(found: Any, right: Any) -> float:
+    """The greatest difference, of the greatest value; infinite where it is no number."""
+    off = float(np.abs(np.asarray(found) - right).max() / max(np.abs(right).max(), 1e-30))
+    return off if np.isfinite(off) else np.inf
 
 
 def is_far(centroids: np.ndarray) -> bool:

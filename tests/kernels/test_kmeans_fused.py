@@ -1,10 +1,12 @@
 """The pass of k-means in one Triton kernel: in the interpreter, and compiled for GPUs."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from interpreted import interpreted, needs_triton
 
-from alps.kernels.kmeans import gpu
+from alps.kernels.kmeans import gpu, reference_assign
 
 pytestmark = needs_triton
 
@@ -76,3 +78,30 @@ def test_which_vectors_it_takes(monkeypatch, to_gpu):
     assert not gpu.is_fused(vectors, rng.normal(size=(4, 2048)).astype(np.float32))
     monkeypatch.setattr(gpu, "triton_missing", lambda: "it is not there")
     assert not gpu.is_fused(vectors, centroids)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (None, None),
+        ("raises", "RuntimeError: no such instruction"),
+        ("labels", "its labels were off by 1.0e+00"),
+        ("sums", "its sums were off by"),
+        ("inertia", "its inertia were off by inf"),
+    ],
+)
+def test_a_kernel_that_errs_is_not_taken(monkeypatch, caplog, fault, said, weighted):
+    def assigned(vectors, centroids, weights):
+        if fault == "raises":
+            raise RuntimeError("no such\ninstruction")
+        found = reference_assign(gpu.on_host(vectors), centroids, weights)
+        change = {"labels": found.labels + 1, "sums": found.sums * 1.01, "inertia": np.nan}
+        return replace(found, **{fault: change[fault]}) if fault else found
+
+    monkeypatch.setattr(gpu, "_fused", assigned)
+    gpu.is_right.cache_clear()
+    assert gpu.is_right(5, 8, weighted) == (fault is None)
+    gpu.is_right.cache_clear()
+    assert (said is None) == (not caplog.text)
+    assert (said or "") in caplog.text
