@@ -135,15 +135,15 @@ def is_far(centroids: np.ndarray) -> bool:
     return float(middle @ middle) > NEAR * float((2 * lengths).mean())
 
 
-def near_factors(centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-    """Centroids (K, C) as halves (2 K, C) float16, what their products are taken from, (K,)
-    float32, and the power of two by which both are scaled.
+def near_factors(centroids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Centroids (K, C) as halves (2 K, C) float16, and what their products are taken from, (K,)
+    float32; both scaled by a power of two, which rounds nothing.
     """
     middle, moved, lengths = origin_of(centroids)
     largest = max(float(np.abs(moved).max()), 1e-30)
     scale = 2.0 ** (SCALED - np.ceil(np.log2(largest)))
     offsets = lengths + moved.astype(np.float64) @ middle
-    return halves(moved, scale), (offsets * scale).astype(np.float32), scale
+    return halves(moved, scale), (offsets * scale).astype(np.float32)
 
 
 def _fused(vectors: Any, centroids: np.ndarray, weights: Any) -> Assignment:
@@ -152,7 +152,7 @@ def _fused(vectors: Any, centroids: np.ndarray, weights: Any) -> Assignment:
     own = None if weights is None else _tensor(on_gpu(weights, np.float32)).contiguous()
     with Products.stream():
         there = _tensor(vectors)
-        factors, offsets, _ = near_factors(centroids)
+        factors, offsets = near_factors(centroids)
         table, taken_from, plain = (
             _tensor_of(array, there.device) for array in (factors, offsets, centroids)
         )
@@ -177,10 +177,9 @@ class Products:
         self._vectors = _tensor(vectors)
         self._halves = vectors.dtype == np.float16 and not is_far(centroids)
         if self._halves:
-            factors, self.offsets, self._scale = near_factors(centroids)
+            factors, self.offsets = near_factors(centroids)
         else:
             middle, factors, self.offsets = origin_of(centroids)
-            self._scale = 1.0
             self._middle = _tensor_of(middle, self._vectors.device)
         self._factors = _tensor_of(factors, self._vectors.device)
 

@@ -9,7 +9,7 @@ from alps.kernels.kmeans.gpu import near_factors
 
 def assigned(vectors, centroids, weights=None):
     """By the kernel, as ``Found``."""
-    factors, offsets, _ = near_factors(centroids)
+    factors, offsets = near_factors(centroids)
     arrays = (torch.from_numpy(array) for array in (vectors, factors, offsets, centroids))
     own = None if weights is None else torch.from_numpy(weights)
     return fused.assign_tensors(*arrays, own)

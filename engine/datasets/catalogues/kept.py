@@ -31,7 +31,7 @@ def write_catalogue(folder: RunFolder) -> None:
     target = catalogue_of(folder)
     if run.get(MARK) == now and target.is_dir():
         return
-    from alps.engine.datasets.export import export_labels  # of a run over plain files never
+    from alps.engine.datasets.export import export_labels  # for runs over STAC alone
 
     try:
         export_labels(folder.root, target, ExportSettings("stac"), overwrite=True)
