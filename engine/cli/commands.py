@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import fields, replace
-from functools import partial
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,7 @@ from alps.engine.settings import (
     SegmentSettings,
     SourceSettings,
 )
+from alps.engine.stages.tiles.early import expected_workers
 
 if TYPE_CHECKING:
     from alps.engine.stages.label import RunSummary
@@ -124,10 +125,20 @@ def workers_options(command: Callable) -> Callable:
 
 
 def model_options(command: Callable) -> Callable:
-    """What segments, and where."""
+    """What segments, and where; workers begin to be made before the command imports anything."""
+    command = _with_early_workers(command)
     for option in (artefacts_option, workers_options, any_device_option, devices_option):
         command = option(command)
     return model_option(command)
+
+
+def _with_early_workers(command: Callable) -> Callable:
+    @wraps(command)
+    def begun(*arguments: Any, **values: Any) -> None:
+        with expected_workers(values["workers"], values["device"], values["ray_cluster"]):
+            command(*arguments, **values)
+
+    return begun
 
 
 MOST_REASONS = 5  # that the end of a run names

@@ -61,22 +61,30 @@ def draw_exemplars(
         for number, region in enumerate(found)
         if region.source_index in rows
     ]
-    drawn: dict[tuple[int, int], Exemplar] = {}
-    for row, class_id, number in sorted(places, key=lambda p: (p[0].source_index, p[1:])):
+    places.sort(key=lambda p: (p[0].source_index, p[1:]))
+    pixels, gone = [], []
+    for row, class_id, number in places:
         region = regions[class_id][number]
         crop = pictures.exemplar_window(region, row.width, row.height)
         tile = sources.read(row, crop)
         inside = _patch(folder, row, region, crop, class_id)
-        pixels = pictures.exemplar_picture(None if tile is None else tile.rgb, inside)
+        pixels.append(pictures.exemplar_picture(None if tile is None else tile.rgb, inside))
+        gone.append(tile is None)
+    uris = pictures.photo_uris(pixels, THUMBNAIL_BYTES)
+    drawn: dict[tuple[int, int], Exemplar] = {}
+    for (row, class_id, number), picture, uri, is_gone in zip(
+        places, pixels, uris, gone, strict=True
+    ):
+        region = regions[class_id][number]
         drawn[class_id, number] = Exemplar(
-            uri=pictures.photo_uri(pixels, THUMBNAIL_BYTES),
-            width=pixels.shape[1],
-            height=pixels.shape[0],
+            uri=uri,
+            width=picture.shape[1],
+            height=picture.shape[0],
             source=row.source,
             x=region.x + region.width // 2,
             y=region.y + region.height // 2,
             area=region.area,
-            gone=tile is None,
+            gone=is_gone,
         )
     return {
         class_id: [drawn[key] for n in range(len(found)) if (key := (class_id, n)) in drawn]

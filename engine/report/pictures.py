@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -11,6 +12,7 @@ from alps.engine.images.windows import Window
 from alps.engine.labels.palette import palette
 from alps.engine.report.rows.masks import MaskRow
 from alps.engine.report.rows.regions import RegionRow
+from alps.kernels.base.threads import spread
 from alps.kernels.paint import paint, paint_order
 
 TILE_SIDE = 640  # pixels embedded for a tile's longer side
@@ -131,12 +133,25 @@ def photo_uri(pixels: np.ndarray, most_bytes: int) -> str:
     return _uri(photo(pixels, most_bytes))
 
 
+def photo_uris(photos: Sequence[np.ndarray], most_bytes: int) -> list[str]:
+    """``photo_uri`` of each, by all threads that kernels may use."""
+    found = [""] * len(photos)
+
+    def pack(first: int, last: int) -> None:
+        for number in range(first, last):
+            found[number] = photo_uri(photos[number], most_bytes)
+
+    spread(pack, len(photos))
+    return found
+
+
 def photo(pixels: np.ndarray, most_bytes: int) -> bytes:
     """RGB or RGBA pixels as a WebP file, as good as ``most_bytes`` allow."""
     image = Image.fromarray(pixels)
     while True:
         for quality in QUALITIES:
-            data = _webp(image, quality=quality)
+            # Half the time of method 4, for 8 % more bytes.
+            data = _webp(image, quality=quality, method=2)
             if len(data) <= most_bytes:
                 return data
         image = image.resize(_halved(image), Image.Resampling.BOX)
@@ -145,7 +160,7 @@ def photo(pixels: np.ndarray, most_bytes: int) -> bytes:
 def colours_uri(pixels: np.ndarray, most_bytes: int) -> str:
     """Pack RGBA pixels with every colour as it is; shrunk where they would take too much."""
     image = Image.fromarray(pixels)
-    while len(data := _webp(image, lossless=True, exact=True)) > most_bytes:
+    while len(data := _webp(image, lossless=True, exact=True, method=4)) > most_bytes:
         image = image.resize(_halved(image), Image.Resampling.NEAREST)
     return _uri(data)
 
@@ -156,7 +171,7 @@ def _halved(image: Image.Image) -> tuple[int, int]:
 
 def _webp(image: Image.Image, **options: int | bool) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, "WEBP", method=4, **options)
+    image.save(buffer, "WEBP", **options)
     return buffer.getvalue()
 
 

@@ -1,7 +1,8 @@
 """Workers that are processes of this machine.
 
-Each is a fresh Python, so that a parent never touches CUDA for them, and each sees the device that
-it is to use as the first one. One that dies is replaced, and its work given to another.
+Each is a fork of a template that has imported what they need, or where it may not be one, for a GPU
+say, a fresh Python; so a parent never touches CUDA for them. Each sees the device that it is to use
+as the first one. One that dies is replaced, and its work given to another.
 """
 
 import os
@@ -28,6 +29,7 @@ from alps.engine.stores import out as stores_out
 from alps.engine.workers.place import Place
 from alps.engine.workers.process import Begin, Beginning, Done, Failed, Number, Over, Quit, Told
 from alps.engine.workers.protocol import Job, Tell
+from alps.engine.workers.template import Forked, Template, can_fork, template_for
 
 MOST_DEATHS = 3  # of workers by one piece of work, or at their start one after the other
 AHEAD = 2  # pieces a worker has: the one that it does, and the next
@@ -41,7 +43,7 @@ class _Process:
     """A worker as its parent sees it."""
 
     place: Place
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[str] | Forked
     connection: Connection
     reader: threading.Thread  # of what it writes to stderr
     last_words: list[str]
@@ -94,10 +96,14 @@ class LocalCrew:
         self._places, self._journal, self._share = places, journal, share
         self._modules = tuple(modules)
         self._workers: list[_Process] = []
+        self._template: Template | None = None  # of workers that may be forks
         self._stillborn = 0  # workers that died before they said anything, one after the other
 
     def __enter__(self) -> Self:
         try:
+            forked = [place for place in self._places if can_fork(place)]
+            if forked:
+                self._template = template_for(forked[0], self._modules)
             for place in self._places:
                 self._workers.append(self._start(place))
         except BaseException:
@@ -227,9 +233,8 @@ class LocalCrew:
 
     def _start(self, place: Place) -> _Process:
         ours, theirs = Pipe()
-        handle = theirs.fileno()
         begin = Beginning(
-            handle,
+            theirs.fileno(),
             os.getpid(),
             place,
             self._journal,
@@ -237,22 +242,11 @@ class LocalCrew:
             stores_out.places(),
             self._modules,
         )
-        arguments = pickle.dumps(begin).hex()
-        code = (
-            f"import sys; sys.path[:] = {sys.path!r}\n"
-            f"from alps.engine.workers.process import start\nstart({arguments!r})\n"
-        )
-        with children_without_ctrl_c():
-            process = subprocess.Popen(
-                [sys.executable, "-c", code],
-                env=os.environ | place.environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,
-                errors="backslashreplace",
-                pass_fds=[handle],
-            )
+        process: subprocess.Popen[str] | Forked | None = None
+        if self._template is not None and self._template.place == place:
+            process = self._template.fork(begin)
+        if process is None:
+            process = _fresh(begin)
         theirs.close()
         last_words: list[str] = []
         reader = threading.Thread(
@@ -273,9 +267,31 @@ class LocalCrew:
                 worker.process.wait()
             worker.reader.join(PATIENCE_SECONDS)
         self._workers = []
+        if self._template is not None:
+            self._template.close()
 
 
-def _pass_on(process: subprocess.Popen[str], last_words: list[str]) -> None:
+def _fresh(begin: Beginning) -> subprocess.Popen[str]:
+    """A worker that is a Python of its own."""
+    arguments = pickle.dumps(begin).hex()
+    code = (
+        f"import sys; sys.path[:] = {sys.path!r}\n"
+        f"from alps.engine.workers.process import start\nstart({arguments!r})\n"
+    )
+    with children_without_ctrl_c():
+        return subprocess.Popen(
+            [sys.executable, "-c", code],
+            env=os.environ | begin.place.environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="backslashreplace",
+            pass_fds=[begin.handle],
+        )
+
+
+def _pass_on(process: subprocess.Popen[str] | Forked, last_words: list[str]) -> None:
     """Show what a worker says, a line at a time, and remember the last of it."""
     assert process.stderr is not None
     with process.stderr as lines:

@@ -1,7 +1,9 @@
-"""Crews that start no processes."""
+"""Crews that start no processes, and the processes of those that do."""
 
 import contextlib
 import pickle
+
+import psutil
 
 from alps.engine.workers.protocol import Alone
 
@@ -31,3 +33,13 @@ class Elsewhere:
             for _ in range(2 if count == 1 else 1):
                 ((_, result),) = pickle.loads(pickle.dumps(job)).run(iter([number]), tell)
             yield number, result
+
+
+def worker_processes(pid=None):
+    """Workers of a process, of this one by default: forks of its template, not the template."""
+    below = psutil.Process(pid).children(recursive=True)
+    parents = set()
+    for process in below:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            parents.add(process.ppid())
+    return {process for process in below if process.pid not in parents}

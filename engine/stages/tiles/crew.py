@@ -9,6 +9,7 @@ from alps.engine.base.device import gpus_named
 from alps.engine.base.errors import SettingsError
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.stages.opening import RunOptions
+from alps.engine.stages.tiles.early import MODULES
 from alps.engine.stores import out as stores_out
 from alps.engine.workers.local import LocalCrew
 from alps.engine.workers.place import places, visible_gpus, workers_for
@@ -16,8 +17,6 @@ from alps.engine.workers.protocol import Alone, Crew
 from alps.engine.workers.ray import RayCrew
 from alps.engine.workers.ray_seat import Wanted
 from alps.kernels.base.threads import threads
-
-MODULES = ("alps.engine.stages.tiles.job", "alps.engine.stages.regions")  # what most jobs need
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from dataclasses import replace
 import psutil
 import pyarrow.parquet as pq
 import pytest
-from crews import Elsewhere
+from crews import Elsewhere, worker_processes
 from PIL import Image
 from small_runs import results
 
@@ -88,11 +88,11 @@ def test_the_same_bytes_for_any_number(archive, alone, tmp_path, options):
 
 def test_a_worker_that_is_killed_leaves_no_mark(archive, alone, tmp_path, by_workers, capfd):
     out, killed = tmp_path / "out", []
-    others = set(psutil.Process().children())  # servers of other tests
+    others = worker_processes()  # servers of other tests
 
     def kill():
         while not killed:
-            for worker in set(psutil.Process().children()) - others:
+            for worker in worker_processes() - others:
                 shards = list((out / "journal").glob("tiles-*.parquet"))
                 if shards:
                     worker.kill()
@@ -128,7 +128,7 @@ def test_the_parent_killed_takes_its_workers_along_and_the_run_goes_on(
         while shards() == before:
             assert process.poll() is None, process.stderr.read()
             time.sleep(0.02)
-        workers = psutil.Process(process.pid).children()
+        workers = worker_processes(process.pid)
         assert len(workers) == 2
         process.send_signal(number)
         assert process.wait(60) == ends

@@ -12,9 +12,11 @@ from counting_jobs import Ages, Counting, Deadly, Slow
 
 from alps.engine.base.errors import SettingsError, SourceError, WorkerError
 from alps.engine.base.stopping import Stopped, listen
+from alps.engine.stages.tiles.early import expected_workers
 from alps.engine.workers.local import LocalCrew
 from alps.engine.workers.place import Place, places, visible_gpus, workers_for
 from alps.engine.workers.protocol import Alone, Crew, in_order
+from alps.engine.workers.template import Forked, begin_early
 
 TWO = [Place(1), Place(1)]
 
@@ -128,9 +130,50 @@ def test_workers_do_not_outlive_their_parent(tmp_path):
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     while parent.stdout.readline() != "at work\n":
         pass
-    workers = psutil.Process(parent.pid).children()
-    assert len(workers) == 2
+    workers = psutil.Process(parent.pid).children(recursive=True)
+    assert len(workers) == 3  # with the template
     parent.kill()
     parent.wait()
     _, alive = psutil.wait_procs(workers, timeout=20)
     assert not alive
+
+
+def test_forks_of_one_template_and_a_fresh_one_where_it_is_gone(tmp_path, capfd):
+    with LocalCrew(TWO, modules=["json"]) as crew:
+        template = crew._template._process
+        list(crew.carry_out(Counting(1), range(4), nothing))
+        crew._template.listen(0)
+        forks = {worker.process.pid for worker in crew._workers}
+        assert forks == {child.pid for child in psutil.Process(template.pid).children()}
+        template.kill()
+        found = list(crew.carry_out(Deadly(str(tmp_path), 3, deaths=1), range(8), nothing))
+        assert sorted(found) == [(n, n) for n in range(8)]
+        now = [type(worker.process) for worker in crew._workers]
+        assert Counter(now) == {Forked: 1, subprocess.Popen: 1}
+    assert "a worker died at piece 3" in capfd.readouterr().err
+
+
+def test_what_imports_early_is_taken_where_it_fits():
+    begin_early(Place(1), ["json"])
+    early = psutil.Process().children()
+    with LocalCrew(TWO, modules=["json"]) as crew:
+        assert [crew._template._process.pid] == [child.pid for child in early]
+    for place, modules in ((Place(2), ["json"]), (Place(1), ["csv"])):
+        begin_early(place, modules)
+        (early,) = psutil.Process().children()
+        with LocalCrew(TWO, modules=["json"]) as crew:
+            assert crew._template._process.pid != early.pid
+            assert not early.is_running()
+    begin_early(Place(1, gpu="0"), ["json"])  # never a fork
+    assert not psutil.Process().children()
+
+
+@pytest.mark.parametrize(
+    ("workers", "device", "cluster", "is_begun"),
+    [(2, "cpu", None, True), (1, "cpu", None, False), (2, "cuda", None, False),
+     (2, "cpu", "ray", False), (None, "cpu", None, True)],
+)  # fmt: skip
+def test_workers_that_are_expected_begin(workers, device, cluster, is_begun, monkeypatch):
+    monkeypatch.setattr("alps.engine.stages.tiles.early.threads", lambda: 16)
+    with expected_workers(workers, device, cluster):
+        assert len(psutil.Process().children()) == is_begun

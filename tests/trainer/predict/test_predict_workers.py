@@ -5,10 +5,9 @@ import threading
 import time
 from dataclasses import replace
 
-import psutil
 import pytest
 import torch
-from crews import Elsewhere
+from crews import Elsewhere, worker_processes
 from PIL import Image
 from predicting import blobs, make_model, results
 
@@ -112,11 +111,11 @@ def alone(archive, checkpoint, tmp_path_factory):
 @pytest.mark.slow
 def test_a_worker_that_is_killed_leaves_no_mark(archive, alone, tmp_path, options):
     out = tmp_path / "out"
-    others, killed = set(psutil.Process().children()), []
+    others, killed = worker_processes(), []
 
     def kill():
         while not killed and not (out / "classes.json").exists():
-            for worker in set(psutil.Process().children()) - others:
+            for worker in worker_processes() - others:
                 if list((out / "journal").glob("tiles-*.parquet")):
                     worker.kill()
                     killed.append(worker.pid)
@@ -128,4 +127,4 @@ def test_a_worker_that_is_killed_leaves_no_mark(archive, alone, tmp_path, option
     predict_archive(archive, out, settings=BOTH, options=replace(options, workers=2))
     thread.join()
     assert killed and results(out) == results(alone)
-    assert set(psutil.Process().children()) <= others
+    assert worker_processes() <= others
