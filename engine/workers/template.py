@@ -7,6 +7,7 @@ break. It is a child of the process that asked for it, and ends with it; so its 
 end to it, and it tells.
 """
 
+import gc
 import importlib
 import os
 import pickle
@@ -193,8 +194,10 @@ def template_for(place: Place, modules: Sequence[str]) -> Template:
 def run(handle: int, modules: Sequence[str]) -> None:
     """Be a template, over the socket ``handle``."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    gc.disable()  # what is imported stays
     for name in modules:
         importlib.import_module(name)
+    gc.freeze()  # so that forks do not write to it
     woken, wake = socket.socketpair()
     wake.setblocking(False)
     woken.setblocking(False)
@@ -218,6 +221,7 @@ def run(handle: int, modules: Sequence[str]) -> None:
                     os._exit(0)  # nobody is there any more; forks notice it themselves
                 pid = os.fork()
                 if pid == 0:
+                    gc.enable()
                     signal.set_wakeup_fd(-1)
                     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
                     for one in (ready, connection, ours, woken, wake):
