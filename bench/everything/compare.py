@@ -27,6 +27,7 @@ from alps.bench.everything.sides import (
     run_in_fresh_process,
 )
 from alps.bench.everything.stages import stage_rows
+from alps.bench.everything.stock import require_original
 from alps.engine.base.device import choose_device
 from alps.engine.base.digests import file_sha256
 from alps.engine.base.errors import AlpsError, SettingsError
@@ -259,6 +260,9 @@ def run_rows(
     say: Say = print,
 ) -> Comparison:
     """Run each job in a fresh process, the first of them stock's; print the tables, write JSON."""
+    is_mobile = isinstance(setup.config, MobileSamConfig)  # whose original is another package
+    if stock_from is None and not is_mobile and any(j.builder == STOCK_BUILDER for j in jobs):
+        require_original()  # before anything is timed
     with torch_threads(setup.threads):
         gemm = machine.gemm_rate(setup.device)
         copy = machine.copy_bandwidth() if setup.device == "cpu" else None

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from functools import partial, wraps
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,14 @@ from alps.engine.sam import Sam, SamConfig
 from alps.engine.sam.model import PIXEL_MEAN, PIXEL_STD, MobileSam
 
 # --- the original's network and generator
+
+
+def require_original() -> None:
+    """Raise SettingsError where the original is not installed."""
+    if find_spec("segment_anything") is None:
+        raise SettingsError(
+            "segment_anything, the original, is not installed: pip install 'alps-engine[bench]'"
+        )
 
 
 def original_generator() -> type:

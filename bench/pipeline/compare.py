@@ -13,6 +13,7 @@ from PIL import Image
 from alps.bench import machine
 from alps.bench.everything.compare import Say, Setup, columns, prepared, torch_threads
 from alps.bench.everything.sides import read_tile
+from alps.bench.everything.stock import require_original
 from alps.bench.pipeline.options import PipelineOptions
 from alps.bench.pipeline.published import MAX_AREA
 from alps.bench.pipeline.sides import OURS, PUBLISHED, SideJob, SideRun, run_side
@@ -98,7 +99,9 @@ def compare_pipelines(
 
     Raises:
         AlpsError: a side failed; the tables are printed nevertheless.
+        SettingsError: the original is not installed.
     """
+    require_original()
     with (
         prepared(images, options.as_everything(), say) as setup,
         tempfile.TemporaryDirectory(prefix="alps-bench-") as name,

@@ -335,3 +335,16 @@ def test_a_failed_side_fails_the_command_after_its_table(checkpoint, tiles, fold
     done = call(tiles[0][0], "--model", checkpoint, "--threads", 1)
     assert done.exit_code == 1 and "ours: no memory" in str(done.exception)
     assert "failed: no memory" in done.output and "5.00" in done.output
+
+
+def test_an_original_that_is_not_here_is_missed_before_anything_runs(
+    checkpoint, tiles, monkeypatch
+):
+    def run(job):
+        raise AssertionError("nothing may run")
+
+    monkeypatch.setattr("alps.bench.everything.compare.run_in_fresh_process", run)
+    monkeypatch.setattr("alps.bench.everything.stock.find_spec", lambda name: None)
+    done = call(tiles[0][0], "--model", checkpoint, "--threads", 1)
+    assert isinstance(done.exception, SettingsError)
+    assert "segment_anything" in str(done.exception) and "pip install" in str(done.exception)
