@@ -1,17 +1,19 @@
 """The regions of one scene: their tables, who touches whom, and the raster of their numbers.
 
-Blocks are cut one after the other, and what is known of a row of them is written before the next
-begins: memory is a block with what surrounds it, and some numbers for each region of a row.
+Blocks are cut by whoever has the time, and put together in their order; what is known of a row of
+them is written before the next begins. So memory is the blocks that are being cut, with what
+surrounds them, and some numbers for each region of a row.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 
 from alps.engine.base.errors import SourceError
-from alps.engine.images.raster import RasterReader, RasterView
+from alps.engine.images.raster import Tile
 from alps.engine.images.windows import Window
 from alps.engine.regions.cut import Block, CutBlock, block_rows, cut_block
 from alps.engine.regions.packing import PackedRaster, Piece
@@ -20,6 +22,19 @@ from alps.engine.run_folder.region_schemas import BORDER_SCHEMA, REGION_SCHEMA
 from alps.kernels.colour import lab_of
 from alps.kernels.regions import borders, boxes, moments, overlaps, window_weights
 from alps.kernels.regions.rules import CONTRAST_UNITS
+
+
+class Pixels(Protocol):
+    """What blocks of a scene are read from: an open image, or a part of one."""
+
+    @property
+    def width(self) -> int:
+        """Of the scene."""
+        ...
+
+    def read(self, box: Window, /) -> Tile:
+        """A window of the scene. Raises SourceError."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -42,49 +57,79 @@ class _Found:
     ends: np.ndarray  # (N,) int64, where each region's entries of the last two end
 
 
-def build_regions(
-    reader: RasterReader | RasterView,
+@dataclass(frozen=True)
+class MeasuredBlock:
+    """What the tables and the raster of a scene need of a block."""
+
+    core: np.ndarray  # (h, w) int32, the regions of its core, -1 none
+    first: np.ndarray  # (N,) int64 place in the scene of each region's first pixel
+    found: _Found
+    touching: np.ndarray  # as ``_measure`` gives it
+
+
+def measured_block(
+    block: Block,
+    reader: Pixels,
     source: SourceWindows,
-    objects: np.ndarray,
     per_megapixel: float,
     on_gpu: bool = False,
-) -> Iterator[RegionRows]:
-    """Cut a scene into regions, from top to bottom.
+) -> MeasuredBlock:
+    """Cut a block of a scene; several may be cut at once, where ``reader`` allows that.
 
     Args:
+        block: where.
         reader: of the scene.
         source: its windows and their segments.
-        objects: (S,) of ``join_masks``.
         per_megapixel: superpixels a million pixels.
         on_gpu: cut there as far as kernels can, into the same regions.
     """
-    width, height = reader.width, reader.height
+    rgb, valid = _read(reader, block.padded, source)
+    lab = lab_of(rgb)
+    cut = cut_block(block, lab, valid, source, per_megapixel, on_gpu)
+    width = reader.width
+    first = cut.first[:, 0] * width + cut.first[:, 1]
+    return MeasuredBlock(_core_of(block, cut), first, *_measure(block, cut, lab, source, width))
+
+
+def build_regions(
+    blocks: Iterator[MeasuredBlock],
+    size: tuple[int, int],
+    source: SourceWindows,
+    objects: np.ndarray,
+    per_megapixel: float,
+) -> Iterator[RegionRows]:
+    """Put a scene's regions together, from top to bottom.
+
+    Args:
+        blocks: in the order of ``block_rows``.
+        size: width and height of the scene.
+        source: its windows and their segments.
+        objects: (S,) of ``join_masks``.
+        per_megapixel: superpixels a million pixels.
+    """
+    width, height = size
     numbering = _Numbering(width)
     index = source.tiles[0].source_index
-    raster = PackedRaster((width, height))
+    raster = PackedRaster(size)
     for row in block_rows(width, height, per_megapixel):
         found, touching = [], []
         for block in row:
-            rgb, valid = _read(reader, block.padded, source)
-            lab = lab_of(rgb)
-            cut = cut_block(block, lab, valid, source, per_megapixel, on_gpu)
-            raster.add(block.core, _core_of(block, cut), cut.first[:, 0] * width + cut.first[:, 1])
-            own, beside = _measure(block, cut, lab, source, width)
-            found.append(own)
-            touching.append(beside)
-        numbers = numbering.number(np.concatenate([one.keys for one in found]))
+            one = next(blocks)
+            raster.add(block.core, one.core, one.first)
+            found.append(one.found)
+            touching.append(one.touching)
+            del one
+        numbers = numbering.number(np.concatenate([own.keys for own in found]))
         bottom = row[0].core.y + row[0].core.height
         regions = _region_table(found, numbers, index, source, objects)
-        del found, own  # of a wide scene they are many
+        del found  # of a wide scene they are many
         borders_of_row = numbering.border_table(touching, index, last=bottom == height)
-        del touching, beside, numbers
+        del touching, numbers
         yield RegionRows(raster.tiles(numbering.of), regions, borders_of_row)
         del regions, borders_of_row
 
 
-def _read(
-    reader: RasterReader | RasterView, box: Window, source: SourceWindows
-) -> tuple[np.ndarray, np.ndarray]:
+def _read(reader: Pixels, box: Window, source: SourceWindows) -> tuple[np.ndarray, np.ndarray]:
     """Pixels of a block; where they cannot be read as one, those of its windows that can."""
     try:
         tile = reader.read(box)
@@ -112,7 +157,7 @@ def _core_of(block: Block, cut: CutBlock) -> np.ndarray:
     return cut.regions[
         core.y - padded.y : core.y - padded.y + core.height,
         core.x - padded.x : core.x - padded.x + core.width,
-    ]
+    ].copy()  # what surrounds it is not kept
 
 
 def _measure(

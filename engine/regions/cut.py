@@ -5,6 +5,8 @@ the middle of the superpixel's cell, so that nothing is cut where windows meet. 
 hang together are regions of their own; slivers join the neighbour most like them.
 """
 
+import threading
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +22,7 @@ BLOCK_CELLS = 64  # a block's side
 # Cells around a block, besides what superpixels hang on, on which joining may hang: a region
 # reaches over three cells, and joins by its neighbours and theirs.
 JOIN_CELLS = 8
+_gpu = threading.Lock()  # one block at a time is there
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,8 @@ def cut_block(
         on_gpu: superpixels are cut there, into the same.
     """
     y0, x0 = block.padded.y, block.padded.x
-    cells = superpixels(put_on_gpu(lab) if on_gpu else lab, valid, per_megapixel, (y0, x0))
+    with _gpu if on_gpu else nullcontext():
+        cells = superpixels(put_on_gpu(lab) if on_gpu else lab, valid, per_megapixel, (y0, x0))
     top = _tops(cells, Seeds.of(valid.shape, per_megapixel, (y0, x0)), block.padded, source)
     number = source.first[-1] + 1
     keys = np.where(cells >= 0, cells * number + top + 1, -1)

@@ -1,5 +1,6 @@
 """The windows of one source: who owns which ground, and which mask lies on top where."""
 
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,18 +18,25 @@ from alps.kernels.paint import paint, paint_order
 COLUMNS = ("counts", "area", "predicted_iou", "mask")
 NONE = -1
 KEPT = 12  # windows whose top masks are kept: those a block touches, mostly
+KEPT_MORE = 3  # for each block more that is cut at the same time
 
 
 class SourceWindows:
     """The grid of windows of a source, and the segments of each.
 
     Segments of a source are numbered through, window by window, in the order of their tables.
+    Several threads may ask at once.
     """
 
     def __init__(
-        self, tiles: list[PlannedTile], store: SegmentStore, origin: tuple[int, int] = (0, 0)
+        self,
+        tiles: list[PlannedTile],
+        store: SegmentStore,
+        origin: tuple[int, int] = (0, 0),
+        blocks: int = 1,
     ) -> None:
         """``origin``: x and y in the source of what the windows cover, if not all of it.
+        ``blocks``: how many are cut at once, side by side.
 
         Raises RunFolderError where the tiles are no grid: the plan lacks some.
         """
@@ -48,6 +56,8 @@ class SourceWindows:
         counts = [store.of_tile(tile.tile_id).num_rows for tile in tiles]
         self.first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         self._kept: OrderedDict[int, np.ndarray] = OrderedDict()
+        self._most = KEPT + KEPT_MORE * (blocks - 1)
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self.windows)
@@ -82,12 +92,13 @@ class SourceWindows:
 
     def top(self, index: int) -> np.ndarray:
         """Of each pixel of a window the segment on top, (h, w) int32 within the window, -1 none."""
-        if index not in self._kept:
-            while len(self._kept) >= KEPT:
-                self._kept.popitem(last=False)
-            self._kept[index] = self._painted(index)
-        self._kept.move_to_end(index)
-        return self._kept[index]
+        with self._lock:
+            if index not in self._kept:
+                while len(self._kept) >= self._most:
+                    self._kept.popitem(last=False)
+                self._kept[index] = self._painted(index)
+            self._kept.move_to_end(index)
+            return self._kept[index]
 
     def is_mask(self, index: int) -> np.ndarray:
         """Which of a window's segments are masks, and not what lies under none: (n,) bool."""

@@ -1,5 +1,6 @@
 """Segments of single tiles, out of the shards' tables."""
 
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -14,7 +15,10 @@ KEPT = 4  # shards in memory: tiles come in order, and a row of windows may cros
 
 
 class SegmentStore:
-    """Some columns of the segments of tiles; the shards read last stay in memory."""
+    """Some columns of the segments of tiles; the shards read last stay in memory.
+
+    Several threads may ask at once.
+    """
 
     def __init__(self, folder: RunFolder, columns: Sequence[str], kept: int = KEPT) -> None:
         self._folder, self._columns = folder, ["tile_id", *columns]
@@ -22,6 +26,7 @@ class SegmentStore:
         # Larger shards hold as much each as several small ones.
         self._kept = min(kept, max(2, kept * SHARD_TILES // self._plan.shard_tiles))
         self._tables: OrderedDict[int, pa.Table] = OrderedDict()
+        self._lock = threading.Lock()
 
     def of_tile(self, tile_id: int) -> pa.Table:
         """The segments of one tile, in their order."""
@@ -32,9 +37,10 @@ class SegmentStore:
 
     def of_shard(self, shard: int) -> pa.Table:
         """The segments of all tiles of a shard, in their order."""
-        if shard not in self._tables:
-            if len(self._tables) >= self._kept:
-                self._tables.popitem(last=False)
-            self._tables[shard] = read_table(self._folder.segments(shard), self._columns)
-        self._tables.move_to_end(shard)
-        return self._tables[shard]
+        with self._lock:
+            if shard not in self._tables:
+                if len(self._tables) >= self._kept:
+                    self._tables.popitem(last=False)
+                self._tables[shard] = read_table(self._folder.segments(shard), self._columns)
+            self._tables.move_to_end(shard)
+            return self._tables[shard]

@@ -19,20 +19,17 @@ from alps.engine.base.atomic import remove_folder, whole
 from alps.engine.base.errors import SourceError
 from alps.engine.base.failures import of_source
 from alps.engine.base.progress import Progress
-from alps.engine.images.georeference import Georeference
-from alps.engine.images.raster import RasterReader, RasterView
 from alps.engine.images.reading import Reading
 from alps.engine.images.sources import root_of
 from alps.engine.images.tiff import whole_tiff
-from alps.engine.images.windows import Window
 from alps.engine.planning.extend import forget_group
-from alps.engine.regions.build import RegionRows, build_regions
-from alps.engine.regions.objects import join_masks
+from alps.engine.regions.build import RegionRows
 from alps.engine.regions.packing import NOWHERE
+from alps.engine.regions.scenes import Result, Scene, cut_by_threads, or_raise
 from alps.engine.regions.windows import COLUMNS, SourceWindows
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.items import reading_of
-from alps.engine.run_folder.plan import Group, Plan, PlannedTile, check_size
+from alps.engine.run_folder.plan import Group, Plan
 from alps.engine.run_folder.region_schemas import BORDER_SCHEMA, OBJECT_SCHEMA, REGION_SCHEMA
 from alps.engine.run_folder.segment_store import SegmentStore
 from alps.engine.run_folder.sums import forget_sums, is_whole, known_sums, record
@@ -171,61 +168,39 @@ def cut_group(
             )
         )
         tables = _Tables(regions, borders, objects)
-        for tiles in sources.sources:
-            if tiles[0].reason:
-                continue
+        on_gpu = settings.on_gpu and usable_gpu()
+        scenes = [
+            Scene(tiles, store, settings.reading, settings.superpixels, on_gpu)
+            for tiles in sources.sources
+            if not tiles[0].reason
+        ]
+        for scene, results in cut_by_threads(scenes):
             failure = None
             try:
-                with of_source(tiles[0].source, "cutting"):
-                    _cut_source(folder, tiles, store, settings, tables)
-                    record(folder, folder.region_raster(tiles[0].label), group)
+                with of_source(scene.name, "cutting"):
+                    _write(folder, scene, results, tables)
+                    record(folder, folder.region_raster(scene.tiles[0].label), group)
             except SourceError as error:  # it was readable when it was segmented
                 failure = error
-                print(f"{tiles[0].source}: not cut into regions: {error}", file=sys.stderr)
-            settings.absences.note(tiles[0].source, failure)
+                print(f"{scene.name}: not cut into regions: {error}", file=sys.stderr)
+            settings.absences.note(scene.name, failure)
         tables.flush()
     for path in (folder.objects(group), folder.borders(group), folder.regions(group)):
         note_table(path)
 
 
-def _cut_source(
-    folder: RunFolder,
-    tiles: list[PlannedTile],
-    store: SegmentStore,
-    settings: CutSettings,
-    tables: "_Tables",
-) -> None:
-    first = tiles[0]
-    with RasterReader(first.path, settings.reading) as reader:
-        check_size(reader, first)
-        scene = _scene_of(tiles)
-        source = SourceWindows(tiles, store, (scene.x, scene.y))
-        joined = join_masks(source)
-        tables.objects.add(_object_table(source, joined))
-        size = (scene.width, scene.height)
-        is_whole = size == (reader.width, reader.height)
-        place = Georeference.of(reader) if is_whole else Georeference()
-        raster = folder.region_raster(first.label)
-        with whole_tiff(raster, size, NOWHERE, np.dtype(np.uint32), place) as writer:
-            for rows in build_regions(
-                reader if is_whole else RasterView(reader, scene),
-                source,
-                joined,
-                settings.superpixels,
-                settings.on_gpu and usable_gpu(),
-            ):
-                for piece in rows.raster:
-                    writer.write(piece.y, piece.numbers, piece.x)
-                tables.add(rows)
-                del rows  # before the next are made
-
-
-def _scene_of(tiles: list[PlannedTile]) -> Window:
-    """What of a source its tiles cover: all of it, or the one window that a sample drew."""
-    x, y = min(tile.x for tile in tiles), min(tile.y for tile in tiles)
-    right = max(tile.x + tile.width for tile in tiles)
-    bottom = max(tile.y + tile.height for tile in tiles)
-    return Window(x, y, right - x, bottom - y)
+def _write(folder: RunFolder, scene: Scene, results: Iterator[Result], tables: "_Tables") -> None:
+    """Write what a scene came to. Raises SourceError where it failed."""
+    joined = or_raise(next(results))
+    assert isinstance(joined, np.ndarray)
+    tables.objects.add(_object_table(scene.windows, joined))
+    raster, size = folder.region_raster(scene.tiles[0].label), (scene.width, scene.height)
+    with whole_tiff(raster, size, NOWHERE, np.dtype(np.uint32), scene.place) as writer:
+        for rows in scene.rows(joined, results):
+            for piece in rows.raster:
+                writer.write(piece.y, piece.numbers, piece.x)
+            tables.add(rows)
+            del rows  # before the next are made
 
 
 def _object_table(source: SourceWindows, objects: np.ndarray) -> pa.Table:

@@ -17,6 +17,7 @@ from alps.kernels.regions.overlaps import overlaps, reference_overlaps, window_w
 from alps.kernels.regions.reference import (
     reference_borders,
     reference_boxes,
+    reference_join_small,
     reference_moments,
     reference_pieces,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "reference_blend",
     "reference_borders",
     "reference_boxes",
+    "reference_join_small",
     "reference_moments",
     "reference_overlaps",
     "reference_pieces",

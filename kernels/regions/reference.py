@@ -63,3 +63,41 @@ def reference_boxes(regions: np.ndarray, count: int) -> np.ndarray:
         none = (max(regions.shape), max(regions.shape), -1, -1)
         found[region] = (x.min(), y.min(), x.max(), y.max()) if len(y) else none
     return found
+
+
+def reference_join_small(
+    regions: np.ndarray, lab: np.ndarray, least: int, family: np.ndarray
+) -> np.ndarray:
+    """As ``join_small``: candidates in a list, sorted."""
+    count = len(family)
+    found = reference_moments(regions, lab, count)
+    area, sums = found.area.copy(), found.sums.astype(np.float64)
+    pairs = reference_borders(regions, lab).pairs
+    owner = np.arange(count)
+    for last in range(2):
+        small = (area < least) & (area > 0)
+        if not small.any() or not len(pairs):
+            break
+        low, high = np.sort(owner[pairs], axis=1).T
+        keys = np.unique((low * count + high)[low != high])
+        ends = np.stack(np.divmod(keys, count), axis=1)
+        a, b = np.concatenate([ends, ends[:, ::-1]]).T
+        larger = (area[b] > area[a]) | ((area[b] == area[a]) & (b < a))
+        allowed = small[a] & (larger if last else ~small[b])
+        a, b = a[allowed], b[allowed]
+        if not len(a):
+            continue
+        mean = sums / np.maximum(area, 1)[:, None]
+        distance = ((mean[a] - mean[b]) ** 2).sum(1)
+        order = np.lexsort((b, distance, family[a] != family[b], a))
+        best = order[np.flatnonzero(np.diff(a[order], prepend=-1))]
+        goes = np.arange(count)
+        goes[a[best]] = b[best]
+        while not np.array_equal(further := goes[goes], goes):  # chains of the second round
+            goes = further
+        moved = np.flatnonzero(goes != np.arange(count))
+        np.add.at(area, goes[moved], area[moved])
+        np.add.at(sums, goes[moved], sums[moved])
+        area[moved], sums[moved] = 0, 0
+        owner = goes[owner]
+    return owner

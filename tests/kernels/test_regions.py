@@ -23,6 +23,7 @@ from alps.kernels.regions import (
     reference_blend,
     reference_borders,
     reference_boxes,
+    reference_join_small,
     reference_moments,
     reference_overlaps,
     reference_pieces,
@@ -110,6 +111,17 @@ def test_joined_pieces_hang_together_and_lose_no_pixel(drawn, least):
     assert (owner[area >= least] == np.flatnonzero(area >= least)).all()
     _, again = pieces(joined)
     assert len(again) == len(np.unique(owner))
+
+
+@given(images(), st.integers(1, 9), st.integers(1, 5), st.sampled_from([1, 700, 16_000]))
+def test_joining_is_that_of_the_reference(drawn, least, families, steps):
+    values, lab = drawn
+    lab = lab // steps * steps  # so that some are equally alike
+    regions, first = pieces(values)
+    family = np.arange(len(first)) % families
+    owner = join_small(regions, lab, least, family)
+    assert owner.tolist() == reference_join_small(regions, lab, least, family).tolist()
+    assert owner.dtype == np.int64
 
 
 def test_small_pieces_join_their_family_then_the_most_alike():

@@ -12,7 +12,11 @@ MUTANTS = [
     *_of(
         "superpixels/cpu",
         "superpixels",
-        ("if distance < best:", "if distance <= best:", "of seeds equally near the last is taken"),
+        (
+            "is_nearer = distance < best[k]",
+            "is_nearer = distance <= best[k]",
+            "of seeds equally near the last is taken",
+        ),
         (
             "min(row_cell[row] + 2, grid[0])",
             "min(row_cell[row] + 1, grid[0])",
@@ -718,28 +722,28 @@ MUTANTS = [
         "regions/join",
         "regions",
         (
-            "((area[b] == area[a]) & (b < a))",
-            "((area[b] == area[a]) & (b > a) & (b < 0))",
+            "(area[b] == area[a] and b < a)",
+            "(area[b] == area[a] and b < 0)",
             "of small pieces of one size none joins another",
         ),
         (
-            "allowed = small[a] & (larger if last else ~small[b])",
-            "allowed = small[a] & larger",
+            "if not (is_larger if last else area[b] >= least):",
+            "if not is_larger:",
             "small pieces join small ones while a large one is beside them",
         ),
         (
-            "order = np.lexsort((b, distance, family[a] != family[b], a))",
-            "order = np.lexsort((b, distance, a))",
+            "if is_other != was_other:",
+            "if is_other != is_other:",
             "a piece leaves what it was cut from",
         ),
         (
-            "        np.add.at(sums, goes[moved], sums[moved])\n",
-            "",
+            "                    sums[goes, k] += sums[piece, k]\n",
+            "                    pass\n",
             "a piece keeps the colour of before others joined it",
         ),
         (
-            "mean = sums / np.maximum(area, 1)[:, None]",
-            "mean = sums",
+            "sums[piece, k] / max(area[piece], 1)",
+            "sums[piece, k]",
             "pieces are alike that are of one size",
         ),
     ),

@@ -13,7 +13,7 @@ from alps.engine.base.errors import SourceError
 from alps.engine.images.raster import RasterReader
 from alps.engine.images.windows import Window, plan_windows
 from alps.engine.regions import cut, packing
-from alps.engine.regions.build import build_regions
+from alps.engine.regions.build import build_regions, measured_block
 from alps.engine.regions.objects import join_masks
 from alps.engine.regions.packing import NOWHERE
 from alps.engine.regions.raster import open_regions
@@ -90,7 +90,13 @@ def built(folder, damaged=None):
         reader = Damaged(whole, *damaged) if damaged else whole
         raster = np.full((reader.height, reader.width), 7, np.uint32)
         rows, corners = [], []
-        for one in build_regions(reader, source, join_masks(source), PER_MEGAPIXEL):
+        size = (reader.width, reader.height)
+        blocks = (
+            measured_block(block, reader, source, PER_MEGAPIXEL)
+            for row in cut.block_rows(*size, PER_MEGAPIXEL)
+            for block in row
+        )
+        for one in build_regions(blocks, size, source, join_masks(source), PER_MEGAPIXEL):
             rows.append(one)
             for piece in one.raster:
                 h, w = piece.numbers.shape

@@ -17,10 +17,11 @@ from alps.engine.cli import main as cli
 from alps.engine.images.raster import RasterReader
 from alps.engine.labels.paint import Painter
 from alps.engine.planning import make
+from alps.engine.regions import scenes
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.tables import read_table
 from alps.engine.settings import ClusterSettings, RunSettings
-from alps.engine.stages import absences, regions, single
+from alps.engine.stages import absences, single
 from alps.engine.stages.absences import Absences
 from alps.engine.stages.label import label_archive
 from alps.engine.stages.one_pass import OnePass
@@ -197,7 +198,7 @@ def test_one_odd_source_stops_nothing(images, tmp_path, options):
 ODD = {
     "opened": (make, "check_windows", lambda source, *rest: source.name),
     "read": (tile_reading, "check_size", lambda reader, tile: tile.source),
-    "cut": (regions, "_scene_of", lambda tiles: tiles[0].source),
+    "cut": (scenes, "check_size", lambda reader, tile: tile.source),
     "painted": (Painter, "_shown", lambda painter, tile, *rest: tile.source),
 }
 

@@ -190,7 +190,7 @@ def test_stopped_between_shards_and_stages_ends_the_same(
     ("place", "doing"),
     [
         ("alps.engine.masks.generator.MaskGenerator.find", "segmenting: .*--tile"),
-        ("alps.engine.stages.regions._cut_source", "cutting: .*--superpixels"),
+        ("alps.engine.regions.scenes.measured_block", "cutting: .*--superpixels"),
         ("alps.engine.clusters.assign.fit_centroids", "clustering: .*--clusters"),
         ("alps.engine.labels.paint.Painter.made", "painting: .*smaller images"),
     ],
