@@ -15,6 +15,7 @@ OBJECTS = ("tests/engine/regions/test_objects.py",)
 RASTER = ("tests/engine/regions/test_region_raster.py",)
 TABLES = ("tests/engine/regions/test_group_tables.py",)
 WINDOWS = ("tests/engine/regions/test_source_windows.py",)
+SCENES = ("tests/engine/regions/test_scenes.py",)
 STAGE = ("tests/engine/stages/test_cutting.py",)
 
 MUTANTS = [
@@ -116,9 +117,9 @@ MUTANTS = [
             "boxes are a pixel too narrow",
         ),
         (
-            "            rgb, valid = _read(reader, block.padded, source)\n",
-            "            rgb = _read(reader, block.padded, source)[0]\n"
-            "            valid = np.ones(rgb.shape[:2], bool)\n",
+            "    rgb, valid = _read(reader, block.padded, source)\n",
+            "    rgb = _read(reader, block.padded, source)[0]\n"
+            "    valid = np.ones(rgb.shape[:2], bool)\n",
             "pixels without data join regions",
         ),
     ),
@@ -162,6 +163,25 @@ MUTANTS = [
             "        except SourceError:  # its tile's row says so\n            continue\n",
             "        except SourceError:  # its tile's row says so\n            break\n",
             "windows after one that cannot be read are lost",
+        ),
+    ),
+    *changes_of(
+        "engine/regions/scenes.py",
+        SCENES,
+        (
+            'Line(items, [Stage("cut", work, count)])',
+            'Line(items, [Stage("cut", work, 1)])',
+            "one thread cuts, whatever is asked for",
+        ),
+        (
+            "            for _ in mine:\n                pass\n",
+            "",
+            "what a failed scene left is taken for the next one's",
+        ),
+        (
+            "            stack.callback(scene.close)\n",
+            "",
+            "files stay open where cutting is given up",
         ),
     ),
     *changes_of(
