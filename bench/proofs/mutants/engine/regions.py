@@ -185,6 +185,25 @@ MUTANTS = [
         ),
     ),
     *changes_of(
+        "engine/regions/scenes.py",
+        STAGE,
+        (
+            "return Georeference.of(reader) if self._is_whole(reader) else Georeference()",
+            "return Georeference()",
+            "rasters of regions lie nowhere on Earth",
+        ),
+        (
+            "                    check_size(reader, self.tiles[0])\n",
+            "                    pass\n",
+            "an image of another size than was segmented is cut",
+        ),
+        (
+            "        self._box = Window(x, y, right - x, bottom - y)\n",
+            "        self._box = Window(0, 0, right, bottom)\n",
+            "a sample of one window is cut with all that lies above and left of it",
+        ),
+    ),
+    *changes_of(
         "engine/regions/objects.py",
         OBJECTS,
         (
@@ -296,24 +315,9 @@ MUTANTS = [
             "the regions of one group count for all",
         ),
         (
-            "place = Georeference.of(reader) if is_whole else Georeference()",
-            "place = Georeference()",
-            "rasters of regions lie nowhere on Earth",
-        ),
-        (
             "        return cls(reading_of(folder, run),",
             "        return cls(None,",
             "regions are cut on other bands than were segmented",
-        ),
-        (
-            "        check_size(reader, first)\n",
-            "",
-            "an image of another size than was segmented is cut",
-        ),
-        (
-            "    return Window(x, y, right - x, bottom - y)\n",
-            "    return Window(0, 0, right, bottom)\n",
-            "a sample of one window is cut with all that lies above and left of it",
         ),
         (
             "            except SourceError as error:  # it was readable when it was segmented\n"
