@@ -1,21 +1,26 @@
 """The regions of single sources, out of the tables of their groups."""
 
+import threading
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.region_schemas import BORDER_SCHEMA
 from alps.engine.run_folder.tables import open_table, read_table, rows_by_source
+
+KEPT_BYTES = 32 << 20  # of each table: many small sources lie in one row group
 
 
 class GroupTables:
     """Some columns of a group's regions and of their classes, source by source.
 
     folder: whose group is cut, and clustered where classes are asked for.
+
+    Several threads may ask at once.
     """
 
     def __init__(
@@ -26,6 +31,10 @@ class GroupTables:
         self._tables = [read_table(folder.regions(group), list(columns))] if columns else []
         if classes:
             self._tables.append(self._class_table(classes))
+        self._regions = _Table(folder.regions(group))
+        self._borders = _Table(folder.borders(group))
+        self._classes = _Table(folder.region_classes(group))
+        self._border_rows: dict[int, range] | None = None  # not read before they are asked for
 
     def rows_of(self, source_index: int) -> range:
         """The rows of a source's regions in the group's tables."""
@@ -39,11 +48,14 @@ class GroupTables:
 
     def borders_of(self, source_index: int) -> Iterator[pa.Table]:
         """Which regions of a source touch, table by table."""
-        return _rows_of(self._folder.borders(self._group), source_index, BORDER_SCHEMA.names[1:])
+        if self._border_rows is None:
+            self._border_rows = rows_by_source(self._folder.borders(self._group))
+        rows = self._border_rows.get(source_index, range(0))
+        return self._borders.rows(rows, BORDER_SCHEMA.names[1:])
 
     def columns_of(self, source_index: int, columns: Sequence[str]) -> Iterator[pa.Table]:
         """Other columns of a source's regions, table by table in the order of their numbers."""
-        return _rows_of(self._folder.regions(self._group), source_index, columns)
+        return self._regions.rows(self.rows_of(source_index), columns)
 
     def column(self, source_index: int, name: str) -> np.ndarray:
         """A column of numbers of a source's regions, (R,); nothing else of the table is held."""
@@ -55,10 +67,10 @@ class GroupTables:
 
         Raises RunFolderError where the group's classes are of other regions.
         """
-        rows, path = self.rows_of(source_index), self._folder.region_classes(self._group)
-        with open_table(path, [name]) as file:
-            self._refuse_others(file.metadata.num_rows)
-            return _filled(len(rows), _between(file, rows, name))
+        self._refuse_others(self._classes.count([name]))
+        rows = self.rows_of(source_index)
+        parts = self._classes.rows(rows, [name])
+        return _filled(len(rows), (part.column(name).to_numpy() for part in parts))
 
     def _class_table(self, names: Sequence[str]) -> pa.Table:
         table = read_table(self._folder.region_classes(self._group), list(names))
@@ -71,6 +83,55 @@ class GroupTables:
             raise self._folder.damaged(path, "it is of other regions")
 
 
+class _Table:
+    """A table of which some rows are read at a time; the row groups read last are kept, unless
+    they are large.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._ends: np.ndarray | None = None  # (G,) rows up to the end of each row group
+        self._kept: OrderedDict[tuple[int, tuple[str, ...]], pa.Table] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def count(self, columns: Sequence[str]) -> int:
+        """How many rows it has. Raises RunFolderError where it lacks a column."""
+        ends = self._ends_of_groups(columns)
+        return int(ends[-1]) if len(ends) else 0
+
+    def rows(self, rows: range, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Some rows, row group by row group. Raises RunFolderError where it cannot be read."""
+        ends = self._ends_of_groups(columns)
+        first, last = np.searchsorted(ends, [rows.start, rows.stop - 1], side="right")
+        for number in range(first, min(last + 1, len(ends)) if rows else first):
+            begin = int(ends[number - 1]) if number else 0
+            start, stop = max(rows.start - begin, 0), min(rows.stop, int(ends[number])) - begin
+            yield self._row_group(number, tuple(columns)).slice(start, stop - start)
+
+    def _ends_of_groups(self, columns: Sequence[str]) -> np.ndarray:
+        with self._lock:
+            if self._ends is None:
+                with open_table(self._path, columns) as file:
+                    about = file.metadata
+                    counts = [about.row_group(i).num_rows for i in range(file.num_row_groups)]
+                self._ends = np.cumsum(counts, dtype=np.int64)
+            return self._ends
+
+    def _row_group(self, number: int, columns: tuple[str, ...]) -> pa.Table:
+        key = number, columns
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+            with open_table(self._path, columns) as file:
+                table = file.read_row_group(number, list(columns)).combine_chunks()
+            if table.nbytes <= KEPT_BYTES // 4:
+                self._kept[key] = table
+                while sum(kept.nbytes for kept in self._kept.values()) > KEPT_BYTES:
+                    self._kept.popitem(last=False)
+            return table
+
+
 def _filled(count: int, parts: Iterable[np.ndarray]) -> np.ndarray:
     """Parts of ``count`` values in all as one; no two copies of them are held."""
     found, start = np.zeros(0, np.int32), 0
@@ -80,24 +141,3 @@ def _filled(count: int, parts: Iterable[np.ndarray]) -> np.ndarray:
         found[start : start + len(part)] = part
         start += len(part)
     return found
-
-
-def _between(file: pq.ParquetFile, rows: range, name: str) -> Iterator[np.ndarray]:
-    """Some rows of a column, row group by row group."""
-    first = 0
-    for number in range(file.num_row_groups):
-        end = first + file.metadata.row_group(number).num_rows
-        if first < rows.stop and end > rows.start:
-            values = file.read_row_group(number, [name]).column(0).to_numpy()
-            yield values[max(rows.start - first, 0) : rows.stop - first]
-        first = end
-
-
-def _rows_of(path: Path, source_index: int, columns: Sequence[str]) -> Iterator[pa.Table]:
-    with open_table(path) as file:
-        for number in range(file.num_row_groups):
-            table = file.read_row_group(number, ["source_index", *columns])
-            index = table.column("source_index").to_numpy()
-            start, end = np.searchsorted(index, [source_index, source_index + 1])
-            if end > start:
-                yield table.slice(start, end - start).combine_chunks()

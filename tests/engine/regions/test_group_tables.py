@@ -64,6 +64,30 @@ def test_each_source_has_its_own_borders_and_other_columns(folder):
         assert x == first
 
 
+def test_sources_of_one_row_group_share_its_reading(folder, monkeypatch):
+    reads = []
+    real = pq.ParquetFile.read_row_group
+
+    def read(self, number, columns):
+        reads.append((number, tuple(columns)))
+        return real(self, number, columns)
+
+    tables = GroupTables(folder, 0, ())
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", read)
+    about = pq.ParquetFile(folder.regions(0)).metadata
+    groups = [n for n in range(about.num_row_groups) if about.row_group(n).num_rows]
+    for _ in range(2):
+        for source in range(3):
+            tables.column(source, "area")
+    assert sorted(reads) == [(number, ("area",)) for number in groups]
+    monkeypatch.setattr("alps.engine.regions.tables.KEPT_BYTES", 0)  # as of large ones
+    tables = GroupTables(folder, 0, ())
+    reads.clear()
+    for _ in range(2):
+        tables.column(0, "area")
+    assert reads.count((0, ("area",))) == 2
+
+
 def _pairs(table):
     return zip(table["region"].to_pylist(), table["other"].to_pylist(), strict=True)
 

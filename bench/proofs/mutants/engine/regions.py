@@ -281,8 +281,8 @@ MUTANTS = [
             "regions of the sources that follow are a source's too",
         ),
         (
-            "yield table.slice(start, end - start).combine_chunks()",
-            "yield table.slice(start).combine_chunks()",
+            "tuple(columns)).slice(start, stop - start)",
+            "tuple(columns)).slice(start)",
             "borders of the sources that follow are a source's too",
         ),
         (
@@ -291,9 +291,14 @@ MUTANTS = [
             "classes of other regions are taken",
         ),
         (
-            "            if end > start:\n",
-            "            if end > start + 1:\n",
-            "a border alone in its row group is lost",
+            "[rows.start, rows.stop - 1], side",
+            "[rows.start, rows.stop - 2], side",
+            "what lies alone in its row group is lost",
+        ),
+        (
+            "        key = number, columns\n",
+            "        key = 0, columns\n",
+            "what is kept of one row group is taken for another",
         ),
     ),
     *changes_of(
