@@ -114,51 +114,62 @@ def _borders(regions: np.ndarray, lab: np.ndarray, newest: np.ndarray, table: np
     number = np.int64(newest.size)
     found = 0
     for y in range(height):
+        row, below = regions[y], regions[min(y + 1, height - 1)]  # below the last is the last
         for x in range(width):
-            here = np.int64(regions[y, x])
-            if here < 0:
+            right = min(x + 1, width - 1)
+            here = np.int64(row[x])
+            if here < 0 or (here == row[right] and here == below[x]):
                 continue
             for step in range(2):
-                v, u = y + step, x + 1 - step
-                if v >= height or u >= width:
-                    continue
-                there = np.int64(regions[v, u])
+                v, u = (y + 1, x) if step else (y, right)
+                there = np.int64(below[x] if step else row[right])
                 if there < 0 or there == here:
                     continue
                 low = min(here, there)
                 key = low * number + max(here, there)
-                row = newest[low]
-                while row >= 0 and table[row, 0] != key:
-                    row = table[row, 3]
-                if row < 0:
+                at = newest[low]
+                while at >= 0 and table[at, 0] != key:
+                    at = table[at, 3]
+                if at < 0:
                     if found == table.shape[0]:
                         return -1
-                    row = found
+                    at = found
                     found += 1
-                    table[row, 0], table[row, 1], table[row, 2] = key, 0, 0
-                    table[row, 3] = newest[low]
-                    newest[low] = row
+                    table[at, 0], table[at, 1], table[at, 2] = key, 0, 0
+                    table[at, 3] = newest[low]
+                    newest[low] = at
                 squared = np.int64(0)
                 for k in range(3):
                     difference = np.int64(lab[y, x, k]) - np.int64(lab[v, u, k])
                     squared += difference * difference
-                table[row, 1] += 1
-                table[row, 2] += np.int64(np.sqrt(np.float64(squared)) * CONTRAST_UNITS / LAB_UNITS)
+                table[at, 1] += 1
+                table[at, 2] += np.int64(np.sqrt(np.float64(squared)) * CONTRAST_UNITS / LAB_UNITS)
     return found
 
 
 @njit(nogil=True, cache=True)
 def _moments(regions: np.ndarray, lab: np.ndarray, sums: np.ndarray) -> None:
-    for y in range(regions.shape[0]):
-        for x in range(regions.shape[1]):
-            region = regions[y, x]
+    """A stretch of a row that lies in one region is added up before its region's sums are."""
+    height, width = regions.shape
+    for y in range(height):
+        row, colours = regions[y], lab[y]
+        begin = 0
+        while begin < width:
+            region = row[begin]
+            end = begin + 1
+            while end < width and row[end] == region:
+                end += 1
             if region >= 0:
-                mine = sums[region]
-                mine[0] += 1
                 for k in range(3):
-                    value = np.int64(lab[y, x, k])
-                    mine[1 + k] += value
-                    mine[4 + k] += value * value
+                    total, squares = np.int64(0), np.int64(0)
+                    for x in range(begin, end):
+                        value = np.int64(colours[x, k])
+                        total += value
+                        squares += value * value
+                    sums[region, 1 + k] += total
+                    sums[region, 4 + k] += squares
+                sums[region, 0] += end - begin
+            begin = end
 
 
 @njit(nogil=True, cache=True)

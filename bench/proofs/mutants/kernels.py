@@ -708,8 +708,8 @@ MUTANTS = [
             "contrast is the square of a distance",
         ),
         (
-            "mine[4 + k] += value * value",
-            "mine[4 + k] += value",
+            "squares += value * value\n                    sums[region, 1 + k]",
+            "squares += value\n                    sums[region, 1 + k]",
             "colours do not vary within a region",
         ),
         (
