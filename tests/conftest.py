@@ -1,5 +1,6 @@
 """Fixtures shared by all tests: rasters of every kind, and the real data where it is at hand."""
 
+import gc
 import itertools
 import os
 import shutil
@@ -52,6 +53,12 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.slow)
         cost[item.path] += 3.0 if item.get_closest_marker("slow") else 0.2  # seconds, some
     items.sort(key=lambda item: -cost[item.path])
+
+
+def pytest_collection_finish():
+    """What is there by now, PyTorch and 5,000 tests, stays: Python need not look for its garbage."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
