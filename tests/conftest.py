@@ -56,7 +56,7 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    """What is there by now, PyTorch and 5,000 tests, stays: Python need not look for its garbage."""
+    """What is there by now, PyTorch and all tests, stays: Python need not look for its garbage."""
     gc.collect()
     gc.freeze()
 
