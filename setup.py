@@ -206,6 +206,7 @@ setup(
     package_dir=PACKAGES,
     package_data={
         "alps": ["py.typed"],
+        "alps.bench.proofs.mutants": ["*.toml", "*/*.toml"],
         "alps.engine.browser": ["page/*.html", "page/*.css", "page/*.js"],
         "alps.engine.models": ["weights/*.safetensors", "weights/*.md"],
         "alps.engine.report": ["*.html", "*.css", "*.js"],

@@ -124,6 +124,19 @@ def test_rooms_are_the_lists_beside_the_runner():
         mutants_of("cellar")
 
 
+@pytest.mark.parametrize("text", ["[[group", "", "[[group]]\nfile = 'a'", "group = 3"])
+def test_a_list_that_is_none_is_named(tmp_path, monkeypatch, text):
+    monkeypatch.setattr(mutants, "LISTS", tmp_path)
+    change = "[[group]]\nfile = 'f'\ntests = ['t']\n[[group.change]]\nwhy = 'w'\n"
+    (tmp_path / "house").mkdir()
+    (tmp_path / "house" / "attic.toml").write_text(f"{change}old = '''\n  a\n'''\nnew = 'b'\n")
+    assert rooms() == ["house"]
+    assert mutants_of("house") == [Mutant("f", "  a\n", "b", ("t",), "w")]
+    (tmp_path / "house" / "cellar.toml").write_text(text)
+    with pytest.raises(MutantError, match=r"cellar\.toml is no list"):
+        mutants_of("house")
+
+
 @pytest.mark.parametrize("room", rooms())
 def test_no_list_has_gone_stale(room):
     listed = mutants.mutants_of(room)

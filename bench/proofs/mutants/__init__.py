@@ -2,14 +2,13 @@
 
     python -m alps.bench.proofs.mutants [ROOM ...] [--only N] [--limit N] [--json FILE]
 
-Each room has a module beside this file, ``kernels`` say, of one list: ``MUTANTS``. A mutant is
-what a hand may do by accident: a limit one too far, axes swapped, a check left out. The tests that
-it names must fail with it.
+Each room has a list beside this file, ``kernels.toml`` say, or a folder of such lists: groups of
+changes of one file that the same tests should notice. A mutant is what a hand may do by accident:
+a limit one too far, axes swapped, a check left out. The tests that it names must fail with it.
 """
 
 import hashlib
-import importlib
-import pkgutil
+import tomllib
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
@@ -62,25 +61,40 @@ class Mutant:
         return digest.hexdigest()[:16]
 
 
-def changes_of(path: str, tests: tuple[str, ...], *changes: tuple[str, str, str]) -> list[Mutant]:
-    """Mutants of one file that the same tests should notice: old text, new text, what is wrong."""
-    return [Mutant(path, old, new, tests, why) for old, new, why in changes]
-
-
 def rooms() -> list[str]:
     """The rooms that have a list of mutants."""
-    return sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in TOOLS)
+    return sorted(set(map(_room_of, _lists())))
 
 
 def mutants_of(room: str) -> list[Mutant]:
-    """The mutants of a room, in the order of its list.
+    """The mutants of a room, in the order of its list, or of its lists' names.
 
     Raises:
-        MutantError: the room has no list.
+        MutantError: the room has no list, or one that is none.
     """
     if room not in rooms():
         raise MutantError(f"{room!r} has no list of mutants; those that have: {', '.join(rooms())}")
-    return importlib.import_module(f"{__name__}.{room}").MUTANTS
+    return [mutant for path in _lists() if _room_of(path) == room for mutant in _read(path)]
 
 
-TOOLS = ("__main__", "trial")
+def _lists() -> list[Path]:
+    return sorted(LISTS.rglob("*.toml"))
+
+
+def _room_of(path: Path) -> str:
+    return path.relative_to(LISTS).parts[0].removesuffix(".toml")
+
+
+def _read(path: Path) -> list[Mutant]:
+    try:
+        groups = tomllib.loads(path.read_text(encoding="utf-8"))["group"]
+        return [
+            Mutant(group["file"], one["old"], one["new"], tuple(group["tests"]), one["why"])
+            for group in groups
+            for one in group["change"]
+        ]
+    except (tomllib.TOMLDecodeError, KeyError, TypeError) as error:
+        raise MutantError(f"{path.name} is no list of mutants: {error!r}") from error
+
+
+LISTS = Path(__file__).parent
