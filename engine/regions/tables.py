@@ -12,7 +12,7 @@ from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.region_schemas import BORDER_SCHEMA
 from alps.engine.run_folder.tables import open_table, read_table, rows_by_source
 
-KEPT_BYTES = 32 << 20  # of each table: many small sources lie in one row group
+KEPT_BYTES = 16 << 20  # of each table: many small sources lie in one row group
 
 
 class GroupTables:
