@@ -1,6 +1,9 @@
 """Photographs that are stored sideways: the orientation of EXIF and TIFF, tag 274."""
 
+import os
+import struct
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +15,10 @@ from alps.engine.images.windows import Window
 
 TAG = 0x0112
 UPRIGHT = 1
+SIGNATURE = 8  # bytes that a PNG begins with
+TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+NAMES = (b"Raw profile type exif", b"XML:com.adobe.xmp")
+LONGEST_NAME = 80  # bytes of a text's name with the zero behind it
 
 
 @dataclass(frozen=True)
@@ -59,16 +66,33 @@ def orientation_tag(path: str | Path, dataset: DatasetReader) -> int:
     if said is not None:
         code = int(said) if said.strip().isdigit() else UPRIGHT
     elif dataset.driver in ("PNG", "WEBP", "GTiff") and not str(path).startswith("/vsi"):
-        code = _by_pillow(path)  # GDAL does not tell of it in these
+        # GDAL does not tell of it in these. Pillow decodes all of a PNG before it tells, since what
+        # says it may come last.
+        code = _by_pillow(path) if dataset.driver != "PNG" or _may_say(path) else UPRIGHT
     else:
         code = UPRIGHT
     return code if 1 <= code <= 8 else UPRIGHT
 
 
+def _may_say(path: str | Path) -> bool:
+    """Whether a chunk of a PNG may hold an orientation; others are passed over unread."""
+    with suppress(OSError), open(path, "rb") as file:
+        file.seek(SIGNATURE)
+        while len(header := file.read(8)) == 8:
+            length, kind = struct.unpack(">I4s", header)
+            if kind == b"eXIf":
+                return True
+            start = file.read(min(length, LONGEST_NAME)) if kind in TEXTS else b""
+            if start.partition(b"\0")[0] in NAMES:
+                return True
+            file.seek(length + 4 - len(start), os.SEEK_CUR)
+    return False
+
+
 def _by_pillow(path: str | Path) -> int:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of size: no pixel is decoded
+            warnings.simplefilter("ignore")  # of size
             with Image.open(path) as image:
                 return int(image.getexif().get(TAG, UPRIGHT))
     except Exception:  # Pillow knows few kinds of TIFF, and raises many kinds of errors for others

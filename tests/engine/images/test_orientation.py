@@ -1,5 +1,8 @@
 """Photographs that are stored sideways come out as viewers show them, window by window."""
 
+import struct
+import zlib
+
 import numpy as np
 import pytest
 import rasterio
@@ -38,6 +41,55 @@ def test_windows_of_a_turned_photograph_are_those_of_the_shown_one(tmp_path, pho
             place = np.s_[window.y : window.y + window.height, window.x : window.x + window.width]
             found[place] = reader.read(window).rgb
     assert np.abs(found - shown).max() <= (2 if name == "a.jpg" else 0)
+
+
+def chunks_of(png):
+    """The chunks of a PNG, whole, by their names; pixels may be several."""
+    found, at = [], 8
+    while at < len(png):
+        length, kind = struct.unpack(">I4s", png[at : at + 8])
+        found.append((kind, png[at : at + length + 12]))
+        at += length + 12
+    return found
+
+
+def chunk(kind, data):
+    return struct.pack(">I4s", len(data), kind) + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def test_a_png_that_says_it_last(tmp_path, photo):
+    exif, path = Image.Exif(), tmp_path / "a.png"
+    exif[0x0112] = 6
+    photo.save(path, exif=exif)
+    png = path.read_bytes()
+    parts = dict(chunks_of(png))
+    others = [part for kind, part in chunks_of(png) if kind not in (b"eXIf", b"IEND")]
+    path.write_bytes(png[:8] + b"".join([*others, parts[b"eXIf"], parts[b"IEND"]]))
+    with RasterReader(path) as reader:
+        assert reader.header.orientation == 6 and (reader.width, reader.height) == (48, 72)
+
+
+@pytest.mark.parametrize("kind", [b"iTXt", b"tEXt"])
+def test_a_png_that_says_it_in_a_text(tmp_path, photo, kind):
+    path = tmp_path / "a.png"
+    photo.save(path)
+    png = path.read_bytes()
+    xmp = b'<x tiff:Orientation="3"/>'
+    text = b"XML:com.adobe.xmp\0" + (b"\0\0\0\0" if kind == b"iTXt" else b"") + xmp
+    head, *rest = [part for _, part in chunks_of(png)]
+    path.write_bytes(png[:8] + head + chunk(kind, text) + b"".join(rest))
+    with Image.open(path) as image:
+        expected = image.getexif().get(0x0112, 1)
+    with RasterReader(path) as reader:
+        assert reader.header.orientation == expected == 3
+
+
+def test_of_other_pngs_no_pixel_is_decoded_for_it(tmp_path, photo, monkeypatch):
+    photo.save(tmp_path / "a.png", pnginfo=None)
+    monkeypatch.setattr(Image, "open", None)  # would fail if it were called
+    with RasterReader(tmp_path / "a.png") as reader:
+        assert reader.header.orientation == 1
+        assert (reader.read(Window(0, 0, 72, 48)).rgb == np.asarray(photo)).all()
 
 
 def test_a_map_stays_as_it_is_stored_and_says_so(tmp_path, photo):
