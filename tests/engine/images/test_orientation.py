@@ -85,11 +85,13 @@ def test_a_png_that_says_it_in_a_text(tmp_path, photo, kind):
 
 
 def test_of_other_pngs_no_pixel_is_decoded_for_it(tmp_path, photo, monkeypatch):
-    photo.save(tmp_path / "a.png", pnginfo=None)
-    monkeypatch.setattr(Image, "open", None)  # would fail if it were called
+    photo.save(tmp_path / "a.png")
+    opened = []
+    monkeypatch.setattr(Image, "open", opened.append)
     with RasterReader(tmp_path / "a.png") as reader:
         assert reader.header.orientation == 1
         assert (reader.read(Window(0, 0, 72, 48)).rgb == np.asarray(photo)).all()
+    assert not opened
 
 
 def test_a_map_stays_as_it_is_stored_and_says_so(tmp_path, photo):
