@@ -61,7 +61,8 @@ def draw_exemplars(
         for number, region in enumerate(found)
         if region.source_index in rows
     ]
-    places.sort(key=lambda p: (p[0].source_index, p[1:]))
+    # From top to bottom: what is compressed row by row is decoded once.
+    places.sort(key=lambda p: (p[0].source_index, regions[p[1]][p[2]].y, p[1:]))
     pixels, gone = [], []
     for row, class_id, number in places:
         region = regions[class_id][number]
