@@ -1,7 +1,7 @@
 """Scenes that several threads cut: each takes the next block, of this scene or of one to come."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import chain, islice
 
@@ -146,11 +146,13 @@ class Scene:
         return (self.width, self.height) == (reader.width, reader.height)
 
 
-def cut_by_threads(scenes: Sequence[Scene]) -> Iterator[tuple[Scene, Iterator[Result]]]:
+def cut_by_threads(
+    scenes: Sequence[Scene],
+) -> Generator[tuple[Scene, Iterator[Result]], None, None]:
     """Each scene with its results, in order: the object of each segment, and then its blocks.
 
-    Threads are ahead of whoever iterates, also in the next scenes. What is not iterated of a
-    scene's results, because one of them is an error, is passed over.
+    To be closed. Threads are ahead of whoever iterates, also in the next scenes. What is not
+    iterated of a scene's results, because one of them is an error, is passed over.
     """
     blocks = [scene.blocks() for scene in scenes]
     count = max(1, min(threads(), MOST_THREADS, sum(map(len, blocks))))

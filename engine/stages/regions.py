@@ -6,7 +6,7 @@ from then on it is done.
 
 import sys
 from collections.abc import Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -174,7 +174,9 @@ def cut_group(
             for tiles in sources.sources
             if not tiles[0].reason
         ]
-        for scene, results in cut_by_threads(scenes):
+        # Closed, its threads have ended, whatever is raised here.
+        cut = stack.enter_context(closing(cut_by_threads(scenes)))
+        for scene, results in cut:
             failure = None
             try:
                 with of_source(scene.name, "cutting"):

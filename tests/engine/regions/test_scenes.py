@@ -2,13 +2,14 @@
 
 from collections import Counter
 from threading import Barrier, BrokenBarrierError, get_ident
+from threading import enumerate as enumerate_threads
 
 import numpy as np
 import pytest
 from made_run import make_archive
 from PIL import Image
 
-from alps.engine.base.errors import SourceError
+from alps.engine.base.errors import SourceAwayError, SourceError
 from alps.engine.images.raster import RasterReader
 from alps.engine.images.windows import plan_windows
 from alps.engine.regions import cut, scenes
@@ -16,6 +17,7 @@ from alps.engine.regions.scenes import Scene, cut_by_threads
 from alps.engine.regions.windows import COLUMNS
 from alps.engine.run_folder.plan import Plan
 from alps.engine.run_folder.segment_store import SegmentStore
+from alps.engine.stages.absences import Absences
 from alps.engine.stages.regions import CutSettings, cut_archive, forget_regions
 from alps.kernels.base.threads import set_threads
 
@@ -136,9 +138,14 @@ def test_files_are_closed_whatever_comes_of_it(folder, monkeypatch):
     for _, results in cut_by_threads(scenes_of(folder)):
         next(results)  # and no more of them
     assert len(opened) == 3 and set(map(id, opened)) == set(map(id, closed))
-    cutting = cut_by_threads(scenes_of(folder))
-    with pytest.raises(KeyboardInterrupt):
-        for _ in cutting:
-            raise KeyboardInterrupt
-    cutting.close()
-    assert set(map(id, opened)) == set(map(id, closed))
+
+
+def test_no_thread_is_left_where_cutting_is_given_up(folder, monkeypatch):
+    def fails(*given):
+        raise SourceAwayError("image after image")
+
+    set_threads(3)
+    monkeypatch.setattr(Absences, "note", fails)
+    with pytest.raises(SourceAwayError):
+        cut_archive(folder, CutSettings(None, PER_MEGAPIXEL))
+    assert not [one for one in enumerate_threads() if one.name == "alps-cut"]
