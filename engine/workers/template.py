@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import IO
 
 from alps.engine.base.stopping import children_without_ctrl_c
@@ -58,7 +59,7 @@ class Forked:
             if until is not None and time.monotonic() > until:
                 raise subprocess.TimeoutExpired("a worker", timeout or 0)
             if not self._template.listen(WAITED_SECONDS):
-                self._code = self._code_of_an_orphan(until)
+                self._code = self._code_of_an_orphan()
         return self._code
 
     def kill(self) -> None:
@@ -69,13 +70,15 @@ class Forked:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
 
-    def _code_of_an_orphan(self, until: float | None) -> int | None:
+    def _code_of_an_orphan(self) -> int | None:
         """Of one whose template is gone: None while it is there and may be waited for."""
         if self.pid is None:
             return UNKNOWN  # it was never made
         try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
+            state = Path(f"/proc/{self.pid}/stat").read_text("ascii", "replace").rpartition(")")[2]
+        except (FileNotFoundError, ProcessLookupError):
+            return UNKNOWN
+        if state.split()[0] in "ZX":  # ended, where the first process of a container reaps nobody
             return UNKNOWN
         time.sleep(WAITED_SECONDS)
         return None
@@ -151,16 +154,13 @@ class Template:
             self._is_there = False
         return self._is_there
 
-    def close(self, patience: float = 0) -> None:
+    def close(self) -> None:
         """End the template; its forks have ended, or are left to themselves."""
         self._is_there = False
         self._connection.close()
         self._socket.close()
-        try:
-            self._process.wait(patience)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        self._process.kill()
+        self._process.wait()
 
 
 _early: tuple[Template, tuple[str, ...]] | None = None

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -187,3 +188,15 @@ def test_workers_that_are_expected_begin(
     with expected_workers(workers, device, cluster):
         assert len(own_children()) == is_begun
     assert not own_children()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forks on Linux alone")
+def test_an_orphan_that_nobody_reaps_has_ended():
+    """As in a container whose first process reaps nobody."""
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it is a zombie from here on
+    gone = SimpleNamespace(listen=lambda timeout: False)
+    forked = Forked(gone, None)
+    forked.pid = child.pid
+    assert forked.wait(5) == -signal.SIGKILL
+    child.wait()
