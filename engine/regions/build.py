@@ -19,9 +19,14 @@ from alps.engine.regions.cut import Block, CutBlock, block_rows, cut_block
 from alps.engine.regions.packing import PackedRaster, Piece
 from alps.engine.regions.windows import SourceWindows
 from alps.engine.run_folder.region_schemas import BORDER_SCHEMA, REGION_SCHEMA
+from alps.kernels.base.heap import return_freed_memory
 from alps.kernels.colour import lab_of
 from alps.kernels.regions import borders, boxes, moments, overlaps, window_weights
 from alps.kernels.regions.rules import CONTRAST_UNITS
+
+# Blocks of a scene after which freed memory is handed back: what is kept of a row of blocks lies
+# between what their threads have freed, which fits the next block the less the longer the row.
+RETURNED_AFTER = 16
 
 
 class Pixels(Protocol):
@@ -111,6 +116,7 @@ def build_regions(
     numbering = _Numbering(width)
     index = source.tiles[0].source_index
     raster = PackedRaster(size)
+    since = 0  # blocks
     for row in block_rows(width, height, per_megapixel):
         found, touching = [], []
         for block in row:
@@ -127,6 +133,10 @@ def build_regions(
         del touching, numbers
         yield RegionRows(raster.tiles(numbering.of), regions, borders_of_row)
         del regions, borders_of_row
+        since += len(row)
+        if since >= RETURNED_AFTER:
+            return_freed_memory()
+            since = 0
 
 
 def _read(reader: Pixels, box: Window, source: SourceWindows) -> tuple[np.ndarray, np.ndarray]:

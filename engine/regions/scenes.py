@@ -83,7 +83,9 @@ class Scene:
         with self._lock:
             if self._source is None:
                 corner = self._box.x, self._box.y
-                self._source = SourceWindows(self.tiles, self._store, corner, self._blocks_at_once)
+                self._source = SourceWindows(self.tiles, self._store, corner)
+                for together in self._cut_at_once():
+                    self._source.keep([block.padded for block in together])
             return self._source
 
     def blocks(self) -> list[Block]:
@@ -95,6 +97,12 @@ class Scene:
         with self._lock:
             reader = self._opened()
             return (reader if self._is_whole(reader) else RasterView(reader, self._box)).read(box)
+
+    def _cut_at_once(self) -> Iterator[list[Block]]:
+        """Blocks side by side that threads are at together."""
+        for row in block_rows(self.width, self.height, self._per_megapixel):
+            for start in range(0, len(row), max(1, self._blocks_at_once // 2)):
+                yield row[start : start + self._blocks_at_once]
 
     def expect(self, blocks: int) -> None:
         """So many blocks will be cut at once."""

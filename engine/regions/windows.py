@@ -4,6 +4,8 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
@@ -17,8 +19,8 @@ from alps.kernels.paint import paint, paint_order
 
 COLUMNS = ("counts", "area", "predicted_iou", "mask")
 NONE = -1
-KEPT = 12  # windows whose top masks are kept: those a block touches, mostly
-KEPT_MORE = 3  # for each block more that is cut at the same time
+KEPT = 4  # windows whose top masks are kept, unless more are asked for
+MOST_OF_16_BITS = np.iinfo(np.int16).max  # segments of a window
 
 
 class SourceWindows:
@@ -33,10 +35,8 @@ class SourceWindows:
         tiles: list[PlannedTile],
         store: SegmentStore,
         origin: tuple[int, int] = (0, 0),
-        blocks: int = 1,
     ) -> None:
         """``origin``: x and y in the source of what the windows cover, if not all of it.
-        ``blocks``: how many are cut at once, side by side.
 
         Raises RunFolderError where the tiles are no grid: the plan lacks some.
         """
@@ -53,10 +53,12 @@ class SourceWindows:
         owned = cores(self.windows)
         self._lefts = np.array(sorted({core.x for core in owned}))
         self._tops = np.array(sorted({core.y for core in owned}))
+        self._columns = _Spans.of([(window.x, window.width) for window in self.windows])
+        self._rows = _Spans.of([(window.y, window.height) for window in self.windows])
         counts = [store.of_tile(tile.tile_id).num_rows for tile in tiles]
         self.first = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         self._kept: OrderedDict[int, np.ndarray] = OrderedDict()
-        self._most = KEPT + KEPT_MORE * (blocks - 1)
+        self._most = KEPT
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -81,17 +83,20 @@ class SourceWindows:
 
     def near(self, box: Window) -> list[int]:
         """Indices of the windows that have ground in common with a rectangle."""
-        return [
-            index
-            for index, window in enumerate(self.windows)
-            if window.x < box.x + box.width
-            and window.x + window.width > box.x
-            and window.y < box.y + box.height
-            and window.y + window.height > box.y
-        ]
+        rows = self._rows.touched(box.y, box.height)
+        columns = self._columns.touched(box.x, box.width)
+        return [row * self.columns + column for row in rows for column in columns]
+
+    def keep(self, boxes: list[Window]) -> None:
+        """Keep the top masks of as many windows as have ground in common with rectangles that are
+        looked at together.
+        """
+        self._most = max(self._most, len({index for box in boxes for index in self.near(box)}))
 
     def top(self, index: int) -> np.ndarray:
-        """Of each pixel of a window the segment on top, (h, w) int32 within the window, -1 none."""
+        """Of each pixel of a window the segment on top, (h, w) int16 or int32 within the
+        window, -1 none.
+        """
         with self._lock:
             if index not in self._kept:
                 while len(self._kept) >= self._most:
@@ -116,19 +121,20 @@ class SourceWindows:
     def _painted(self, index: int) -> np.ndarray:
         table, window = self._store.of_tile(self.tiles[index].tile_id), self.windows[index]
         number = table.num_rows
+        # Several are kept, of millions of pixels: few bytes each.
+        kind = np.dtype(np.int16 if number <= MOST_OF_16_BITS else np.int32)
         if not number:
-            return np.full((window.height, window.width), NONE, np.int32)
+            return np.full((window.height, window.width), NONE, kind)
         area, iou = (table.column(name).to_numpy() for name in ("area", "predicted_iou"))
         with self._fitting(index):
             top = paint(
                 table.column("counts").to_pylist(),
-                np.arange(number, dtype=np.uint32),
+                np.arange(number, dtype=f"u{kind.name}"),
                 paint_order(area, iou),
                 (window.height, window.width),
-                number,
-            ).astype(np.int32)
-        top[top == number] = NONE
-        return top
+                np.iinfo(f"u{kind.name}").max,  # as a signed number: NONE
+            )
+        return top.view(kind)
 
     @contextmanager
     def _fitting(self, index: int) -> Iterator[None]:
@@ -141,3 +147,22 @@ class SourceWindows:
                 f"the segments of tile {tile.tile_id} of {tile.source} do not fit the plan of this "
                 f"run: {error}; alps verify OUT --repair finds what is damaged"
             ) from error
+
+
+@dataclass(frozen=True)
+class _Spans:
+    """The stretches along an axis that the columns, or rows, of a grid of windows take up."""
+
+    starts: np.ndarray  # (n,) ascending
+    ends: np.ndarray  # (n,) ascending
+
+    @classmethod
+    def of(cls, spans: list[tuple[int, int]]) -> Self:
+        """Start and length of each window along the axis."""
+        starts, lengths = np.array(sorted(set(spans))).T
+        return cls(starts, starts + lengths)
+
+    def touched(self, start: int, length: int) -> range:
+        """Those that have ground in common with a stretch."""
+        first = np.searchsorted(self.ends, start, side="right")
+        return range(int(first), int(np.searchsorted(self.starts, start + length)))

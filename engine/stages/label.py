@@ -192,6 +192,7 @@ def segment_stage(
                 folder.update_run(done={})
     with timed(folder, "segment", options.share):
         found = segment_with(crew, folder, loaded, options, again=again)
+    del loaded  # a large model is no use to what follows
     note_warnings(folder, found, options.share)
     update.note(folder)
     with alone(folder, options.share):

@@ -54,6 +54,7 @@ from alps.engine.stac.archive import grown, open_archive
 from alps.engine.stages.changes import add_stamps, write_stamps
 from alps.engine.stages.tiles.device import keep_to_device
 from alps.engine.telemetry.record import recorder
+from alps.kernels.base.heap import return_freed_memory
 
 MOST_KINDS = 8  # of sources that are read alike, which are printed
 # What takes memory in each stage: what it is called, and what takes less.
@@ -417,6 +418,7 @@ def timed(folder: RunFolder, stage: str, share: tuple[int, int] = (0, 1)) -> Ite
 
     Raises OutOfMemoryError where memory runs out in it.
     """
+    return_freed_memory()  # of the stage before, which is no use to this one
     began = time.perf_counter()
     try:
         with memory_named(*NEEDS[stage]), recorder.stage(stage):

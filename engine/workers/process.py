@@ -26,6 +26,7 @@ from alps.engine.stores import out as stores_out
 from alps.engine.telemetry.heartbeat import WORKER, beating
 from alps.engine.workers.place import Place
 from alps.engine.workers.protocol import Job
+from alps.kernels.base.heap import return_freed_memory
 
 LOOK_SECONDS = 0.1  # whoever waits looks so often whether there is still anything to wait for
 PATIENCE_SECONDS = 5.0  # that work has for its end, once nobody waits for it any more
@@ -135,6 +136,7 @@ class _Worker:
 
     def _carry_out(self, job: Job) -> None:
         try:
+            return_freed_memory()  # of the job before
             for number, result in job.run(self._numbers(), self._tell):
                 self._send(Done(number, result))
         except Exception as error:

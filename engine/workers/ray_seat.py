@@ -17,6 +17,7 @@ from alps.engine.pipeline.line import raise_if_over
 from alps.engine.telemetry.heartbeat import WORKER, beating
 from alps.engine.workers.place import CORES_OF_A_WORKER, VISIBLE, Place
 from alps.engine.workers.protocol import Job
+from alps.kernels.base.heap import return_freed_memory
 
 LOOK_SECONDS = 0.2  # whoever waits looks so often whether there is still anything to wait for
 Resources = dict[str, float]  # of a node, as Ray names them
@@ -136,6 +137,7 @@ class Seat:
 
     def _run(self, job: Job) -> None:
         try:
+            return_freed_memory()  # of the job before
             for number, result in job.run(self._given(), self._tell):
                 self._waited.pop(number).set_result(result)
         except BaseException as error:

@@ -89,13 +89,24 @@ def test_it_runs_on_a_cpu(tmp_path):
     assert 0 < errors["fp32, auto: logits"] < 1e-5 < errors["bf16, absorbed: logits"] < 0.1
 
 
-@pytest.mark.slow
-def test_all_of_it_runs_on_a_cpu_and_on_a_card_that_counts(tmp_path):
-    found = look(tmp_path, "--device", "cpu", "--small")
-    assert set(found) == {step.name for step in STEPS}
+@pytest.mark.parametrize(
+    "steps",
+    [
+        pytest.param("attention,clusters,label", marks=pytest.mark.slow),
+        pytest.param(",".join(step.name for step in STEPS), marks=pytest.mark.dear),
+    ],
+    ids=["some", "all"],
+)
+def test_steps_run_on_a_cpu(tmp_path, steps):
+    found = look(tmp_path, "--device", "cpu", "--small", "--only", steps)
+    assert set(found) == set(steps.split(","))
     assert {one["status"] for one in found.values()} <= {"ok", "skipped"}
     rows = {row["what"]: row["value"] for row in found["label"]["rows"]}
     assert rows["killed and resumed"] == "the same"
+
+
+@pytest.mark.slow
+def test_steps_run_on_a_card_that_counts(tmp_path):
     found = look(
         tmp_path, "--device", "fake", "--small", "--only", "machine,compiled,speed,attention"
     )

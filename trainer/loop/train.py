@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 
 from torch import Tensor
 
-from alps.trainer.heap import keep_freed_memory
+from alps.kernels.base.heap import keep_freed_memory
 from alps.trainer.loop.log import Log, LogSettings
 from alps.trainer.loop.schedule import Schedule
 from alps.trainer.loop.state import State

@@ -79,14 +79,19 @@ def nested():
     return large, small, cell
 
 
-def test_the_smallest_mask_lies_on_top(tmp_path):
+def test_the_smallest_mask_lies_on_top(tmp_path, monkeypatch):
     large, small, cell = nested()
     segments = [{"mask": small}, {"mask": large}, {"mask": cell, "cell": True}]
     own = windows_of(make_run(tmp_path / "run", [Window(0, 0, 10, 10)], [segments]))
     expected = np.full((10, 10), NONE)
     expected[large], expected[small], expected[cell] = 1, 0, 2
     np.testing.assert_array_equal(own.top(0), expected)
-    assert own.top(0).dtype == np.int32
+    assert own.top(0).dtype == np.int16
+    with monkeypatch.context() as patch:
+        patch.setattr("alps.engine.regions.windows.MOST_OF_16_BITS", 2)
+        many = windows_of(own._store._folder)
+        np.testing.assert_array_equal(many.top(0), expected)
+        assert many.top(0).dtype == np.int32
     assert own.is_mask(0).tolist() == [True, True, False]
     which, runs = own.masks(0)
     assert which.tolist() == [0, 1] and len(runs) == 2
@@ -104,6 +109,23 @@ def test_the_masks_of_many_windows_are_not_all_kept(tmp_path, monkeypatch):
     for index in (0, 1, 0, 2, 0, 1):
         assert (own.top(index) == 0).all()
     assert painted == [0, 1, 2, 1]
+
+
+def test_those_that_are_looked_at_together_are_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr("alps.engine.regions.windows.KEPT", 1)
+    segments = [[{"mask": np.ones((40, 40), bool)}]] * len(WINDOWS)
+    own = windows_of(make_run(tmp_path / "run", WINDOWS, segments))
+    boxes = [Window(0, 0, 35, 20), Window(35, 0, 10, 20)]  # of windows 0 and 1
+    painted = []
+    real = SourceWindows._painted
+    monkeypatch.setattr(
+        SourceWindows, "_painted", lambda self, index: painted.append(index) or real(self, index)
+    )
+    own.keep(boxes)
+    own.keep(boxes[:1])  # no fewer for that
+    for index in (0, 1, 0, 1, 2, 1):
+        own.top(index)
+    assert painted == [0, 1, 2]
 
 
 def test_a_plan_that_lacks_a_window_is_refused(tmp_path):

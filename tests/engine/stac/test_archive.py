@@ -232,9 +232,8 @@ def test_memory_does_not_grow_with_a_collection(tmp_path, monkeypatch):
 
     peak(10)  # what is loaded once
     small = peak(500)
-    # 20 MB more of JSON; twice, for what a thread of another test takes meanwhile counts too.
-    large = min(peak(3000) for _ in range(2))
-    assert large < small + 8e6
+    # 12 MB more of JSON; twice, for what a thread of another test takes meanwhile counts too.
+    assert any(peak(2000) < small + 5e6 for _ in range(2))
 
 
 # --- the table

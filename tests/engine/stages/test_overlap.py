@@ -31,7 +31,7 @@ from alps.engine.stages.tiles.reading import reading_ahead
 pytestmark = pytest.mark.usefixtures("one_thread", "shards_of_five")
 TILES = 24
 # Seconds of reading, encoding, decoding and what follows, and threads.
-READ, ENCODE, DECODE, AFTER = 0.060, 0.004, 0.030, 0.050
+READ, ENCODE, DECODE, AFTER = 0.120, 0.008, 0.060, 0.100
 READERS, AFTERS = 4, 2
 TRIES = 5  # a machine may be busy with other things, but not five times
 

@@ -215,7 +215,9 @@ SETTINGS = RunSettings(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.dear)]
+)
 def test_a_command_that_dies_takes_its_workers_along_and_goes_on(cluster, tmp_path, speck, number):
     small_archive(tmp_path / "tiles", NAMES)
     common = (str(tmp_path / "tiles"), str(tmp_path / "out"), "--model", str(speck), "--device",

@@ -291,10 +291,9 @@ def finished(*rest):
     assert done.returncode == 0, done.stderr
 
 
-def test_killed_and_resumed_it_ends_with_the_same_weights(images, teacher, tmp_path):
+def test_killed_and_resumed_it_ends_with_the_same_weights(undisturbed, images, teacher, tmp_path):
     """Killed in step 4, then while a checkpoint is written, then before the result is."""
-    out, whole = tmp_path / "out", tmp_path / "whole"
-    finished(*arguments(images, whole, teacher))
+    out, whole = tmp_path / "out", undisturbed[1]
     rest = arguments(images, out, teacher)
     killed("step", 4, *rest)
     assert steps_logged(out) == [0, 1, 2, 3] and not (out / "student.safetensors").exists()
@@ -314,7 +313,7 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(images, teacher, tmp_p
 def test_killed_and_resumed_with_a_cache_and_an_average(images, teacher, tmp_path):
     train = replace(FLOAT, cache_gb=1e-5, ema=0.9)  # four windows of 2 kB: some are kept, some not
     out, whole = tmp_path / "out", tmp_path / "whole"
-    finished(*arguments(images, whole, teacher, train))
+    distill(images, whole, teacher, replace(SHORT, train=train), CPU)
     rest = arguments(images, out, teacher, train)
     killed("cache", 0, *rest)
     killed("step", 5, *rest)
