@@ -115,7 +115,7 @@ def test_those_that_are_looked_at_together_are_kept(tmp_path, monkeypatch):
     monkeypatch.setattr("alps.engine.regions.windows.KEPT", 1)
     segments = [[{"mask": np.ones((40, 40), bool)}]] * len(WINDOWS)
     own = windows_of(make_run(tmp_path / "run", WINDOWS, segments))
-    boxes = [Window(0, 0, 35, 20), Window(35, 0, 10, 20)]  # of windows 0 and 1
+    boxes = [Window(0, 0, 25, 20), Window(35, 0, 10, 20)]  # of window 0, and of 0 and 1
     painted = []
     real = SourceWindows._painted
     monkeypatch.setattr(
