@@ -13,14 +13,8 @@ from msgspec import Meta
 from alps.engine.base.errors import ModelError
 from alps.engine.base.records import BadRecordError, as_record
 from alps.engine.models.folder import CONFIG, PREPROCESSOR, PROCESSORS
-from alps.engine.models.layouts.base import (
-    Contents,
-    Form,
-    Layout,
-    Stored,
-    Written,
-    check_dimensions,
-)
+from alps.engine.models.layouts.base import Contents, Form, Layout, Stored, Written
+from alps.engine.models.layouts.dimensions import check_dimensions
 from alps.engine.models.layouts.own import as_defaults
 from alps.engine.sam.config import ModelDefaults, SamConfig
 from alps.engine.sam.empty import empty_sam

@@ -6,14 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from alps.engine.models.layouts.base import (
-    Contents,
-    Form,
-    Layout,
-    Stored,
-    Written,
-    check_dimensions,
-)
+from alps.engine.models.layouts.base import Contents, Form, Layout, Stored, Written
+from alps.engine.models.layouts.dimensions import check_dimensions
 from alps.engine.models.layouts.official import decoder_dimensions, shape_of
 from alps.engine.models.layouts.own import defaults_in
 from alps.engine.sam.config import MobileSamConfig

@@ -9,14 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from alps.engine.base.errors import ModelError
-from alps.engine.models.layouts.base import (
-    Contents,
-    Form,
-    Layout,
-    Stored,
-    Written,
-    check_dimensions,
-)
+from alps.engine.models.layouts.base import Contents, Form, Layout, Stored, Written
+from alps.engine.models.layouts.dimensions import check_dimensions
 from alps.engine.models.layouts.own import defaults_in
 from alps.engine.sam.config import SamConfig
 

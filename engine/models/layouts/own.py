@@ -8,14 +8,8 @@ from typing import Any
 
 from alps.engine.base.errors import ModelError, SettingsError
 from alps.engine.base.records import BadRecordError, as_record, parse_record
-from alps.engine.models.layouts.base import (
-    Contents,
-    Form,
-    Layout,
-    Stored,
-    Written,
-    check_dimensions,
-)
+from alps.engine.models.layouts.base import Contents, Form, Layout, Stored, Written
+from alps.engine.models.layouts.dimensions import check_dimensions
 from alps.engine.models.layouts.text import some
 from alps.engine.sam.config import ModelDefaults, NetworkConfig
 from alps.engine.sam2 import config_of

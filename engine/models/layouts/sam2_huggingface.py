@@ -14,14 +14,8 @@ from torch import Tensor
 from alps.engine.base.errors import ModelError
 from alps.engine.base.records import BadRecordError, as_record
 from alps.engine.models.folder import CONFIG, PREPROCESSOR
-from alps.engine.models.layouts.base import (
-    Contents,
-    Form,
-    Layout,
-    Stored,
-    Written,
-    check_dimensions,
-)
+from alps.engine.models.layouts.base import Contents, Form, Layout, Stored, Written
+from alps.engine.models.layouts.dimensions import check_dimensions
 from alps.engine.models.layouts.huggingface import (
     DEFAULTS,
     FREQUENCIES,
