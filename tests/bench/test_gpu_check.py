@@ -105,7 +105,7 @@ def test_steps_run_on_a_cpu(tmp_path, steps):
     assert rows["killed and resumed"] == "the same"
 
 
-@pytest.mark.slow
+@pytest.mark.dear  # test_gpu_counts.py has a card of its own
 def test_steps_run_on_a_card_that_counts(tmp_path):
     found = look(
         tmp_path, "--device", "fake", "--small", "--only", "machine,compiled,speed,attention"
