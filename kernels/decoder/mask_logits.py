@@ -206,7 +206,7 @@ def _factors(
     """Fill ``factors`` (K, n) of pixels from ``start`` on, and the product of scales (n,)."""
     count = len(scale)
     scale[:] = 1
-    factors[0] = scale
+    factors[0, :] = 1
     k = 1
     for back in range(len(weights)):
         layer = len(weights) - 1 - back
