@@ -124,6 +124,11 @@ def workers_options(command: Callable) -> Callable:
     return workers_option(cluster_option(worker_cores_option(command)))
 
 
+def run_options(command: Callable) -> Callable:
+    """What becomes of images that fail, change or come back, and who is told how a run goes."""
+    return max_failed_option(update_option(retry_option(metrics_option(command))))
+
+
 def model_options(command: Callable) -> Callable:
     """What segments, and where; workers begin to be made before the command imports anything."""
     command = _with_early_workers(command)
@@ -148,10 +153,7 @@ MOST_REASONS = 5  # that the end of a run names
 @click.argument("src")
 @out_argument
 @model_options
-@max_failed_option
-@update_option
-@retry_option
-@metrics_option
+@run_options
 @settings_options(SourceSettings, SegmentSettings, ClusterSettings, PaintSettings)
 @clusters_option(
     "--clusters-from",
@@ -250,10 +252,7 @@ def fit_clusters(
 @click.argument("src")
 @out_argument
 @model_options
-@max_failed_option
-@update_option
-@retry_option
-@metrics_option
+@run_options
 @run_option(
     "--shard",
     "share",

@@ -7,17 +7,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from alps.engine.cli.commands import (
-    max_failed_option,
     out_argument,
-    retry_option,
+    run_options,
     say_failures,
     say_share,
-    update_option,
     workers_options,
 )
 from alps.engine.cli.options import (
     devices_option,
-    metrics_option,
     pick,
     run_option,
     settings_options,
@@ -37,10 +34,7 @@ if TYPE_CHECKING:
 @out_argument
 @workers_options
 @devices_option
-@max_failed_option
-@update_option
-@retry_option
-@metrics_option
+@run_options
 @run_option(
     "--shard",
     "share",
