@@ -1,4 +1,4 @@
-"""Which device a model runs on."""
+"""Which device a model runs on, and on how many threads of a CPU."""
 
 import re
 
@@ -88,3 +88,15 @@ def _refuse_without_mps() -> None:
         raise SettingsError(
             "--device mps: PyTorch sees no Apple GPU here; give --device cpu, or auto"
         )
+
+
+def on_one_thread() -> int:
+    """Let PyTorch keep to the thread that calls this; return how many threads it had before.
+
+    PyTorch rounds products otherwise on other numbers of threads. ``set_num_threads`` holds for
+    the thread that calls it, but one that has computed nothing yet takes over what any thread set
+    last, at its first product, whatever it was told before: so it is asked first.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    return before

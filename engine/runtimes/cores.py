@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import cv2
 import torch
 
+from alps.engine.base.device import on_one_thread
 from alps.kernels.base.blas import one_blas_thread
 from alps.kernels.base.threads import at_most
 
@@ -29,9 +30,8 @@ def cores_shared_out() -> Iterator[None]:
 @contextmanager
 def kernel_threads(number: int) -> Iterator[None]:
     """Meanwhile this thread's kernels use so many threads, and its PyTorch one."""
-    before = torch.get_num_threads()
+    before = on_one_thread()
     try:
-        torch.set_num_threads(1)  # holds for the thread that calls it
         with at_most(number):
             yield
     finally:

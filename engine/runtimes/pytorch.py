@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from alps.engine.base.device import on_one_thread
 from alps.engine.base.errors import SettingsError
 from alps.engine.runtimes.batching import (
     InPasses,
@@ -205,16 +206,12 @@ class TorchRuntime(InPasses):
 
 
 @contextmanager
-def _single_threaded() -> Iterator[Callable[[], None]]:
+def _single_threaded() -> Iterator[Callable[[], int]]:
     """Let PyTorch and BLAS keep to the thread that calls them; threads call what is given first."""
     before = torch.get_num_threads()
-
-    def settle() -> None:
-        torch.set_num_threads(1)  # holds for the thread that calls it
-
     try:
         with one_blas_thread():
-            yield settle
+            yield on_one_thread
     finally:
         torch.set_num_threads(before)
 

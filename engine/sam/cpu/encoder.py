@@ -12,6 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from alps.engine.base.device import on_one_thread
 from alps.engine.sam.cpu.rooms import Rooms
 from alps.engine.sam.image_encoder import Block, GridAttention, ImageEncoder
 from alps.kernels.base.blas import one_blas_thread
@@ -107,7 +108,7 @@ def _norm(tokens: Tensor, bias: Tensor, norm: torch.nn.LayerNorm, normed: Tensor
 def _in_pieces(step: Callable[[int, int], None], count: int) -> None:
     @torch.inference_mode()
     def some(first: int, last: int) -> None:
-        torch.set_num_threads(1)  # holds for the thread that calls it
+        on_one_thread()
         for start in range(first * TOKENS, min(count, last * TOKENS), TOKENS):
             step(start, min(count, start + TOKENS))
 

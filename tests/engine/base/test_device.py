@@ -1,11 +1,12 @@
 """What --device names."""
 
 import sys
+import threading
 
 import pytest
 import torch
 
-from alps.engine.base.device import gpus_named, require_gpu_kernels
+from alps.engine.base.device import gpus_named, on_one_thread, require_gpu_kernels
 from alps.engine.base.errors import SettingsError
 
 
@@ -47,3 +48,29 @@ def test_a_gpu_without_the_kernels_package_is_refused_with_what_to_install(monke
     with pytest.raises(SettingsError, match=r"--device cuda:1: .*\[cuda12\].*\[cuda13\].* cpu$"):
         require_gpu_kernels(torch.device("cuda:1"))
     require_gpu_kernels(torch.device("cpu"))
+
+
+def test_a_thread_is_told_for_good():
+    """Another thread sets another number before this one computes anything."""
+    told, go, found = threading.Event(), threading.Event(), []
+
+    def compute():
+        on_one_thread()
+        told.set()
+        go.wait(60)
+        torch.ones(300, 300) @ torch.ones(300, 300)
+        found.append(torch.get_num_threads())
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        thread = threading.Thread(target=compute)
+        thread.start()
+        assert told.wait(60)
+        torch.set_num_threads(2)
+        go.set()
+        thread.join()
+        assert on_one_thread() == 2 and torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+    assert found == [1]
