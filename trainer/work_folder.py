@@ -37,6 +37,8 @@ class WorkFolder:
     RECORD: ClassVar[str] = "training.json"
     # What one that was killed before it wrote its record leaves.
     EARLY: ClassVar[tuple[str, ...]] = ("lock", ".training.json.part")
+    # What it means where a setting that nobody gives is another one.
+    MEANS: ClassVar[dict[str, str]] = {}
 
     @property
     def run_json(self) -> Path:
@@ -118,7 +120,7 @@ class WorkFolder:
             return
         was = run["settings"]
         differing = [
-            f"{name} {was.get(name)} there, {value} now"
+            self.MEANS.get(name) or f"{name} {was.get(name)} there, {value} now"
             for name, value in decides.items()
             if was.get(name) != value
         ]

@@ -28,6 +28,11 @@ class TrainingFolder(WorkFolder):
     KIND: ClassVar[str] = "training"
     RECORD: ClassVar[str] = "training.json"
     EARLY: ClassVar[tuple[str, ...]] = ("lock", ".training.json.part", "cache", "data_report.txt")
+    MEANS: ClassVar[dict[str, str]] = {
+        "decoded": "images or labels are others now, by their sizes or times of change, or are "
+        "read otherwise",
+        "unlabelled_decoded": "what is unlabelled, or its label maps, changed since",
+    }
 
     @property
     def model(self) -> Path:

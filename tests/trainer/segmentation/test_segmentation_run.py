@@ -142,6 +142,18 @@ def test_other_settings_need_another_folder(data, undisturbed):
         finetune(data, out, other, CPU)
 
 
+def test_other_images_of_the_same_names_too(data, undisturbed):
+    _, out, settings = undisturbed
+    image = sorted((data / "images").iterdir())[0]
+    before = image.stat()
+    os.utime(image, (0, 0))
+    try:
+        with pytest.raises(RunFolderError, match="images or labels are others now, by their sizes"):
+            finetune(data, out, settings, CPU)
+    finally:
+        os.utime(image, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
 def test_a_folder_of_something_else_is_not_written_to(data, tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(RunFolderError, match="holds no training"):
