@@ -61,10 +61,10 @@ def test_code_of_another_signature_is_not_run(fresh, tmp_path):
 def test_a_file_that_was_cut_short_is_compiled_anew(fresh, tmp_path, size):
     fresh()(np.ones(3))
     (path,) = tmp_path.rglob("*.nbc")
-    whole = path.read_bytes()
-    path.write_bytes(whole[:size])
-    assert fresh()(np.ones(3)).tolist() == [2, 2, 2]
-    assert len(path.read_bytes()) == len(whole)
+    path.write_bytes(path.read_bytes()[:size])
+    anew, kept = fresh(), fresh()
+    assert anew(np.ones(3)).tolist() == [2, 2, 2] and not anew.stats.cache_hits
+    assert kept(np.ones(3)).tolist() == [2, 2, 2] and sum(kept.stats.cache_hits.values()) == 1
 
 
 def test_a_full_disk_keeps_nobody_from_computing(fresh, tmp_path, monkeypatch):
