@@ -117,8 +117,8 @@ def test_steps_run_on_a_cpu(tmp_path, steps):
     found = look(tmp_path, "--device", "cpu", "--small", "--only", steps)
     assert set(found) == set(steps.split(","))
     assert {one["status"] for one in found.values()} <= {"ok", "skipped"}
-    rows = {row["what"]: row["value"] for row in found["label"]["rows"]}
-    assert rows["killed and resumed"] == "the same"
+    rows = {row["what"]: (row["value"], row["note"]) for row in found["label"]["rows"]}
+    assert rows["killed and resumed"] == ("the same", "")
 
 
 @pytest.mark.dear  # test_gpu_counts.py has a card of its own

@@ -70,6 +70,24 @@ def _segments_digest(out: Path) -> str:
     return digest.hexdigest()[:16]
 
 
+def _differences(one: Path, other: Path) -> str:
+    """Which columns of two runs' segments differ, in how many rows."""
+    import pyarrow.parquet as pq
+
+    found = []
+    for path in sorted((one / "segments").rglob("*.parquet")):
+        a, b = pq.read_table(path), pq.read_table(other / "segments" / path.name)
+        if a.num_rows != b.num_rows:
+            return f"{path.name}: {a.num_rows} and {b.num_rows} segments"
+        for name in a.column_names:
+            pairs = zip(a.column(name).to_pylist(), b.column(name).to_pylist(), strict=True)
+            # NaN is not itself: points of what lies under no mask.
+            rows = [n for n, (x, y) in enumerate(pairs) if x != y and (x == x or y == y)]
+            if rows:
+                found.append(f"{path.name}: {name} in {len(rows)} rows, the first {rows[0]}")
+    return "; ".join(found) or "the same segments in other bytes"
+
+
 def label(context: Context) -> None:
     """``alps label``: tiles a second; the same bytes after a kill, and by two workers."""
     context.need_values()
@@ -114,8 +132,11 @@ def label(context: Context) -> None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         done = subprocess.run(_command(context, tiles, out), capture_output=True, text=True)
-        same = done.returncode == 0 and _segments_digest(out) == wanted
-        context.add("killed and resumed", "the same" if same else "differs")
+        if done.returncode:
+            raise RuntimeError((done.stderr.strip().splitlines() or ["no reason"])[-1][:200])
+        same = _segments_digest(out) == wanted
+        note = "" if same else _differences(whole, out)
+        context.add("killed and resumed", "the same" if same else "differs", note=note)
 
     def workers() -> None:
         context.need_gpu()
