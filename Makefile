@@ -13,10 +13,10 @@ VIEW := $(VENV)/view
 # that fits a server's driver. 2.13 and 2.14 are what is tested.
 TORCH ?= torch==2.13.0
 
-# Three processes share the tests, a file at a time: what a file's tests share is made once. Files
-# come in the order that tests/conftest.py gives them. One more than a small machine has cores,
-# for many a test waits for what it started; threads that wait give their core away.
-JOBS ?= 3
+# Two processes share the tests, a file at a time: what a file's tests share is made once. Files come
+# in the order that tests/conftest.py gives them. Threads that wait give their core to the other
+# process. On two cores three are done sooner, but crowd what tests of time and order look at.
+JOBS ?= 2
 PYTEST := OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $(JOBS) --dist loadfile \
 	--no-loadscope-reorder
 
