@@ -199,7 +199,7 @@ def _update_image(
                     placed[i, c] = source[i, c] + positions[start + i, c]
             np.dot(logit_rows, placed.T, logits)
         _softmax_over_tokens(logits, logit_bias, others)
-        for r in range(len(logits)):  # an assignment of slices compiles four times as long
+        for r in range(len(logits)):  # an assignment of slices compiles its error message too
             for i in range(count):
                 weights[r, start + i] = logits[r, i]
         np.dot(logits.T, value_rows, updated)

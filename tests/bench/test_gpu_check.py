@@ -6,9 +6,12 @@ import subprocess
 import time
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
+from alps.bench.gpu.checks.runs import _differences
 from alps.bench.gpu_check import STEPS, Plan, Step, carry_out, main, table
 from alps.engine.base.errors import SettingsError
 
@@ -78,6 +81,23 @@ def test_a_step_of_another_device_or_size_is_not_taken_for_done(tmp_path):
     steps = [Step("fine", "odd_steps:fine", 20, "")]
     carry_out(plan, steps)
     assert states(plan, steps)["fine"][0] == "not begun"
+
+
+def test_what_differs_between_two_runs_is_named(tmp_path):
+    nan, table = float("nan"), {"x": [1.0, float("nan"), 3.0], "area": [4, 5, 6]}
+
+    def run(name, **changed):
+        folder = tmp_path / name / "segments"
+        folder.mkdir(parents=True)
+        pq.write_table(pa.table(table | changed), folder / "part-00000.parquet")
+        return tmp_path / name
+
+    one = run("one")
+    assert _differences(one, run("same")) == "the same segments in other bytes"
+    other = run("other", x=[1.0, nan, 3.5])
+    assert _differences(one, other) == "part-00000.parquet: x in 1 rows, the first 2"
+    fewer = run("fewer", x=[1.0], area=[4])
+    assert _differences(one, fewer) == "part-00000.parquet: 3 and 1 segments"
 
 
 def test_wrong_requests(tmp_path):

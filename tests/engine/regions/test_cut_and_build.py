@@ -12,7 +12,7 @@ from scipy import ndimage
 from alps.engine.base.errors import SourceError
 from alps.engine.images.raster import RasterReader
 from alps.engine.images.windows import Window, plan_windows
-from alps.engine.regions import cut, packing
+from alps.engine.regions import build, cut, packing
 from alps.engine.regions.build import build_regions, measured_block
 from alps.engine.regions.objects import join_masks
 from alps.engine.regions.packing import NOWHERE
@@ -130,6 +130,21 @@ def test_block_by_block_is_whole(tmp_path, monkeypatch, size, tile, overlap, nod
         np.testing.assert_array_equal(found[0], raster)
         assert found[1].equals(regions)
         assert found[2].equals(touching)
+
+
+def test_freed_memory_goes_back_now_and_then(tmp_path, monkeypatch):
+    folder, _, _ = made(tmp_path / "run", (200, 150), 3, 64, 16, False)
+    monkeypatch.setattr(cut, "BLOCK_CELLS", 3)
+    returned = []
+    monkeypatch.setattr(build, "return_freed_memory", lambda: returned.append(1))
+    rows = cut.block_rows(150, 200, PER_MEGAPIXEL)
+    assert len(rows) > 2
+    monkeypatch.setattr(build, "RETURNED_AFTER", 2 * len(rows[0]))
+    built(folder)
+    assert len(returned) == len(rows) // 2
+    monkeypatch.setattr(build, "RETURNED_AFTER", 1000)
+    built(folder)
+    assert len(returned) == len(rows) // 2
 
 
 @pytest.mark.parametrize("size", [(2000, 1500), (389, 385), (384, 2), (5, 7)])

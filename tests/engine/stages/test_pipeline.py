@@ -1,5 +1,6 @@
 """The main job as a whole: what it writes, that it survives, and what it refuses."""
 
+import gc
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ from alps.engine.run_folder.folder import RunFolder
 from alps.engine.run_folder.locks import alone, locked
 from alps.engine.run_folder.plan import Plan
 from alps.engine.run_folder.tables import read_table, write_table
+from alps.engine.sam import Sam
 from alps.engine.stages import single
 from alps.engine.stages.label import (
     RunOptions,
@@ -233,6 +235,24 @@ def test_killed_with_sigkill_ends_with_the_same_bytes(
 
 
 @pytest.mark.slow
+def test_a_model_is_held_no_longer_than_it_segments(archive, tmp_path, options, monkeypatch):
+    before, held, cut = models(), [], alps.engine.stages.label.cut_stage
+
+    def counted(*arguments, **named):
+        held.append(models() - before)
+        cut(*arguments, **named)
+
+    monkeypatch.setattr("alps.engine.stages.label.cut_stage", counted)
+    label_archive(archive, tmp_path / "out", SETTINGS, options)
+    assert held and set(held) == {0}
+
+
+def models():
+    """How many networks are in memory."""
+    gc.collect()
+    return sum(isinstance(thing, Sam) for thing in gc.get_objects())
+
+
 def test_other_clusters_segment_nothing_anew(saved_archive, labelled, options, monkeypatch):
     out = labelled
     first = results(out)
